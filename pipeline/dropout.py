@@ -1,0 +1,33 @@
+"""Dropout that does not dominate a training step on the CPU.
+
+``torch.nn.functional.dropout`` draws one float per element from a serial generator: measured on model A, batch 128,
+30 ms of a 126 ms bf16 step. Here every element gets one random byte (two where the rate is no multiple of 1/256), eight
+of them per draw. On a GPU torch's own dropout is used.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+class Dropout(nn.Dropout):
+    """Zero elements with probability ``p`` and scale the others by 1 / (1 - p), while training.
+
+    On the CPU ``p`` is rounded to a multiple of 1/65536. The mask follows from torch's default generator.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        """Drop elements of ``input`` in training mode."""
+        if not self.training or self.p == 0 or input.device.type != "cpu":
+            return super().forward(input)
+        return input * _scaled_mask(input, self.p)
+
+
+def _scaled_mask(like: Tensor, p: float) -> Tensor:
+    """0 or 1 / (1 - p) for each element, in the dtype and memory format of ``like``."""
+    bits = 8 if (p * 256).is_integer() else 16
+    count = like.numel()
+    words = torch.empty(-(-count * bits // 64), dtype=torch.int64).random_(-(2**63), None)
+    numbers = words.view(torch.uint8) if bits == 8 else words.view(torch.uint16).to(torch.int32)
+    mask = torch.empty_like(like)
+    mask.as_strided((count,), (1,)).copy_(numbers[:count] >= round(p * 2**bits)).mul_(1 / (1 - p))
+    return mask

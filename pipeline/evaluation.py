@@ -1,0 +1,103 @@
+"""Error of every target under every attack from every source (sections 3.2 and 5.3).
+
+An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.attacks import Strength, craft, random_signs
+from pipeline.vocabulary import AttackName, Gradient
+
+
+@dataclass(frozen=True)
+class Crafting:
+    """One set of adversarial examples: who crafts it, and how."""
+
+    source: str
+    attack: AttackName
+    gradient: Gradient
+    strength: Strength
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One error rate: a target against a set of adversarial examples, or against the clean images (no crafting)."""
+
+    target: str
+    crafting: Crafting | None
+
+
+def plan_craftings(
+    attacks: Mapping[AttackName, Sequence[str]], gradients: Sequence[Gradient], strength: Strength
+) -> list[Crafting]:
+    """Every set of adversarial examples to craft, each once."""
+    return [
+        Crafting(source=source, attack=attack, gradient=gradient, strength=strength)
+        for attack, sources in attacks.items()
+        for gradient in gradients
+        for source in sources
+    ]
+
+
+def cells(craftings: Sequence[Crafting], targets: Sequence[str]) -> list[Cell]:
+    """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting."""
+    return [Cell(target=t, crafting=c) for c in (None, *craftings) for t in targets]
+
+
+def evaluate_block(
+    models: Mapping[str, nn.Module],
+    craftings: Sequence[Crafting],
+    targets: Sequence[str],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    noise: Tensor,
+) -> Tensor:
+    """Whether each target classifies each example right.
+
+    Args:
+        models: sources and targets by name, in eval mode.
+        craftings: the sets of adversarial examples.
+        targets: the names of the models attacked.
+        images: (n, C, H, W) in [0, 1].
+        labels: int64 (n,).
+        noise: the random signs of RAND+FGSM, the same for every source; of the images' shape.
+
+    Returns:
+        Bool (len(cells), n), on the CPU.
+    """
+    rows = []
+    for examples in _sets(models, craftings, images, labels, noise):
+        with torch.no_grad():
+            rows += [(models[target](examples).argmax(1) == labels).cpu() for target in targets]
+    return torch.stack(rows)
+
+
+def block_noise(shape: torch.Size, *, seed: int, block: int, device: torch.device) -> Tensor:
+    """The random signs for one block of test examples: a pure function of (seed, block), the same on every device."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
+    return random_signs(shape, generator=generator).to(device)
+
+
+def _sets(
+    models: Mapping[str, nn.Module],
+    craftings: Sequence[Crafting],
+    images: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+) -> Iterator[Tensor]:
+    yield images
+    for crafting in craftings:
+        yield craft(
+            crafting.attack,
+            models[crafting.source],
+            images,
+            labels,
+            strength=crafting.strength,
+            noise=noise,
+            gradient=crafting.gradient,
+        )

@@ -1,0 +1,62 @@
+"""Figures as SVG text, the same bytes for the same data."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+_RC = {"svg.hashsalt": "gradshard", "svg.fonttype": "none", "font.size": 9}
+
+
+def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Loss against epochs, one panel a model.
+
+    Args:
+        curves: per model, the columns ``epoch``, ``clean_loss`` and, for robust models, ``adversarial_loss``.
+    """
+    columns = 3
+    rows = -(-len(curves) // columns)
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(9, 2.3 * rows), layout="constrained")
+        for number, (model, columns_of) in enumerate(curves.items(), start=1):
+            axes = figure.add_subplot(rows, columns, number)
+            axes.plot(columns_of["epoch"], columns_of["clean_loss"], label="clean", linewidth=1)
+            if "adversarial_loss" in columns_of:
+                axes.plot(columns_of["epoch"], columns_of["adversarial_loss"], label="adversarial", linewidth=1)
+                axes.legend(frameon=False)
+            axes.set(title=model, xlabel="epoch", yscale="log")
+            axes.spines[["top", "right"]].set_visible(False)
+        return _svg(figure)
+
+
+def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
+    """Rows of images under each other, each row with its name (figure 1).
+
+    Args:
+        rows: per row name, images (n, C, H, W) with values in [0, 1], or signs in -1, 0 and 1.
+        titles: the heads of the n columns.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(1.0 * len(titles) + 1.6, 1.05 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), len(titles), squeeze=False)
+        for line, (name, images) in zip(grid, rows.items(), strict=True):
+            low = -1 if images.min() < 0 else 0
+            for axes, image in zip(line, images, strict=True):
+                picture = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+                picture = (picture - low) / (1 - low) if len(image) == 3 else picture
+                axes.imshow(picture, cmap="gray", vmin=low, vmax=1, interpolation="nearest")
+                axes.set(xticks=[], yticks=[])
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title)
+        return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

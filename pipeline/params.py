@@ -1,0 +1,290 @@
+"""The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
+
+import difflib
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.vocabulary import (
+    AttackName,
+    DatasetName,
+    DeviceName,
+    Gradient,
+    LabelPolicy,
+    Mode,
+    Precision,
+    ScheduleKind,
+)
+from storage.errors import GradshardError
+
+FILE_NAME = "params.yaml"
+
+
+def _fraction(value: object) -> object:
+    """Read ``16/256`` as a number."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+Pixels = Annotated[float, BeforeValidator(_fraction)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DatasetParams(_Section):
+    """Which labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting."""
+
+    name: DatasetName
+    path: str | None = None
+    classes: PositiveInt | None = None
+
+
+class TrainingParams(_Section):
+    """What static and robust training share."""
+
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    precision: Precision
+
+
+class StaticModel(_Section):
+    """A static model, trained on clean data."""
+
+    architecture: str
+    epochs: PositiveInt
+    seed: NonNegativeInt = 0
+
+
+class SignsParams(_Section):
+    """Which static models get a sign store, and which gradient it holds."""
+
+    models: list[ModelName]
+    gradient: Gradient
+    label: LabelPolicy
+
+
+class AttackParams(_Section):
+    """Epsilon, in pixel units, for training and evaluation; RAND+FGSM's alpha and I-FGSM's steps."""
+
+    epsilon: Pixels = Field(alias="eps")
+    alpha: Pixels
+    steps: PositiveInt
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not 0 < self.epsilon <= 1:
+            raise _error("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
+        if not 0 < self.alpha < self.epsilon:
+            raise _error("alpha", f"must be above 0 and below eps ({self.epsilon}), but is {self.alpha}")
+        return self
+
+
+class AdversarialParams(_Section):
+    """How every robust model is trained: the objective, the live gradient, and who crafts each batch."""
+
+    clean_weight: Annotated[float, Field(ge=0, le=1)]
+    gradient: Gradient
+    label: LabelPolicy
+    live_mode: Mode
+    schedule: ScheduleKind
+
+
+class RobustModel(_Section):
+    """A robust model; its sources are the model itself and the sign stores of the named static models."""
+
+    architecture: str
+    sources: list[ModelName] = Field(default_factory=list)
+    epochs: PositiveInt
+    snapshots: list[PositiveInt] = Field(default_factory=list)
+    seed: NonNegativeInt = 0
+
+
+class RobustParams(_Section):
+    """The robust models: ``self_only`` (standard adversarial training) and ``ensemble``.
+
+    They are two lists because DVC's templates cannot give one list entries with and without stores to depend on.
+    """
+
+    self_only: dict[ModelName, RobustModel]
+    ensemble: dict[ModelName, RobustModel]
+
+    @property
+    def models(self) -> dict[str, RobustModel]:
+        """All robust models by name."""
+        return {**self.self_only, **self.ensemble}
+
+
+class StreamingParams(_Section):
+    """Up to ``memory``, images and stores are kept in memory; beyond, they pass through in windows."""
+
+    memory: ByteSize
+
+
+class EvaluationParams(_Section):
+    """Who is attacked, by what, from which sources; ``holdout`` is the static model that no training saw.
+
+    ``illustrated`` models get their signed gradients shown in the report.
+    """
+
+    holdout: ModelName
+    targets: list[str]
+    attacks: dict[AttackName, list[str]]
+    gradients: list[Gradient]
+    illustrated: list[str]
+    seed: NonNegativeInt = 0
+
+
+class Params(_Section):
+    """All parameters of the pipeline."""
+
+    profile: str
+    device: DeviceName
+    dataset: DatasetParams
+    training: TrainingParams
+    static: dict[ModelName, StaticModel]
+    signs: SignsParams
+    attack: AttackParams
+    adversarial: AdversarialParams
+    robust: RobustParams
+    streaming: StreamingParams
+    evaluation: EvaluationParams
+
+    @property
+    def models(self) -> list[str]:
+        """Every model there will be, robust ones with their snapshots as NAME@EPOCH."""
+        snapshots = [f"{name}@{e}" for name, model in self.robust.models.items() for e in model.snapshots]
+        return [*self.static, *self.robust.models, *snapshots]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self._check_robust()
+        self._check_names("signs.models", self.signs.models, list(self.static), "a static model")
+        evaluation = self.evaluation
+        self._check_names("evaluation.holdout", [evaluation.holdout], list(self.static), "a static model")
+        self._check_names("evaluation.targets", evaluation.targets, self.models, "a model")
+        self._check_names("evaluation.illustrated", evaluation.illustrated, self.models, "a model")
+        for attack, sources in evaluation.attacks.items():
+            self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
+        return self
+
+    def _check_robust(self) -> None:
+        for group, models in (("self_only", self.robust.self_only), ("ensemble", self.robust.ensemble)):
+            for name, model in models.items():
+                key = f"robust.{group}.{name}"
+                if name in self.static or (group == "ensemble" and name in self.robust.self_only):
+                    raise _error(key, "is the name of another model; give it a name of its own")
+                if bool(model.sources) != (group == "ensemble"):
+                    wanted = "name the stores it trains on" if group == "ensemble" else "be empty or left out"
+                    raise _error(f"{key}.sources", f"must {wanted}")
+                self._check_names(f"{key}.sources", model.sources, list(self.static), "a static model")
+                if self.evaluation.holdout in model.sources:
+                    raise _error(
+                        f"{key}.sources",
+                        f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
+                        "choose another evaluation.holdout",
+                    )
+                self._check_names(f"{key}.sources", model.sources, self.signs.models, "in signs.models")
+                late = [epoch for epoch in model.snapshots if epoch > model.epochs]
+                if late:
+                    raise _error(
+                        f"{key}.snapshots",
+                        f"must not come after the last epoch, {model.epochs}, but has {late[0]}",
+                    )
+
+    @staticmethod
+    def _check_names(key: str, names: list[str], known: list[str], what: str) -> None:
+        for name in names:
+            if name not in known:
+                raise _error(key, f"names {name}, which is not {what}{_did_you_mean(name, known)}")
+        if len(set(names)) < len(names):
+            raise _error(key, "names one model twice")
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        GradshardError: it is missing, no YAML, or does not fit the schema; the sentence names the key.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise GradshardError(
+            f"no parameter file {path}: run this in the project's root, or name it with --params"
+        ) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise GradshardError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    return check_params(content, where=str(path))
+
+
+def check_params(content: object, *, where: str) -> Params:
+    """Check parameters given as plain dictionaries and lists.
+
+    Raises:
+        GradshardError: they do not fit the schema; the sentence names ``where`` and the key.
+    """
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise GradshardError(f"{where}: {_sentence(error.errors()[0])}") from error
+
+
+def _error(key: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
+
+
+def _sentence(error: ErrorDetails) -> str:
+    context = error.get("ctx", {})
+    keys = [str(part) for part in error["loc"] if part != "[key]"]
+    if "key" in context and error["type"] == "gradshard":
+        keys.append(str(context["key"]))
+    key = ".".join(keys) or "the file"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key}{_did_you_mean(keys[-1], _known_keys(keys[:-1]))}"
+    if error["type"] == "missing":
+        return f"key {key} is missing"
+    if error["type"] == "gradshard":
+        return f"{key} {error['msg']}"
+    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{key} {message}, but is {error['input']!r}"
+
+
+def _known_keys(keys: list[str]) -> list[str]:
+    """The keys of the section at a path, for suggestions."""
+    section: object = Params
+    for key in keys:
+        field = getattr(section, "model_fields", {}).get(key)
+        # A section has fields; a dictionary of sections has names, each with the dictionary's value type.
+        section = field.annotation if field is not None else get_args(section)[-1]
+    fields = getattr(section, "model_fields", {})
+    return [getattr(field, "alias", None) or name for name, field in fields.items()]
+
+
+def _did_you_mean(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f" (did you mean {close[0]}?)"
+    return f" (there are {', '.join(known)})" if known else ""

@@ -1,0 +1,1 @@
+"""The parameter files that `python -m pipeline use` switches between."""

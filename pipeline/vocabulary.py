@@ -1,0 +1,15 @@
+"""The words that parameters, commands and results share; nothing heavy is imported to know them."""
+
+from typing import Literal
+
+SELF = "self"
+CLEAN = "clean"
+
+Gradient = Literal["exact", "cross_entropy"]
+LabelPolicy = Literal["predicted", "true", "least_likely"]
+AttackName = Literal["fgsm", "ifgsm", "rand_fgsm"]
+ScheduleKind = Literal["random", "rotate"]
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16", "tf32"]
+DatasetName = Literal["mnist5k", "mnist", "idx", "npz"]
+Mode = Literal["train", "eval"]

@@ -1,0 +1,1 @@
+"""One command per pipeline stage: reads parameters, resolves paths, calls ``pipeline`` and ``storage``."""

@@ -1,0 +1,60 @@
+"""Models back from their weights files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline import models
+from pipeline.params import Params
+from stages import paths
+from storage import weights
+from storage.dataset import Dataset
+from storage.digests import file_sha256
+from storage.errors import GradshardError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen model in eval mode, and what it is known by."""
+
+    module: nn.Module
+    architecture: str
+    digest: str
+    weights_sha256: str
+
+
+def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.device) -> LoadedModel:
+    """Load a model from a weights file.
+
+    Raises:
+        GradshardError: it is missing, damaged, or holds another architecture or one for other images.
+    """
+    tensors, record = weights.load(path)
+    if record.get("architecture") != architecture:
+        raise GradshardError(
+            f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
+            f"{architecture}: train that model again"
+        )
+    module = models.restore(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path))
+    return LoadedModel(
+        module=module.to(device),
+        architecture=architecture,
+        digest=weights.tensors_digest(tensors, architecture),
+        weights_sha256=file_sha256(path),
+    )
+
+
+def weights_of(params: Params, name: str) -> tuple[Path, str]:
+    """The weights file and the architecture of a model that the parameters name, NAME@EPOCH for a snapshot.
+
+    Raises:
+        GradshardError: the file is not there; the sentence says which stage makes it.
+    """
+    path, model = paths.weights(params, name), name.partition("@")[0]
+    if not path.exists():
+        stage = "train-static" if model in params.static else "train-robust"
+        raise GradshardError(f"no weights at {path}: run `gradshard {stage} {model}` first, or `dvc pull` them")
+    trained = params.static[model] if model in params.static else params.robust.models[model]
+    return path, trained.architecture

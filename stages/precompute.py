@@ -1,0 +1,210 @@
+"""The stage ``precompute``: the signed gradients of one static model over the full training set, shard by shard."""
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import torch
+from distributed import Client, LocalCluster, as_completed
+
+from pipeline.attacks import step_direction
+from pipeline.crafting import Direction, signed_gradients
+from pipeline.params import Params
+from pipeline.precision import arithmetic_context, choose_device
+from stages import paths
+from stages.console import progress, say, say_waiting
+from stages.loading import LoadedModel, load_model, weights_of
+from stages.options import params_option
+from storage import bitplanes, layout
+from storage.building import StoreBuilder
+from storage.dataset import Dataset, Split, open_dataset
+from storage.errors import GradshardError
+from storage.ledger import Receipt
+from storage.manifest import (
+    DatasetRecord,
+    DirectionRecord,
+    LayoutRecord,
+    ModelRecord,
+    StoreSpec,
+    read_manifest,
+)
+from storage.partial import partial
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What a worker needs to compute shards: paths and digests, never the model itself."""
+
+    dataset: Path
+    weights: Path
+    device: str
+    direction: Direction
+    builder: StoreBuilder
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--workers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Worker processes of a local Dask cluster; 0 computes in this process, on all its cores.",
+)
+@params_option
+def command(params: Params, model: str, workers: int) -> None:
+    """Store the signs of MODEL's input gradients over the full training set.
+
+    Reads the prepared dataset and models/static/MODEL.safetensors; writes signs/MODEL.zarr, a plain Zarr group with a
+    manifest and a card (see docs/sign-store.md). Each shard is one task; killed and started again, the stage computes
+    only the shards that are missing. The bytes do not depend on the number of workers.
+    """
+    paths.one_of(model, params.signs.models, "in signs.models")
+    data = open_dataset(paths.dataset(params))
+    device = choose_device(params.device)
+    file, architecture = weights_of(params, model)
+    loaded = load_model(file, architecture, data, device)
+    spec = _spec(params, model, loaded, data.train)
+    target = paths.store(model)
+    with partial(f"precompute-{model}", spec.model_dump(), on_wait=say_waiting(target)) as work:
+        if work.waited and _is_published(target, spec):
+            say(f"{target}: made by the other process")
+            return
+        builder = StoreBuilder(work.folder, spec)
+        builder.create()
+        task = ShardTask(
+            dataset=paths.dataset(params),
+            weights=file,
+            device=device.type,
+            direction=Direction(params.signs.gradient, params.signs.label),
+            builder=builder,
+        )
+        _compute_missing(task, model, workers)
+        published = builder.publish(target)
+    size = sum(record.size for record in published.files.values())
+    pixels = published.dataset.rows * published.dataset.pixels
+    say(
+        f"{target}: {published.dataset.rows} rows, {size / 1e6:.1f} MB, {8 * size / pixels:.2f} bits per pixel, "
+        f"{published.zero_fraction:.2%} zeros"
+    )
+
+
+def compute_shard(task: ShardTask, shard: int) -> Receipt:
+    """Compute and write one whole shard; safe to repeat, and to run beside others in threads and processes."""
+    data, loaded = _open(task)
+    rows = task.builder.layout.shard_rows(shard)
+    images, labels = (
+        data.train.read_images(rows.start, rows.stop),
+        data.train.read_labels(rows.start, rows.stop),
+    )
+    device = torch.device(task.device)
+    with arithmetic_context("fp32", device):
+        signs, chosen = signed_gradients(
+            loaded.module,
+            torch.from_numpy(images).to(device),
+            torch.from_numpy(labels).to(device),
+            task.direction,
+        )
+    return task.builder.write_shard(shard, bitplanes.pack(signs.numpy()), chosen.numpy())
+
+
+_opening = threading.Lock()
+
+
+def _open(task: ShardTask) -> tuple[Dataset, LoadedModel]:
+    with _opening:
+        return _open_once(task.dataset, task.weights, task.device, task.builder.spec)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec) -> tuple[Dataset, LoadedModel]:
+    if device == "cpu":
+        # Shards are the parallelism: one thread each, and no result can depend on how many there are.
+        torch.set_num_threads(1)
+    data = open_dataset(dataset)
+    loaded = load_model(weights, spec.model.architecture, data, torch.device(device))
+    if data.train.digest != spec.dataset.digest or loaded.digest != spec.model.digest:
+        raise GradshardError(
+            f"{dataset} or {weights} changed while signs of {spec.model.name} were computed: start again"
+        )
+    return data, loaded
+
+
+def _compute_missing(task: ShardTask, model: str, workers: int) -> None:
+    cut = task.builder.layout
+    missing = task.builder.missing()
+    if len(missing) < cut.shards:
+        say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
+    rows_left = sum(_rows(task, shard) for shard in missing)
+    with (
+        progress(f"precompute {model}", cut.rows, "images", done=cut.rows - rows_left) as advance,
+        _client(workers, task.device) as client,
+    ):
+        futures = client.map(functools.partial(compute_shard, task), missing, pure=False, retries=0)
+        for future in as_completed(futures):
+            advance(_rows(task, future.result().shard))
+
+
+@contextmanager
+def _client(workers: int, device: str) -> Iterator[Client]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = 1 if device != "cpu" else max(1, cores // max(workers, 1))
+    with (
+        LocalCluster(
+            n_workers=max(workers, 1),
+            threads_per_worker=threads,
+            processes=workers > 0,
+            dashboard_address=None,
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _rows(task: ShardTask, shard: int) -> int:
+    rows = task.builder.layout.shard_rows(shard)
+    return int(rows.stop - rows.start)
+
+
+def _spec(params: Params, model: str, loaded: LoadedModel, split: Split) -> StoreSpec:
+    record = DatasetRecord(
+        name=split.dataset,
+        split=split.name,
+        digest=split.digest,
+        rows=len(split),
+        sample_shape=split.sample_shape,
+        classes=split.classes,
+    )
+    cut = layout.plan(record.rows, 2 * bitplanes.packed_bytes(record.pixels))
+    return StoreSpec(
+        dataset=record,
+        model=ModelRecord(
+            name=model,
+            architecture=loaded.architecture,
+            digest=loaded.digest,
+            weights_sha256=loaded.weights_sha256,
+        ),
+        direction=DirectionRecord(
+            gradient=params.signs.gradient,
+            label=params.signs.label,
+            mode="eval",
+            dtype="float32",
+            step=step_direction(params.signs.label),
+        ),
+        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+    )
+
+
+def _is_published(target: Path, spec: StoreSpec) -> bool:
+    try:
+        published = read_manifest(target)
+    except GradshardError:
+        return False
+    return all(getattr(published, name) == getattr(spec, name) for name in StoreSpec.model_fields)

@@ -1,0 +1,86 @@
+"""The stage ``train-robust``: adversarial training, standard or ensemble, on streamed signs."""
+
+import click
+
+from pipeline import models
+from pipeline.params import Params, RobustModel
+from pipeline.precision import choose_device, choose_precision
+from pipeline.training import Adversary, Run, Trainer
+from pipeline.vocabulary import SELF
+from stages import paths, training_run
+from stages.options import params_option
+from storage.dataset import Split, open_dataset
+from storage.signs import SignStore, open_store
+from storage.stream import open_reader, plan_reading
+
+
+@click.command()
+@click.argument("model")
+@params_option
+def command(params: Params, model: str) -> None:
+    """Train the robust model MODEL on clean and perturbed images.
+
+    A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
+    by batch, the signs of one of its static models from their stores, or its own turn, and only then makes a live
+    forward-backward pass (ensemble adversarial training, section 5 of the paper).
+
+    Reads the prepared dataset and signs/SOURCE.zarr of every source; writes models/robust/MODEL.safetensors, the
+    snapshots models/snapshots/MODEL/, and the curves training/MODEL.tsv. Killed and started again, it goes on from its
+    last checkpoint and ends with the same bytes.
+    """
+    paths.one_of(model, list(params.robust.models), "a robust model")
+    robust, training = params.robust.models[model], params.training
+    data = open_dataset(paths.dataset(params))
+    stores = {source: _open_source(source, data.train) for source in robust.sources}
+    device = choose_device(params.device)
+    arithmetic = choose_precision(training.precision, device)
+    reading = plan_reading(data.train, stores, memory=params.streaming.memory)
+    run = Run(
+        rows=len(data.train),
+        batch=training.batch,
+        epochs=robust.epochs,
+        seed=robust.seed,
+        learning_rate=training.learning_rate,
+        reading=reading,
+        adversary=_adversary(params, robust, stores),
+    )
+    module = models.build(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
+    job = training_run.Job(
+        name=model,
+        stage="train-robust",
+        weights=paths.weights(params, model),
+        record={"kind": "robust", "name": model, "architecture": robust.architecture},
+        recipe={
+            **training_run.common_recipe(),
+            "dataset": data.train.digest,
+            "stores": {source: store.manifest.content for source, store in stores.items()},
+            "robust": robust.model_dump(),
+            "epsilon": params.attack.epsilon,
+            "adversarial": params.adversarial.model_dump(),
+            "training": training.model_dump() | {"precision": arithmetic},
+            "streaming": {"chunk": reading.chunk, "window": reading.window},
+        },
+        snapshots=tuple(robust.snapshots),
+    )
+    trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
+    training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
+
+
+def _open_source(source: str, split: Split) -> SignStore:
+    store = open_store(paths.store(source))
+    store.check_made_for(split)
+    return store
+
+
+def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]) -> Adversary:
+    adversarial = params.adversarial
+    return Adversary(
+        epsilon=params.attack.epsilon,
+        clean_weight=adversarial.clean_weight,
+        sources=(SELF, *robust.sources),
+        schedule=adversarial.schedule,
+        gradient=adversarial.gradient,
+        policy=adversarial.label,
+        live_mode=adversarial.live_mode,
+        directions={source: store.manifest.direction.step for source, store in stores.items()},
+    )

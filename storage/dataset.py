@@ -1,0 +1,203 @@
+"""The dataset on disk: labelled images in one order, fixed at preparation, as a plain Zarr group.
+
+``data/NAME.zarr`` holds the groups ``train`` and ``test``, each with the arrays ``images``, uint8 (N, C, H, W), and
+``labels``, unsigned (N,). A row index names an example for ever; a split's digest covers content and order.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from storage import layout
+from storage.digests import RowsDigest
+from storage.errors import GradshardError
+
+FORMAT = "gradshard-dataset"
+VERSION = 1
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer]
+ZarrArray = zarr.Array[Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset: labelled images that are read by rows."""
+
+    name: str
+    dataset: str
+    classes: int
+    digest: str
+    images: ZarrArray
+    labels: ZarrArray
+
+    def __len__(self) -> int:
+        return int(self.images.shape[0])
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of an image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
+    def chunk(self) -> int:
+        """Rows per chunk of ``images``."""
+        return int(self.images.chunks[0])
+
+    def read_images(self, start: int, stop: int) -> Images:
+        """Read the images of rows, uint8 (n, C, H, W)."""
+        return np.asarray(self.images[start:stop], dtype=np.uint8)
+
+    def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+        """Read the labels of rows, int64 (n,)."""
+        return np.asarray(self.labels[start : len(self) if stop is None else stop]).astype(np.int64)
+
+    def load(self) -> tuple[Images, npt.NDArray[np.int64]]:
+        """Read all rows, and check that they are the ones the digest was taken of.
+
+        Raises:
+            GradshardError: the images, labels or their order are not what was prepared.
+        """
+        images, labels = self.read_images(0, len(self)), self.read_labels()
+        found = rows_digest(images, labels, classes=self.classes)
+        if found != self.digest:
+            raise GradshardError(
+                f"the {self.name} rows of dataset {self.dataset} were changed or reordered after preparation (digest "
+                f"{found[:12]}, recorded {self.digest[:12]}): run `gradshard prepare` again"
+            )
+        return images, labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An open dataset."""
+
+    name: str
+    classes: int
+    train: Split
+    test: Split
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of an image."""
+        return self.train.sample_shape
+
+
+def rows_digest(images: Images, labels: Labels, *, classes: int) -> str:
+    """The digest of labelled images held in memory; see ``RowsDigest``."""
+    digest = RowsDigest(sample_shape=images.shape[1:], classes=classes)
+    digest.update(images, labels)
+    return digest.hexdigest()
+
+
+def check_rows(images: Images, labels: Labels, *, classes: int, where: str) -> None:
+    """Refuse labelled images that no dataset may hold.
+
+    Raises:
+        GradshardError: wrong dtype or shape, counts that differ, or a label out of range.
+    """
+    if images.ndim != 4 or images.dtype != np.uint8:
+        raise GradshardError(
+            f"{where}: images must be uint8 of shape (N, C, H, W), but are {images.dtype} of shape {images.shape}"
+        )
+    if len(images) != len(labels):
+        raise GradshardError(
+            f"{where}: {len(images)} images but {len(labels)} labels; both must come from the same source"
+        )
+    if not len(images):
+        raise GradshardError(f"{where}: no images")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        row = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
+        raise GradshardError(f"{where}: label {int(labels[row])} of row {row} is out of range for {classes} classes")
+
+
+def write_dataset(path: Path, *, name: str, classes: int, splits: Mapping[str, tuple[Images, Labels]]) -> Iterator[int]:
+    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time."""
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "classes": classes})
+    for split, (images, labels) in splits.items():
+        check_rows(images, labels, classes=classes, where=f"dataset {name}, split {split}")
+        yield from _write_split(root.create_group(split), images, labels, classes)
+
+
+def _write_split(group: zarr.Group, images: Images, labels: Labels, classes: int) -> Iterator[int]:
+    cut = layout.plan(len(images), images[0].nbytes)
+    compressors = [ZstdCodec(level=1), Crc32cCodec()]
+    image_array = group.create_array(
+        "images",
+        shape=images.shape,
+        dtype="uint8",
+        chunks=(cut.chunk, *images.shape[1:]),
+        shards=(cut.shard, *images.shape[1:]),
+        compressors=compressors,
+        dimension_names=("row", "channel", "y", "x"),
+        config={"write_empty_chunks": True},
+    )
+    label_array = group.create_array(
+        "labels",
+        shape=labels.shape,
+        dtype=label_dtype(classes),
+        chunks=(cut.shard,),
+        compressors=compressors,
+        dimension_names=("row",),
+        config={"write_empty_chunks": True},
+    )
+    digest = RowsDigest(sample_shape=images.shape[1:], classes=classes)
+    for shard in range(cut.shards):
+        rows = cut.shard_rows(shard)
+        image_array[rows] = images[rows]
+        label_array[rows] = labels[rows]
+        digest.update(images[rows], labels[rows])
+        yield rows.stop - rows.start
+    group.attrs["digest"] = digest.hexdigest()
+
+
+def label_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest unsigned dtype that holds the labels and, as its maximum, a value that is no label."""
+    return np.dtype(np.min_scalar_type(classes))
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Open a prepared dataset.
+
+    Raises:
+        GradshardError: nothing is there, or it is not a dataset of this format.
+    """
+    if not path.exists():
+        raise GradshardError(f"no dataset at {path}: run `gradshard prepare` (or `dvc repro prepare`) first")
+    try:
+        root = zarr.open_group(path, mode="r")
+        attributes = dict(root.attrs)
+        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
+            raise GradshardError(
+                f"{path} is not a gradshard dataset of version {VERSION}: prepare it again with `gradshard prepare`"
+            )
+        name, classes = str(attributes["name"]), int(str(attributes["classes"]))
+        train, test = (_open_split(root, split, name, classes) for split in ("train", "test"))
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise GradshardError(
+            f"{path} is not a whole dataset ({error}): prepare it again with `gradshard prepare`"
+        ) from error
+    return Dataset(name=name, classes=classes, train=train, test=test)
+
+
+def _open_split(root: zarr.Group, split: str, dataset: str, classes: int) -> Split:
+    group, images, labels = root[split], root[f"{split}/images"], root[f"{split}/labels"]
+    if not isinstance(images, zarr.Array) or not isinstance(labels, zarr.Array):
+        raise KeyError(f"{split}/images and {split}/labels must be arrays")
+    return Split(
+        name=split,
+        dataset=dataset,
+        classes=classes,
+        digest=str(group.attrs["digest"]),
+        images=images,
+        labels=labels,
+    )

@@ -1,0 +1,54 @@
+"""Digests: the names by which outputs know what they were made from."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_of(value: Mapping[str, object]) -> str:
+    """The SHA-256, in hex, of a mapping's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256, in hex, of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path, pattern: str) -> str:
+    """One SHA-256, in hex, of the names and contents of the files of a folder that match a glob pattern."""
+    files = sorted(folder.rglob(pattern))
+    return digest_of({str(path.relative_to(folder)): file_sha256(path) for path in files})
+
+
+class RowsDigest:
+    """The digest of a sequence of labelled images: content and order, whatever the batches or the storage layout.
+
+    It is the SHA-256 of the canonical JSON ``{"classes": ..., "shape": [C, H, W]}`` followed by, for every row in
+    order, the SHA-256 of the row's image bytes (uint8, C order) and its label (8 bytes, little-endian, signed).
+    """
+
+    def __init__(self, *, sample_shape: tuple[int, ...], classes: int) -> None:
+        header = {"classes": classes, "shape": list(sample_shape)}
+        self._sha256 = hashlib.sha256(canonical_json(header).encode())
+
+    def update(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> None:
+        """Add rows: images uint8 (n, C, H, W) and labels (n,)."""
+        flat = np.ascontiguousarray(images).reshape(len(images), -1)
+        label_bytes = labels.astype("<i8").view(np.uint8).reshape(len(labels), 8)
+        for image, label in zip(flat, label_bytes, strict=True):
+            self._sha256.update(hashlib.sha256(image.tobytes() + label.tobytes()).digest())
+
+    def hexdigest(self) -> str:
+        """The digest of the rows so far, in hex."""
+        return self._sha256.hexdigest()

@@ -1,0 +1,71 @@
+"""Files that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on a clean exit it is synced to disk and takes ``path``'s place.
+
+    After an exception, or a kill, ``path`` is what it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content by ``text`` (UTF-8), atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's content to ``target``, atomically."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Rename the folder ``source`` to ``target``; a folder that was there is removed once the new one is in place.
+
+    Both must lie on one file system. Killed in between, the new folder is whole, at one place or the other.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f"old-{target.name}-", dir=source.parent)) / target.name
+        target.rename(old)
+        source.rename(target)
+        shutil.rmtree(old.parent)
+    else:
+        source.rename(target)
+    sync(target.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

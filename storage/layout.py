@@ -1,0 +1,56 @@
+"""How rows are cut into chunks and shards: a pure function of how many there are and how large they are.
+
+A chunk is the unit of reading, a shard the unit of work and of a file (zarr-python's words). Both hold a power of two
+of rows, so that the chunks of a dataset and of its sign stores line up although their rows differ in size.
+"""
+
+import math
+from dataclasses import dataclass
+
+CHUNK_BYTES = 1 << 20
+SHARD_BYTES = 1 << 26
+MIN_CHUNKS = 100
+MIN_SHARDS = 12
+MAX_CHUNKS_PER_SHARD = 128
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows per chunk and rows per shard of an array of ``rows`` rows."""
+
+    rows: int
+    chunk: int
+    shard: int
+
+    @property
+    def shards(self) -> int:
+        """The number of shards; the last one may be partly filled."""
+        return math.ceil(self.rows / self.shard)
+
+    def shard_rows(self, shard: int) -> slice:
+        """The rows of one shard."""
+        return slice(shard * self.shard, min((shard + 1) * self.shard, self.rows))
+
+
+def plan(rows: int, row_bytes: int) -> Layout:
+    """Choose the layout for ``rows`` rows of ``row_bytes`` bytes each.
+
+    Chunks of about 1 MiB, smaller where there would be fewer than about 100 of them; shards of about 64 MiB and at
+    most 128 chunks, smaller where there would be fewer than 12 of them to share among workers.
+    """
+    chunk = _nearest_power_of_two(min(CHUNK_BYTES / row_bytes, rows / MIN_CHUNKS))
+    chunks = math.ceil(rows / chunk)
+    per_shard = min(
+        _nearest_power_of_two(SHARD_BYTES / (chunk * row_bytes)),
+        _power_of_two_below(chunks / MIN_SHARDS),
+        MAX_CHUNKS_PER_SHARD,
+    )
+    return Layout(rows=rows, chunk=chunk, shard=chunk * per_shard)
+
+
+def _nearest_power_of_two(value: float) -> int:
+    return 1 << max(0, round(math.log2(value)))
+
+
+def _power_of_two_below(value: float) -> int:
+    return 1 << max(0, math.floor(math.log2(value)))

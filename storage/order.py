@@ -1,0 +1,73 @@
+"""The order in which an epoch visits the rows: a pure function of (rows, chunk, window, seed, epoch).
+
+The chunks are shuffled; then the rows are shuffled within each window of consecutive shuffled chunks, so that a reader
+holds one window at a time. One window over all chunks is an exact permutation. Workers, prefetching and ranks cannot
+change the order, and the state of a run is one integer: how many rows have been visited.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One epoch's order over ``rows`` rows, in chunks of ``chunk`` rows and windows of ``window`` chunks."""
+
+    rows: int
+    chunk: int
+    window: int
+    seed: int
+    epoch: int
+
+    @cached_property
+    def chunks(self) -> Rows:
+        """All chunk numbers, shuffled."""
+        count = math.ceil(self.rows / self.chunk)
+        return _generator(self.seed, self.epoch, 0).permutation(count)
+
+    def take(self, start: int, stop: int) -> Rows:
+        """The rows at positions ``start`` to ``stop`` of the order, int64 (stop - start,)."""
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"positions {start}:{stop} of an order of {self.rows} rows")
+        first, last = self._window_at(start), self._window_at(max(start, stop - 1))
+        rows = np.concatenate([_window_rows(self, window) for window in range(first, last + 1)])
+        offset = self._window_start(first)
+        taken: Rows = rows[start - offset : stop - offset]
+        return taken
+
+    def _window_start(self, window: int) -> int:
+        """The position of a window's first row: the last, shorter chunk counts as what it holds."""
+        full = window * self.window * self.chunk
+        missing = len(self.chunks) * self.chunk - self.rows
+        return min(full - missing if self._short_chunk_position < window * self.window else full, self.rows)
+
+    def _window_at(self, position: int) -> int:
+        guess = position // (self.window * self.chunk)
+        return guess + 1 if position >= self._window_start(guess + 1) and position < self.rows else guess
+
+    @cached_property
+    def _short_chunk_position(self) -> int:
+        return int(np.flatnonzero(self.chunks == len(self.chunks) - 1)[0])
+
+
+def exact_order(rows: int, *, seed: int, epoch: int) -> Order:
+    """The order that is an exact permutation of all rows."""
+    return Order(rows=rows, chunk=max(rows, 1), window=1, seed=seed, epoch=epoch)
+
+
+@lru_cache(maxsize=4)
+def _window_rows(order: Order, window: int) -> Rows:
+    chunks = order.chunks[window * order.window : (window + 1) * order.window]
+    rows = (chunks[:, None] * order.chunk + np.arange(order.chunk)).ravel()
+    shuffled: Rows = _generator(order.seed, order.epoch, 1 + window).permutation(rows[rows < order.rows])
+    return shuffled
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -1,0 +1,82 @@
+"""Results as Parquet: the error matrix and the examples behind it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import GradshardError
+from storage.files import replacing
+
+_KEY = [
+    ("dataset", pa.string()),
+    ("target", pa.string()),
+    ("source", pa.string()),
+    ("attack", pa.string()),
+    ("gradient", pa.string()),
+    ("eps", pa.float64()),
+    ("alpha", pa.float64()),
+    ("steps", pa.int32()),
+]
+MATRIX = pa.schema(
+    [
+        *_KEY,
+        ("n", pa.int64()),
+        ("errors", pa.int64()),
+        ("error_rate", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+    ]
+)
+EXAMPLES = pa.schema([*_KEY, ("example", pa.int64()), ("correct", pa.bool_())])
+KEY_COLUMNS = [name for name, _ in _KEY]
+
+Row = Mapping[str, Any]
+
+
+def write_matrix(path: Path, rows: Sequence[Row]) -> None:
+    """Write the error matrix, one row per target and set of adversarial examples; columns as in ``MATRIX``."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=MATRIX), file)
+
+
+def read_matrix(path: Path) -> list[dict[str, Any]]:
+    """Read the error matrix as a list of rows.
+
+    Raises:
+        GradshardError: there is none, or it is no such file.
+    """
+    if not path.exists():
+        raise GradshardError(f"no results at {path}: run `gradshard evaluate` (or `dvc repro evaluate`) first")
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path, schema=MATRIX).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise GradshardError(f"{path} is not an error matrix ({error}): run `gradshard evaluate` again") from error
+    return rows
+
+
+def write_examples(path: Path, keys: Sequence[Row], blocks: Iterable[tuple[int, npt.NDArray[np.bool_]]]) -> None:
+    """Write which examples each row of the matrix got right, a row group per block, in bounded memory.
+
+    Args:
+        path: the Parquet file.
+        keys: the key columns of the matrix's rows.
+        blocks: the index of a block's first example, and bool (len(keys), n).
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, EXAMPLES) as writer,
+    ):
+        for start, correct in blocks:
+            repeated = np.repeat(np.arange(len(keys)), correct.shape[1])
+            columns: dict[str, Any] = {
+                name: pa.array([key[name] for key in keys], type=kind).take(pa.array(repeated)) for name, kind in _KEY
+            }
+            columns["example"] = np.tile(np.arange(start, start + correct.shape[1]), len(keys))
+            columns["correct"] = correct.ravel()
+            writer.write_table(pa.table(columns, schema=EXAMPLES))

@@ -63,7 +63,7 @@ class DatasetParams(_Section):
 
 
 class TrainingParams(_Section):
-    """What static and robust training share."""
+    """How every model is trained, robust ones at the learning rate of ``adversarial``."""
 
     batch: PositiveInt
     learning_rate: PositiveFloat
@@ -105,6 +105,7 @@ class AttackParams(_Section):
 class AdversarialParams(_Section):
     """How every robust model is trained: the objective, the live gradient, and who crafts each batch."""
 
+    learning_rate: PositiveFloat
     clean_weight: Annotated[float, Field(ge=0, le=1)]
     gradient: Gradient
     label: LabelPolicy

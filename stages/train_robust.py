@@ -40,7 +40,7 @@ def command(params: Params, model: str) -> None:
         batch=training.batch,
         epochs=robust.epochs,
         seed=robust.seed,
-        learning_rate=training.learning_rate,
+        learning_rate=params.adversarial.learning_rate,
         reading=reading,
         adversary=_adversary(params, robust, stores),
     )

@@ -1,0 +1,117 @@
+"""Small real things that tests share: an analytic model, a dataset on disk, a sign store."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from storage import bitplanes, layout
+from storage.building import StoreBuilder
+from storage.dataset import Dataset, open_dataset, write_dataset
+from storage.ingest import mnist5k
+from storage.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
+from storage.signs import SignStore, open_store
+
+
+class LinearModel(nn.Module):
+    """Logits W x + b: every gradient has a closed form."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.dtype)
+        with torch.no_grad():
+            self.linear.weight.copy_(weight)
+            self.linear.bias.copy_(torch.zeros(weight.shape[0]) if bias is None else bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))
+
+
+@pytest.fixture
+def linear_model() -> Callable[..., LinearModel]:
+    """Make a linear model with random weights for images of (1, 3, 4) pixels."""
+
+    def make(*, classes: int = 2, seed: int = 0, scale: float = 1.0) -> LinearModel:
+        generator = torch.Generator().manual_seed(seed)
+        weight = scale * torch.randn(classes, 12, generator=generator)
+        return LinearModel(weight, torch.randn(classes, generator=generator))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]:
+    """The 5,000 real digits, by split."""
+    return dict(mnist5k().splits)
+
+
+@pytest.fixture(scope="session")
+def small_dataset_path(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> Path:
+    """A dataset on disk of 700 training and 100 test digits, in several shards."""
+    path = tmp_path_factory.mktemp("data") / "digits.zarr"
+    splits = {
+        "train": tuple(part[:700] for part in digits["train"]),
+        "test": tuple(part[:100] for part in digits["test"]),
+    }
+    assert sum(write_dataset(path, name="digits", classes=10, splits=splits)) == 800
+    return path
+
+
+@pytest.fixture
+def small_dataset(small_dataset_path: Path) -> Dataset:
+    return open_dataset(small_dataset_path)
+
+
+def store_spec(dataset: Dataset, *, model: str = "M") -> StoreSpec:
+    """The spec of a store of random signs over a dataset's training split."""
+    split = dataset.train
+    record = DatasetRecord(
+        name=split.dataset,
+        split=split.name,
+        digest=split.digest,
+        rows=len(split),
+        sample_shape=split.sample_shape,
+        classes=split.classes,
+    )
+    cut = layout.plan(record.rows, 2 * bitplanes.packed_bytes(record.pixels))
+    return StoreSpec(
+        dataset=record,
+        model=ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
+        direction=DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
+        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+    )
+
+
+def random_signs(rows: int, pixels: int, *, seed: int) -> npt.NDArray[np.int8]:
+    """Signs of -1, 0 and +1, a tenth of them 0."""
+    return np.random.default_rng(seed).choice(np.array([-1, 0, 1], dtype=np.int8), (rows, pixels), p=[0.45, 0.1, 0.45])
+
+
+def build_store(folder: Path, dataset: Dataset, target: Path, *, seed: int = 0, model: str = "M") -> SignStore:
+    """Build and publish a store of random signs."""
+    builder = StoreBuilder(folder, store_spec(dataset, model=model))
+    builder.create()
+    signs = random_signs(len(dataset.train), 784, seed=seed)
+    for shard in builder.missing():
+        rows = builder.layout.shard_rows(shard)
+        builder.write_shard(shard, bitplanes.pack(signs[rows]), dataset.train.read_labels(rows.start, rows.stop))
+    builder.publish(target)
+    return open_store(target)
+
+
+@pytest.fixture
+def small_store(tmp_path: Path, small_dataset: Dataset) -> SignStore:
+    """A published store of random signs over the small dataset."""
+    return build_store(tmp_path / "building", small_dataset, tmp_path / "M.zarr")
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """A test that sets the number of torch's threads does not change the next one's."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,128 @@
+"""params.yaml: what is wrong is told in one sentence that names the key."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.__main__ import profiles
+from pipeline.params import check_params, read_params
+from storage.errors import GradshardError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe").load(profiles()["mnist5k"])
+
+
+def put(content, key, value):
+    *path, last = key.split("/")
+    for part in path:
+        content = content[part]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("trainin", {}, "unknown key trainin (did you mean training?)"),
+        ("training/bach", 3, "unknown key training.bach (did you mean batch?)"),
+        ("static/A/epoch", 3, "unknown key static.A.epoch (did you mean epochs?)"),
+        ("training/batch", "many", "training.batch should be a valid integer, but is 'many'"),
+        ("training/batch", 0, "training.batch should be greater than 0, but is 0"),
+        ("training/batch", True, "training.batch should be a valid integer, but is True"),
+        ("training/precision", "fp8", "training.precision should be 'auto', 'fp32', 'bf16' or 'tf32', but is 'fp8'"),
+        ("attack/eps", 0, "attack.eps must be above 0 and at most 1 (pixels lie in [0, 1]), but is 0.0"),
+        ("attack/eps", -0.1, "attack.eps must be above 0"),
+        ("attack/eps", 8, "attack.eps must be above 0 and at most 1"),
+        ("attack/eps", "16/0", "attack.eps should be a valid number, but is '16/0'"),
+        ("attack/alpha", 0.3, "attack.alpha must be above 0 and below eps (0.3), but is 0.3"),
+        ("attack/alpha", 0, "attack.alpha must be above 0"),
+        ("robust/ensemble/A_adv-ens/sources", ["A", "B"], "robust.ensemble.A_adv-ens.sources names the holdout B"),
+        (
+            "robust/ensemble/A_adv-ens/sources",
+            ["A", "E"],
+            "sources names E, which is not a static model (there are A, B",
+        ),
+        ("robust/ensemble/A_adv-ens/sources", ["A", "A"], "robust.ensemble.A_adv-ens.sources names one model twice"),
+        ("robust/ensemble/A_adv-ens/sources", [], "sources must name the stores it trains on"),
+        ("robust/self_only/A_adv/sources", ["A"], "robust.self_only.A_adv.sources must be empty or left out"),
+        ("robust/self_only/A_adv/snapshots", [9], "snapshots must not come after the last epoch, 8, but has 9"),
+        ("robust/self_only/A", {"architecture": "A", "epochs": 1}, "robust.self_only.A is the name of another model"),
+        ("signs/models", ["A", "C"], "robust.ensemble.A_adv-ens.sources names D, which is not in signs.models"),
+        ("signs/models", ["A", "C", "D", "Z"], "signs.models names Z, which is not a static model"),
+        ("evaluation/holdout", "Z", "evaluation.holdout names Z, which is not a static model"),
+        (
+            "evaluation/targets",
+            ["A_adv@9"],
+            "evaluation.targets names A_adv@9, which is not a model (did you mean A_adv@4",
+        ),
+        ("evaluation/attacks", {"pgd": ["A"]}, "evaluation.attacks.pgd should be 'fgsm', 'ifgsm' or 'rand_fgsm'"),
+        ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),
+        ("streaming/memory", "lots", "streaming.memory could not parse value and unit"),
+        ("static", {"../A": {"architecture": "A", "epochs": 1}}, "static.../A"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
+    put(content, key, value)
+    with pytest.raises(GradshardError) as caught:
+        check_params(content, where="params.yaml")
+    assert str(caught.value).startswith("params.yaml: ")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["training", "attack", "evaluation"])
+def test_a_missing_section_is_named(content, section):
+    del content[section]
+    with pytest.raises(GradshardError, match=rf"params\.yaml: key {section} is missing"):
+        check_params(content, where="params.yaml")
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping_is_refused(content):
+    with pytest.raises(GradshardError, match=r"params\.yaml: the file should be a valid dictionary"):
+        check_params(content, where="params.yaml")
+
+
+def test_epsilon_may_be_a_fraction(content):
+    changed = copy.deepcopy(content)
+    put(changed, "attack/eps", "16/256")
+    put(changed, "attack/alpha", "8 / 256")
+    attack = check_params(changed, where="params.yaml").attack
+    assert (attack.epsilon, attack.alpha) == (0.0625, 0.03125)
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path):
+    with pytest.raises(GradshardError, match="no parameter file"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: }")
+    with pytest.raises(GradshardError, match="is not YAML"):
+        read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(profiles()))
+def test_every_profile_fits_the_schema_and_is_named_after_its_file(name):
+    params = check_params(YAML(typ="safe").load(profiles()[name]), where=name)
+    assert params.profile == name
+
+
+def test_the_active_parameters_are_the_default_profile():
+    assert (ROOT / "params.yaml").read_text() == profiles()["mnist5k"]
+
+
+def test_the_mnist_profile_is_the_papers_experiment():
+    params = check_params(YAML(typ="safe").load(profiles()["mnist"]), where="mnist")
+    assert {model.epochs for model in params.static.values()} == {6}
+    assert {(model.epochs, *model.snapshots) for model in params.robust.models.values()} == {(12, 6, 12)}
+    assert (params.training.batch, params.training.learning_rate, params.adversarial.learning_rate) == (
+        64,
+        0.001,
+        0.001,
+    )
+    assert (params.attack.epsilon, params.attack.alpha, params.attack.steps) == (0.3, 0.05, 10)
+    assert params.robust.ensemble["A_adv-ens"].sources == ["A", "C", "D"]
+    assert params.evaluation.holdout == "B"

@@ -1,0 +1,84 @@
+import pytest
+
+from pipeline.tables import Matrix, defence_table, findings, transfer_table, white_box_table
+
+KEY = ("target", "source", "attack", "errors")
+ROWS = [
+    ("A", "", "clean", 80),
+    ("A_adv", "", "clean", 100),
+    ("A_ens", "", "clean", 90),
+    ("A", "A", "fgsm", 7140),
+    ("A_adv", "A", "fgsm", 1190),
+    ("A", "A_adv", "fgsm", 2470),
+    ("A_adv", "A_adv", "fgsm", 360),
+    ("A_ens", "A_ens", "fgsm", 1180),
+    ("A_adv", "B", "fgsm", 1820),
+    ("A_ens", "B", "fgsm", 500),
+    ("A_adv", "A_adv", "rand_fgsm", 3410),
+    ("A", "A", "rand_fgsm", 7530),
+    ("A_adv", "B", "rand_fgsm", 1240),
+    ("A_ens", "B", "rand_fgsm", 340),
+    ("A_adv", "B", "ifgsm", 1980),
+    ("A_ens", "B", "ifgsm", 970),
+]
+
+
+@pytest.fixture
+def matrix():
+    rows = [
+        dict(zip(KEY, row, strict=True)) | {"n": 10_000, "gradient": "" if row[2] == "clean" else "exact"}
+        for row in ROWS
+    ]
+    other = [row | {"gradient": "cross_entropy", "errors": 1} for row in rows if row["gradient"]]
+    return Matrix([*other, *rows], "exact")
+
+
+def texts(table):
+    return {head: [cell.text for cell in cells] for head, cells in table.rows}
+
+
+def test_table_1_has_sources_as_rows_and_marks_the_white_box(matrix):
+    table = transfer_table(matrix, "fgsm", ["A", "A_adv"])
+    assert table.columns == ["A", "A_adv"]
+    assert texts(table) == {"A": ["71.4", "11.9"], "A_adv": ["24.7", "3.6"]}
+    assert [[cell.marked for cell in cells] for _, cells in table.rows] == [[True, False], [False, True]]
+
+
+def test_table_2_has_each_models_own_attacks(matrix):
+    table = white_box_table(matrix, ["A", "A_adv", "B"])
+    assert texts(table) == {"FGSM": ["71.4", "3.6", "–"], "RAND+FGSM": ["75.3", "34.1", "–"]}
+
+
+def test_table_4_marks_those_tied_for_best_column_by_column(matrix):
+    table = defence_table(matrix, {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert table.columns == ["Clean", "FGSM", "FGSM from B", "I-FGSM from B", "RAND+FGSM from B"]
+    assert texts(table) == {
+        "A_adv, 6 epochs": ["1.0", "3.6", "18.2", "19.8", "12.4"],
+        "A_ens, 6 epochs": ["0.9", "11.8", "5.0", "9.7", "3.4"],
+    }
+    assert [[cell.bold for cell in cells] for _, cells in table.rows] == [
+        [True, True, False, False, False],
+        [True, False, True, True, True],
+    ]
+
+
+def test_a_single_model_is_not_the_best_of_anything(matrix):
+    table = defence_table(matrix, {"12 epochs": ["A_adv"]}, "B")
+    assert not any(cell.bold for _, cells in table.rows for cell in cells)
+
+
+def test_the_papers_findings_hold_on_the_papers_figures(matrix):
+    found = findings(matrix, baseline="A_adv", ensemble="A_ens", holdout="B")
+    assert [finding.holds for finding in found] == [True, True, True]
+    assert found[0].figures == "18.2 % against 3.6 %"
+    assert found[2].figures == "FGSM 5.0 % against 18.2 %; I-FGSM 9.7 % against 19.8 %; RAND+FGSM 3.4 % against 12.4 %"
+
+
+def test_a_finding_that_does_not_hold_says_so(matrix):
+    reversed_roles = findings(matrix, baseline="A_ens", ensemble="A_adv", holdout="B")
+    assert [finding.holds for finding in reversed_roles] == [False, False]
+
+
+def test_a_rate_carries_its_interval(matrix):
+    table = transfer_table(matrix, "fgsm", ["A_adv"])
+    assert table.rows[0][1][0].interval == "95 % interval 3.2 to 4.0, n = 10000"

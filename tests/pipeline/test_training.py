@@ -1,0 +1,224 @@
+"""Training: what a step sees, what a live pass costs, and that a run resumed is the run undisturbed."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from pipeline import models
+from pipeline.attacks import input_gradient
+from pipeline.crafting import Direction, signed_gradients, to_pixels
+from pipeline.training import RECORD_STEPS, Adversary, Run, Trainer
+from storage import bitplanes
+from storage.errors import GradshardError
+from storage.stream import RawBatch, open_reader, plan_reading
+from tests.conftest import build_store
+
+CPU = torch.device("cpu")
+
+
+def adversary(**changed):
+    values = {
+        "epsilon": 0.3,
+        "clean_weight": 0.5,
+        "sources": ("self", "A", "C"),
+        "schedule": "random",
+        "gradient": "exact",
+        "policy": "predicted",
+        "live_mode": "train",
+        "directions": {"A": 1, "C": 1},
+    }
+    return Adversary(**(values | changed))
+
+
+@pytest.fixture
+def stores(tmp_path, small_dataset):
+    return {
+        name: build_store(tmp_path / f"b{name}", small_dataset, tmp_path / f"{name}.zarr", seed=seed, model=name)
+        for seed, name in enumerate(("A", "C"))
+    }
+
+
+@pytest.fixture
+def start(small_dataset, stores):
+    """Make a trainer of the small model D and its reader."""
+
+    def make(*, robust=None, arithmetic="fp32", epochs=2, seed=3, learning_rate=0.001, memory=1 << 30, batch=64):
+        used = stores if robust else {}
+        reading = plan_reading(small_dataset.train, used, memory=memory)
+        run = Run(
+            rows=700,
+            batch=batch,
+            epochs=epochs,
+            seed=seed,
+            learning_rate=learning_rate,
+            reading=reading,
+            adversary=robust,
+        )
+        model = models.build("D", small_dataset.sample_shape, 10, seed=seed)
+        trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
+        return trainer, open_reader(small_dataset.train, used, reading, batch=batch)
+
+    return make
+
+
+def parameters(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("robust", [None, adversary()], ids=["clean", "robust"])
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_a_resumed_run_ends_with_the_same_bytes(start, robust, arithmetic):
+    whole, reader = start(robust=robust, arithmetic=arithmetic)
+    states = {}
+    for step in whole.steps(reader):
+        if step.record:
+            states[step.number] = {name: tensor.clone() for name, tensor in whole.state().items()}
+    assert sorted(states) == [11, 22]
+    resumed, reader = start(robust=robust, arithmetic=arithmetic)
+    torch.manual_seed(99)
+    resumed.load_state(states[11])
+    assert resumed.step == 11
+    assert [step.number for step in resumed.steps(reader)] == list(range(12, 23))
+    assert equal(parameters(whole), parameters(resumed))
+    assert resumed.live_steps == whole.live_steps
+
+
+def test_the_seed_decides_everything(start):
+    results = []
+    for seed in (3, 3, 4):
+        trainer, reader = start(robust=adversary(), seed=seed, epochs=1)
+        list(trainer.steps(reader))
+        results.append(parameters(trainer))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("memory", [200_000, 1 << 30], ids=["windowed", "resident"])
+def test_training_goes_on_alike_however_the_rows_are_read(start, memory):
+    trainer, reader = start(robust=adversary(), memory=memory, epochs=1)
+    numbers = [step.number for step in trainer.steps(reader)]
+    assert numbers == list(range(1, 12))
+    assert trainer.run.reading.resident == (memory > 10**6)
+
+
+def test_each_epoch_visits_every_row_once(start):
+    trainer, _ = start(robust=adversary())
+    requests = list(trainer.run.requests(0))
+    assert len(requests) == 22
+    for epoch in (requests[:11], requests[11:]):
+        rows = np.concatenate([request.rows for request in epoch])
+        assert np.array_equal(np.sort(rows), np.arange(700))
+
+
+def test_requests_from_a_step_on_are_the_rest_of_all_requests(start):
+    trainer, _ = start(robust=adversary())
+    everything, rest = list(trainer.run.requests(0)), list(trainer.run.requests(15))
+    assert len(rest) == 7
+    for one, other in zip(everything[15:], rest, strict=True):
+        assert np.array_equal(one.rows, other.rows)
+        assert one.store == other.store
+
+
+def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkeypatch):
+    calls = []
+
+    def counted(*args, **kwargs):
+        calls.append(1)
+        return input_gradient(*args, **kwargs)
+
+    monkeypatch.setattr("pipeline.training.input_gradient", counted)
+    trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
+    live = [step.live for step in trainer.steps(reader)]
+    assert live == [number % 3 == 0 for number in range(33)]
+    assert len(calls) == trainer.live_steps == 11
+
+
+def test_a_stored_batch_is_the_batch_crafted_live_from_that_static_model(tmp_path, small_dataset):
+    """With the real signs of a static model, the store and the model itself give one and the same perturbation."""
+    static = models.build("B", small_dataset.sample_shape, 10, seed=1).eval()
+    images, labels = small_dataset.train.load()
+    signs, _ = signed_gradients(
+        static, torch.from_numpy(images), torch.from_numpy(labels), Direction("exact", "predicted")
+    )
+    rows = np.random.default_rng(0).permutation(700)[:64]
+    slope, _ = input_gradient(static, to_pixels(torch.from_numpy(images[rows])), None, policy="predicted")
+    run = Run(700, 64, 1, 0, 0.001, plan_reading(small_dataset.train, {}, memory=1 << 30), adversary())
+    trainer = Trainer(models.build("D", small_dataset.sample_shape, 10, seed=0), run, device=CPU, arithmetic="fp32")
+    trainer.step = next(step for step in range(11) if run.source(step) == "A")
+    raw = RawBatch(images[rows], labels[rows], bitplanes.pack(signs.numpy())[rows])
+    assert torch.equal(trainer._stored_signs(raw, to_pixels(torch.from_numpy(images[rows]))), slope.sign())
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_store_for_the_least_likely_class_is_stepped_along_the_other_way(start, small_dataset, stores, direction):
+    trainer, _ = start(robust=adversary(directions={"A": direction, "C": direction}))
+    trainer.step = next(step for step in range(11) if trainer.run.source(step) == "A")
+    planes = stores["A"].read(0, 5)
+    images = to_pixels(torch.from_numpy(small_dataset.train.read_images(0, 5)))
+    expected = direction * torch.from_numpy(bitplanes.unpack(planes, 784)).float().view(5, 1, 28, 28)
+    stored = trainer._stored_signs(RawBatch(images.numpy(), np.zeros(5, np.int64), planes), images)
+    assert torch.equal(stored, expected)
+
+
+def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
+    """One step of plain gradient arithmetic, written out as in section 5.1, gives the same parameters."""
+    robust = adversary(sources=("A",), clean_weight=0.3)
+    trainer, reader = start(robust=robust, epochs=1, batch=700)
+    trainer.model.eval()
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    reference = models.build("D", small_dataset.sample_shape, 10, seed=3)
+    reference.load_state_dict(trainer.model.state_dict())
+    reference.eval()
+    raw = next(iter(reader.read(trainer.run.requests(0))))
+    x, y = to_pixels(torch.from_numpy(raw.images)), torch.from_numpy(raw.labels)
+    signs = torch.from_numpy(bitplanes.unpack(raw.planes, 784)).float().view_as(x)
+    x_adv = (x + 0.3 * signs).clamp(0, 1)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=0.001)
+    loss = 0.3 * functional.cross_entropy(reference(x), y) + 0.7 * functional.cross_entropy(reference(x_adv), y)
+    loss.backward()
+    optimizer.step()
+    (step,) = trainer.steps(reader)
+    for one, other in zip(trainer.model.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=2e-6)
+    assert 0.3 * step.record.clean_loss + 0.7 * step.record.adversarial_loss == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_the_live_gradient_is_taken_in_the_mode_that_was_asked_for(start, mode):
+    trainer, reader = start(robust=adversary(sources=("self",), live_mode=mode), epochs=1)
+    modes = []
+    trainer.model.fc1.register_forward_hook(lambda module, *_: modes.append(trainer.model.training))
+    next(trainer.steps(reader))
+    assert modes == [mode == "train", True]
+
+
+def test_records_are_means_since_the_record_before(start):
+    trainer, reader = start(robust=adversary(), epochs=5)
+    steps = list(trainer.steps(reader))
+    records = [step.record for step in steps if step.record]
+    expected = sorted({*range(11, 56, 11), *range(RECORD_STEPS, 56, RECORD_STEPS)})
+    assert [record.step for record in records] == expected
+    live = [step.live for step in steps]
+    edges = [0, *expected]
+    for record, first, last in zip(records, edges, edges[1:], strict=False):
+        assert record.live_share == pytest.approx(np.mean(live[first:last]))
+    assert records[-1].clean_loss < records[0].clean_loss
+
+
+def test_a_loss_that_is_no_number_stops_training(start):
+    trainer, reader = start(learning_rate=1e30, epochs=1)
+    with pytest.raises(GradshardError, match=r"the clean loss is (nan|inf) at step 11: lower training.learning_rate"):
+        list(trainer.steps(reader))
+
+
+def test_training_learns_the_digits(start):
+    trainer, reader = start(epochs=12)
+    records = [step.record for step in trainer.steps(reader) if step.record]
+    assert records[-1].clean_loss < 0.5 * records[0].clean_loss

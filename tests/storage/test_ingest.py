@@ -1,0 +1,132 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from storage import ingest
+from storage.dataset import rows_digest
+from storage.errors import GradshardError
+from storage.idx import read_idx
+
+
+def idx_bytes(array):
+    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx_folder(folder, *, shape=(12, 7), classes=4, zipped=False, dotted=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for prefix, rows in (("train", 40), ("t10k", 10)):
+        images, labels = rng.integers(0, 256, (rows, *shape)), rng.permutation(np.arange(rows) % classes)
+        for name, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
+            name = name.replace("-idx", ".idx") if dotted else name
+            content = idx_bytes(array)
+            path = folder / (f"{name}.gz" if zipped else name)
+            path.write_bytes(gzip.compress(content) if zipped else content)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("dotted", [False, True])
+def test_any_folder_of_four_idx_files_is_read(tmp_path, zipped, dotted):
+    raw = ingest.idx(write_idx_folder(tmp_path, zipped=zipped, dotted=dotted))
+    assert raw.classes == 4
+    assert {name: part[0].shape for name, part in raw.splits.items()} == {
+        "train": (40, 1, 12, 7),
+        "test": (10, 1, 12, 7),
+    }
+
+
+def test_a_missing_idx_file_is_named(tmp_path):
+    (write_idx_folder(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(GradshardError, match="no t10k-labels-idx1-ubyte"):
+        ingest.idx(tmp_path)
+
+
+def test_counts_that_differ_are_refused(tmp_path):
+    write_idx_folder(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(np.zeros(39)))
+    with pytest.raises(GradshardError, match=r"40 images but .* 39 labels"):
+        ingest.idx(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda content: content[:-3], "is truncated: its header promises 856 bytes, but it has 853"),
+        (lambda content: content + b"x", "is too long"),
+        (lambda content: b"\x89PNG" + content[4:], "is not an IDX file"),
+        (lambda content: b"", "is not an IDX file"),
+        (lambda content: gzip.compress(content)[:-20], "is a damaged gzip file"),
+    ],
+    ids=["truncated", "too long", "foreign", "empty", "damaged gzip"],
+)
+def test_damaged_idx_files_are_refused(tmp_path, damage, sentence):
+    path = tmp_path / "images"
+    path.write_bytes(damage(idx_bytes(np.zeros((10, 12, 7)))))
+    with pytest.raises(GradshardError, match=sentence):
+        read_idx(path, dimensions=3)
+
+
+def test_mnist_whose_content_is_not_mnist_is_refused(tmp_path):
+    with pytest.raises(
+        GradshardError, match=r"train-images-idx3-ubyte is not the file it should be .* expected ba891046"
+    ):
+        ingest.mnist(write_idx_folder(tmp_path), show=None)
+
+
+def test_mnist5k_is_stratified_and_always_the_same():
+    raw = ingest.mnist5k()
+    counts = {split: np.bincount(labels).tolist() for split, (_, labels) in raw.splits.items()}
+    assert counts == {"train": [400] * 10, "test": [100] * 10}
+    digests = {split: rows_digest(*rows, classes=10)[:16] for split, rows in raw.splits.items()}
+    assert digests == {"train": "7fa1bd2843eab771", "test": "69bafbc5f260c8f5"}
+    images, _ = raw.splits["train"]
+    assert images.shape == (4000, 1, 28, 28)
+    assert images.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "at"),
+    [
+        ((9, 6, 5), (9, 1, 6, 5), (2, 3)),
+        ((9, 6, 5, 1), (9, 1, 6, 5), (2, 3, 0)),
+        ((9, 6, 5, 3), (9, 3, 6, 5), (2, 3, 0)),
+        ((9, 3, 6, 5), (9, 3, 6, 5), (0, 2, 3)),
+    ],
+)
+def test_npz_images_come_in_any_usual_layout(tmp_path, shape, expected, at):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(9)[:, None], x_test=images[:2], y_test=[0, 1])
+    raw = ingest.npz(tmp_path / "d.npz")
+    assert raw.splits["train"][0].shape == expected
+    assert raw.splits["train"][1].tolist() == list(range(9))
+    assert sorted(raw.splits["train"][0][4].ravel()) == sorted(images[4].ravel())
+    assert raw.splits["train"][0][4, 0, 2, 3] == images[4][at]
+
+
+def test_npz_that_is_no_such_archive_is_refused(tmp_path):
+    with pytest.raises(GradshardError, match="no file"):
+        ingest.npz(tmp_path / "missing.npz")
+    np.savez(tmp_path / "other.npz", x=1)
+    with pytest.raises(GradshardError, match="is not a NumPy archive of x_train"):
+        ingest.npz(tmp_path / "other.npz")
+    images = np.zeros((2, 4, 4))
+    np.savez(tmp_path / "floats.npz", x_train=images, y_train=[0, 1], x_test=images, y_test=[0, 1])
+    with pytest.raises(GradshardError, match="images must be uint8"):
+        ingest.npz(tmp_path / "floats.npz")
+    np.savez(tmp_path / "labels.npz", x_train=images.astype("u1"), y_train=[0.5, 1], x_test=images, y_test=[0, 1])
+    with pytest.raises(GradshardError, match="labels must be integers"):
+        ingest.npz(tmp_path / "labels.npz")
+
+
+def test_the_parameter_wins_over_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADSHARD_DATA", str(tmp_path))
+    assert ingest.raw_folder("/elsewhere", "mnist").as_posix() == "/elsewhere"
+    assert ingest.raw_folder(None, "mnist") == tmp_path
+    (tmp_path / "mnist").mkdir()
+    assert ingest.raw_folder(None, "mnist") == tmp_path / "mnist"
+    monkeypatch.delenv("GRADSHARD_DATA")
+    assert ingest.raw_folder(None, "mnist") is None

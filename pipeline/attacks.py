@@ -75,9 +75,30 @@ def input_gradient(
     """
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
-        logits = model(inputs)
-        chosen = choose_labels(logits, labels, policy)
-        (slope,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs)
+        return gradient_through(model(inputs), inputs, labels, gradient=gradient, policy=policy)
+
+
+def gradient_through(
+    logits: Tensor,
+    inputs: Tensor,
+    labels: Tensor | None,
+    *,
+    gradient: Gradient,
+    policy: LabelPolicy,
+    keep_graph: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What ``input_gradient`` gives, from a forward pass that was made already.
+
+    Args:
+        logits: what the model gave for ``inputs``, with its graph.
+        inputs: the images of that pass, (N, C, H, W), which require a gradient.
+        labels: as for ``input_gradient``.
+        gradient: as for ``input_gradient``.
+        policy: as for ``input_gradient``.
+        keep_graph: whether a later backward pass goes through the same graph.
+    """
+    chosen = choose_labels(logits, labels, policy)
+    (slope,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs, retain_graph=keep_graph)
     return slope, chosen
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks import Strength, craft, random_signs
+from pipeline.crafting import BATCH_PIXELS
 from pipeline.vocabulary import AttackName, Gradient
 
 
@@ -70,17 +71,32 @@ def evaluate_block(
     Returns:
         Bool (len(cells), n), on the CPU.
     """
-    rows = []
-    for examples in _sets(models, craftings, images, labels, noise):
-        with torch.no_grad():
-            rows += [(models[target](examples).argmax(1) == labels).cpu() for target in targets]
-    return torch.stack(rows)
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    batches = [slice(start, start + size) for start in range(0, len(images), size)]
+    return torch.cat(
+        [_evaluate_batch(models, craftings, targets, images[b], labels[b], noise[b]) for b in batches], dim=1
+    )
 
 
 def block_noise(shape: torch.Size, *, seed: int, block: int, device: torch.device) -> Tensor:
     """The random signs for one block of test examples: a pure function of (seed, block), the same on every device."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
     return random_signs(shape, generator=generator).to(device)
+
+
+def _evaluate_batch(
+    models: Mapping[str, nn.Module],
+    craftings: Sequence[Crafting],
+    targets: Sequence[str],
+    images: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+) -> Tensor:
+    rows = []
+    for examples in _sets(models, craftings, images, labels, noise):
+        with torch.no_grad():
+            rows += [(models[target](examples).argmax(1) == labels).cpu() for target in targets]
+    return torch.stack(rows)
 
 
 def _sets(

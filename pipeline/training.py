@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline import schedule
-from pipeline.attacks import input_gradient, perturb, step_direction
+from pipeline.attacks import gradient_through, input_gradient, perturb, step_direction
 from pipeline.crafting import to_pixels
+from pipeline.optimizers import Adam
 from pipeline.precision import Arithmetic, arithmetic_context
 from pipeline.unpacking import unpack_signs
 from pipeline.vocabulary import SELF, Gradient, LabelPolicy, Mode, ScheduleKind
@@ -123,7 +124,7 @@ class Trainer:
         self.live_steps = 0
         self._device = device
         self._arithmetic = arithmetic
-        self._optimizer = torch.optim.Adam(self.model.parameters(), lr=run.learning_rate, fused=device.type != "mps")
+        self._optimizer = Adam(self.model, run.learning_rate)
 
     def steps(self, reader: Reader) -> Iterator[Step]:
         """Train from the current step to the end, yielding each step taken.
@@ -148,50 +149,58 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
-        state = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        for index, entries in self._optimizer.state_dict()["state"].items():
-            state |= {f"optimizer.{index}.{name}": tensor for name, tensor in entries.items()}
-        state["progress"] = torch.tensor([self.step, self.live_steps])
-        return state
+        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
+        return {**model, **optimizer, "progress": torch.tensor([self.step, self.live_steps])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
         self.model.load_state_dict(_below("model.", state))
-        optimizer = self._optimizer.state_dict()
-        entries: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _below("optimizer.", state).items():
-            index, key = name.split(".", 1)
-            entries.setdefault(int(index), {})[key] = tensor
-        self._optimizer.load_state_dict({**optimizer, "state": entries})
+        self._optimizer.load_state(_below("optimizer.", state))
         self.step, self.live_steps = (int(value) for value in state["progress"])
 
     def _train_on(self, raw: RawBatch, *, live: bool) -> tuple[Tensor, Tensor | None]:
         torch.manual_seed(_step_seed(self.run.seed, self.step))
         images = to_pixels(torch.from_numpy(raw.images).to(self._device))
         labels = torch.from_numpy(raw.labels).to(self._device)
-        adversary = self.run.adversary
         with arithmetic_context(self._arithmetic, self._device):
-            if adversary is None:
-                logits = self.model(images)
-            else:
-                signs = self._live_signs(images, labels, adversary) if live else self._stored_signs(raw, images)
-                logits = self.model(torch.cat([images, perturb(images, signs, adversary.epsilon)]))
-        clean_loss = functional.cross_entropy(logits[: len(images)].float(), labels)
+            clean, adversarial = self._forward(raw, images, labels, live=live)
+        clean_loss = functional.cross_entropy(clean.float(), labels)
         loss, adversarial_loss = clean_loss, None
-        if adversary is not None:
-            adversarial_loss = functional.cross_entropy(logits[len(images) :].float(), labels)
-            weight = adversary.clean_weight
+        if adversarial is not None and self.run.adversary is not None:
+            adversarial_loss = functional.cross_entropy(adversarial.float(), labels)
+            weight = self.run.adversary.clean_weight
             loss = weight * clean_loss + (1 - weight) * adversarial_loss
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss, inputs=list(self.model.parameters()))
         self._optimizer.step()
         return clean_loss.detach(), None if adversarial_loss is None else adversarial_loss.detach()
 
-    def _live_signs(self, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
-        self.model.train(adversary.live_mode == "train")
-        slope, _ = input_gradient(self.model, images, labels, gradient=adversary.gradient, policy=adversary.policy)
-        self.model.train()
-        return step_direction(adversary.policy) * slope.sign()
+    def _forward(self, raw: RawBatch, images: Tensor, labels: Tensor, *, live: bool) -> tuple[Tensor, Tensor | None]:
+        """The logits of the clean images and, for a robust model, of the perturbed ones."""
+        adversary = self.run.adversary
+        if adversary is None:
+            return self.model(images), None
+        if not live:
+            signs = self._stored_signs(raw, images)
+        elif adversary.live_mode == "eval":
+            self.model.eval()
+            slope, _ = input_gradient(self.model, images, labels, gradient=adversary.gradient, policy=adversary.policy)
+            self.model.train()
+            signs = step_direction(adversary.policy) * slope.sign()
+        else:
+            return self._forward_live(images, labels, adversary)
+        logits = self.model(torch.cat([images, perturb(images, signs, adversary.epsilon)]))
+        return logits[: len(images)], logits[len(images) :]
+
+    def _forward_live(self, images: Tensor, labels: Tensor, adversary: Adversary) -> tuple[Tensor, Tensor]:
+        """The model perturbs for itself: one clean pass serves the gradient and the loss, as in the authors' code."""
+        inputs = images.requires_grad_(True)
+        clean = self.model(inputs)
+        slope, _ = gradient_through(
+            clean, inputs, labels, gradient=adversary.gradient, policy=adversary.policy, keep_graph=True
+        )
+        signs = step_direction(adversary.policy) * slope.sign()
+        return clean, self.model(perturb(images.detach(), signs, adversary.epsilon))
 
     def _stored_signs(self, raw: RawBatch, images: Tensor) -> Tensor:
         assert raw.planes is not None

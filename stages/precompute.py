@@ -161,7 +161,7 @@ def _client(workers: int, device: str) -> Iterator[Client]:
             threads_per_worker=threads,
             processes=workers > 0,
             dashboard_address=None,
-            silence_logs=logging.ERROR,
+            silence_logs=logging.CRITICAL,  # a failed task is told once, by the caller
         ) as cluster,
         Client(cluster) as client,
     ):

@@ -15,6 +15,7 @@ from storage.dataset import Dataset, open_dataset, write_dataset
 from storage.ingest import mnist5k
 from storage.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
 from storage.signs import SignStore, open_store
+from tests.projects import Project, call, new_project
 
 
 class LinearModel(nn.Module):
@@ -115,3 +116,46 @@ def _threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def project(tmp_path: Path, digits: dict) -> Project:
+    """A project before its first stage."""
+    return new_project(tmp_path / "project", digits)
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> Project:
+    """A project in which every stage ran. Not to be changed: copy it."""
+    project = new_project(tmp_path_factory.mktemp("finished") / "project", digits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path)
+        for arguments in (
+            ("prepare",),
+            *(("train-static", model) for model in "ABCD"),
+            *(("precompute", model) for model in "ACD"),
+            *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
+            ("evaluate",),
+            ("report",),
+        ):
+            assert call(patch, *arguments) == 0, arguments
+    return project
+
+
+@pytest.fixture
+def copied_project(finished_project: Project, tmp_path: Path) -> Project:
+    """A copy of a project in which every stage ran."""
+    return finished_project.copy_to(tmp_path / "project")
+
+
+@pytest.fixture
+def gradshard(monkeypatch, capsys):
+    """Run the command line in a project's folder; gives the exit code and what it said on standard error."""
+
+    def run(project: Project, *arguments: str) -> tuple[int, str]:
+        monkeypatch.chdir(project.path)
+        capsys.readouterr()
+        code = call(monkeypatch, *arguments)
+        return code, capsys.readouterr().err
+
+    return run

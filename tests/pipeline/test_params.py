@@ -50,7 +50,7 @@ def put(content, key, value):
         ("robust/ensemble/A_adv-ens/sources", ["A", "A"], "robust.ensemble.A_adv-ens.sources names one model twice"),
         ("robust/ensemble/A_adv-ens/sources", [], "sources must name the stores it trains on"),
         ("robust/self_only/A_adv/sources", ["A"], "robust.self_only.A_adv.sources must be empty or left out"),
-        ("robust/self_only/A_adv/snapshots", [9], "snapshots must not come after the last epoch, 8, but has 9"),
+        ("robust/self_only/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 10, but has 11"),
         ("robust/self_only/A", {"architecture": "A", "epochs": 1}, "robust.self_only.A is the name of another model"),
         ("signs/models", ["A", "C"], "robust.ensemble.A_adv-ens.sources names D, which is not in signs.models"),
         ("signs/models", ["A", "C", "D", "Z"], "signs.models names Z, which is not a static model"),
@@ -58,7 +58,7 @@ def put(content, key, value):
         (
             "evaluation/targets",
             ["A_adv@9"],
-            "evaluation.targets names A_adv@9, which is not a model (did you mean A_adv@4",
+            "evaluation.targets names A_adv@9, which is not a model (did you mean A_adv@5",
         ),
         ("evaluation/attacks", {"pgd": ["A"]}, "evaluation.attacks.pgd should be 'fgsm', 'ifgsm' or 'rand_fgsm'"),
         ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from pipeline import models
-from pipeline.attacks import input_gradient
+from pipeline.attacks import fgsm, gradient_through, input_gradient
 from pipeline.crafting import Direction, signed_gradients, to_pixels
 from pipeline.training import RECORD_STEPS, Adversary, Run, Trainer
 from storage import bitplanes
@@ -60,6 +60,12 @@ def start(small_dataset, stores):
         return trainer, open_reader(small_dataset.train, used, reading, batch=batch)
 
     return make
+
+
+def without_dropout(trainer):
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
 
 
 def parameters(trainer):
@@ -129,9 +135,9 @@ def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkey
 
     def counted(*args, **kwargs):
         calls.append(1)
-        return input_gradient(*args, **kwargs)
+        return gradient_through(*args, **kwargs)
 
-    monkeypatch.setattr("pipeline.training.input_gradient", counted)
+    monkeypatch.setattr("pipeline.training.gradient_through", counted)
     trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
     live = [step.live for step in trainer.steps(reader)]
     assert live == [number % 3 == 0 for number in range(33)]
@@ -169,10 +175,7 @@ def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
     """One step of plain gradient arithmetic, written out as in section 5.1, gives the same parameters."""
     robust = adversary(sources=("A",), clean_weight=0.3)
     trainer, reader = start(robust=robust, epochs=1, batch=700)
-    trainer.model.eval()
-    for module in trainer.model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    without_dropout(trainer)
     reference = models.build("D", small_dataset.sample_shape, 10, seed=3)
     reference.load_state_dict(trainer.model.state_dict())
     reference.eval()
@@ -193,10 +196,27 @@ def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_live_gradient_is_taken_in_the_mode_that_was_asked_for(start, mode):
     trainer, reader = start(robust=adversary(sources=("self",), live_mode=mode), epochs=1)
-    modes = []
-    trainer.model.fc1.register_forward_hook(lambda module, *_: modes.append(trainer.model.training))
+    passes = []
+    trainer.model.fc1.register_forward_hook(
+        lambda module, args, _: passes.append((trainer.model.training, len(args[0])))
+    )
     next(trainer.steps(reader))
-    assert modes == [mode == "train", True]
+    # In train mode the clean pass serves the gradient too; in eval mode the gradient has a pass of its own.
+    assert passes == ([(True, 64), (True, 64)] if mode == "train" else [(False, 64), (True, 128)])
+
+
+def test_the_live_perturbation_is_fgsm_on_the_model_itself(start, small_dataset):
+    trainer, reader = start(robust=adversary(sources=("self",)), epochs=1)
+    without_dropout(trainer)
+    raw = next(iter(reader.read(trainer.run.requests(0))))
+    images = to_pixels(torch.from_numpy(raw.images))
+    predicted = trainer.model(images).argmax(1)
+    expected = fgsm(trainer.model, images, predicted, epsilon=0.3)
+    seen = []
+    trainer.model.flatten.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
+    next(trainer.steps(reader))
+    assert torch.equal(seen[0], images)
+    assert torch.equal(seen[1], expected)
 
 
 def test_records_are_means_since_the_record_before(start):

@@ -12,7 +12,8 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
             temporary.write_text("half")
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail_halfway)
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -38,7 +38,8 @@ def test_work_survives_an_exception_and_is_removed_on_success(tmp_path):
             (work.folder / "half").touch()
             raise RuntimeError
 
-    pytest.raises(RuntimeError, fail_halfway)
+    with pytest.raises(RuntimeError):
+        fail_halfway()
     with enter(tmp_path) as work:
         assert (work.folder / "half").exists()
     assert not work.folder.exists()

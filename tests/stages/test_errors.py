@@ -1,0 +1,222 @@
+"""Bad input: one sentence, exit code 2, no traceback, nothing half-written."""
+
+import gzip
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.storage.test_ingest import write_idx_folder
+
+OUTPUTS = ("data", "models", "signs", "training", "evaluation", "report")
+
+
+def snapshot(project):
+    return {p: p.read_bytes() for name in OUTPUTS for p in (project.path / name).rglob("*") if p.is_file()}
+
+
+def refused(gradshard, project, *arguments, saying):
+    """The command fails with one sentence and changes no output."""
+    before = snapshot(project)
+    code, said = gradshard(project, *arguments)
+    assert code == 2, said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("gradshard: ")
+    assert saying in last
+    assert "Traceback" not in said
+    assert snapshot(project) == before
+
+
+def set_key(project, section, key, value):
+    project.edit(lambda params: params[section].update({key: value}))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (["train-static", "A"], "no dataset at data/npz.zarr: run `gradshard prepare`"),
+        (["precompute", "A"], "no dataset at"),
+        (["train-robust", "A_adv"], "no dataset at"),
+        (["evaluate"], "no dataset at"),
+        (["report"], "no results at evaluation/matrix.parquet: run `gradshard evaluate`"),
+        (["train-static", "Z"], "Z is not a static model in the parameters: there are A, B, C, D"),
+        (["train-robust", "A"], "A is not a robust model in the parameters: there are A_adv, A_adv-ens"),
+        (["precompute", "B"], "B is not in signs.models in the parameters: there are A, C, D"),
+    ],
+)
+def test_a_stage_before_its_time_names_the_one_to_run(gradshard, project, arguments, saying):
+    refused(gradshard, project, *arguments, saying=saying)
+
+
+def test_a_missing_parameter_file_is_told(gradshard, project):
+    (project.path / "params.yaml").unlink()
+    refused(gradshard, project, "prepare", saying="no parameter file params.yaml")
+
+
+def test_a_wrong_parameter_is_told_before_anything_runs(gradshard, project):
+    set_key(project, "attack", "eps", 0)
+    refused(gradshard, project, "prepare", saying="params.yaml: attack.eps must be above 0")
+
+
+@pytest.mark.parametrize(
+    ("damage", "saying"),
+    [
+        (lambda f: (f / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03\0\0"), "is not an IDX file"),
+        (lambda f: (f / "t10k-labels-idx1-ubyte").unlink(), "no t10k-labels-idx1-ubyte"),
+        (
+            lambda f: (f / "train-labels-idx1-ubyte").write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 2) + b"\0\1"),
+            "40 images but",
+        ),
+        (
+            lambda f: (f / "train-images-idx3-ubyte").write_bytes((f / "train-images-idx3-ubyte").read_bytes()[:-9]),
+            "is truncated",
+        ),
+        (lambda f: (f / "train-images-idx3-ubyte").write_bytes(gzip.compress(b"x" * 99)[:-9]), "damaged gzip"),
+    ],
+    ids=["foreign", "missing", "counts differ", "truncated", "damaged gzip"],
+)
+def test_prepare_refuses_bad_idx_files(gradshard, project, damage, saying):
+    damage(write_idx_folder(project.path / "raw"))
+    project.edit(lambda params: params.update(dataset={"name": "idx", "path": "raw"}))
+    refused(gradshard, project, "prepare", saying=saying)
+
+
+def test_prepare_refuses_labels_out_of_range(gradshard, project):
+    write_idx_folder(project.path / "raw", classes=4)
+    project.edit(lambda params: params.update(dataset={"name": "idx", "path": "raw", "classes": 3}))
+    refused(gradshard, project, "prepare", saying="out of range for 3 classes")
+
+
+def test_prepare_refuses_mnist_that_is_not_mnist(gradshard, project, monkeypatch):
+    monkeypatch.setenv("GRADSHARD_DATA", str(write_idx_folder(project.path / "raw")))
+    project.edit(lambda params: params.update(dataset={"name": "mnist"}))
+    refused(gradshard, project, "prepare", saying="is not the file it should be")
+
+
+def test_prepare_asks_for_the_raw_data_of_a_dataset_it_cannot_fetch(gradshard, project, monkeypatch):
+    monkeypatch.delenv("GRADSHARD_DATA", raising=False)
+    project.edit(lambda params: params.update(dataset={"name": "idx"}))
+    refused(gradshard, project, "prepare", saying="set dataset.path in the parameters, or GRADSHARD_DATA")
+
+
+def test_a_shuffled_dataset_stops_training(gradshard, copied_project):
+    group = zarr.open_group(copied_project.path / "data/npz.zarr/train", mode="r+")
+    for name in ("images", "labels"):
+        group[name][:] = group[name][:][::-1]
+    for stage in (["train-static", "A"], ["train-robust", "A_adv-ens"]):
+        refused(gradshard, copied_project, *stage, saying="were changed or reordered after preparation")
+
+
+def test_a_store_of_another_dataset_stops_training(gradshard, copied_project):
+    with np.load(copied_project.path / "digits.npz") as archive:
+        arrays = dict(archive)
+    arrays["x_train"] = arrays["x_train"][::-1]
+    np.savez(copied_project.path / "digits.npz", **arrays)
+    assert gradshard(copied_project, "prepare")[0] == 0
+    refused(gradshard, copied_project, "train-robust", "A_adv-ens", saying="run `gradshard precompute A` for this")
+
+
+@pytest.mark.parametrize(
+    ("shard", "saying"), [("signs/c/0/0/0", "signs/c/0/0/0 is missing"), ("manifest.json", "no published sign store")]
+)
+def test_a_missing_shard_or_store_stops_training(gradshard, copied_project, shard, saying):
+    (copied_project.path / "signs/C.zarr" / shard).unlink()
+    refused(gradshard, copied_project, "train-robust", "A_adv-ens", saying=saying)
+
+
+@pytest.mark.parametrize("stage", [["precompute", "A"], ["evaluate"]])
+def test_weights_of_another_architecture_are_refused(gradshard, copied_project, stage):
+    set_key(copied_project, "static", "A", {"architecture": "C", "epochs": 2})
+    refused(gradshard, copied_project, *stage, saying="holds a model of architecture D, but the parameters say C")
+
+
+def test_damaged_weights_are_refused(gradshard, copied_project):
+    path = copied_project.path / "models/static/A.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(gradshard, copied_project, "precompute", "A", saying="is damaged")
+
+
+def test_a_missing_model_is_named_with_the_stage_that_makes_it(gradshard, copied_project):
+    shutil.rmtree(copied_project.path / "models/snapshots/A_adv")
+    refused(gradshard, copied_project, "evaluate", saying="run `gradshard train-robust A_adv` first")
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_old_weights(gradshard, copied_project):
+    set_key(copied_project, "training", "learning_rate", 1e30)
+    refused(gradshard, copied_project, "train-static", "A", saying="lower training.learning_rate")
+
+
+def test_a_device_that_is_not_there_is_refused(gradshard, copied_project):
+    copied_project.edit(lambda params: params.update(device="mps"))
+    refused(gradshard, copied_project, "train-static", "A", saying="device: mps is not available here")
+
+
+def test_a_mistyped_command_or_option_is_told_with_code_2(gradshard, project):
+    assert gradshard(project, "prepar")[0] == 2
+    assert gradshard(project, "prepare", "--nothing")[0] == 2
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere")
+def test_an_output_folder_that_is_not_writable_is_told(copied_project):
+    command = [sys.executable, "-m", "stages", "train-static", "A"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid", "12345", "--clear-groups", "--bounding-set", "-all", *command]
+    for folder in (copied_project.path, *copied_project.path.parents[:1]):
+        folder.chmod(0o755)
+    done = run_in(copied_project.path, command)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("gradshard: no permission to write or read (")
+
+
+FULL_DISK = """
+set -e
+mount -t tmpfs -o size=40m tmpfs "$1"
+cp -r "$2"/. "$1"
+cd "$1"
+rm -rf signs/D.zarr
+free=$(df --output=avail -k . | tail -1)
+dd if=/dev/zero of=filler bs=1k count=$((free - 60)) status=none
+code=0; "$3" -m stages precompute D || code=$?
+echo "first: $code"
+[ ! -e signs/D.zarr ] || echo "half-written"
+rm filler
+"$3" -m stages precompute D
+diff -r signs/D.zarr "$2"/signs/D.zarr && echo "the same bytes"
+"""
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-Urm", "true"], capture_output=True, check=False).returncode != 0,
+    reason="this system lets no user mount a small disk",
+)
+def test_a_full_disk_is_told_and_the_stage_goes_on_when_there_is_room(finished_project, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [
+        "unshare",
+        "-Urm",
+        "bash",
+        "-c",
+        FULL_DISK,
+        "bash",
+        str(disk),
+        str(finished_project.path),
+        sys.executable,
+    ]
+    done = run_in(tmp_path, command)
+    assert "first: 2" in done.stdout, done.stdout + done.stderr
+    assert "gradshard: no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "half-written" not in done.stdout
+    assert "shards are there" in done.stderr
+    assert "the same bytes" in done.stdout
+
+
+def run_in(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)

@@ -1,0 +1,209 @@
+"""What a finished run leaves behind, and that it is the same each time."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from pipeline.attacks import fgsm
+from pipeline.crafting import to_pixels
+from pipeline.params import read_params
+from stages.loading import load_model
+from storage import bitplanes
+from storage.dataset import open_dataset
+from storage.signs import open_store
+from tests.projects import new_project
+
+CPU = torch.device("cpu")
+
+
+def matrix(project):
+    return pq.read_table(project.path / "evaluation/matrix.parquet").to_pylist()
+
+
+def model(project, name, group="static"):
+    data = open_dataset(project.path / "data/npz.zarr")
+    return load_model(project.path / f"models/{group}/{name}.safetensors", "D", data, CPU)
+
+
+def test_the_matrix_has_every_attack_from_every_source_against_every_target(finished_project):
+    rows = matrix(finished_project)
+    evaluation = finished_project.params()["evaluation"]
+    expected = {(t, "", "clean") for t in evaluation["targets"]}
+    expected |= {
+        (target, source, attack)
+        for attack, sources in evaluation["attacks"].items()
+        for source in sources
+        for target in evaluation["targets"]
+    }
+    assert {(r["target"], r["source"], r["attack"]) for r in rows} == expected
+    assert len(rows) == len(expected)
+
+
+def test_every_error_rate_counts_the_examples_behind_it(finished_project):
+    examples = pq.read_table(finished_project.path / "evaluation/examples.parquet").to_pylist()
+    wrong = {}
+    for example in examples:
+        key = (example["target"], example["source"], example["attack"])
+        wrong.setdefault(key, {})[example["example"]] = not example["correct"]
+    for row in matrix(finished_project):
+        found = wrong[row["target"], row["source"], row["attack"]]
+        assert sorted(found) == list(range(120))
+        assert sum(found.values()) == row["errors"]
+        assert row["error_rate"] == row["errors"] / row["n"] == row["errors"] / 120
+        assert row["ci_low"] <= row["error_rate"] <= row["ci_high"]
+
+
+def test_an_error_rate_is_what_the_saved_models_give(finished_project):
+    test = open_dataset(finished_project.path / "data/npz.zarr").test
+    images, labels = (torch.from_numpy(part) for part in test.load())
+    source, target = model(finished_project, "B").module, model(finished_project, "A_adv", "robust").module
+    adversarial = fgsm(source, to_pixels(images), labels, epsilon=0.3)
+    errors = int((target(adversarial).argmax(1) != labels).sum())
+    (row,) = (r for r in matrix(finished_project) if (r["target"], r["source"], r["attack"]) == ("A_adv", "B", "fgsm"))
+    assert row["errors"] == errors
+
+
+def test_metrics_are_the_columns_of_table_4(finished_project):
+    metrics = json.loads((finished_project.path / "evaluation/metrics.json").read_text())
+    assert set(metrics) == {"A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"}
+    assert set(metrics["A_adv-ens"]) == {"clean", "fgsm", "rand_fgsm", "fgsm_B", "ifgsm_B", "rand_fgsm_B"}
+
+
+def test_curves_and_counts_of_live_batches_are_written(finished_project):
+    training = finished_project.path / "training"
+    counts = {name: json.loads((training / f"{name}.json").read_text()) for name in ("A", "A_adv", "A_adv-ens")}
+    assert "live_steps" not in counts["A"]
+    assert counts["A_adv"]["live_share"] == 1
+    steps = 3 * 19
+    assert counts["A_adv-ens"]["steps"] == steps
+    assert abs(counts["A_adv-ens"]["live_steps"] - steps / 4) < 4 * np.sqrt(steps * 3 / 16)
+    rows = list(csv.DictReader((training / "A_adv-ens.tsv").open(), delimiter="\t"))
+    assert [int(row["step"]) for row in rows] == [19, 25, 38, 50, 57]
+    live = sum(float(row["live_share"]) * n for row, n in zip(rows, (19, 6, 13, 12, 7), strict=True))
+    assert round(live) == counts["A_adv-ens"]["live_steps"]
+
+
+def test_a_snapshot_is_the_model_after_that_epoch(finished_project, tmp_path, digits, gradshard):
+    """A run of one epoch ends with the weights that a longer run passes through."""
+    short = new_project(tmp_path / "short", digits)
+    short.edit(lambda params: params["robust"]["self_only"]["A_adv"].update(epochs=1, snapshots=[1]))
+    short.edit(lambda params: params["evaluation"].update(targets=["A"], attacks={}, illustrated=[]))
+    assert gradshard(short, "prepare")[0] == 0
+    assert gradshard(short, "train-robust", "A_adv")[0] == 0
+    snapshot = model(finished_project, "A_adv/A_adv@1", "snapshots")
+    assert snapshot.digest == model(short, "A_adv", "robust").digest
+    assert snapshot.digest == model(short, "A_adv/A_adv@1", "snapshots").digest
+
+
+def test_stored_signs_are_those_of_the_saved_model(finished_project):
+    data = open_dataset(finished_project.path / "data/npz.zarr")
+    store = open_store(finished_project.path / "signs/C.zarr")
+    loaded = model(finished_project, "C")
+    assert store.manifest.model.digest == loaded.digest
+    images, _ = data.train.load()
+    x = to_pixels(torch.from_numpy(images)).requires_grad_()
+    logits = loaded.module(x)
+    predicted = logits.argmax(1)
+    assert np.array_equal(store.labels[:], predicted.numpy())
+    others = logits.scatter(1, predicted[:, None], -torch.inf).logsumexp(1)
+    (others - logits.gather(1, predicted[:, None])[:, 0]).sum().backward()
+    signs = bitplanes.unpack(store.load(), 784)
+    assert (signs != x.grad.sign().flatten(1).numpy()).mean() <= 1e-4
+
+
+@pytest.mark.slow
+def test_every_output_has_the_same_bytes_in_another_run(finished_project, tmp_path, digits, gradshard):
+    again = new_project(tmp_path / "again", digits)
+    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "report"):
+        models = {"train-static": "ABCD", "precompute": "ACD", "train-robust": ("A_adv", "A_adv-ens")}.get(stage, [()])
+        for name in models:
+            assert gradshard(again, stage, *([name] if name else []))[0] == 0
+    outputs = ("data", "models", "signs", "training", "evaluation", "report")
+    for folder in outputs:
+        for path in sorted((finished_project.path / folder).rglob("*")):
+            if path.is_file():
+                other = again.path / path.relative_to(finished_project.path)
+                assert other.read_bytes() == path.read_bytes(), other
+
+
+def test_no_partial_work_is_left(finished_project):
+    left = [p.name for p in (finished_project.path / ".partial").iterdir() if not p.name.endswith(".lock")]
+    assert left == []
+
+
+class _Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.links, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br", "img", "link", "path", "use", "image", "rect", "line"):
+            self.open.append(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href") and value]
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data.strip())
+
+
+@pytest.fixture
+def page(finished_project):
+    parsed = _Page()
+    parsed.feed((finished_project.path / "report/index.html").read_text())
+    return parsed
+
+
+def test_the_report_is_one_whole_page_that_asks_for_nothing_else(page, finished_project):
+    assert page.open == []
+    assert all(link.startswith(("#", "data:")) for link in page.links)
+    text = (finished_project.path / "report/index.html").read_text()
+    outside = set(re.findall(r"https?://[^\s\"'<)]+", text)) - {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+    assert not [
+        url
+        for url in outside
+        if not url.startswith(
+            ("http://purl.org/", "http://creativecommons.org/", "https://matplotlib.org", "http://www.w3.org/")
+        )
+    ]
+
+
+def test_the_report_shows_tables_findings_figures_parameters_and_digests(page, finished_project):
+    text = " ".join(page.text)
+    for part in (
+        "FGSM examples transferred between models",
+        "FGSM and RAND+FGSM, white box",
+        "Adversarial training and ensemble adversarial training",
+        "A_adv-ens, 3 epochs",
+        "errs more on FGSM transferred from B than on its own",
+        "sign, A_adv",
+        "clean_weight: 0.5",
+        open_dataset(finished_project.path / "data/npz.zarr").test.digest,
+        model(finished_project, "A").digest,
+        open_store(finished_project.path / "signs/A.zarr").manifest.content,
+    ):
+        assert part in text, part
+
+
+def test_the_report_shows_the_error_rates_of_the_matrix(page, finished_project):
+    rows = {(r["target"], r["source"], r["attack"]): r for r in matrix(finished_project)}
+    shown = " ".join(page.text)
+    for target in ("A_adv", "A_adv-ens"):
+        assert f"{100 * rows[target, 'B', 'ifgsm']['error_rate']:.1f}" in shown
+
+
+def test_the_parameters_that_a_report_came_from_are_read_back(finished_project):
+    provenance = json.loads((finished_project.path / "evaluation/provenance.json").read_text())
+    params = read_params(finished_project.path / "params.yaml")
+    assert provenance["params"] == json.loads(params.model_dump_json(by_alias=True, exclude={"device"}))

@@ -1,0 +1,68 @@
+"""Every command and every code block of the README and the docs runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import profiles
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Run by the DVC test (in a project of their own), or by whoever sets up a fresh machine.
+ELSEWHERE = ("python3 -m venv", "dvc ")
+
+
+def blocks(language):
+    for page in PAGES:
+        for block in re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL):
+            yield page.name, block
+
+
+COMMANDS = [(name, line) for name, block in blocks("bash") for line in block.splitlines()]
+
+
+@pytest.fixture
+def project(finished_project, tmp_path):
+    """A finished project under the names that the docs use."""
+    project = finished_project.copy_to(tmp_path / "project")
+    (project.path / "data/mnist5k.zarr").symlink_to("npz.zarr")
+    return project
+
+
+@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if not c[1].startswith(ELSEWHERE)])
+def test_a_command_of_the_docs_runs(project, page, command):
+    if command.startswith("python -m pipeline"):
+        (project.path / "params.yaml").write_text(profiles()["mnist5k"])
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, shell=True, cwd=project.path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}: {command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "code"), list(blocks("python")))
+def test_a_code_block_of_the_docs_runs(project, page, code, monkeypatch):
+    monkeypatch.chdir(project.path)
+    exec(compile(code, page, "exec"), {})
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+        for path in re.findall(r"`((?:tests|pipeline|storage|stages|docs)/[\w/]+\.\w+)`", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def test_the_readme_has_one_line_that_runs_and_one_that_tests():
+    lines = [line for page, line in COMMANDS if page == "README.md" and "pip install" in line]
+    assert [("dvc repro" in line, line.endswith("pytest")) for line in lines] == [(True, False), (False, True)]
+
+
+def test_every_dvc_command_of_the_docs_is_run_by_the_dvc_test():
+    text = (ROOT / "tests/test_dvc.py").read_text()
+    for _, command in COMMANDS:
+        if command.startswith("dvc "):
+            assert f'"{command}"' in text, command

@@ -1,97 +1,26 @@
-"""The command line: ``gradshard STAGE``, the same as ``python -m stages STAGE``."""
+"""The way in: ``gradshard STAGE``, the same as ``python -m stages STAGE``."""
 
-import errno
-import importlib
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-
-import click
-
-import pipeline
-import storage
-from storage.errors import GradshardError
-
-# Name, module and one line of help of every command. A module is imported when its command is called, so that
-# listing the commands costs nothing.
-_COMMANDS = {
-    "prepare": ("stages.prepare", "Check the raw images and store them in one fixed order."),
-    "train-static": ("stages.train_static", "Train a static model on clean images."),
-    "precompute": ("stages.precompute", "Store the signed gradients of a static model."),
-    "train-robust": ("stages.train_robust", "Train a robust model on perturbed images."),
-    "evaluate": ("stages.evaluate", "Attack every target from every source."),
-    "report": ("stages.report", "Write the results as one HTML page."),
-}
-
-
-class _LazyGroup(click.Group):
-    """A group whose commands are imported one at a time."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands, in the order in which the pipeline runs them"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(storage.__version__, prog_name="gradshard")
-def cli() -> None:
-    """Precompute adversarial gradients once, share them, train on them many times.
-
-    Every command reads the active profile, params.yaml, in the current folder. `dvc repro` runs them all, in order,
-    as far as something changed; `gradshard COMMAND --help` explains one.
-    """
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is told in one sentence, with exit code 2."""
-    try:
-        _refuse_foreign_packages()
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; run the same command again to go on from there")
-        sys.exit(130)
-    except GradshardError as error:
-        _complain(str(error))
-        sys.exit(2)
-    except OSError as error:
-        _complain(_os_sentence(error))
-        sys.exit(2)
-
-
-def _complain(sentence: str) -> None:
-    click.echo(f"gradshard: {sentence}", err=True)
-
-
-def _os_sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left on the disk{where}: free some and run the same command again to go on from there"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write or read{where}: change its permissions or run this in another folder"
-    return f"the system reports: {error.strerror or error}{where}"
-
-
-def _refuse_foreign_packages() -> None:
+    """Run the command line, unless another package of one of our names would be imported instead of ours."""
     root = Path(__file__).resolve().parent.parent
-    for package in (pipeline, storage):
-        if (found := Path(str(package.__file__)).resolve().parent).parent != root:
-            raise GradshardError(
-                f"the package {package.__name__} was imported from {found} instead of {root}: run this in the "
-                "project's root, or uninstall the other package"
+    for package in ("pipeline", "storage"):
+        spec = find_spec(package)
+        found = Path(str(spec and spec.origin)).resolve().parent
+        if found.parent != root:
+            print(
+                f"gradshard: the package {package} would be imported from {found} instead of {root}: run this in the "
+                "project's root, or uninstall the other package",
+                file=sys.stderr,
             )
+            sys.exit(2)
+    from stages.cli import main as run
+
+    run()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ Advance = Callable[[int], None]
 
 def say(message: str) -> None:
     """Tell the user something, on standard error."""
-    _console.print(message, markup=False)
+    _console.print(message, markup=False, emoji=False)
 
 
 def say_waiting(what: object) -> Callable[[str], None]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from stages.__main__ import main
+from stages.cli import main
 
 ROOT = Path(__file__).parents[1]
 

@@ -30,7 +30,10 @@ def test_a_package_imports_only_those_below_it(package):
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
-        ("import stages.__main__", {"torch", "zarr", "numpy", "distributed", "matplotlib", "pyarrow", "pydantic"}),
+        (
+            "import stages.__main__, stages.cli",
+            {"torch", "zarr", "numpy", "distributed", "matplotlib", "pyarrow", "pydantic"},
+        ),
         ("import pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
         ("import stages.prepare, stages.report", {"torch", "distributed"}),
         ("import stages.train_static", {"distributed", "matplotlib", "mlxtend"}),

@@ -55,11 +55,7 @@ def put(content, key, value):
         ("signs/models", ["A", "C"], "robust.ensemble.A_adv-ens.sources names D, which is not in signs.models"),
         ("signs/models", ["A", "C", "D", "Z"], "signs.models names Z, which is not a static model"),
         ("evaluation/holdout", "Z", "evaluation.holdout names Z, which is not a static model"),
-        (
-            "evaluation/targets",
-            ["A_adv@9"],
-            "evaluation.targets names A_adv@9, which is not a model (did you mean A_adv@5",
-        ),
+        ("evaluation/targets", ["A_adv@9"], "names A_adv@9, which is not a model (did you mean A_adv?)"),
         ("evaluation/attacks", {"pgd": ["A"]}, "evaluation.attacks.pgd should be 'fgsm', 'ifgsm' or 'rand_fgsm'"),
         ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),
         ("streaming/memory", "lots", "streaming.memory could not parse value and unit"),

@@ -1,15 +1,19 @@
 """Against a real HTTP server that serves ranges, and that breaks off when told to."""
 
+import gzip
 import hashlib
 import http.server
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
+from storage import ingest
 from storage.download import download
 from storage.errors import GradshardError
+from tests.storage.test_ingest import write_idx_folder
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 
@@ -19,7 +23,7 @@ class Server:
     url: str = ""
     ranges: bool = True
     break_after: int | None = None
-    content: bytes = CONTENT
+    contents: dict[str, bytes] = field(default_factory=lambda: {"file": CONTENT})
     requests: list[str | None] = field(default_factory=list)
 
 
@@ -31,14 +35,15 @@ def server():
         def do_GET(self):
             asked = self.headers.get("Range")
             state.requests.append(asked)
-            if self.path != "/file":
+            content = state.contents.get(self.path.removeprefix("/"))
+            if content is None:
                 self.send_error(404)
                 return
             start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and state.ranges else 0
-            if start >= len(state.content) and start:
+            if start >= len(content) and start:
                 self.send_error(416)
                 return
-            body = state.content[start:]
+            body = content[start:]
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -53,6 +58,30 @@ def server():
     yield state
     httpd.shutdown()
     httpd.server_close()
+
+
+def test_mnist_is_downloaded_once_from_the_mirrors(server, tmp_path, monkeypatch):
+    """The whole way, with files and digests of our own in the place of MNIST's."""
+    files = write_idx_folder(tmp_path / "server", zipped=True)
+    contents = {path.name: path.read_bytes() for path in files.iterdir()}
+    server.contents = contents
+    digests = {name.removesuffix(".gz"): hashlib.sha256(gzip.decompress(c)).hexdigest() for name, c in contents.items()}
+    monkeypatch.setattr(ingest, "MNIST_SHA256", digests)
+    monkeypatch.setattr(ingest, "MNIST_MIRRORS", ("http://127.0.0.1:9/", server.url.removesuffix("file")))
+    monkeypatch.chdir(tmp_path)
+    shown = []
+
+    @contextmanager
+    def show(name):
+        yield lambda done, total: shown.append((name, done, total))
+
+    first, requests = ingest.mnist(None, show=show), len(server.requests)
+    again = ingest.mnist(None, show=show)
+    assert requests == len(server.requests) == 4
+    assert {name for name, *_ in shown} == set(contents)
+    assert np.array_equal(first.splits["train"][0], again.splits["train"][0])
+    assert first.splits["train"][0].shape == (40, 1, 12, 7)
+    assert sorted(path.name for path in (tmp_path / "data/raw/mnist").iterdir()) == sorted(contents)
 
 
 def check(path):
@@ -97,7 +126,7 @@ def test_a_whole_part_that_was_never_checked_is_used(server, tmp_path):
 
 
 def test_wrong_content_is_thrown_away(server, tmp_path):
-    server.content = CONTENT[:-1] + b"x"
+    server.contents = {"file": CONTENT[:-1] + b"x"}
     with pytest.raises(GradshardError, match="wrong content"):
         fetch([server.url], tmp_path / "file")
     assert list(tmp_path.iterdir()) == []

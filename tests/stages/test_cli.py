@@ -1,0 +1,90 @@
+"""The command line itself: help, version, and packages of other people's with our names."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+
+from stages.cli import _COMMANDS
+
+STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "report"]
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", "stages", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def test_help_lists_the_stages_in_their_order():
+    listed = re.findall(r"^  ([a-z-]+)  ", run("--help").stdout, flags=re.MULTILINE)
+    assert [name for name in listed if name in STAGES] == STAGES
+
+
+@pytest.mark.parametrize("stage", list(_COMMANDS))
+def test_every_stage_explains_itself(stage):
+    done = run(stage, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 40
+    assert "--params" in done.stdout
+
+
+def test_the_version_is_told():
+    assert re.fullmatch(r"gradshard, version \d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+@pytest.mark.parametrize("package", ["storage", "pipeline"])
+def test_a_foreign_package_of_our_name_is_told_in_one_sentence(tmp_path, package):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    code = "import sys; sys.argv = ['gradshard', 'prepare']; from stages.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"gradshard: the package {package} would be imported from {tmp_path / package} instead"
+    )
+    assert done.stderr.count("\n") == 1
+
+
+def test_on_a_terminal_there_is_a_bar_with_rate_and_time(copied_project):
+    main, terminal = pty.openpty()
+    command = [sys.executable, "-m", "stages", "train-static", "D"]
+    process = subprocess.Popen(command, cwd=copied_project.path, stderr=terminal, env=os.environ | {"TERM": "xterm"})
+    os.close(terminal)
+    shown = b""
+    while True:
+        try:
+            block = os.read(main, 4096)
+        except OSError:
+            break
+        shown += block
+    assert process.wait() == 0
+    text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
+    assert re.search(r"train-static D .*38/38 steps \d+\.\d/s 0:00:0\d", text), text
+    assert "━" in text
+
+
+def test_elsewhere_there_are_plain_lines(copied_project):
+    output = copied_project.run("train-static", "D")
+    assert re.search(r"^train-static D: 38/38 steps, \d+\.\d/s$", output, flags=re.MULTILINE)
+    assert "\x1b" not in output
+
+
+def test_an_interrupted_stage_says_how_to_go_on(copied_project):
+    copied_project.edit(lambda params: params["static"]["D"].update(epochs=500))
+    process = copied_project.popen("train-static", "D")
+    while not list(copied_project.path.glob(".partial/train-static-D-*/checkpoint.safetensors")):
+        assert process.poll() is None
+    process.send_signal(2)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert output.splitlines()[-1] == "gradshard: interrupted; run the same command again to go on from there"

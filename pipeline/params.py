@@ -30,6 +30,7 @@ from pipeline.vocabulary import (
     Mode,
     Precision,
     ScheduleKind,
+    TrainingAttack,
 )
 from storage.errors import GradshardError
 
@@ -79,9 +80,9 @@ class StaticModel(_Section):
 
 
 class SignsParams(_Section):
-    """Which static models get a sign store, and which gradient it holds."""
+    """A sign store: whose gradients it holds the signs of, of which loss, for whose label."""
 
-    models: list[ModelName]
+    model: ModelName
     gradient: Gradient
     label: LabelPolicy
 
@@ -114,13 +115,20 @@ class AdversarialParams(_Section):
 
 
 class RobustModel(_Section):
-    """A robust model; its sources are the model itself and the sign stores of the named static models."""
+    """A robust model; its sources are the model itself and the named sign stores.
+
+    ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for every batch, so no sources);
+    ``gradient`` overrides that of ``adversarial``; ``run_of`` names the model that this one repeats with another seed.
+    """
 
     architecture: str
     sources: list[ModelName] = Field(default_factory=list)
     epochs: PositiveInt
     snapshots: list[PositiveInt] = Field(default_factory=list)
     seed: NonNegativeInt = 0
+    attack: TrainingAttack = "fgsm"
+    gradient: Gradient | None = None
+    run_of: ModelName | None = None
 
 
 class RobustParams(_Section):
@@ -166,7 +174,7 @@ class Params(_Section):
     dataset: DatasetParams
     training: TrainingParams
     static: dict[ModelName, StaticModel]
-    signs: SignsParams
+    signs: dict[ModelName, SignsParams]
     attack: AttackParams
     adversarial: AdversarialParams
     robust: RobustParams
@@ -182,7 +190,8 @@ class Params(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
-        self._check_names("signs.models", self.signs.models, list(self.static), "a static model")
+        for name, store in self.signs.items():
+            self._check_names(f"signs.{name}.model", [store.model], list(self.static), "a static model")
         evaluation = self.evaluation
         self._check_names("evaluation.holdout", [evaluation.holdout], list(self.static), "a static model")
         self._check_names("evaluation.targets", evaluation.targets, self.models, "a model")
@@ -200,14 +209,20 @@ class Params(_Section):
                 if bool(model.sources) != (group == "ensemble"):
                     wanted = "name the stores it trains on" if group == "ensemble" else "be empty or left out"
                     raise _error(f"{key}.sources", f"must {wanted}")
-                self._check_names(f"{key}.sources", model.sources, list(self.static), "a static model")
-                if self.evaluation.holdout in model.sources:
+                models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
+                if self.evaluation.holdout in models_of:
                     raise _error(
                         f"{key}.sources",
                         f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
                         "choose another evaluation.holdout",
                     )
-                self._check_names(f"{key}.sources", model.sources, self.signs.models, "in signs.models")
+                self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
+                if model.attack != "fgsm" and model.sources:
+                    raise _error(
+                        f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
+                    )
+                if model.run_of is not None:
+                    self._check_names(f"{key}.run_of", [model.run_of], list(models), "a model beside it")
                 late = [epoch for epoch in model.snapshots if epoch > model.epochs]
                 if late:
                     raise _error(

@@ -19,7 +19,7 @@ from pipeline.crafting import to_pixels
 from pipeline.optimizers import Adam
 from pipeline.precision import Arithmetic, arithmetic_context
 from pipeline.unpacking import unpack_signs
-from pipeline.vocabulary import SELF, Gradient, LabelPolicy, Mode, ScheduleKind
+from pipeline.vocabulary import SELF, Gradient, LabelPolicy, Mode, ScheduleKind, TrainingAttack
 from storage.errors import GradshardError
 from storage.stream import RawBatch, Reader, ReadingPlan, Request
 
@@ -31,10 +31,13 @@ _CLEAN_BATCH = ""
 class Adversary:
     """How a robust model's training perturbs: the sources, and what the model itself does when it is the source.
 
-    ``directions`` gives, per store, which way to step along its signs.
+    ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
+    on it did not help). ``directions`` gives, per store, which way to step along its signs.
     """
 
+    attack: TrainingAttack
     epsilon: float
+    alpha: float
     clean_weight: float
     sources: tuple[str, ...]
     schedule: ScheduleKind
@@ -180,16 +183,13 @@ class Trainer:
         adversary = self.run.adversary
         if adversary is None:
             return self.model(images), None
-        if not live:
-            signs = self._stored_signs(raw, images)
-        elif adversary.live_mode == "eval":
-            self.model.eval()
-            slope, _ = input_gradient(self.model, images, labels, gradient=adversary.gradient, policy=adversary.policy)
-            self.model.train()
-            signs = step_direction(adversary.policy) * slope.sign()
-        else:
+        if live and adversary.attack == "fgsm" and adversary.live_mode == "train":
             return self._forward_live(images, labels, adversary)
-        logits = self.model(torch.cat([images, perturb(images, signs, adversary.epsilon)]))
+        if live:
+            perturbed = self._craft(images, labels, adversary)
+        else:
+            perturbed = perturb(images, self._stored_signs(raw, images), adversary.epsilon)
+        logits = self.model(torch.cat([images, perturbed]))
         return logits[: len(images)], logits[len(images) :]
 
     def _forward_live(self, images: Tensor, labels: Tensor, adversary: Adversary) -> tuple[Tensor, Tensor]:
@@ -201,6 +201,17 @@ class Trainer:
         )
         signs = step_direction(adversary.policy) * slope.sign()
         return clean, self.model(perturb(images.detach(), signs, adversary.epsilon))
+
+    def _craft(self, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
+        """The model perturbs for itself in a pass of its own."""
+        start, epsilon = images, adversary.epsilon
+        if adversary.attack == "rand_fgsm":
+            start = perturb(images, torch.randn_like(images).sign(), adversary.alpha)
+            epsilon -= adversary.alpha
+        self.model.train(adversary.live_mode == "train")
+        slope, _ = input_gradient(self.model, start, labels, gradient=adversary.gradient, policy=adversary.policy)
+        self.model.train()
+        return perturb(start, step_direction(adversary.policy) * slope.sign(), epsilon)
 
     def _stored_signs(self, raw: RawBatch, images: Tensor) -> Tensor:
         assert raw.planes is not None

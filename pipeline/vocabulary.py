@@ -8,6 +8,7 @@ CLEAN = "clean"
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
 AttackName = Literal["fgsm", "ifgsm", "rand_fgsm"]
+TrainingAttack = Literal["fgsm", "rand_fgsm"]
 ScheduleKind = Literal["random", "rotate"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "tf32"]

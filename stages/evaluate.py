@@ -187,7 +187,7 @@ def _provenance(params: Params, data: Dataset, models: Models) -> dict[str, Any]
         "params": params.model_dump(by_alias=True, exclude={"device"}),
         "dataset": {"train": data.train.digest, "test": data.test.digest},
         "models": {name: model.digest for name, model in models.items()},
-        "stores": {name: _store_content(name) for name in params.signs.models},
+        "stores": {name: _store_content(name) for name in params.signs},
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }
 

@@ -15,9 +15,9 @@ def dataset(params: Params) -> Path:
     return Path("data") / f"{params.dataset.name}.zarr"
 
 
-def store(model: str) -> Path:
-    """The sign store of a static model."""
-    return Path("signs") / f"{model}.zarr"
+def store(name: str) -> Path:
+    """A sign store."""
+    return Path("signs") / f"{name}.zarr"
 
 
 def weights(params: Params, model: str) -> Path:

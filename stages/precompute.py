@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from pipeline.attacks import step_direction
 from pipeline.crafting import Direction, signed_gradients
-from pipeline.params import Params
+from pipeline.params import Params, SignsParams
 from pipeline.precision import arithmetic_context, choose_device
 from stages import paths
 from stages.console import progress, say, say_waiting
@@ -49,7 +49,7 @@ class ShardTask:
 
 
 @click.command()
-@click.argument("model")
+@click.argument("store")
 @click.option(
     "--workers",
     default=0,
@@ -58,21 +58,23 @@ class ShardTask:
     help="Worker processes of a local Dask cluster; 0 computes in this process, on all its cores.",
 )
 @params_option
-def command(params: Params, model: str, workers: int) -> None:
-    """Store the signs of MODEL's input gradients over the full training set.
+def command(params: Params, store: str, workers: int) -> None:
+    """Make the sign store STORE: the signs of a static model's input gradients over the full training set.
 
-    Reads the prepared dataset and models/static/MODEL.safetensors; writes signs/MODEL.zarr, a plain Zarr group with a
-    manifest and a card (see docs/sign-store.md). Each shard is one task; killed and started again, the stage computes
-    only the shards that are missing. The bytes do not depend on the number of workers.
+    Reads the prepared dataset and the weights of the model that the parameter signs.STORE names; writes
+    signs/STORE.zarr, a plain Zarr group with a manifest and a card (see docs/sign-store.md). Each shard is one task;
+    killed and started again, the stage computes only the shards that are missing. The bytes do not depend on the
+    number of workers.
     """
-    paths.one_of(model, params.signs.models, "in signs.models")
+    paths.one_of(store, list(params.signs), "a sign store")
+    wanted = params.signs[store]
     data = open_dataset(paths.dataset(params))
     device = choose_device(params.device)
-    file, architecture = weights_of(params, model)
+    file, architecture = weights_of(params, wanted.model)
     loaded = load_model(file, architecture, data, device)
-    spec = _spec(params, model, loaded, data.train)
-    target = paths.store(model)
-    with partial(f"precompute-{model}", spec.model_dump(), on_wait=say_waiting(target)) as work:
+    spec = _spec(wanted, loaded, data.train)
+    target = paths.store(store)
+    with partial(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
         if work.waited and _is_published(target, spec):
             say(f"{target}: made by the other process")
             return
@@ -82,10 +84,10 @@ def command(params: Params, model: str, workers: int) -> None:
             dataset=paths.dataset(params),
             weights=file,
             device=device.type,
-            direction=Direction(params.signs.gradient, params.signs.label),
+            direction=Direction(wanted.gradient, wanted.label),
             builder=builder,
         )
-        _compute_missing(task, model, workers)
+        _compute_missing(task, store, workers)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
     pixels = published.dataset.rows * published.dataset.pixels
@@ -136,14 +138,14 @@ def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec) -> tu
     return data, loaded
 
 
-def _compute_missing(task: ShardTask, model: str, workers: int) -> None:
+def _compute_missing(task: ShardTask, store: str, workers: int) -> None:
     cut = task.builder.layout
     missing = task.builder.missing()
     if len(missing) < cut.shards:
         say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
     rows_left = sum(_rows(task, shard) for shard in missing)
     with (
-        progress(f"precompute {model}", cut.rows, "images", done=cut.rows - rows_left) as advance,
+        progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance,
         _client(workers, task.device) as client,
     ):
         futures = client.map(functools.partial(compute_shard, task), missing, pure=False, retries=0)
@@ -173,7 +175,7 @@ def _rows(task: ShardTask, shard: int) -> int:
     return int(rows.stop - rows.start)
 
 
-def _spec(params: Params, model: str, loaded: LoadedModel, split: Split) -> StoreSpec:
+def _spec(wanted: SignsParams, loaded: LoadedModel, split: Split) -> StoreSpec:
     record = DatasetRecord(
         name=split.dataset,
         split=split.name,
@@ -186,17 +188,17 @@ def _spec(params: Params, model: str, loaded: LoadedModel, split: Split) -> Stor
     return StoreSpec(
         dataset=record,
         model=ModelRecord(
-            name=model,
+            name=wanted.model,
             architecture=loaded.architecture,
             digest=loaded.digest,
             weights_sha256=loaded.weights_sha256,
         ),
         direction=DirectionRecord(
-            gradient=params.signs.gradient,
-            label=params.signs.label,
+            gradient=wanted.gradient,
+            label=wanted.label,
             mode="eval",
             dtype="float32",
-            step=step_direction(params.signs.label),
+            step=step_direction(wanted.label),
         ),
         layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
     )

@@ -21,7 +21,7 @@ def command(params: Params, model: str) -> None:
     """Train the robust model MODEL on clean and perturbed images.
 
     A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
-    by batch, the signs of one of its static models from their stores, or its own turn, and only then makes a live
+    by batch, the signs of one of its stores, or its own turn, and only then makes a live
     forward-backward pass (ensemble adversarial training, section 5 of the paper).
 
     Reads the prepared dataset and signs/SOURCE.zarr of every source; writes models/robust/MODEL.safetensors, the
@@ -56,6 +56,7 @@ def command(params: Params, model: str) -> None:
             "stores": {source: store.manifest.content for source, store in stores.items()},
             "robust": robust.model_dump(),
             "epsilon": params.attack.epsilon,
+            "alpha": params.attack.alpha if robust.attack == "rand_fgsm" else None,
             "adversarial": params.adversarial.model_dump(),
             "training": training.model_dump() | {"precision": arithmetic},
             "streaming": {"chunk": reading.chunk, "window": reading.window},
@@ -79,7 +80,9 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         clean_weight=adversarial.clean_weight,
         sources=(SELF, *robust.sources),
         schedule=adversarial.schedule,
-        gradient=adversarial.gradient,
+        attack=robust.attack,
+        alpha=params.attack.alpha,
+        gradient=robust.gradient or adversarial.gradient,
         policy=adversarial.label,
         live_mode=adversarial.live_mode,
         directions={source: store.manifest.direction.step for source, store in stores.items()},

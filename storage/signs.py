@@ -91,7 +91,7 @@ class SignStore:
         Raises:
             GradshardError: it was built for another dataset, or another order of this one.
         """
-        name, made_for = self.manifest.model.name, self.manifest.dataset
+        name, made_for = self.path.stem, self.manifest.dataset
         if (made_for.digest, made_for.rows, made_for.sample_shape) != (
             split.digest,
             len(split),

@@ -19,7 +19,9 @@ CPU = torch.device("cpu")
 
 def adversary(**changed):
     values = {
+        "attack": "fgsm",
         "epsilon": 0.3,
+        "alpha": 0.05,
         "clean_weight": 0.5,
         "sources": ("self", "A", "C"),
         "schedule": "random",
@@ -217,6 +219,23 @@ def test_the_live_perturbation_is_fgsm_on_the_model_itself(start, small_dataset)
     next(trainer.steps(reader))
     assert torch.equal(seen[0], images)
     assert torch.equal(seen[1], expected)
+
+
+def test_training_on_rand_fgsm_moves_at_random_first(start, small_dataset):
+    trainer, reader = start(robust=adversary(sources=("self",), attack="rand_fgsm", alpha=0.1), epochs=1)
+    without_dropout(trainer)
+    seen = []
+    trainer.model.flatten.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
+    raw = next(iter(reader.read(trainer.run.requests(0))))
+    images = to_pixels(torch.from_numpy(raw.images))
+    next(trainer.steps(reader))
+    moved, both = seen
+    inside = (images > 0.1) & (images < 0.9)
+    assert torch.allclose((moved - images).abs()[inside], torch.tensor(0.1))
+    assert torch.equal(both[:64], images)
+    step = (both[64:] - moved).abs()[(moved > 0.2) & (moved < 0.8)]
+    assert torch.allclose(step, torch.tensor(0.2))
+    assert (both[64:] - images).abs().max() <= 0.3 + 1e-6
 
 
 def test_records_are_means_since_the_record_before(start):

@@ -47,7 +47,7 @@ def set_key(project, section, key, value):
         (["report"], "no results at evaluation/matrix.parquet: run `gradshard evaluate`"),
         (["train-static", "Z"], "Z is not a static model in the parameters: there are A, B, C, D"),
         (["train-robust", "A"], "A is not a robust model in the parameters: there are A_adv, A_adv-ens"),
-        (["precompute", "B"], "B is not in signs.models in the parameters: there are A, C, D"),
+        (["precompute", "B"], "B is not a sign store in the parameters: there are A, C, D"),
     ],
 )
 def test_a_stage_before_its_time_names_the_one_to_run(gradshard, project, arguments, saying):

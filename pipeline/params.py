@@ -80,11 +80,12 @@ class StaticModel(_Section):
 
 
 class SignsParams(_Section):
-    """A sign store: whose gradients it holds the signs of, of which loss, for whose label."""
+    """A sign store: whose gradients it holds the signs of, of which loss, for whose label; an SPDX licence, if any."""
 
     model: ModelName
     gradient: Gradient
     label: LabelPolicy
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")] | None = None
 
 
 class AttackParams(_Section):

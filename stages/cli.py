@@ -1,16 +1,14 @@
 """The command line: one click group whose commands are the stages."""
 
 import errno
-import importlib
 import sys
 
 import click
 
 import storage
+from stages.lazy import LazyGroup
 from storage.errors import GradshardError
 
-# Name, module and one line of help of every command. A module is imported when its command is called, so that
-# listing the commands costs nothing.
 _COMMANDS = {
     "prepare": ("stages.prepare", "Check the raw images and store them in one fixed order."),
     "train-static": ("stages.train_static", "Train a static model on clean images."),
@@ -18,42 +16,30 @@ _COMMANDS = {
     "train-robust": ("stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("stages.evaluate", "Attack every target from every source."),
     "report": ("stages.report", "Write the results as one HTML page."),
+    "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }
 
 
-class _LazyGroup(click.Group):
-    """A group whose commands are imported one at a time."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(_COMMANDS[cmd_name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands, in the order in which the pipeline runs them"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    table=_COMMANDS,
+    heading="Commands, in the order in which the pipeline runs them",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(storage.__version__, prog_name="gradshard")
 def cli() -> None:
     """Precompute adversarial gradients once, share them, train on them many times.
 
-    Every command reads the active profile, params.yaml, in the current folder. `dvc repro` runs them all, in order,
-    as far as something changed; `gradshard COMMAND --help` explains one.
+    The stages read the active profile, params.yaml, in the current folder. `dvc repro` runs them all, in order, as far
+    as something changed; `gradshard COMMAND --help` explains one.
     """
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's is told in one sentence, with exit code 2."""
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        # Without its standalone mode, click gives back the exit code that a command asked for.
+        sys.exit(cli.main(standalone_mode=False) or 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

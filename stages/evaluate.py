@@ -23,11 +23,11 @@ from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import params_option
 from storage import results
-from storage.dataset import Dataset, open_dataset
+from storage.datasets.dataset import Dataset, open_dataset
 from storage.errors import GradshardError
 from storage.files import replacing, write_text
 from storage.partial import partial
-from storage.signs import open_store
+from storage.signs.store import open_store
 
 BLOCK = 500
 _ILLUSTRATED_EXAMPLES = 8

@@ -10,7 +10,7 @@ from pipeline import models
 from pipeline.params import Params
 from stages import paths
 from storage import weights
-from storage.dataset import Dataset
+from storage.datasets.dataset import Dataset
 from storage.digests import file_sha256
 from storage.errors import GradshardError
 

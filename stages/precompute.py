@@ -14,19 +14,22 @@ import torch
 from distributed import Client, LocalCluster, as_completed
 
 from pipeline.attacks import step_direction
-from pipeline.crafting import Direction, signed_gradients
+from pipeline.crafting import Direction
 from pipeline.params import Params, SignsParams
-from pipeline.precision import arithmetic_context, choose_device
+from pipeline.precision import choose_device
 from stages import paths
+from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import params_option
-from storage import bitplanes, layout
-from storage.building import StoreBuilder
-from storage.dataset import Dataset, Split, open_dataset
+from storage import layout
+from storage.datasets.dataset import Dataset, Split, open_dataset
 from storage.errors import GradshardError
-from storage.ledger import Receipt
-from storage.manifest import (
+from storage.partial import partial
+from storage.signs import bitplanes
+from storage.signs.building import StoreBuilder
+from storage.signs.ledger import Receipt
+from storage.signs.manifest import (
     DatasetRecord,
     DirectionRecord,
     LayoutRecord,
@@ -34,7 +37,6 @@ from storage.manifest import (
     StoreSpec,
     read_manifest,
 )
-from storage.partial import partial
 
 
 @dataclass(frozen=True)
@@ -101,19 +103,8 @@ def compute_shard(task: ShardTask, shard: int) -> Receipt:
     """Compute and write one whole shard; safe to repeat, and to run beside others in threads and processes."""
     data, loaded = _open(task)
     rows = task.builder.layout.shard_rows(shard)
-    images, labels = (
-        data.train.read_images(rows.start, rows.stop),
-        data.train.read_labels(rows.start, rows.stop),
-    )
-    device = torch.device(task.device)
-    with arithmetic_context("fp32", device):
-        signs, chosen = signed_gradients(
-            loaded.module,
-            torch.from_numpy(images).to(device),
-            torch.from_numpy(labels).to(device),
-            task.direction,
-        )
-    return task.builder.write_shard(shard, bitplanes.pack(signs.numpy()), chosen.numpy())
+    planes, labels = compute_rows(loaded, data.train, rows, task.direction, torch.device(task.device))
+    return task.builder.write_shard(shard, planes, labels)
 
 
 _opening = threading.Lock()
@@ -201,6 +192,7 @@ def _spec(wanted: SignsParams, loaded: LoadedModel, split: Split) -> StoreSpec:
             step=step_direction(wanted.label),
         ),
         layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+        licence=wanted.licence,
     )
 
 

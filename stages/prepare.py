@@ -6,8 +6,8 @@ from pipeline.params import DatasetParams, Params
 from stages import paths
 from stages.console import progress, say, say_waiting, transfer
 from stages.options import params_option
-from storage import dataset, ingest
-from storage.dataset import open_dataset
+from storage.datasets import dataset, ingest
+from storage.datasets.dataset import open_dataset
 from storage.errors import GradshardError
 from storage.files import replace_folder
 from storage.partial import partial

@@ -1,5 +1,7 @@
 """The stage ``train-robust``: adversarial training, standard or ensemble, on streamed signs."""
 
+from pathlib import Path
+
 import click
 
 from pipeline import models
@@ -9,15 +11,25 @@ from pipeline.training import Adversary, Run, Trainer
 from pipeline.vocabulary import SELF
 from stages import paths, training_run
 from stages.options import params_option
-from storage.dataset import Split, open_dataset
-from storage.signs import SignStore, open_store
+from stages.store.opening import cache_options, open_place
+from storage.datasets.dataset import Split, open_dataset
+from storage.errors import GradshardError
+from storage.signs.store import SignStore
 from storage.stream import open_reader, plan_reading
 
 
 @click.command()
 @click.argument("model")
+@click.option(
+    "--store",
+    "places",
+    multiple=True,
+    metavar="NAME=PLACE",
+    help="Read the source NAME from this path or URL instead of signs/NAME.zarr; may be repeated.",
+)
+@cache_options
 @params_option
-def command(params: Params, model: str) -> None:
+def command(params: Params, model: str, places: tuple[str, ...], cache: Path, cache_size: int) -> None:
     """Train the robust model MODEL on clean and perturbed images.
 
     A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
@@ -31,7 +43,7 @@ def command(params: Params, model: str) -> None:
     paths.one_of(model, list(params.robust.models), "a robust model")
     robust, training = params.robust.models[model], params.training
     data = open_dataset(paths.dataset(params))
-    stores = {source: _open_source(source, data.train) for source in robust.sources}
+    stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
     device = choose_device(params.device)
     arithmetic = choose_precision(training.precision, device)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
@@ -67,10 +79,25 @@ def command(params: Params, model: str) -> None:
     training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
 
 
-def _open_source(source: str, split: Split) -> SignStore:
-    store = open_store(paths.store(source))
-    store.check_made_for(split)
-    return store
+def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
+    """Where each source's store is: in the project, or where the command line says."""
+    places = {source: str(paths.store(source)) for source in robust.sources}
+    for text in given:
+        source, equals, place = text.partition("=")
+        if not equals or not place:
+            raise GradshardError(f"--store {text}: write NAME=PLACE, such as A=https://example.org/A.zarr")
+        paths.one_of(source, robust.sources, "a source of this model")
+        places[source] = place
+    return places
+
+
+def _open_sources(
+    robust: RobustModel, places: dict[str, str], split: Split, cache: Path, cache_size: int
+) -> dict[str, SignStore]:
+    stores = {source: open_place(places[source], cache, cache_size) for source in robust.sources}
+    for store in stores.values():
+        store.check_made_for(split)
+    return stores
 
 
 def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]) -> Adversary:

@@ -8,7 +8,7 @@ from pipeline.precision import choose_device, choose_precision
 from pipeline.training import Run, Trainer
 from stages import paths, training_run
 from stages.options import params_option
-from storage.dataset import open_dataset
+from storage.datasets.dataset import open_dataset
 from storage.stream import open_reader, plan_reading
 
 

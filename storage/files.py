@@ -34,6 +34,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a file's content to ``target``, atomically."""
     with replacing(target) as temporary:

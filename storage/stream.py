@@ -16,10 +16,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from storage import bitplanes
-from storage.dataset import Images, Split
+from storage.datasets.dataset import Images, Split
 from storage.order import Order, Rows
-from storage.signs import Planes, SignStore
+from storage.signs import bitplanes
+from storage.signs.bitplanes import Planes
+from storage.signs.store import SignStore
 
 T = TypeVar("T")
 
@@ -65,14 +66,16 @@ class ReadingPlan:
 
 
 def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) -> ReadingPlan:
-    """Decide how to read, given a budget in bytes: a pure function of the data's sizes and the budget.
+    """Decide how to read, given a budget in bytes: a pure function of the data's sizes, their places and the budget.
 
-    Everything resident if it fits, with an exact permutation as the order; else windows of which two fit.
+    Everything resident if it fits, with an exact permutation as the order; else windows of which two fit, of whole
+    shards if a store is remote, so that each is fetched once an epoch.
     """
     row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
     if len(split) * row_bytes <= memory:
         return ReadingPlan(resident=True, chunk=len(split), window=1)
-    chunk = max([split.chunk, *(store.layout.chunk for store in stores.values())])
+    units = [store.layout.shard if store.remote else store.layout.chunk for store in stores.values()]
+    chunk = max([split.chunk, *units])
     return ReadingPlan(resident=False, chunk=chunk, window=max(1, memory // (2 * chunk * row_bytes)))
 
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage import bitplanes, layout
-from storage.building import StoreBuilder
-from storage.dataset import Dataset, open_dataset, write_dataset
-from storage.ingest import mnist5k
-from storage.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
-from storage.signs import SignStore, open_store
+from storage import layout
+from storage.datasets.dataset import Dataset, open_dataset, write_dataset
+from storage.datasets.ingest import mnist5k
+from storage.signs import bitplanes
+from storage.signs.building import StoreBuilder
+from storage.signs.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
+from storage.signs.store import SignStore, open_store
 from tests.projects import Project, call, new_project
 
 

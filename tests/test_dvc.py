@@ -32,7 +32,7 @@ WITHOUT_EFFECT = {
     "stages/console.py",
     "stages/options.py",
     "stages/paths.py",
-    "storage/download.py",
+    "storage/datasets/download.py",
     "storage/errors.py",
     "storage/partial.py",
 }

@@ -14,7 +14,7 @@ from storage.stream import open_reader, plan_reading
 @pytest.fixture(scope="module")
 def confident_model(small_dataset_path):
     """Model B, trained until it is confident: where softmax cross-entropy rounds."""
-    from storage.dataset import open_dataset
+    from storage.datasets.dataset import open_dataset
 
     split = open_dataset(small_dataset_path).train
     reading = plan_reading(split, {}, memory=1 << 30)

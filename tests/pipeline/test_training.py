@@ -9,8 +9,8 @@ from pipeline import models
 from pipeline.attacks import fgsm, gradient_through, input_gradient
 from pipeline.crafting import Direction, signed_gradients, to_pixels
 from pipeline.training import RECORD_STEPS, Adversary, Run, Trainer
-from storage import bitplanes
 from storage.errors import GradshardError
+from storage.signs import bitplanes
 from storage.stream import RawBatch, open_reader, plan_reading
 from tests.conftest import build_store
 

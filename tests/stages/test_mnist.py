@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.__main__ import profiles
-from storage.dataset import open_dataset
+from storage.datasets.dataset import open_dataset
 
 
 @pytest.mark.skipif("GRADSHARD_DATA" not in os.environ, reason="GRADSHARD_DATA names no folder of MNIST's files")

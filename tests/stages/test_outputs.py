@@ -14,9 +14,9 @@ from pipeline.attacks import fgsm
 from pipeline.crafting import to_pixels
 from pipeline.params import read_params
 from stages.loading import load_model
-from storage import bitplanes
-from storage.dataset import open_dataset
-from storage.signs import open_store
+from storage.datasets.dataset import open_dataset
+from storage.signs import bitplanes
+from storage.signs.store import open_store
 from tests.projects import new_project
 
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_stored_signs_are_those_of_the_saved_model(finished_project):
     x = to_pixels(torch.from_numpy(images)).requires_grad_()
     logits = loaded.module(x)
     predicted = logits.argmax(1)
-    assert np.array_equal(store.labels[:], predicted.numpy())
+    assert np.array_equal(store.load_labels(), predicted.numpy())
     others = logits.scatter(1, predicted[:, None], -torch.inf).logsumexp(1)
     (others - logits.gather(1, predicted[:, None])[:, 0]).sum().backward()
     signs = bitplanes.unpack(store.load(), 784)

@@ -1,16 +1,17 @@
 """Building a sign store: resumable, idempotent, published last."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
-from storage import bitplanes
-from storage.building import StoreBuilder
 from storage.errors import GradshardError
-from storage.manifest import read_manifest
-from storage.signs import open_store
+from storage.signs import bitplanes
+from storage.signs.building import StoreBuilder
+from storage.signs.manifest import read_manifest
+from storage.signs.store import open_store
 from tests.conftest import build_store, random_signs, store_spec
 
 
@@ -34,7 +35,7 @@ def contents(folder):
 def test_a_published_store_gives_back_signs_and_labels(small_store, small_dataset):
     signs = random_signs(700, 784, seed=0)
     assert np.array_equal(bitplanes.unpack(small_store.load(), 784), signs)
-    assert np.array_equal(small_store.labels[:], small_dataset.train.read_labels())
+    assert np.array_equal(small_store.load_labels(), small_dataset.train.read_labels())
     assert small_store.manifest.zeros == (signs == 0).sum()
 
 
@@ -101,7 +102,7 @@ def test_what_killed_writers_left_is_swept(builder, small_dataset, tmp_path):
 
 
 def test_the_manifest_names_no_time_host_or_path(small_store, tmp_path):
-    manifest = json.loads((small_store.path / "manifest.json").read_text())
+    manifest = json.loads((Path(small_store.where) / "manifest.json").read_text())
     text = json.dumps({key: value for key, value in manifest.items() if key != "files"})
     assert str(tmp_path) not in text
     assert set(manifest) == {
@@ -111,9 +112,9 @@ def test_the_manifest_names_no_time_host_or_path(small_store, tmp_path):
 
 
 def test_the_card_tells_how_to_read_the_store_without_gradshard(small_store, monkeypatch):
-    card = (small_store.path / "README.md").read_text()
+    card = (Path(small_store.where) / "README.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(small_store.path.parent)
+    monkeypatch.chdir(Path(small_store.where).parent)
     names = {}
     exec(code, names)
     expected = random_signs(700, 784, seed=0)[: len(names["signs"])].reshape(-1, 1, 28, 28)
@@ -121,7 +122,7 @@ def test_the_card_tells_how_to_read_the_store_without_gradshard(small_store, mon
 
 
 def test_a_store_is_a_plain_zarr_group_that_says_how_it_is_encoded(small_store):
-    group = zarr.open_group(small_store.path, mode="r")
+    group = zarr.open_group(Path(small_store.where), mode="r")
     assert "sign = 2 * plane0 + plane1 - 1" in group.attrs["encoding"]
     assert group["signs"].fill_value == 255
 

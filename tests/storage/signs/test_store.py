@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from storage.dataset import open_dataset, write_dataset
+from storage.datasets.dataset import open_dataset, write_dataset
 from storage.errors import GradshardError
-from storage.signs import open_store
+from storage.signs.store import open_store
 
 
 def test_a_store_of_another_dataset_is_refused_and_both_are_named(small_store, small_dataset, digits, tmp_path):
@@ -25,7 +26,7 @@ def test_a_store_of_another_dataset_is_refused_and_both_are_named(small_store, s
 
 @pytest.mark.parametrize("method", ["read", "load"])
 def test_a_missing_shard_is_an_error_and_never_the_fill_value(small_store, method):
-    (small_store.path / "signs/c/3/0/0").unlink()
+    (Path(small_store.where) / "signs/c/3/0/0").unlink()
     with pytest.raises(GradshardError, match=r"(shard 3|signs/c/3/0/0)"):
         small_store.load() if method == "load" else small_store.read(0, 700)
 
@@ -33,11 +34,11 @@ def test_a_missing_shard_is_an_error_and_never_the_fill_value(small_store, metho
 def test_a_hole_inside_a_shard_is_an_error(small_store):
     layout = small_store.layout
     assert layout.shard > layout.chunk
-    writable = open_store(small_store.path)
+    writable = open_store(Path(small_store.where))
     start = 2 * layout.shard + layout.chunk
     import zarr
 
-    array = zarr.open_array(small_store.path / "signs", mode="r+")
+    array = zarr.open_array(Path(small_store.where) / "signs", mode="r+")
     array[start : start + layout.chunk] = 255
     with pytest.raises(GradshardError, match=f"shard 2: row {start} holds no signs"):
         writable.read(0, 700)
@@ -45,7 +46,7 @@ def test_a_hole_inside_a_shard_is_an_error(small_store):
 
 @pytest.mark.parametrize("position", [0.0, 0.3, 0.999])
 def test_a_flipped_bit_in_a_shard_is_an_error(small_store, position):
-    path = small_store.path / "signs/c/4/0/0"
+    path = Path(small_store.where) / "signs/c/4/0/0"
     content = bytearray(path.read_bytes())
     content[int(position * len(content))] ^= 0x10
     path.write_bytes(content)
@@ -54,7 +55,7 @@ def test_a_flipped_bit_in_a_shard_is_an_error(small_store, position):
 
 
 def test_a_flipped_bit_in_a_chunk_is_an_error_even_without_the_manifest(small_store):
-    path = small_store.path / "signs/c/4/0/0"
+    path = Path(small_store.where) / "signs/c/4/0/0"
     content = bytearray(path.read_bytes())
     content[-10] ^= 0x10
     path.write_bytes(content)
@@ -74,18 +75,18 @@ def test_a_flipped_bit_in_a_chunk_is_an_error_even_without_the_manifest(small_st
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused(small_store, change, sentence):
-    path = small_store.path / "manifest.json"
+    path = Path(small_store.where) / "manifest.json"
     manifest = json.loads(path.read_text())
     change(manifest)
     path.write_text(json.dumps(manifest))
     with pytest.raises(GradshardError, match=sentence):
-        open_store(small_store.path)
+        open_store(Path(small_store.where))
 
 
 def test_a_store_without_arrays_is_refused(small_store):
-    shutil.rmtree(small_store.path / "labels")
+    shutil.rmtree(Path(small_store.where) / "labels")
     with pytest.raises(GradshardError, match="no readable arrays"):
-        open_store(small_store.path)
+        open_store(Path(small_store.where))
 
 
 def test_rows_are_read_alike_in_pieces_and_whole(small_store):

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from storage.dataset import Images, Labels
-from storage.download import OnBytes, download
+from storage.datasets.dataset import Images, Labels
+from storage.datasets.download import OnBytes, download
+from storage.datasets.idx import read_idx
 from storage.errors import GradshardError
-from storage.idx import read_idx
 
 FOLDER_VARIABLE = "GRADSHARD_DATA"
 DOWNLOADS = Path("data/raw")

@@ -4,10 +4,10 @@ import struct
 import numpy as np
 import pytest
 
-from storage import ingest
-from storage.dataset import rows_digest
+from storage.datasets import ingest
+from storage.datasets.dataset import rows_digest
+from storage.datasets.idx import read_idx
 from storage.errors import GradshardError
-from storage.idx import read_idx
 
 
 def idx_bytes(array):

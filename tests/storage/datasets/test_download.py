@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from storage import ingest
-from storage.download import download
+from storage.datasets import ingest
+from storage.datasets.download import download
 from storage.errors import GradshardError
-from tests.storage.test_ingest import write_idx_folder
+from tests.storage.datasets.test_ingest import write_idx_folder
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

@@ -6,30 +6,28 @@ goes on with the shards that have no receipt, and it does not matter who compute
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec, ShardingCodecIndexLocation, ZstdCodec
 
-from storage import __version__, bitplanes, card, manifest
-from storage.dataset import Labels, label_dtype
+from storage import __version__
+from storage.datasets.dataset import label_dtype
 from storage.digests import digest_of, file_sha256
 from storage.errors import GradshardError
 from storage.files import replace_folder, sync, write_text
 from storage.layout import Layout
-from storage.ledger import Ledger, Receipt
-from storage.manifest import FileRecord, Manifest, StoreSpec
-from storage.signs import Planes, labels_file, signs_file
+from storage.signs import arrays, card, manifest
+from storage.signs.bitplanes import Labels, Planes
+from storage.signs.ledger import Ledger, Receipt
+from storage.signs.manifest import FileRecord, Manifest, StoreSpec
+from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
 
-ENCODING = (
-    "Bit planes, most significant bit first: plane 0 is sign > 0, plane 1 is sign == 0, so sign = 2 * plane0 + plane1 "
-    "- 1; a row that was never written decodes to 2."
-)
+# The libraries that the bytes of a store follow from.
+_LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,7 @@ class StoreBuilder:
     @property
     def layout(self) -> Layout:
         """How the rows are cut."""
-        cut = self.spec.layout
-        return Layout(rows=self.spec.dataset.rows, chunk=cut.chunk, shard=cut.shard)
+        return self.spec.cut
 
     @property
     def store(self) -> Path:
@@ -57,11 +54,12 @@ class StoreBuilder:
 
     def create(self) -> None:
         """Lay out the empty arrays, unless an earlier run did. For one process alone, before any shard is written."""
-        if self.store.exists():
+        if all((self.store / name).exists() for name in METADATA):
             return
         temporary = self.folder / "store.new"
-        shutil.rmtree(temporary, ignore_errors=True)
-        _create_arrays(temporary, self.spec)
+        for leftover in (temporary, self.store):
+            shutil.rmtree(leftover, ignore_errors=True)
+        arrays.create_arrays(temporary, self.spec)
         temporary.rename(self.store)
 
     def missing(self) -> list[int]:
@@ -78,10 +76,8 @@ class StoreBuilder:
             labels: the labels the gradients were taken for, (n,).
         """
         rows = self.layout.shard_rows(shard)
-        arrays = {"signs": planes, "labels": labels.astype(label_dtype(self.spec.dataset.classes))}
-        for name, values in arrays.items():
-            array = zarr.open_array(self.store / name, mode="r+", config={"write_empty_chunks": True})
-            array[rows] = values
+        stored = labels.astype(label_dtype(self.spec.dataset.classes))
+        arrays.write_shard(self.store, rows, planes=planes, labels=stored)
         files = [signs_file(shard), labels_file(shard)]
         for file in files:
             sync(self.store / file)
@@ -89,7 +85,7 @@ class StoreBuilder:
         receipt = Receipt(
             shard=shard,
             files={file: _file_record(self.store / file) for file in files},
-            content=_content(arrays["signs"], arrays["labels"]),
+            content=shard_content(planes, stored),
             zeros=int(np.unpackbits(planes[:, 1], axis=-1, count=pixels).sum()),
         )
         self.ledger.add(receipt)
@@ -104,27 +100,19 @@ class StoreBuilder:
         receipts = self._checked_receipts(target)
         zeros = sum(receipt.zeros for receipt in receipts)
         files = {name: record for receipt in receipts for name, record in receipt.files.items()}
-        page = card.card(
-            self.spec,
-            zero_fraction=zeros / (self.spec.dataset.rows * self.spec.dataset.pixels),
-            size=sum(record.size for record in files.values()),
-            files=len(files),
-        )
-        write_text(self.store / card.FILE_NAME, page)
-        for name in (card.FILE_NAME, "zarr.json", "signs/zarr.json", "labels/zarr.json"):
+        page = card.card(self.spec, zeros=zeros, files=files)
+        write_text(self.store / CARD, page)
+        for name in (CARD, *METADATA):
             files[name] = _file_record(self.store / name)
         _sweep(self.store, keep=files)
-        published = Manifest(
-            **dict(self.spec),
-            content=digest_of({"shards": [receipt.content for receipt in receipts]}),
+        published = manifest.seal(
+            self.spec,
+            content=content_digest(receipt.content for receipt in receipts),
             zeros=zeros,
             files=dict(sorted(files.items())),
-            versions={
-                "gradshard": __version__,
-                **{name: version(name) for name in ("numpy", "torch", "zarr")},
-            },
+            versions={"gradshard": __version__, **{name: version(name) for name in _LIBRARIES}},
         )
-        write_text(self.store / manifest.FILE_NAME, published.model_dump_json(indent=1))
+        write_text(self.store / MANIFEST, published.text())
         replace_folder(self.store, target)
         return published
 
@@ -146,42 +134,13 @@ class StoreBuilder:
         return [receipts[shard] for shard in range(self.layout.shards)]
 
 
-def _create_arrays(path: Path, spec: StoreSpec) -> None:
-    rows, row_bytes = spec.dataset.rows, bitplanes.packed_bytes(spec.dataset.pixels)
-    root = zarr.open_group(path, mode="w-", zarr_format=3)
-    root.attrs.update(
-        {
-            "format": manifest.FORMAT,
-            "version": manifest.VERSION,
-            "encoding": ENCODING,
-            "sample_shape": list(spec.dataset.sample_shape),
-        }
-    )
-    codecs = [ZstdCodec(level=1), Crc32cCodec()]
-    root.create_array(
-        "signs",
-        shape=(rows, 2, row_bytes),
-        dtype="uint8",
-        chunks=(spec.layout.chunk, 2, row_bytes),
-        # The index first: a reader that cannot ask for the end of a file can still read the store.
-        shards={"shape": (spec.layout.shard, 2, row_bytes), "index_location": ShardingCodecIndexLocation.start},
-        compressors=codecs,
-        fill_value=bitplanes.FILL_BYTE,
-        dimension_names=("row", "plane", "byte"),
-    )
-    labels = label_dtype(spec.dataset.classes)
-    root.create_array(
-        "labels",
-        shape=(rows,),
-        dtype=labels,
-        chunks=(spec.layout.shard,),
-        compressors=codecs,
-        fill_value=int(np.iinfo(labels).max),
-        dimension_names=("row",),
-    )
+def content_digest(shards: Iterable[str]) -> str:
+    """The digest of a store's content, from those of its shards in order."""
+    return digest_of({"shards": list(shards)})
 
 
-def _content(planes: Planes, labels: Labels) -> str:
+def shard_content(planes: Planes, labels: Labels) -> str:
+    """The digest of a decoded shard: its packed signs, then its labels as 8 bytes each, little-endian, signed."""
     sha256 = hashlib.sha256(np.ascontiguousarray(planes).tobytes())
     sha256.update(labels.astype("<i8").tobytes())
     return sha256.hexdigest()

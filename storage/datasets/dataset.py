@@ -55,6 +55,16 @@ class Split:
         """Read the images of rows, uint8 (n, C, H, W)."""
         return np.asarray(self.images[start:stop], dtype=np.uint8)
 
+    def take_images(self, rows: npt.NDArray[np.int64]) -> Images:
+        """Read the images of single rows, uint8 (n, C, H, W), chunk by chunk."""
+        taken = np.empty((len(rows), *self.sample_shape), dtype=np.uint8)
+        chunks = rows // self.chunk
+        for chunk in np.unique(chunks):
+            start = int(chunk) * self.chunk
+            images = self.read_images(start, min(start + self.chunk, len(self)))
+            taken[chunks == chunk] = images[rows[chunks == chunk] - start]
+        return taken
+
     def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
         """Read the labels of rows, int64 (n,)."""
         return np.asarray(self.labels[start : len(self) if stop is None else stop]).astype(np.int64)

@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from storage.files import write_text
-from storage.manifest import FileRecord
+from storage.signs.manifest import FileRecord
 
 
 class Receipt(BaseModel):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import zarr
 
-from storage.dataset import label_dtype, open_dataset, rows_digest, write_dataset
+from storage.datasets.dataset import label_dtype, open_dataset, rows_digest, write_dataset
 from storage.errors import GradshardError
 
 

@@ -8,6 +8,9 @@ were never written decode to 2 and cannot be taken for zeros.
 import numpy as np
 import numpy.typing as npt
 
+Planes = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer]
+
 FILL_BYTE = 255
 UNWRITTEN = 2
 

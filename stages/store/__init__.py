@@ -1,0 +1,1 @@
+"""The commands for sign stores: one module a command, `group` lists them."""

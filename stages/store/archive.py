@@ -1,0 +1,40 @@
+"""``store export`` and ``store import``: a store as one file."""
+
+from pathlib import Path
+
+import click
+
+from stages.console import progress, say_waiting
+from stages.store.output import bytes_text, digest_option, json_option, tell
+from storage.sharing.archive import export_archive, import_archive
+from storage.signs.manifest import read_manifest
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("archive", type=click.Path(path_type=Path))
+@json_option
+def export_command(store: Path, archive: Path, as_json: bool) -> None:
+    """Write STORE to the file ARCHIVE, an uncompressed zip; equal stores give equal files."""
+    with progress(f"export {store}", read_manifest(store).size, "bytes") as advance:
+        manifest = export_archive(store, archive, advance=advance)
+    size = archive.stat().st_size
+    result = {"archive": str(archive), "digest": manifest.digest, "size": size}
+    tell(result, [f"{archive}: {bytes_text(size)}, store {manifest.digest}"], as_json=as_json)
+
+
+@click.command()
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path))
+@digest_option
+@json_option
+def import_command(archive: Path, store: Path, digest: str | None, as_json: bool) -> None:
+    """Unpack ARCHIVE, that `store export` made, into the folder STORE.
+
+    Every file is held against the manifest; STORE appears once it is whole. An archive that holds anything else is
+    refused as a whole.
+    """
+    with progress(f"import {archive}", archive.stat().st_size, "bytes") as advance:
+        manifest = import_archive(archive, store, digest=digest, on_wait=say_waiting(store), advance=advance)
+    result = {"store": str(store), "digest": manifest.digest}
+    tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

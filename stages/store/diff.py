@@ -1,0 +1,65 @@
+"""``store diff``: how far two stores over the same dataset agree."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from stages.console import progress
+from stages.store.opening import cache_options, open_place
+from stages.store.output import found_something, json_option, tell
+from storage.errors import GradshardError
+from storage.signs.compare import compare
+from storage.signs.store import SignStore
+
+
+@click.command()
+@click.argument("one")
+@click.argument("other")
+@cache_options
+@json_option
+def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -> None:
+    """Compare the stores ONE and OTHER, paths or URLs, sign by sign.
+
+    Tells the share of equal signs, in all and for each class (the label in ONE), and whether the content is the same.
+    Exit code 1 if it is not.
+    """
+    stores = [open_place(place, cache, cache_size) for place in (one, other)]
+    _check_same_rows(*stores)
+    with progress("diff", len(stores[0]), "rows") as advance:
+        agreement, labels = compare(*stores, advance=advance)
+    differing = int((labels[0] != labels[1]).sum())
+    same = bool((agreement == 1).all()) and not differing
+    classes = {
+        str(label): {"rows": int((labels[0] == label).sum()), "agreement": _mean(agreement[labels[0] == label])}
+        for label in np.unique(labels[0]).tolist()
+    }
+    result = {
+        "same_content": same,
+        "agreement": _mean(agreement),
+        "equal_rows": int((agreement == 1).sum()),
+        "rows": len(agreement),
+        "differing_labels": differing,
+        "classes": classes,
+    }
+    lines = [f"class {name}: {_mean(agreement[labels[0] == int(name)]):.4%} of the signs agree" for name in classes]
+    verdict = "the same content" if same else f"another content ({differing} labels differ)"
+    lines.append(
+        f"all: {_mean(agreement):.4%} of the signs, {result['equal_rows']} of {len(agreement)} rows: {verdict}"
+    )
+    tell(result, lines, as_json=as_json)
+    if not same:
+        raise found_something()
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    return float(values.mean())
+
+
+def _check_same_rows(one: SignStore, other: SignStore) -> None:
+    if one.manifest.dataset.digest != other.manifest.dataset.digest:
+        raise GradshardError(
+            f"{one.where} and {other.where} are over different datasets, {one.manifest.dataset.digest[:12]} and "
+            f"{other.manifest.dataset.digest[:12]}: only stores over the same rows can be compared"
+        )

@@ -1,0 +1,46 @@
+"""``store info``: what a store is, from its manifest alone."""
+
+import click
+
+from stages.store.output import bytes_text, json_option, table, tell
+from storage.sharing.location import manifest_at
+from storage.signs.manifest import Manifest
+
+
+@click.command()
+@click.argument("store")
+@json_option
+def command(store: str, as_json: bool) -> None:
+    """Tell what the store at a path or URL is. Only its manifest is read, so a remote store is not downloaded."""
+    manifest = manifest_at(store)
+    result = manifest.model_dump(mode="json", exclude={"files"}) | {
+        "size": manifest.size,
+        "shards": manifest.cut.shards,
+        "bits_per_pixel": manifest.bits_per_pixel,
+        "zero_fraction": manifest.zero_fraction,
+    }
+    tell(result, table(_entries(store, manifest)), as_json=as_json)
+
+
+def _entries(store: str, manifest: Manifest) -> dict[str, object]:
+    dataset, model, direction, cut = manifest.dataset, manifest.model, manifest.direction, manifest.cut
+    sign = "+" if direction.step > 0 else "-"
+    return {
+        "store": store,
+        "digest": manifest.digest,
+        "model": f"{model.name}, architecture {model.architecture}",
+        "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {direction.dtype}",
+        "attack": f"clip(x {sign} epsilon * sign, 0, 1)",
+        "dataset": f"{dataset.name}, split {dataset.split}, {dataset.classes} classes",
+        "rows": f"{dataset.rows:,} of shape {dataset.sample_shape}",
+        "size": f"{bytes_text(manifest.size)}, {manifest.bits_per_pixel:.3f} bits per pixel",
+        "shards": f"{cut.shards} of {cut.shard} rows, chunks of {cut.chunk}",
+        "zeros": f"{manifest.zero_fraction:.3%} of the signs",
+        "licence": manifest.licence or "not stated",
+        "content digest": manifest.content,
+        "dataset digest": dataset.digest,
+        "model digest": model.digest,
+        "weights file": model.weights_sha256,
+        "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
+        "format": f"{manifest.format} {manifest.version}",
+    }

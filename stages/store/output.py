@@ -1,0 +1,47 @@
+"""How the commands for stores tell their results: one screen for a person, or JSON for a program."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json``, passed as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def digest_option(command: Command) -> Command:
+    """Add ``--digest``: the store that must be there."""
+    return click.option(
+        "--digest", default=None, help="The digest (its first 12 characters or more) that the store must have."
+    )(command)
+
+
+def tell(result: Mapping[str, object], lines: Sequence[str], *, as_json: bool) -> None:
+    """Print a result on standard output."""
+    click.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
+
+
+def table(entries: Mapping[str, object]) -> list[str]:
+    """Names and values in two columns."""
+    width = max(map(len, entries))
+    return [f"{name:<{width}}  {value}" for name, value in entries.items()]
+
+
+def found_something() -> click.exceptions.Exit:
+    """What a check raises after it told what it found: exit code 1."""
+    return click.exceptions.Exit(1)
+
+
+def bytes_text(count: int) -> str:
+    """A number of bytes for a person, in decimal units."""
+    size, unit = float(count), "bytes"
+    for larger in ("kB", "MB", "GB", "TB", "PB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{count} bytes" if unit == "bytes" else f"{size:.3g} {unit}"

@@ -1,0 +1,66 @@
+"""``store repair``: the damaged shards, computed again."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import torch
+
+from pipeline.vocabulary import DeviceName
+from stages.computing import compute_rows
+from stages.console import progress
+from stages.store.inputs import Origin, open_origin, origin_options
+from stages.store.output import found_something, json_option, tell
+from stages.store.verify import check, fault_lines
+from storage.signs.bitplanes import Labels, Planes
+from storage.signs.files import Folder
+from storage.signs.manifest import Manifest, read_manifest
+from storage.signs.repair import repair, shards_of
+from storage.signs.verify import Fault
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@origin_options
+@json_option
+def command(store: Path, weights: Path, dataset: Path, device: DeviceName, as_json: bool) -> None:
+    """Verify STORE and make again what is damaged: shards from the model and the dataset, the rest from the manifest.
+
+    A file takes its place only if it comes out byte for byte as it was published. Exit code 1 if something could not be
+    mended.
+    """
+    manifest = read_manifest(store)
+    faults = check(str(store), Folder(store), manifest)
+    left: list[Fault] = []
+    if faults:
+        origin = open_origin(manifest, weights, dataset, device, where=str(store))
+        left = _mend(store, manifest, faults, origin)
+    result = {
+        "store": str(store),
+        "digest": manifest.digest,
+        "computed_shards": shards_of(faults),
+        "mended": not left,
+        "left": [asdict(fault) for fault in left],
+    }
+    files = len({fault.file for fault in faults} - {fault.file for fault in left})
+    what = f"{files} files mended, {len(shards_of(faults))} shards computed" if faults else "nothing to mend"
+    tell(result, [*fault_lines(left), f"{store}: {what}"], as_json=as_json)
+    if left:
+        raise found_something()
+
+
+def _mend(store: Path, manifest: Manifest, faults: list[Fault], origin: Origin) -> list[Fault]:
+    shards = shards_of(faults)
+    if origin.device.type == "cpu":
+        torch.set_num_threads(1)  # as precompute has it
+
+    def compute(shard: int) -> tuple[Planes, Labels]:
+        rows = manifest.cut.shard_rows(shard)
+        return compute_rows(origin.model, origin.split, rows, origin.direction, origin.device)
+
+    with (
+        tempfile.TemporaryDirectory(prefix="gradshard-repair-") as scratch,
+        progress(f"repair {store}", len(shards), "shards") as advance,
+    ):
+        return repair(store, manifest, faults, scratch=Path(scratch), compute=compute, advance=advance)

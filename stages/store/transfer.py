@@ -1,0 +1,44 @@
+"""``store push`` and ``store pull``: a store to and from other machines."""
+
+from pathlib import Path
+
+import click
+
+from stages.console import progress, say_waiting
+from stages.store.output import digest_option, json_option, tell
+from storage.sharing.location import manifest_at
+from storage.sharing.transfer import pull, push
+from storage.signs.manifest import read_manifest
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("place")
+@json_option
+def push_command(store: Path, place: str, as_json: bool) -> None:
+    """Copy STORE to PLACE, a path or URL (s3://, ssh://, gs://, hf://, ...) that will be the store's folder.
+
+    Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
+    at PLACE is never overwritten.
+    """
+    with progress(f"push {store}", read_manifest(store).size, "bytes") as advance:
+        manifest = push(store, place, advance=advance)
+    result = {"place": place, "digest": manifest.digest, "size": manifest.size}
+    tell(result, [f"{place}: store {manifest.digest}"], as_json=as_json)
+
+
+@click.command()
+@click.argument("place")
+@click.argument("store", type=click.Path(path_type=Path))
+@digest_option
+@json_option
+def pull_command(place: str, store: Path, digest: str | None, as_json: bool) -> None:
+    """Fetch the store at PLACE, a path or URL (https://, s3://, ssh://, ...), into the folder STORE.
+
+    Every file is held against the manifest as it arrives. Interrupted, the same command goes on; STORE appears once it
+    is whole. `--digest` makes sure that it is the store that its owner named.
+    """
+    with progress(f"pull {place}", manifest_at(place).size, "bytes") as advance:
+        manifest = pull(place, store, digest=digest, on_wait=say_waiting(store), advance=advance)
+    result = {"store": str(store), "digest": manifest.digest, "size": manifest.size}
+    tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

@@ -1,0 +1,76 @@
+"""``store verify``: whether a store is intact."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from stages.console import progress
+from stages.store.output import digest_option, found_something, json_option, tell
+from storage.sharing.location import is_url, open_location, remote_manifest
+from storage.sharing.transfer import check_digest
+from storage.signs.files import Folder, ReadableFiles
+from storage.signs.manifest import Manifest, read_manifest
+from storage.signs.verify import Fault, stray_files, verify
+
+
+@click.command()
+@click.argument("store")
+@digest_option
+@json_option
+def command(store: str, digest: str | None, as_json: bool) -> None:
+    """Check every byte of the store at a path or URL.
+
+    Every file's SHA-256, every chunk's checksum, every code, the padding and the counts; names the shards and rows that
+    fail. Exit code 1 if anything is wrong. A remote store is read as a whole, a shard at a time, and not kept.
+    """
+    files: ReadableFiles
+    if is_url(store):
+        location = open_location(store)
+        files, manifest = location, remote_manifest(location)
+    else:
+        files, manifest = Folder(Path(store)), read_manifest(Path(store))
+    check_digest(manifest, digest, where=store)
+    faults = check(store, files, manifest)
+    result = {
+        "store": store,
+        "digest": manifest.digest,
+        "intact": not faults,
+        "shards": manifest.cut.shards,
+        "bad_shards": sorted({fault.shard for fault in faults if fault.shard is not None}),
+        "faults": [asdict(fault) for fault in faults],
+    }
+    tell(result, [*fault_lines(faults), _verdict(store, manifest, faults)], as_json=as_json)
+    if faults:
+        raise found_something()
+
+
+def check(store: str, files: ReadableFiles, manifest: Manifest) -> list[Fault]:
+    """All faults of a store, with progress shown."""
+    with progress(f"verify {store}", manifest.cut.shards, "shards") as advance:
+        faults = verify(files, manifest, advance=advance, threads=os.cpu_count() or 1)
+    return faults + (stray_files(files.path, manifest) if isinstance(files, Folder) else [])
+
+
+def fault_lines(faults: Iterable[Fault]) -> list[str]:
+    """Faults for a person, a line each."""
+    return [_line(fault) for fault in faults]
+
+
+def _line(fault: Fault) -> str:
+    if fault.shard is None:
+        return f"{fault.file}: {fault.what}"
+    rows = "" if fault.first is None else f", rows {fault.first} to {fault.last}"
+    return f"shard {fault.shard}{rows}, {fault.file}: {fault.what}"
+
+
+def _verdict(store: str, manifest: Manifest, faults: list[Fault]) -> str:
+    if not faults:
+        return f"{store} is intact: {manifest.cut.shards} shards, {manifest.dataset.rows} rows, {manifest.digest[:12]}"
+    shards = {fault.shard for fault in faults if fault.shard is not None}
+    return (
+        f"{store} is damaged: {len(shards)} of {manifest.cut.shards} shards; `gradshard store repair` computes them "
+        "again, `gradshard store pull` fetches the store again"
+    )

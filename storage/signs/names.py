@@ -1,0 +1,26 @@
+"""The files of a sign store, by their names relative to its folder."""
+
+MANIFEST = "manifest.json"
+CARD = "README.md"
+METADATA = ("zarr.json", "signs/zarr.json", "labels/zarr.json")
+
+
+def signs_file(shard: int) -> str:
+    """The file of a shard's signs."""
+    return f"signs/c/{shard}/0/0"
+
+
+def labels_file(shard: int) -> str:
+    """The file of a shard's labels."""
+    return f"labels/c/{shard}"
+
+
+def shard_of(name: str) -> int | None:
+    """The shard that a file belongs to; none for the metadata and the card."""
+    parts = name.split("/")
+    return int(parts[2]) if len(parts) > 2 and parts[1] == "c" else None
+
+
+def expected_files(shards: int) -> set[str]:
+    """The names of all files of a store of so many shards, but its manifest."""
+    return {CARD, *METADATA, *map(signs_file, range(shards)), *map(labels_file, range(shards))}

@@ -4,14 +4,13 @@ Images are float tensors (N, C, H, W) in [0, 1]; epsilon and alpha are in the sa
 clipped to [0, 1]. A model is used in the mode it is in, and its parameters' ``grad`` stays untouched.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
+from pipeline.vocabulary import Gradient, LabelPolicy
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -162,49 +161,3 @@ def random_signs(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
     """The signs of standard normal draws: -1 or +1 with equal chance, float32, on the generator's device."""
     bits = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
     return (2 * bits - 1).float()
-
-
-@dataclass(frozen=True)
-class Strength:
-    """What an attack may do: epsilon in all, of it alpha at random (RAND+FGSM), in so many steps (I-FGSM)."""
-
-    epsilon: float
-    alpha: float
-    steps: int
-
-
-def craft(
-    attack: AttackName,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    strength: Strength,
-    noise: Tensor,
-    gradient: Gradient = "exact",
-    policy: LabelPolicy = "true",
-) -> Tensor:
-    """Adversarial examples, (N, C, H, W), by the named attack.
-
-    A label policy other than ``true`` is applied once, at the unperturbed images.
-    """
-    if policy != "true":
-        with torch.no_grad():
-            labels = choose_labels(model(images), labels, policy)
-    towards, epsilon = step_direction(policy) < 0, strength.epsilon
-    if attack == "fgsm":
-        return fgsm(model, images, labels, epsilon=epsilon, gradient=gradient, towards=towards)
-    if attack == "ifgsm":
-        return iterative_fgsm(
-            model, images, labels, epsilon=epsilon, steps=strength.steps, gradient=gradient, towards=towards
-        )
-    return rand_fgsm(
-        model,
-        images,
-        labels,
-        epsilon=epsilon,
-        alpha=strength.alpha,
-        noise=noise,
-        gradient=gradient,
-        towards=towards,
-    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import Strength, craft, random_signs
+from pipeline.catalogue import Draws, Strength, craft, draw
 from pipeline.crafting import BATCH_PIXELS
 from pipeline.vocabulary import AttackName, Gradient
 
@@ -56,7 +56,7 @@ def evaluate_block(
     images: Tensor,
     labels: Tensor,
     *,
-    noise: Tensor,
+    draws: Draws,
 ) -> Tensor:
     """Whether each target classifies each example right.
 
@@ -66,7 +66,7 @@ def evaluate_block(
         targets: the names of the models attacked.
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
-        noise: the random signs of RAND+FGSM, the same for every source; of the images' shape.
+        draws: the random part of the attacks, for these images.
 
     Returns:
         Bool (len(cells), n), on the CPU.
@@ -74,14 +74,35 @@ def evaluate_block(
     size = max(1, BATCH_PIXELS // images[0].numel())
     batches = [slice(start, start + size) for start in range(0, len(images), size)]
     return torch.cat(
-        [_evaluate_batch(models, craftings, targets, images[b], labels[b], noise[b]) for b in batches], dim=1
+        [_evaluate_batch(models, craftings, targets, images[b], labels[b], draws[b]) for b in batches], dim=1
     )
 
 
-def block_noise(shape: torch.Size, *, seed: int, block: int, device: torch.device) -> Tensor:
-    """The random signs for one block of test examples: a pure function of (seed, block), the same on every device."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + block)
-    return random_signs(shape, generator=generator).to(device)
+def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> Draws:
+    """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
+    drawn = draw(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
+    return Draws(drawn.signs.to(device), drawn.starts.to(device))
+
+
+def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]]:
+    """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
+    it is right in all of them, the clean image among them.
+    """
+    gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
+    targets = dict.fromkeys(cell.target for cell in planned)
+    return [
+        (
+            target,
+            gradient,
+            [
+                index
+                for index, cell in enumerate(planned)
+                if cell.target == target and (cell.crafting is None or cell.crafting.gradient == gradient)
+            ],
+        )
+        for gradient in gradients
+        for target in targets
+    ]
 
 
 def _evaluate_batch(
@@ -90,10 +111,10 @@ def _evaluate_batch(
     targets: Sequence[str],
     images: Tensor,
     labels: Tensor,
-    noise: Tensor,
+    draws: Draws,
 ) -> Tensor:
     rows = []
-    for examples in _sets(models, craftings, images, labels, noise):
+    for examples in _sets(models, craftings, images, labels, draws):
         with torch.no_grad():
             rows += [(models[target](examples).argmax(1) == labels).cpu() for target in targets]
     return torch.stack(rows)
@@ -104,7 +125,7 @@ def _sets(
     craftings: Sequence[Crafting],
     images: Tensor,
     labels: Tensor,
-    noise: Tensor,
+    draws: Draws,
 ) -> Iterator[Tensor]:
     yield images
     for crafting in craftings:
@@ -114,6 +135,6 @@ def _sets(
             images,
             labels,
             strength=crafting.strength,
-            noise=noise,
+            draws=draws,
             gradient=crafting.gradient,
         )

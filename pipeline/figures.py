@@ -32,6 +32,19 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         return _svg(figure)
 
 
+def epsilon_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Error in percent against epsilon, one line a model, from pairs of epsilon and error rate."""
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(6, 3.2), layout="constrained")
+        axes = figure.add_subplot()
+        for model, points in curves.items():
+            axes.plot([p[0] for p in points], [100 * p[1] for p in points], marker="o", markersize=3, label=model)
+        axes.set(xlabel="ε", ylabel="error under its own FGSM, %", ylim=(0, 102), xlim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        return _svg(figure)
+
+
 def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
     """Rows of images under each other, each row with its name (figure 1).
 

@@ -89,11 +89,16 @@ class SignsParams(_Section):
 
 
 class AttackParams(_Section):
-    """Epsilon, in pixel units, for training and evaluation; RAND+FGSM's alpha and I-FGSM's steps."""
+    """Epsilon, in pixel units, for training and evaluation; the rest is for evaluation.
+
+    RAND+FGSM's alpha; the steps of I-FGSM and MI-FGSM; the steps and random starts of PGD and C&W.
+    """
 
     epsilon: Pixels = Field(alias="eps")
     alpha: Pixels
     steps: PositiveInt
+    pgd_steps: PositiveInt
+    restarts: PositiveInt
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -156,7 +161,8 @@ class StreamingParams(_Section):
 class EvaluationParams(_Section):
     """Who is attacked, by what, from which sources; ``holdout`` is the static model that no training saw.
 
-    ``illustrated`` models get their signed gradients shown in the report.
+    ``illustrated`` models get their signed gradients shown in the report. ``diagnosed`` models are probed for a masked
+    gradient, FGSM's epsilon running through ``sweep``, in pixel units.
     """
 
     holdout: ModelName
@@ -164,6 +170,8 @@ class EvaluationParams(_Section):
     attacks: dict[AttackName, list[str]]
     gradients: list[Gradient]
     illustrated: list[str]
+    diagnosed: list[str]
+    sweep: list[Pixels]
     seed: NonNegativeInt = 0
 
 
@@ -197,6 +205,9 @@ class Params(_Section):
         self._check_names("evaluation.holdout", [evaluation.holdout], list(self.static), "a static model")
         self._check_names("evaluation.targets", evaluation.targets, self.models, "a model")
         self._check_names("evaluation.illustrated", evaluation.illustrated, self.models, "a model")
+        self._check_names("evaluation.diagnosed", evaluation.diagnosed, self.models, "a model")
+        if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
+            raise _error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
         return self

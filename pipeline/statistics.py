@@ -1,10 +1,14 @@
 """Error rates with their uncertainty, and which of several are tied for best."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_Z95 = 1.959963984540054
+import numpy as np
+import numpy.typing as npt
+
+Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,67 @@ class ErrorRate:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the normal approximation, as in the paper's table 4, within [0, 1]."""
-        half = _Z95 * math.sqrt(self.rate * (1 - self.rate) / self.n)
+        half = Z95 * math.sqrt(self.rate * (1 - self.rate) / self.n)
         return max(0.0, self.rate - half), min(1.0, self.rate + half)
+
+    @property
+    def wilson(self) -> tuple[float, float]:
+        """Wilson's 95 % score interval, which holds near 0 and 1 too, where the normal one does not (Wilson 1927)."""
+        return self.score_interval(Z95)
+
+    def score_interval(self, z: float) -> tuple[float, float]:
+        """Wilson's score interval of ``z`` standard deviations."""
+        square = z**2
+        centre = (self.rate + square / (2 * self.n)) / (1 + square / self.n)
+        half = z / (1 + square / self.n) * math.sqrt(self.rate * (1 - self.rate) / self.n + square / (4 * self.n**2))
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two error rates on the same examples: how often only the first erred, only the second, and the p-value."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The mean over runs and their standard deviation (n - 1); none for a single run."""
+
+    mean: float
+    deviation: float | None
+    runs: int
+
+
+def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedTest:
+    """McNemar's exact test of equal error rates, from which examples each got right, bool (n,).
+
+    Given the discordant examples, each is as likely to be one's error as the other's: a two-sided binomial test.
+    """
+    from scipy.stats import binomtest  # half a second, which only those pay who test
+
+    only_first, only_second = int((~first & second).sum()), int((first & ~second).sum())
+    discordant = only_first + only_second
+    p = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+    return PairedTest(only_first, only_second, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm 1979): below 0.05, none of them is likely to be a chance finding."""
+    count, largest = len(p_values), 0.0
+    corrected = [0.0] * count
+    for rank, at in enumerate(sorted(range(count), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (count - rank) * p_values[at]))
+        corrected[at] = largest
+    return corrected
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation over the runs of one experiment with several seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Spread(statistics.fmean(values), deviation, len(values))
 
 
 def tied_for_best(rates: Sequence[ErrorRate]) -> list[bool]:

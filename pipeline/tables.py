@@ -5,13 +5,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.statistics import ErrorRate, tied_for_best
-from pipeline.vocabulary import CLEAN
+from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
 
 ATTACK_TITLES = {
     CLEAN: "Clean",
     "fgsm": "FGSM",
     "ifgsm": "I-FGSM",
     "rand_fgsm": "RAND+FGSM",
+    "mifgsm": "MI-FGSM",
+    "pgd": "PGD",
+    "cw": "C&W",
 }
 
 
@@ -70,6 +73,12 @@ class Matrix:
         """All targets, in the order of the matrix."""
         return list(dict.fromkeys(target for target, _, _ in self._index))
 
+    def attacks(self, target: str) -> list[tuple[str, str]]:
+        """The source and name of every single attack on a target, in the order of the matrix."""
+        return [
+            (source, attack) for of, source, attack in self._index if of == target and attack not in (CLEAN, WORST_CASE)
+        ]
+
     def sources(self, attack: str) -> list[str]:
         """The models that crafted the attack, in the order of the matrix."""
         return list(dict.fromkeys(source for _, source, name in self._index if name == attack))
@@ -97,6 +106,24 @@ def white_box_table(matrix: Matrix, models: Sequence[str]) -> Table:
         for attack in ("fgsm", "rand_fgsm")
     ]
     return Table(title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
+
+
+def worst_case_table(matrix: Matrix, models: Sequence[str]) -> Table:
+    """Each model's error when every example meets the attack that fools it, beside its strongest single attack.
+
+    The first is what an adversary reaches who may choose by example, so it is never an average of attacks.
+    """
+    rows = []
+    for model in models:
+        single = [matrix.rate(model, source, attack) for source, attack in matrix.attacks(model)]
+        strongest = max((rate for rate in single if rate), key=lambda rate: rate.rate, default=None)
+        rows.append((model, [TableCell(matrix.rate(model, ANY_SOURCE, WORST_CASE)), TableCell(strongest)]))
+    return Table(
+        title="Worst case over all attacks and sources, example by example",
+        corner="model",
+        columns=["worst case", "strongest single attack"],
+        rows=rows,
+    )
 
 
 def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:

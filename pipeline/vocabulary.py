@@ -4,10 +4,12 @@ from typing import Literal
 
 SELF = "self"
 CLEAN = "clean"
+WORST_CASE = "worst_case"
+ANY_SOURCE = "any"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
-AttackName = Literal["fgsm", "ifgsm", "rand_fgsm"]
+AttackName = Literal["fgsm", "ifgsm", "rand_fgsm", "mifgsm", "pgd", "cw"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 ScheduleKind = Literal["random", "rotate"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]

@@ -11,15 +11,17 @@ import numpy.typing as npt
 import torch
 
 import storage
-from pipeline.attacks import Strength, fgsm, input_gradient
+from pipeline.attacks import fgsm, input_gradient
+from pipeline.catalogue import Strength
 from pipeline.crafting import to_pixels
-from pipeline.evaluation import Cell, Crafting, block_noise, cells, evaluate_block, plan_craftings
+from pipeline.evaluation import Cell, Crafting, block_draws, cells, evaluate_block, plan_craftings, worst_cases
 from pipeline.params import Params
 from pipeline.precision import arithmetic_context, choose_device
 from pipeline.statistics import ErrorRate
-from pipeline.vocabulary import CLEAN
+from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
 from stages import paths
 from stages.console import progress, say, say_waiting
+from stages.diagnose import diagnose
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import params_option
 from storage import results
@@ -42,7 +44,8 @@ def command(params: Params) -> None:
 
     Reads the prepared test images and all weights that the parameters name; writes evaluation/matrix.parquet (an error
     rate with its 95 % interval per target, source and attack), evaluation/examples.parquet (which examples each of
-    them got right), metrics, and what the report shows. Killed and started again, it goes on with the next block of
+    them got right), evaluation/diagnostics.json (flags that a model hides its gradient), metrics, and what the report
+    shows. Killed and started again, it goes on with the next block of
     test images.
     """
     data = open_dataset(paths.dataset(params))
@@ -52,20 +55,25 @@ def command(params: Params) -> None:
     provenance = _provenance(params, data, models)
     with partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work:
         blocks = _evaluate_blocks(params, data, models, craftings, device, work.folder)
-        _write_results(params, data, craftings, blocks)
+        rows = _write_results(params, data, craftings, blocks)
+        diagnostics = diagnose(
+            params, data.test, models, rows, strength=_strength(params), device=device, folder=work.folder
+        )
+        write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
         write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(params, data, models, device)
     say(f"{paths.EVALUATION}: {len(cells(craftings, params.evaluation.targets))} error rates")
 
 
 def _strength(params: Params) -> Strength:
-    return Strength(epsilon=params.attack.epsilon, alpha=params.attack.alpha, steps=params.attack.steps)
+    attack = params.attack
+    return Strength(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
 
 
 def _load_models(params: Params, data: Dataset, device: torch.device) -> dict[str, LoadedModel]:
     evaluation = params.evaluation
     sources = [source for attackers in evaluation.attacks.values() for source in attackers]
-    names = dict.fromkeys([*evaluation.targets, *sources, *evaluation.illustrated])
+    names = dict.fromkeys([*evaluation.targets, *sources, *evaluation.illustrated, *evaluation.diagnosed])
     return {name: load_model(*weights_of(params, name), data, device) for name in names}
 
 
@@ -87,30 +95,39 @@ def _evaluate_blocks(
             if not files[-1].exists():
                 images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
                 labels = torch.from_numpy(split.read_labels(start, stop)).to(device)
-                noise = block_noise(images.shape, seed=params.evaluation.seed, block=block, device=device)
+                restarts, seed = params.attack.restarts, params.evaluation.seed
+                draws = block_draws(images.shape, restarts, seed=seed, block=block, device=device)
                 with arithmetic_context("fp32", device):
-                    correct = evaluate_block(modules, craftings, params.evaluation.targets, images, labels, noise=noise)
+                    correct = evaluate_block(modules, craftings, params.evaluation.targets, images, labels, draws=draws)
                 with replacing(files[-1]) as temporary, temporary.open("wb") as file:
                     np.save(file, correct.numpy())
             advance(stop - start)
     return files
 
 
-def _write_results(params: Params, data: Dataset, craftings: Sequence[Crafting], blocks: Sequence[Path]) -> None:
-    keys = [_key(data.name, cell) for cell in cells(craftings, params.evaluation.targets)]
+def _write_results(
+    params: Params, data: Dataset, craftings: Sequence[Crafting], blocks: Sequence[Path]
+) -> list[dict[str, Any]]:
+    planned = cells(craftings, params.evaluation.targets)
+    keys = [_key(data.name, cell) for cell in planned]
+    keys += [_worst_key(params, data.name, target, gradient) for target, gradient, _ in worst_cases(planned)]
     errors = np.zeros(len(keys), dtype=np.int64)
-    for _, correct in _correct(blocks):
+    for _, correct in _correct(planned, blocks):
         errors += (~correct).sum(axis=1)
     rows = [{**key, **_rate(int(count), len(data.test))} for key, count in zip(keys, errors, strict=True)]
-    results.write_examples(paths.EVALUATION / "examples.parquet", keys, _correct(blocks))
+    results.write_examples(paths.EVALUATION / "examples.parquet", keys, _correct(planned, blocks))
     write_text(paths.EVALUATION / "errors.csv", _errors_csv(rows))
     write_text(paths.EVALUATION / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")
     results.write_matrix(paths.EVALUATION / "matrix.parquet", rows)
+    return rows
 
 
-def _correct(blocks: Sequence[Path]) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+def _correct(planned: Sequence[Cell], blocks: Sequence[Path]) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+    """Block by block, which examples each cell, then each worst case, has right."""
+    worst = worst_cases(planned)
     for number, path in enumerate(blocks):
-        yield number * BLOCK, np.load(path, allow_pickle=False)
+        correct: npt.NDArray[np.bool_] = np.load(path, allow_pickle=False)
+        yield number * BLOCK, np.vstack([correct, *(correct[members].all(axis=0) for _, _, members in worst)])
 
 
 def _key(dataset: str, cell: Cell) -> dict[str, Any]:
@@ -125,14 +142,46 @@ def _key(dataset: str, cell: Cell) -> dict[str, Any]:
         "gradient": crafting.gradient,
         "eps": strength.epsilon,
         "alpha": strength.alpha if crafting.attack == "rand_fgsm" else 0.0,
-        "steps": strength.steps if crafting.attack == "ifgsm" else 1,
+        "steps": _steps(crafting),
+    }
+
+
+def _steps(crafting: Crafting) -> int:
+    strength = crafting.strength
+    return {
+        "ifgsm": strength.steps,
+        "mifgsm": strength.steps,
+        "pgd": strength.pgd_steps,
+        "cw": strength.pgd_steps,
+    }.get(crafting.attack, 1)
+
+
+def _worst_key(params: Params, dataset: str, target: str, gradient: str) -> dict[str, Any]:
+    return {
+        "dataset": dataset,
+        "target": target,
+        "source": ANY_SOURCE,
+        "attack": WORST_CASE,
+        "gradient": gradient,
+        "eps": params.attack.epsilon,
+        "alpha": 0.0,
+        "steps": 0,
     }
 
 
 def _rate(errors: int, n: int) -> dict[str, Any]:
     rate = ErrorRate(errors, n)
     low, high = rate.interval
-    return {"n": n, "errors": errors, "error_rate": rate.rate, "ci_low": low, "ci_high": high}
+    wilson_low, wilson_high = rate.wilson
+    return {
+        "n": n,
+        "errors": errors,
+        "error_rate": rate.rate,
+        "ci_low": low,
+        "ci_high": high,
+        "wilson_low": wilson_low,
+        "wilson_high": wilson_high,
+    }
 
 
 def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:

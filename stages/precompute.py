@@ -101,6 +101,10 @@ def command(params: Params, store: str, workers: int) -> None:
 
 def compute_shard(task: ShardTask, shard: int) -> Receipt:
     """Compute and write one whole shard; safe to repeat, and to run beside others in threads and processes."""
+    # When a worker dies, Dask asks again for the results that it held.
+    done = task.builder.ledger.receipt(shard, task.builder.store)
+    if done is not None:
+        return done
     data, loaded = _open(task)
     rows = task.builder.layout.shard_rows(shard)
     planes, labels = compute_rows(loaded, data.train, rows, task.direction, torch.device(task.device))

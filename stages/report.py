@@ -37,6 +37,7 @@ def command(params: Params) -> None:
     """
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
     provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
+    diagnostics = json.loads(_read(paths.EVALUATION / "diagnostics.json"))["models"]
     gradients = params.evaluation.gradients
     page = _template().render(
         dataset=rows[0]["dataset"],
@@ -47,6 +48,8 @@ def command(params: Params) -> None:
             {"gradient_title": _GRADIENT_TITLES[gradient], "tables": _tables(params, Matrix(rows, gradient))}
             for gradient in gradients
         ],
+        diagnostics=diagnostics,
+        diagnostics_svg=_sweeps(diagnostics),
         images_svg=_images(params),
         curves_svg=figures.training_curves(_curves(params)),
         training={name: json.loads(_read(paths.TRAINING / f"{name}.json")) for name in _trained(params)},
@@ -63,6 +66,7 @@ def _tables(params: Params, matrix: Matrix) -> list[Table]:
         tables.transfer_table(matrix, "fgsm", final),
         tables.transfer_table(matrix, "rand_fgsm", final),
         tables.white_box_table(matrix, final),
+        tables.worst_case_table(matrix, final),
         tables.defence_table(matrix, _by_epochs(params), params.evaluation.holdout),
     ]
 
@@ -82,6 +86,15 @@ def _findings(params: Params, matrix: Matrix) -> list[tables.Finding]:
         return []
     baseline, ensemble = next(iter(params.robust.self_only)), next(iter(params.robust.ensemble))
     return tables.findings(matrix, baseline=baseline, ensemble=ensemble, holdout=params.evaluation.holdout)
+
+
+def _sweeps(diagnostics: Mapping[str, Any]) -> str:
+    return figures.epsilon_curves(
+        {
+            name: [(epsilon, errors / found["n"]) for epsilon, errors in found["curve"]]
+            for name, found in diagnostics.items()
+        }
+    )
 
 
 def _images(params: Params) -> str:

@@ -30,6 +30,8 @@ MATRIX = pa.schema(
         ("error_rate", pa.float64()),
         ("ci_low", pa.float64()),
         ("ci_high", pa.float64()),
+        ("wilson_low", pa.float64()),
+        ("wilson_high", pa.float64()),
     ]
 )
 EXAMPLES = pa.schema([*_KEY, ("example", pa.int64()), ("correct", pa.bool_())])

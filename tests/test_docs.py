@@ -25,6 +25,14 @@ def blocks(language):
 COMMANDS = [(name, line) for name, block in blocks("bash") for line in block.splitlines()]
 
 
+def scripts():
+    """The blocks of commands, each without the lines that run elsewhere."""
+    for name, block in blocks("bash"):
+        lines = [line for line in block.splitlines() if not line.startswith(ELSEWHERE)]
+        if lines:
+            yield name, "\n".join(lines)
+
+
 @pytest.fixture
 def project(finished_project, tmp_path):
     """A finished project under the names that the docs use."""
@@ -33,13 +41,14 @@ def project(finished_project, tmp_path):
     return project
 
 
-@pytest.mark.parametrize(("page", "command"), [c for c in COMMANDS if not c[1].startswith(ELSEWHERE)])
-def test_a_command_of_the_docs_runs(project, page, command):
-    if command.startswith("python -m pipeline"):
+@pytest.mark.parametrize(("page", "script"), list(scripts()))
+def test_the_commands_of_the_docs_run(project, page, script):
+    if "python -m pipeline" in script:
         (project.path / "params.yaml").write_text(profiles()["mnist5k"])
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(command, shell=True, cwd=project.path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, f"{page}: {command}\n{done.stdout}{done.stderr}"
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    done = subprocess.run(command, cwd=project.path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{page}:\n{script}\n{done.stdout}{done.stderr}"
 
 
 @pytest.mark.parametrize(("page", "code"), list(blocks("python")))

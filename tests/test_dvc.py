@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import botocore.session
 import pytest
+from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from tests.projects import Project, new_project
@@ -32,9 +34,13 @@ WITHOUT_EFFECT = {
     "stages/console.py",
     "stages/options.py",
     "stages/paths.py",
+    "stages/store/opening.py",
     "storage/datasets/download.py",
     "storage/errors.py",
     "storage/partial.py",
+    # What is read of a remote store is held against its manifest.
+    "storage/sharing/location.py",
+    "storage/sharing/mirror.py",
 }
 
 
@@ -194,3 +200,63 @@ def test_a_killed_dvc_goes_on_where_it_was(project):
     output = project.dvc("dvc repro -s precompute@A")
     assert "going on: " in output
     assert store() == published
+
+
+def store_files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A real S3 endpoint with the bucket `bucket`, where DVC and s3fs find it."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = botocore.session.get_session().create_client("s3")
+    client.create_bucket(Bucket="bucket")
+    yield client
+    server.stop()
+
+
+def test_one_store_goes_through_a_remote_and_nothing_else_does(project, bucket):
+    store = project.path / "signs/A.zarr"
+    published = store_files(store)
+    config = (project.path / ".dvc/config").read_text()
+    project.dvc("dvc remote add -d shared s3://bucket/project")
+    project.dvc("dvc push precompute@A")
+    sent = [entry["Key"] for entry in bucket.list_objects_v2(Bucket="bucket")["Contents"]]
+    # Files of equal content are one object; one more lists the names.
+    assert len(sent) == len(set(published.values())) + 1
+    shutil.rmtree(store)
+    shutil.rmtree(project.path / ".dvc/cache")
+    project.dvc("dvc pull precompute@A")
+    assert store_files(store) == published
+    (project.path / ".dvc/config").write_text(config)
+    # What the other tests need in the cache.
+    project.dvc("dvc commit -f -q")
+
+
+def test_a_store_and_the_cache_share_their_bytes_on_disk(project):
+    cached = {path.stat().st_ino for path in (project.path / ".dvc/cache").rglob("*") if path.is_file()}
+    shards = list((project.path / "signs/A.zarr/signs/c").rglob("0/0/0"))
+    assert shards
+    assert all(path.stat().st_ino in cached for path in shards)
+
+
+def test_another_repository_gets_and_imports_a_store(project, tmp_path):
+    published = store_files(project.path / "signs/A.zarr")
+    project.dvc("git add -A && git -c user.name=a -c user.email=a@example.org commit -q -m all")
+    other = DvcProject(tmp_path / "other")
+    other.path.mkdir()
+    other.dvc("git init -q && dvc init -q")
+    other.dvc(f"dvc get {project.path} signs/A.zarr -o got.zarr")
+    other.dvc(f"dvc import {project.path} signs/A.zarr -o imported.zarr")
+    assert store_files(other.path / "got.zarr") == store_files(other.path / "imported.zarr") == published
+    remembered = YAML(typ="safe").load((other.path / "imported.zarr.dvc").read_text())["deps"][0]
+    assert remembered["path"] == "signs/A.zarr"
+    assert len(remembered["repo"]["rev_lock"]) == 40
+    assert "is intact" in other.dvc("gradshard store verify imported.zarr")

@@ -15,7 +15,10 @@ from storage.signs.manifest import read_manifest
 @click.argument("archive", type=click.Path(path_type=Path))
 @json_option
 def export_command(store: Path, archive: Path, as_json: bool) -> None:
-    """Write STORE to the file ARCHIVE, an uncompressed zip; equal stores give equal files."""
+    """Write STORE to the file ARCHIVE, an uncompressed zip; equal stores give equal files.
+
+    Every file is held against the manifest as it is copied. zarr opens the archive as it is (`zarr.storage.ZipStore`).
+    """
     with progress(f"export {store}", read_manifest(store).size, "bytes") as advance:
         manifest = export_archive(store, archive, advance=advance)
     size = archive.stat().st_size

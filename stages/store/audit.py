@@ -49,7 +49,8 @@ class Result:
     @property
     def honest(self) -> bool:
         """Whether nothing was found."""
-        return not len(self.bad) and not len(self.labels_wrong) and self.sample.gain.mean() >= self.limits.mean_gain
+        mean = float(self.sample.gain.mean())
+        return not len(self.bad) and not len(self.labels_wrong) and mean >= self.limits.mean_gain
 
 
 @click.command()

@@ -4,6 +4,7 @@ An archive may come from a stranger, so nothing in it is believed: it may hold t
 each of the size and SHA-256 that the manifest promises.
 """
 
+import errno
 import hashlib
 import stat
 import struct
@@ -24,6 +25,11 @@ _BLOCK = 1 << 20
 # What an archive's table of contents may take for each file it should have; its names have some 20 characters.
 _ENTRY_LIMIT = 512
 _LARGEST_DIRECTORY = 1 << 27
+# The records that end a zip file: of a large one 56 bytes and 20, of every one 22.
+_ENDING = 56 + 20 + 22
+# What the zipfile module raises for bytes that it cannot make sense of; and, for an offset before the file's start, the
+# system's error of an invalid argument.
+_NO_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError, ValueError)
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
 
@@ -79,7 +85,9 @@ def import_archive(
                     _unpack(archive, name, record.sha256, work.folder / "store" / name, source)
                     advance(record.size)
                 publish(work.folder / "store", manifest, content, target)
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError) as error:
+    except (*_NO_ARCHIVE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
         raise GradshardError(f"{source} is not a whole archive of a sign store ({error}): fetch it again") from error
     return manifest
 
@@ -161,15 +169,16 @@ def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, sour
 def _check_directory_size(source: Path) -> None:
     """Refuse a table of contents that is out of proportion before it is read into memory (zip format, section 4.3)."""
     with source.open("rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - (1 << 16) - 22))
-        tail = file.read()
-        at = tail.rfind(b"PK\x05\x06")
-        if at < 0:
-            raise zipfile.BadZipFile("it does not end like a zip file")
-        entries, directory = struct.unpack_from("<HI", tail, at + 10)
-        if tail[max(0, at - 76) : at - 72] == b"PK\x06\x06" and tail[at - 20 : at - 16] == b"PK\x06\x07":
-            entries, directory = struct.unpack_from("<QQ", tail, at - 76 + 32)
+        file.seek(max(0, file.seek(0, 2) - _ENDING))
+        ending = file.read().rjust(_ENDING, b"\0")
+    # A zip file that ends in a comment could hide a second ending in it; `gradshard store export` writes none.
+    if ending[-22:-18] != b"PK\x05\x06" or ending[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("it does not end like one")
+    entries, directory = struct.unpack_from("<HI", ending, _ENDING - 22 + 10)
+    if ending[56:60] == b"PK\x06\x07":
+        if ending[:4] != b"PK\x06\x06":
+            raise zipfile.BadZipFile("it does not end like one")
+        entries, directory = struct.unpack_from("<QQ", ending, 32)
     if directory > min(_LARGEST_DIRECTORY, _ENTRY_LIMIT * max(entries, 1)):
         raise zipfile.BadZipFile("its table of contents is too large")
 

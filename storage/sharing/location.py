@@ -120,15 +120,18 @@ class Location:
 
     def _put(self, name: str, put: Callable[[str], object]) -> None:
         path = self._path(name)
-        with self._failing(name):
-            if self.protocol not in _WRITES_IN_PLACE:
-                put(path)
-                return
-            self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
-            put(f"{path}.part")
-            if self.fs.exists(path):
-                self.fs.rm_file(path)
-            self.fs.mv(f"{path}.part", path)
+        try:
+            with self._failing(name):
+                if self.protocol not in _WRITES_IN_PLACE:
+                    put(path)
+                    return
+                self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+                put(f"{path}.part")
+                if self.fs.exists(path):
+                    self.fs.rm_file(path)
+                self.fs.mv(f"{path}.part", path)
+        except FileNotFoundError as error:  # such as a bucket that is not there
+            raise GradshardError(f"{self.url}: {error}: create it first, or check the address") from error
 
     def _path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -155,10 +158,8 @@ def open_location(place: str) -> Location:
         GradshardError: there is no driver for the URL, or no connection.
     """
     protocol = place.partition("://")[0]
-    # Drivers for SSH accept any host by default; this makes them ask the user's known_hosts.
-    options = {"known_hosts": ()} if protocol in ("ssh", "sftp") else {}
     try:
-        fs, root = url_to_fs(place, **options)
+        fs, root = url_to_fs(place, **_options(protocol))
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         remedy = f"pip install 'gradshard[{extra}]'" if extra else str(error)
@@ -168,6 +169,18 @@ def open_location(place: str) -> Location:
     except Exception as error:
         raise GradshardError(f"{place}: no connection ({error or type(error).__name__})") from error
     return Location(url=place.rstrip("/"), fs=fs, root=str(root).rstrip("/"))
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol in ("ssh", "sftp"):
+        # By default the driver accepts any host; this makes it ask the user's known_hosts.
+        return {"known_hosts": ()}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        # By default a file must arrive in five minutes; a large shard may take longer as long as something comes.
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+    return {}
 
 
 def manifest_at(place: str) -> Manifest:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock
+
 from storage.errors import GradshardError
 from storage.files import replacing
 from storage.sharing.location import Location, open_location, remote_manifest
@@ -44,38 +46,23 @@ class Mirror:
             GradshardError: the connection failed, or what came is not what the manifest promises.
         """
         path, record = self.folder / name, self.manifest.files[name]
-        with self._lock:
-            while True:
-                if not path.exists() or path.stat().st_size != record.size:
-                    self._make_room(record.size)
-                    fetch(self.location, name, record, path)
-                try:
-                    file = path.open("rb")
-                except FileNotFoundError:  # another process made room
-                    continue
-                os.utime(file.fileno())
-                return file
+        # Making room could remove what another process is just fetching; what it has open stays readable.
+        with self._lock, FileLock(self.folder.with_suffix(".lock")):
+            if not path.exists() or path.stat().st_size != record.size:
+                self._make_room(record.size)
+                fetch(self.location, name, record, path)
+            file = path.open("rb")
+            os.utime(file.fileno())
+            return file
 
     def _make_room(self, size: int) -> None:
-        kept = sorted(
-            ((status.st_mtime_ns, status.st_size, path) for path, status in self._files()), key=lambda entry: entry[0]
-        )
-        surplus = sum(entry[1] for entry in kept) + size - self.limit
-        for _, freed, path in kept:
+        kept = [(path, path.stat()) for path in self.folder.rglob("*") if path.is_file()]
+        surplus = sum(status.st_size for _, status in kept) + size - self.limit
+        for path, status in sorted(kept, key=lambda entry: entry[1].st_mtime_ns):
             if surplus <= 0:
                 return
-            path.unlink(missing_ok=True)
-            surplus -= freed
-
-    def _files(self) -> list[tuple[Path, os.stat_result]]:
-        found = []
-        for path in self.folder.rglob("*"):
-            try:
-                if path.is_file():
-                    found.append((path, path.stat()))
-            except FileNotFoundError:  # another process made room
-                continue
-        return found
+            path.unlink()
+            surplus -= status.st_size
 
 
 def fetch(location: Location, name: str, record: FileRecord, target: Path) -> None:

@@ -45,6 +45,8 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     if location.protocol in ("http", "https"):
         raise GradshardError(f"{place}: nothing can be pushed over HTTP: push to the server's folder or by ssh://")
     if _published(location, manifest):
+        if location.size(PENDING) is not None:  # the push was stopped after its last file
+            location.remove(PENDING)
         advance(manifest.size)
         return manifest
     _claim(location, manifest)

@@ -44,5 +44,5 @@ class Folder:
         """A file, to be read in pieces."""
         try:
             return (self.path / name).open("rb")
-        except NotADirectoryError as error:
+        except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(*error.args) from error

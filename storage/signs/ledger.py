@@ -31,18 +31,24 @@ class Ledger:
 
     def done(self, store: Path) -> dict[int, Receipt]:
         """The receipts, by shard, of the shards whose files are still there with the recorded size."""
-        receipts: dict[int, Receipt] = {}
-        for path in sorted(self._folder.glob("*.json")):
-            try:
-                receipt = Receipt.model_validate_json(path.read_bytes())
-            except ValidationError:
-                continue
-            if all(_size(store / name) == file.size for name, file in receipt.files.items()):
-                receipts[receipt.shard] = receipt
-        return receipts
+        found = (_valid(path, store) for path in sorted(self._folder.glob("*.json")))
+        return {receipt.shard: receipt for receipt in found if receipt is not None}
+
+    def receipt(self, shard: int, store: Path) -> Receipt | None:
+        """The receipt of one shard, if it is done."""
+        return _valid(self._path(shard), store)
 
     def _path(self, shard: int) -> Path:
         return self._folder / f"{shard:08d}.json"
+
+
+def _valid(path: Path, store: Path) -> Receipt | None:
+    try:
+        receipt = Receipt.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    whole = all(_size(store / name) == file.size for name, file in receipt.files.items())
+    return receipt if whole else None
 
 
 def _size(path: Path) -> int | None:

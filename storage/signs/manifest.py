@@ -22,7 +22,9 @@ FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
 
 # A store of 1,252 shards has a manifest of 360 kB.
-SIZE_LIMIT = 1 << 25
+SIZE_LIMIT = 1 << 23
+# What is told of an entry that is wrong takes a hundred times the entry's memory.
+_ENTRIES_LIMIT = 1 << 15
 # Decoded, what one reader holds in memory.
 SHARD_LIMIT = 1 << 30
 
@@ -115,7 +117,7 @@ class StoreSpec(_Record):
     def _check_layout(self) -> Self:
         if self.layout.shard % self.layout.chunk:
             raise ValueError(f"a shard of {self.layout.shard} rows is no whole number of chunks")
-        if self.layout.shard * self.row_bytes > SHARD_LIMIT:
+        if _shard_memory(self) > SHARD_LIMIT:
             raise ValueError(f"a shard would take more than {SHARD_LIMIT >> 20} MiB of memory")
         if self.dataset.classes > 1 << 32:
             raise ValueError("more classes than a label can tell apart")
@@ -129,8 +131,8 @@ class Manifest(StoreSpec):
     name, covers everything else in the manifest, the digests of all files among it.
     """
 
-    format: Literal["gradshard-signs"] = FORMAT
-    version: int = VERSION
+    format: Literal["gradshard-signs"]
+    version: Count
     content: Sha256
     zeros: Count
     files: dict[str, FileRecord]
@@ -180,7 +182,8 @@ class Manifest(StoreSpec):
 
 def seal(spec: StoreSpec, **fields: object) -> Manifest:
     """The manifest of a store, with its digest."""
-    unsealed = Manifest.model_validate({**dict(spec), **fields, "digest": "0" * 64}).model_dump(mode="json")
+    names = {"format": FORMAT, "version": VERSION, "digest": "0" * 64}
+    unsealed = Manifest.model_validate({**dict(spec), **fields, **names}).model_dump(mode="json")
     del unsealed["digest"]
     return Manifest.model_validate_json(json.dumps({**unsealed, "digest": digest_of(unsealed)}))
 
@@ -212,13 +215,16 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
     if len(content) > SIZE_LIMIT:
         raise GradshardError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, so it is no manifest of a sign store")
     try:
-        manifest = Manifest.model_validate_json(content)
         sealed = json.loads(content)
+        if not isinstance(sealed, dict) or max(map(_entries, sealed.values()), default=0) > _ENTRIES_LIMIT:
+            raise GradshardError(f"{path} is not a manifest of a sign store: it is something else, or too long")
+        manifest = Manifest.model_validate_json(content)
         claimed = sealed.pop("digest")
         found = digest_of(sealed)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        at = ".".join(str(part)[:60] for part in first["loc"]) or "the file"
+        # A stranger's key is shown on a terminal: without control characters.
+        at = ".".join(str(part)[:60].encode("unicode_escape").decode() for part in first["loc"]) or "the file"
         raise GradshardError(f"{path} is not a manifest of a sign store: {at}: {first['msg'][:300]}") from error
     except (ValueError, RecursionError) as error:
         raise GradshardError(f"{path} is not a manifest of a sign store: it is no plain JSON") from error
@@ -245,11 +251,19 @@ def is_canonical(content: bytes) -> bool:
     return canonical(content) == content
 
 
+def _entries(value: object) -> int:
+    return len(value) if isinstance(value, dict | list) else 0
+
+
 def _rendered(document: object) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
+def _shard_memory(spec: StoreSpec) -> int:
+    """More than the bytes of a shard, decoded: signs, labels, and what stands beside each chunk."""
+    return spec.layout.shard * (spec.row_bytes + 8) + 128 * (spec.layout.shard // spec.layout.chunk)
+
+
 def _most_bytes(spec: StoreSpec) -> int:
     """More than the file of a shard, or of its labels, or any other file of a store, can have."""
-    chunks = spec.layout.shard // spec.layout.chunk
-    return spec.layout.shard * (spec.row_bytes + 8) * 5 // 4 + 128 * chunks + (1 << 16)
+    return _shard_memory(spec) * 5 // 4 + (1 << 16)

@@ -75,7 +75,8 @@ def verify(files: ReadableFiles, published: Manifest, *, advance: Advance, threa
 def stray_files(folder: Path, published: Manifest) -> list[Fault]:
     """The files in a store's folder that are none of the store's."""
     own = {MANIFEST, *published.files}
-    found = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    found = sorted(str(path.relative_to(folder)) for path in paths)
     return [Fault(name, "is no file of the store: remove it") for name in found if name not in own]
 
 
@@ -86,7 +87,7 @@ def _check_small_files(files: ReadableFiles, published: Manifest) -> Iterator[Fa
         content, fault = _read(files, published, name)
         if fault is not None:
             yield fault
-        elif name in METADATA:
+        elif content is not None and name in METADATA:
             try:
                 arrays.check_metadata(name, content, published, where="")
             except GradshardError:
@@ -96,7 +97,7 @@ def _check_small_files(files: ReadableFiles, published: Manifest) -> Iterator[Fa
 def _check_shard(files: ReadableFiles, published: Manifest, shard: int) -> _Shard:
     rows = published.cut.shard_rows(shard)
     faults: list[Fault] = []
-    contents: dict[str, bytes] = {}
+    contents: dict[str, bytes | None] = {}
     for name in (signs_file(shard), labels_file(shard)):
         content, fault = _read(files, published, name)
         if fault is not None:
@@ -111,13 +112,13 @@ def _check_shard(files: ReadableFiles, published: Manifest, shard: int) -> _Shar
     return _Shard([], shard_content(planes, labels), zeros)
 
 
-def _decode_signs(content: bytes, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
-    """The packed signs of a shard and, chunk by chunk, what is wrong with them."""
+def _decode_signs(content: bytes | None, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
+    """The packed signs of a shard and, chunk by chunk, what is wrong with them; no more is said of a missing file."""
     rows, chunk, name = published.cut.shard_rows(shard), published.layout.chunk, signs_file(shard)
     planes = np.empty((rows.stop - rows.start, 2, published.row_bytes // 2), dtype=np.uint8)
-    reader, faults = ShardReader(io.BytesIO(content), shard, published), []
-    if not content:
+    if content is None:
         return planes, []
+    reader, faults = ShardReader(io.BytesIO(content), shard, published), []
     for first in range(rows.start, rows.stop, chunk):
         stop = min(first + chunk, rows.stop)
         out = planes[first - rows.start : stop - rows.start]
@@ -133,11 +134,11 @@ def _decode_signs(content: bytes, shard: int, published: Manifest) -> tuple[Plan
     return planes, faults
 
 
-def _decode_labels(content: bytes, shard: int, published: Manifest) -> tuple[bitplanes.Labels, list[Fault]]:
+def _decode_labels(content: bytes | None, shard: int, published: Manifest) -> tuple[bitplanes.Labels, list[Fault]]:
     rows, name = published.cut.shard_rows(shard), labels_file(shard)
     labels = np.zeros(published.layout.shard, dtype=label_dtype(published.dataset.classes))
     count = rows.stop - rows.start
-    if content:
+    if content is not None:
         try:
             decode(content, labels.view(np.uint8))
         except ValueError as error:
@@ -157,13 +158,13 @@ def _check_counts(published: Manifest, shards: list[_Shard]) -> Iterator[Fault]:
         yield Fault(MANIFEST, "names another content than the shards hold")
 
 
-def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes, Fault | None]:
-    """A file's bytes, and what is wrong with them; no bytes if there is no such file."""
+def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes | None, Fault | None]:
+    """A file's bytes, and what is wrong with them; none if there is no such file."""
     record = published.files[name]
     try:
         content = files.read(name, record.size + 1)
     except FileNotFoundError:
-        return b"", Fault(name, "is missing")
+        return None, Fault(name, "is missing")
     if len(content) != record.size:
         seen = f"{len(content)} bytes" if len(content) < record.size else "more bytes"
         return content, Fault(name, f"has {seen} where the manifest promises {record.size}")
@@ -173,7 +174,8 @@ def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes, 
 
 
 def _without_doubles(faults: list[Fault]) -> list[Fault]:
-    """A file whose damaged chunks are known needs no mention that its digest is wrong as well."""
+    """Each fault once; and a file whose damaged chunks are known needs no mention that its digest is wrong as well."""
+    faults = list(dict.fromkeys(faults))
     precise = {fault.file for fault in faults if "SHA-256" not in fault.what and "promises" not in fault.what}
     imprecise = [fault for fault in faults if fault.file not in precise]
     return imprecise + [fault for fault in faults if fault.file in precise and "SHA-256" not in fault.what]

@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from pipeline.attacks import (
-    Strength,
     attack_loss,
     choose_labels,
-    craft,
     fgsm,
     input_gradient,
     iterative_fgsm,
@@ -22,6 +20,7 @@ from pipeline.attacks import (
     random_signs,
     step_direction,
 )
+from pipeline.catalogue import Strength, craft, draw
 
 ATTACKS = ["fgsm", "ifgsm", "rand_fgsm"]
 
@@ -39,6 +38,11 @@ def labels():
 @pytest.fixture
 def noise(images):
     return random_signs(images.shape, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture
+def draws(images):
+    return draw(images.shape, 2, generator=torch.Generator().manual_seed(3))
 
 
 def two_class_sign(model, labels):
@@ -82,11 +86,11 @@ def test_each_example_has_its_own_gradient(linear_model, images, labels):
     assert torch.allclose(whole, alone)
 
 
-def test_crafting_leaves_model_and_images_as_they_were(linear_model, images, labels, noise):
+def test_crafting_leaves_model_and_images_as_they_were(linear_model, images, labels, draws):
     model = linear_model().train()
     before = images.clone()
     for attack in ATTACKS:
-        craft(attack, model, images, labels, strength=Strength(0.3, 0.1, 3), noise=noise)
+        craft(attack, model, images, labels, strength=Strength(0.3, 0.1, 3), draws=draws)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
     assert torch.equal(images, before)
@@ -142,8 +146,8 @@ def test_ifgsm_clips_after_every_step(linear_model, labels):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_no_strength_is_no_perturbation(linear_model, images, labels, noise, attack):
-    crafted = craft(attack, linear_model(), images, labels, strength=Strength(0.0, 0.0, 5), noise=noise)
+def test_no_strength_is_no_perturbation(linear_model, images, labels, draws, attack):
+    crafted = craft(attack, linear_model(), images, labels, strength=Strength(0.0, 0.0, 5), draws=draws)
     assert torch.equal(crafted, images)
 
 
@@ -159,7 +163,7 @@ def test_every_attack_stays_within_epsilon_and_the_pixel_range(attack, epsilon, 
         images,
         torch.tensor([0, 1, 2, 0]),
         strength=Strength(epsilon, share * epsilon, steps),
-        noise=random_signs(images.shape, generator=generator),
+        draws=draw(images.shape, 2, generator=generator),
     )
     assert (crafted - images).abs().max() <= epsilon + 1e-6
     assert crafted.min() >= 0
@@ -196,10 +200,10 @@ def test_the_label_policy_changes_the_sign_only_where_prediction_and_truth_diffe
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_least_likely_class_is_approached(linear_model, images, labels, noise, attack):
+def test_the_least_likely_class_is_approached(linear_model, images, labels, draws, attack):
     model = linear_model(classes=5)
     target = model(images).argmin(1)
-    crafted = craft(attack, model, images, labels, strength=Strength(0.3, 0.05, 4), noise=noise, policy="least_likely")
+    crafted = craft(attack, model, images, labels, strength=Strength(0.3, 0.05, 4), draws=draws, policy="least_likely")
     log_p = functional.log_softmax(model(images), 1).gather(1, target[:, None])
     log_p_crafted = functional.log_softmax(model(crafted), 1).gather(1, target[:, None])
     assert (log_p_crafted > log_p).all()

@@ -1,9 +1,13 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
-from pipeline.attacks import Strength, fgsm
-from pipeline.evaluation import block_noise, cells, evaluate_block, plan_craftings
+from pipeline.attacks import fgsm
+from pipeline.catalogue import Strength, draw
+from pipeline.evaluation import block_draws, cells, evaluate_block, plan_craftings, worst_cases
+from pipeline.vocabulary import AttackName
 
 STRENGTH = Strength(0.3, 0.05, 4)
 
@@ -18,6 +22,10 @@ class Counting(nn.Module):
     def forward(self, images):
         self.passes[torch.is_grad_enabled()] += 1
         return self.inner(images)
+
+
+def draws(images):
+    return draw(images.shape, 2, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -43,7 +51,7 @@ def test_every_cell_says_whether_its_target_got_each_example_right(linear_model,
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     craftings = plan_craftings({"fgsm": ["A", "B"]}, ["exact"], STRENGTH)
-    correct = evaluate_block(models, craftings, ["A", "B"], images, labels, noise=torch.ones_like(images))
+    correct = evaluate_block(models, craftings, ["A", "B"], images, labels, draws=draws(images))
     order = cells(craftings, ["A", "B"])
     assert correct.shape == (len(order), 20) == (6, 20)
     for cell, row in zip(order, correct, strict=True):
@@ -57,14 +65,48 @@ def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model,
     images, labels = batch
     models = {name: Counting(linear_model(classes=3, seed=seed)) for seed, name in enumerate("ABC")}
     craftings = plan_craftings({"fgsm": ["A", "B"], "ifgsm": ["B"], "rand_fgsm": ["A"]}, ["exact"], STRENGTH)
-    evaluate_block(models, craftings, ["A", "B", "C"], images, labels, noise=torch.ones_like(images))
+    evaluate_block(models, craftings, ["A", "B", "C"], images, labels, draws=draws(images))
     assert {name: model.passes[True] for name, model in models.items()} == {"A": 2, "B": 1 + 4, "C": 0}
     assert {model.passes[False] for model in models.values()} == {1 + len(craftings)}
 
 
-def test_noise_is_a_function_of_seed_and_block():
-    shape = torch.Size((3, 1, 4, 4))
-    base = block_noise(shape, seed=1, block=2, device=torch.device("cpu"))
-    assert torch.equal(base, block_noise(shape, seed=1, block=2, device=torch.device("cpu")))
-    for seed, block in ((1, 3), (2, 2)):
-        assert not torch.equal(base, block_noise(shape, seed=seed, block=block, device=torch.device("cpu")))
+def test_the_random_part_is_a_function_of_seed_and_block():
+    def drawn(seed, block):
+        return block_draws(torch.Size((3, 1, 4, 4)), 2, seed=seed, block=block, device=torch.device("cpu"))
+
+    base, same = drawn(1, 2), drawn(1, 2)
+    assert torch.equal(base.signs, same.signs)
+    assert torch.equal(base.starts, same.starts)
+    assert base.starts.shape == (2, 3, 1, 4, 4)
+    for other in (drawn(1, 3), drawn(2, 2)):
+        assert not torch.equal(base.signs, other.signs)
+        assert not torch.equal(base.starts, other.starts)
+
+
+def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
+    images, labels = batch
+    models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
+    attacks = {name: ["A", "B"] for name in get_args(AttackName)}
+    craftings = plan_craftings(attacks, ["exact", "cross_entropy"], Strength(0.1, 0.02, 3, 4, 2))
+    drawn = draws(images)
+    whole = evaluate_block(models, craftings, ["A", "B"], images, labels, draws=drawn)
+    parts = [
+        evaluate_block(models, craftings, ["A", "B"], images[at], labels[at], draws=drawn[at])
+        for at in (slice(0, 7), slice(7, 20))
+    ]
+    assert torch.equal(whole, torch.cat(parts, dim=1))
+
+
+def test_a_worst_case_is_over_the_clean_image_and_every_attack_of_its_gradient():
+    craftings = plan_craftings({"fgsm": ["A", "B"], "pgd": ["A"]}, ["exact", "cross_entropy"], STRENGTH)
+    planned = cells(craftings, ["A", "B"])
+    found = worst_cases(planned)
+    assert [(target, gradient) for target, gradient, _ in found] == [
+        *(("A", "exact"), ("B", "exact"), ("A", "cross_entropy"), ("B", "cross_entropy")),
+    ]
+    for target, gradient, members in found:
+        inside = [planned[index] for index in members]
+        assert len(inside) == 4
+        assert {cell.target for cell in inside} == {target}
+        assert sum(cell.crafting is None for cell in inside) == 1
+        assert {cell.crafting.gradient for cell in inside if cell.crafting} == {gradient}

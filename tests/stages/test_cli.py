@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from stages.cli import _COMMANDS
+from stages.store.group import _COMMANDS as _STORE_COMMANDS
 
 STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "report"]
 
@@ -23,12 +23,20 @@ def test_help_lists_the_stages_in_their_order():
     assert [name for name in listed if name in STAGES] == STAGES
 
 
-@pytest.mark.parametrize("stage", list(_COMMANDS))
+@pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_explains_itself(stage):
     done = run(stage, "--help")
     assert done.returncode == 0
     assert len(done.stdout.split()) > 40
     assert "--params" in done.stdout
+
+
+@pytest.mark.parametrize("command", list(_STORE_COMMANDS))
+def test_every_command_for_stores_explains_itself(command):
+    done = run("store", command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.split()) > 40
+    assert "--json" in done.stdout
 
 
 def test_the_version_is_told():
@@ -69,7 +77,7 @@ def test_on_a_terminal_there_is_a_bar_with_rate_and_time(copied_project):
         shown += block
     assert process.wait() == 0
     text = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", shown).decode()
-    assert re.search(r"train-static D .*38/38 steps \d+\.\d/s 0:00:0\d", text), text
+    assert re.search(r"train-static D .*38/38 steps \d+\.\d/s 0:\d\d:\d\d", text), text
     assert "━" in text
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from pipeline.attacks import fgsm
 from pipeline.crafting import to_pixels
 from pipeline.params import read_params
 from stages.loading import load_model
+from storage import results
 from storage.datasets.dataset import open_dataset
 from storage.signs import bitplanes
 from storage.signs.store import open_store
@@ -41,8 +43,21 @@ def test_the_matrix_has_every_attack_from_every_source_against_every_target(fini
         for source in sources
         for target in evaluation["targets"]
     }
+    expected |= {(target, "any", "worst_case") for target in evaluation["targets"]}
     assert {(r["target"], r["source"], r["attack"]) for r in rows} == expected
     assert len(rows) == len(expected)
+
+
+def test_a_worst_case_counts_an_example_as_right_only_if_it_always_is(finished_project):
+    table = pq.read_table(finished_project.path / "evaluation/examples.parquet").to_pylist()
+    right = {}
+    for example in table:
+        if example["attack"] != "worst_case":
+            key = (example["target"], example["example"])
+            right[key] = right.get(key, True) and example["correct"]
+    worst = {(e["target"], e["example"]): e["correct"] for e in table if e["attack"] == "worst_case"}
+    assert worst == right
+    assert 0 < sum(worst.values()) < len(worst)
 
 
 def test_every_error_rate_counts_the_examples_behind_it(finished_project):
@@ -207,3 +222,19 @@ def test_the_parameters_that_a_report_came_from_are_read_back(finished_project):
     provenance = json.loads((finished_project.path / "evaluation/provenance.json").read_text())
     params = read_params(finished_project.path / "params.yaml")
     assert provenance["params"] == json.loads(params.model_dump_json(by_alias=True, exclude={"device"}))
+
+
+def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_project):
+    found = json.loads((finished_project.path / "evaluation/diagnostics.json").read_text())
+    rows = results.read_matrix(finished_project.path / "evaluation/matrix.parquet")
+    errors = {(r["target"], r["source"], r["attack"]): r["errors"] for r in rows}
+    assert list(found["models"]) == ["A", "A_adv", "A_adv-ens"]
+    page = (Path(__file__).parents[2] / "docs/diagnostics.md").read_text().lower().replace(" ", "-")
+    for name, model in found["models"].items():
+        assert dict(model["curve"])[0.0] == errors[name, "", "clean"]
+        assert dict(model["curve"])[0.3] == model["errors"]["fgsm"] == errors[name, name, "fgsm"]
+        assert model["errors"]["rand_fgsm"] == errors[name, name, "rand_fgsm"]
+        assert model["n"] == 120
+        assert all(f"## {flag['name']}".replace(" ", "-") in page for flag in model["flags"])
+    report = (finished_project.path / "report/index.html").read_text()
+    assert "Can the gradients be trusted?" in report

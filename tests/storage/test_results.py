@@ -11,12 +11,14 @@ KEY = {"dataset": "d", "target": "A", "source": "B", "attack": "fgsm", "gradient
     "steps": 1,
 }
 ROW = KEY | {"n": 10, "errors": 3, "error_rate": 0.3, "ci_low": 0.1, "ci_high": 0.5}
+ROW |= {"wilson_low": 0.11, "wilson_high": 0.6}
 
 
 def test_the_matrix_comes_back_with_the_documented_columns(tmp_path):
     results.write_matrix(tmp_path / "m.parquet", [ROW, ROW | {"target": "C"}])
     assert results.read_matrix(tmp_path / "m.parquet") == [ROW, ROW | {"target": "C"}]
-    columns = "dataset target source attack gradient eps alpha steps n errors error_rate ci_low ci_high"
+    columns = "dataset target source attack gradient eps alpha steps n errors error_rate"
+    columns += " ci_low ci_high wilson_low wilson_high"
     assert pq.read_schema(tmp_path / "m.parquet").names == columns.split()
 
 

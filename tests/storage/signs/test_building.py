@@ -107,7 +107,7 @@ def test_the_manifest_names_no_time_host_or_path(small_store, tmp_path):
     assert str(tmp_path) not in text
     assert set(manifest) == {
         *("format", "version", "dataset", "model", "direction", "layout"),
-        *("content", "zeros", "files", "versions"),
+        *("content", "zeros", "files", "versions", "licence", "digest"),
     }
 
 

@@ -1,0 +1,84 @@
+"""The attacks by name, as parameters and results call them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.ascents import momentum_fgsm, pgd
+from pipeline.attacks import choose_labels, fgsm, iterative_fgsm, rand_fgsm, random_signs, step_direction
+from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
+
+# Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
+_PGD_REACH = 2.5
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What an attack may do.
+
+    ``epsilon`` in all, of it ``alpha`` at random (RAND+FGSM), in ``steps`` (I-FGSM, MI-FGSM); PGD and C&W in
+    ``pgd_steps`` from each of ``restarts`` random starts.
+    """
+
+    epsilon: float
+    alpha: float
+    steps: int
+    pgd_steps: int = 40
+    restarts: int = 1
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random part of the attacks, the same for every source.
+
+    ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
+    PGD's, in units of epsilon.
+    """
+
+    signs: Tensor
+    starts: Tensor
+
+    def __getitem__(self, rows: slice) -> "Draws":
+        return Draws(signs=self.signs[rows], starts=self.starts[:, rows])
+
+
+def draw(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> Draws:
+    """Draw for images of a shape (N, C, H, W), on the generator's device."""
+    signs = random_signs(shape, generator=generator)
+    return Draws(signs, 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1)
+
+
+def craft(
+    attack: AttackName,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    strength: Strength,
+    draws: Draws,
+    gradient: Gradient = "exact",
+    policy: LabelPolicy = "true",
+) -> Tensor:
+    """Adversarial examples, (N, C, H, W), by the named attack.
+
+    A label policy other than ``true`` is applied once, at the unperturbed images; ``least_likely`` needs an attack of
+    the paper's.
+    """
+    if policy != "true":
+        with torch.no_grad():
+            labels = choose_labels(model(images), labels, policy)
+    epsilon = strength.epsilon
+    climb = partial(pgd, step=_PGD_REACH * epsilon / strength.pgd_steps, steps=strength.pgd_steps, noise=draws.starts)
+    attacks: Mapping[AttackName, Callable[..., Tensor]] = {
+        "fgsm": partial(fgsm, gradient=gradient),
+        "ifgsm": partial(iterative_fgsm, steps=strength.steps, gradient=gradient),
+        "rand_fgsm": partial(rand_fgsm, alpha=strength.alpha, noise=draws.signs, gradient=gradient),
+        "mifgsm": partial(momentum_fgsm, steps=strength.steps, loss=gradient),
+        "pgd": partial(climb, loss=gradient),
+        "cw": partial(climb, loss="hinge"),
+    }
+    options = {"towards": True} if step_direction(policy) < 0 else {}
+    return attacks[attack](model, images, labels, epsilon=epsilon, **options)

@@ -1,0 +1,70 @@
+"""Probes of a linear model, whose errors under every attack are known, and of models that mask their gradient."""
+
+import pytest
+import torch
+
+from pipeline.attacks import random_signs
+from pipeline.catalogue import Strength
+from pipeline.probing import probe, violations
+
+STRENGTH = Strength(epsilon=0.1, alpha=0.02, steps=5)
+EPSILONS = (0.0, 0.05, 0.1, 1.0)
+
+
+@pytest.fixture
+def measured(linear_model):
+    generator = torch.Generator().manual_seed(0)
+    model = linear_model(seed=0)
+    images = 0.2 + 0.6 * torch.rand(200, 1, 3, 4, generator=generator)
+    labels = model(images).argmax(1)
+    labels[:20] = 1 - labels[:20]
+    noise = random_signs(images.shape, generator=generator)
+    return (
+        model,
+        images,
+        labels,
+        probe(model, images, labels, strength=STRENGTH, epsilons=EPSILONS, noise=noise, gradient="exact"),
+    )
+
+
+def test_errors_of_a_linear_model_are_those_of_the_closed_form(measured):
+    model, images, labels, found = measured
+    with torch.no_grad():
+        logits = model(images)
+        margin = logits.gather(1, (1 - labels).unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
+        slope = (model.linear.weight[1 - labels] - model.linear.weight[labels]).abs().sum(1)
+    for epsilon in (0.0, 0.05, 0.1):
+        expected = int((margin.squeeze(1) + epsilon * slope > 0).sum())
+        assert abs(found.curve[epsilon] - expected) <= 1
+    assert found.curve[0.0] == 20
+    assert found.errors["fgsm"] == found.curve[0.1] == found.errors["ifgsm"]
+    assert found.errors["noise"] < found.errors["fgsm"]
+    assert (found.zero_gradients, found.violations, found.n, found.classes) == (0, 0, 200, 2)
+
+
+def test_a_constant_model_has_no_gradient_at_all(measured, linear_model):
+    _, images, labels, _ = measured
+    model = linear_model(seed=0, scale=0.0)
+    found = probe(model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=torch.ones_like(images))
+    assert found.zero_gradients == 200
+
+
+def test_what_leaves_the_ball_or_the_range_is_counted():
+    images = torch.full((4, 1, 2, 2), 0.5)
+    examples = images.clone()
+    examples[0] += 0.1
+    examples[1, 0, 0, 0] += 0.11
+    examples[2, 0, 1, 1] = 1.2
+    assert violations(examples, images, 0.1) == 2
+
+
+def test_probes_of_parts_add_up_to_that_of_the_whole(measured):
+    _, _, _, found = measured
+    assert found + found == type(found)(
+        n=400,
+        classes=2,
+        errors={name: 2 * count for name, count in found.errors.items()},
+        curve={epsilon: 2 * count for epsilon, count in found.curve.items()},
+        zero_gradients=0,
+        violations=0,
+    )

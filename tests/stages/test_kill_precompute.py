@@ -1,0 +1,144 @@
+"""Killed fifty times, client or worker, at any moment: what was finished stays, and the bytes come out the same."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from storage.signs.ledger import Ledger
+from tests.projects import Project, new_project
+from tests.stages.test_kill import files
+
+pytestmark = pytest.mark.slow
+
+KILLS = 50
+ARGUMENTS = ("precompute", "A", "--workers", "2")
+
+Stamps = dict[str, tuple[int, int]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, digits) -> tuple[Project, Project, float]:
+    """The project with its store, the project before, and how long computing the store took."""
+    project = new_project(tmp_path_factory.mktemp("undisturbed") / "project", digits, train=1000)
+    project.edit(lambda params: params["static"]["A"].update(architecture="B", epochs=1))
+    project.run("prepare")
+    project.run("train-static", "A")
+    before = project.copy_to(project.path.parent / "before")
+    start = time.monotonic()
+    project.run(*ARGUMENTS)
+    return project, before, time.monotonic() - start
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino
+
+
+def finished(project: Project) -> Stamps:
+    """The files of every shard that has a receipt, and the receipts: each with the time and number of its inode."""
+    stamps: Stamps = {}
+    for folder in project.path.glob(".partial/precompute-A-*"):
+        if not folder.is_dir():
+            continue
+        for receipt in Ledger(folder / "ledger").done(folder / "store").values():
+            path = folder / "ledger" / f"{receipt.shard:08d}.json"
+            stamps[path.name] = stamp(path)
+            stamps.update({name: stamp(folder / "store" / name) for name in receipt.files})
+    return stamps
+
+
+def check_kept(before: Stamps, after: Stamps) -> None:
+    assert before.items() <= after.items(), "a finished shard was computed again"
+
+
+def check_published(project: Project, whole: Project, kept: Stamps) -> None:
+    """The store has the right bytes, and the files that were finished before are in it; receipts are no more."""
+    kept = {name: found for name, found in kept.items() if not name.endswith(".json")}
+    check_kept(kept, {name: stamp(project.path / "signs/A.zarr" / name) for name in kept})
+    assert files(project, "signs") == files(whole, "signs")
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def wait(process: subprocess.Popen, seconds: float) -> bool:
+    """Whether it ended within so many seconds."""
+    try:
+        process.communicate(timeout=max(0.0, seconds))
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def kill(process: subprocess.Popen) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.timeout(900)
+def test_fifty_kills_at_random_moments_lose_no_finished_shard_and_change_no_byte(undisturbed, tmp_path):
+    whole, before, duration = undisturbed
+    project = before.copy_to(tmp_path / "project")
+    rng = random.Random(50)
+    kills = worker_kills = completions = kept_most = 0
+    kept: Stamps = {}
+    while kills < KILLS:
+        with project.popen(*ARGUMENTS) as process:
+            moment = rng.uniform(0.2, duration)
+            deadline = time.monotonic() + moment
+            if kills % 3 == 2:
+                wait(process, moment * rng.random())
+                workers = workers_of(process) if process.poll() is None else []
+                if workers:
+                    rng.choice(workers).kill()
+                    kills, worker_kills = kills + 1, worker_kills + 1
+            ended = wait(process, deadline - time.monotonic())
+            if ended:
+                assert process.returncode == 0
+            else:
+                kill(process)
+                kills += 1
+        if (project.path / "signs/A.zarr").exists():
+            # Whole, even if the kill came after the store was published.
+            check_published(project, whole, kept)
+            shutil.rmtree(project.path / "signs")
+            shutil.rmtree(project.path / ".partial")
+            kept, completions = {}, completions + 1
+        else:
+            now = finished(project)
+            check_kept(kept, now)
+            kept, kept_most = now, max(kept_most, len(now))
+    project.run(*ARGUMENTS)
+    check_published(project, whole, kept)
+    # The kills met shards that were finished, and workers at work.
+    assert kept_most > 0 or completions > 0
+    assert worker_kills > 0
+
+
+def test_shards_that_were_finished_on_a_worker_that_dies_are_not_computed_again(undisturbed, tmp_path):
+    whole, before, _ = undisturbed
+    project = before.copy_to(tmp_path / "project")
+    with project.popen(*ARGUMENTS) as process:
+        while len(kept := finished(project)) < 3 * 6:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        for worker in workers_of(process):
+            worker.kill()
+        assert wait(process, 200)
+        assert process.returncode == 0
+    check_published(project, whole, kept)

@@ -1,0 +1,157 @@
+"""The commands for stores: what they print, their JSON, and their exit codes 0, 1 and 2."""
+
+import json
+import shutil
+
+import pytest
+
+from storage.signs.manifest import read_manifest
+from tests.projects import call
+
+
+@pytest.fixture
+def store(copied_project, monkeypatch, capsys):
+    """Run `gradshard store ...` in a finished project; gives the exit code and standard output."""
+    monkeypatch.chdir(copied_project.path)
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = call(monkeypatch, "store", *arguments)
+        return code, capsys.readouterr().out
+
+    return run
+
+
+ORIGIN = ("--model", "models/static/A.safetensors", "--dataset", "data/npz.zarr")
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_info_fits_one_screen_and_names_what_the_store_is(store, copied_project):
+    code, text = store("info", "signs/A.zarr")
+    assert code == 0
+    assert len(text.splitlines()) <= 24
+    manifest = read_manifest(copied_project.path / "signs/A.zarr")
+    for fact in (
+        *("exact, label predicted, eval mode", "600 of shape (1, 28, 28)", "bits per pixel", "clip(x + epsilon * sign"),
+        *(manifest.digest, manifest.content, manifest.dataset.digest, manifest.model.digest, "torch 2."),
+    ):
+        assert fact in text
+
+
+def test_info_as_json_is_the_manifest_without_its_files(store):
+    code, text = store("info", "--json", "signs/A.zarr")
+    told = json.loads(text)
+    assert code == 0
+    assert told["dataset"]["rows"] == 600
+    assert told["direction"]["gradient"] == "exact"
+    assert 0.5 < told["bits_per_pixel"] < 2
+    assert "files" not in told
+
+
+def test_verify_repair_verify(store, copied_project):
+    folder = copied_project.path / "signs/A.zarr"
+    whole = files(folder)
+    assert store("verify", "signs/A.zarr")[0] == 0
+    (folder / "signs/c/2/0/0").write_bytes(b"")
+    (folder / "labels/c/7").unlink()
+    (folder / "README.md").write_text("other")
+    code, text = store("verify", "signs/A.zarr")
+    assert code == 1
+    lines = text.splitlines()
+    assert any(line.startswith("shard 2, rows ") and "signs/c/2/0/0" in line for line in lines)
+    assert any(line.startswith("shard 7, rows ") and "labels/c/7: is missing" in line for line in lines)
+    assert json.loads(store("verify", "--json", "signs/A.zarr")[1])["bad_shards"] == [2, 7]
+    code, text = store("repair", "signs/A.zarr", *ORIGIN, "--json")
+    assert code == 0
+    assert json.loads(text)["computed_shards"] == [2, 7]
+    assert store("verify", "signs/A.zarr")[0] == 0
+    assert files(folder) == whole
+
+
+def test_repair_of_an_intact_store_needs_neither_model_nor_dataset(store):
+    assert store("repair", "signs/A.zarr", "--model", "none", "--dataset", "none")[1].endswith("nothing to mend\n")
+
+
+def test_repair_with_another_model_is_refused_and_changes_nothing(store, copied_project):
+    folder = copied_project.path / "signs/A.zarr"
+    (folder / "labels/c/7").unlink()
+    damaged = files(folder)
+    assert store("repair", "signs/A.zarr", "--model", "models/static/C.safetensors", *ORIGIN[2:])[0] == 2
+    assert files(folder) == damaged
+
+
+def test_diff_tells_the_agreement_by_class_and_exits_by_it(store, copied_project):
+    shutil.copytree(copied_project.path / "signs/A.zarr", copied_project.path / "copy.zarr")
+    code, text = store("diff", "signs/A.zarr", "copy.zarr", "--json")
+    assert (code, json.loads(text)["same_content"]) == (0, True)
+    code, text = store("diff", "signs/A.zarr", "signs/C.zarr", "--json")
+    told = json.loads(text)
+    assert code == 1
+    assert 0.3 < told["agreement"] < 0.9
+    assert sum(entry["rows"] for entry in told["classes"].values()) == 600
+    weighted = sum(entry["rows"] * entry["agreement"] for entry in told["classes"].values())
+    assert weighted == pytest.approx(600 * told["agreement"])
+
+
+def test_export_import_push_and_pull_keep_every_byte(store, copied_project):
+    whole = files(copied_project.path / "signs/A.zarr")
+    for arguments in (
+        ("export", "signs/A.zarr", "A.zip"),
+        ("import", "A.zip", "imported/A.zarr"),
+        ("push", "imported/A.zarr", "pushed/A.zarr"),
+        ("pull", "pushed/A.zarr", "pulled/A.zarr"),
+    ):
+        code, text = store(*arguments, "--json")
+        assert code == 0
+        assert json.loads(text)["digest"] == read_manifest(copied_project.path / "signs/A.zarr").digest
+    for folder in ("imported", "pushed", "pulled"):
+        assert files(copied_project.path / folder / "A.zarr") == whole
+
+
+def test_plan_is_arithmetic_on_the_given_rate(store):
+    code, text = store("plan", "--rows", "1281167", "--shape", "3,299,299", "--rate", "1000", "--json")
+    told = json.loads(text)
+    assert code == 0
+    assert told["hours"] == pytest.approx(3 * 1_281_167 / 1000 / 3600)
+    assert told["shards"] == 3 * 1252
+    assert told["files"] == 3 * (2 * 1252 + 5)
+    assert told["memory"] == 3 * 1_281_167 * 2 * 33526
+    assert told["disk"] == pytest.approx(3 * 1_281_167 * 268_203 * 1.05 / 8, rel=1e-9)
+    assert (told["epochs_against_live"], told["epochs_against_all_sources"]) == (4, 1)
+
+
+def test_plan_measures_a_rate_where_none_is_given(store):
+    code, text = store("plan", "--rows", "60000", "--shape", "1,28,28", "--architecture", "D")
+    assert code == 0
+    assert "measured here" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("info", "nothing.zarr"),
+        ("verify", "nothing.zarr"),
+        ("verify", "signs/A.zarr", "--digest", "0123456789ab"),
+        ("audit", "nothing.zarr", *ORIGIN),
+        ("repair", "nothing.zarr", *ORIGIN),
+        ("diff", "signs/A.zarr", "nothing.zarr"),
+        ("export", "nothing.zarr", "x.zip"),
+        ("import", "nothing.zip", "x.zarr"),
+        ("push", "nothing.zarr", "x.zarr"),
+        ("pull", "nothing.zarr", "x.zarr"),
+        ("info", "gopher://example.org/A.zarr"),
+        ("plan", "--rows", "10", "--shape", "28,28", "--rate", "1"),
+        ("plan", "--rows", "10", "--shape", "1,28,28"),
+        ("plan", "--rows", "10", "--shape", "1,28,28", "--architecture", "Z"),
+    ],
+)
+def test_what_cannot_be_run_is_told_in_a_sentence_with_exit_code_2(copied_project, gradshard, arguments):
+    before = files(copied_project.path)
+    code, said = gradshard(copied_project, "store", *arguments)
+    assert code == 2
+    assert said.strip().splitlines()[-1].startswith(("gradshard: ", "Error: "))
+    assert "Traceback" not in said
+    assert files(copied_project.path) == before

@@ -1,6 +1,7 @@
 """What a person sees while a stage works: messages, and progress with rate and time left."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,9 +117,12 @@ class _Meter:
     def __init__(self, total: int, done: int) -> None:
         self.total, self.done = total, done
         self._first, self._start = done, time.monotonic()
+        self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        self.done += count
+        """Count units; safe to call from several threads."""
+        with self._lock:
+            self.done += count
 
     @property
     def rate(self) -> float:

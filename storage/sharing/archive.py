@@ -24,7 +24,7 @@ Advance = Callable[[int], None]
 _BLOCK = 1 << 20
 # What an archive's table of contents may take for each file it should have; its names have some 20 characters.
 _ENTRY_LIMIT = 512
-_LARGEST_DIRECTORY = 1 << 27
+_LARGEST_DIRECTORY = 1 << 25
 # The records that end a zip file: of a large one 56 bytes and 20, of every one 22.
 _ENDING = 56 + 20 + 22
 # What the zipfile module raises for bytes that it cannot make sense of; and, for an offset before the file's start, the

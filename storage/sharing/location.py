@@ -21,10 +21,17 @@ _EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "s
 # written under another name and renamed. On object stores an upload appears whole or not at all.
 _WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
 
+# What a file is called on such a place until it is whole.
+UNFINISHED = ".part"
+
 
 def is_url(place: str) -> bool:
     """Whether a place is a URL and not a path."""
     return "://" in place
+
+
+class ConnectionBrokenError(GradshardError):
+    """A failure that may be gone the next moment."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ class Location:
                 on_bytes(len(piece))
         if done != size:
             seen = f"only {done}" if done < size else "more"
-            raise GradshardError(f"{self.url}/{name} should have {size} bytes but gave {seen}: run the same again")
+            raise ConnectionBrokenError(
+                f"{self.url}/{name} should have {size} bytes but gave {seen}: run the same again"
+            )
 
     def size(self, name: str) -> int | None:
         """The bytes of a file; none if it is not there."""
@@ -90,11 +99,12 @@ class Location:
             return None
         return None if found is None else int(found)
 
-    def is_empty(self) -> bool:
-        """Whether nothing at all is there."""
+    def is_empty(self, *, but_for: str) -> bool:
+        """Whether nothing is there, or one file at most, of that name."""
         with self._failing(""):
             try:
-                return not self.fs.ls(self.root, detail=False)
+                found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
+                return set(found) <= {but_for}
             except FileNotFoundError:
                 return True
             finally:
@@ -126,10 +136,10 @@ class Location:
                     put(path)
                     return
                 self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
-                put(f"{path}.part")
+                put(f"{path}{UNFINISHED}")
                 if self.fs.exists(path):
                     self.fs.rm_file(path)
-                self.fs.mv(f"{path}.part", path)
+                self.fs.mv(f"{path}{UNFINISHED}", path)
         except FileNotFoundError as error:  # such as a bucket that is not there
             raise GradshardError(f"{self.url}: {error}: create it first, or check the address") from error
 
@@ -145,7 +155,7 @@ class Location:
         # Each driver raises exceptions of its own libraries; to the user they are all a connection that failed.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise GradshardError(
+            raise ConnectionBrokenError(
                 f"{self.url}{'/' if name else ''}{name}: {reason[:300]}: check the address, your credentials and the "
                 "connection, then run the same again"
             ) from error

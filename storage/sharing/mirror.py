@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
+from storage.digests import file_sha256
 from storage.errors import GradshardError
 from storage.files import replacing
 from storage.sharing.location import Location, open_location, remote_manifest
@@ -32,6 +33,7 @@ class Mirror:
     folder: Path
     limit: int
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def read(self, name: str, limit: int) -> bytes:
         """The first ``limit`` bytes of a file, at most."""
@@ -48,12 +50,23 @@ class Mirror:
         path, record = self.folder / name, self.manifest.files[name]
         # Making room could remove what another process is just fetching; what it has open stays readable.
         with self._lock, FileLock(self.folder.with_suffix(".lock")):
-            if not path.exists() or path.stat().st_size != record.size:
+            if not self._is_here(path, name, record):
                 self._make_room(record.size)
                 fetch(self.location, name, record, path)
+                self._checked.add(name)
             file = path.open("rb")
             os.utime(file.fileno())
             return file
+
+    def _is_here(self, path: Path, name: str, record: FileRecord) -> bool:
+        """Whether the file is here; what an earlier process left is held against the manifest once."""
+        if not path.exists() or path.stat().st_size != record.size:
+            return False
+        if name not in self._checked and file_sha256(path) != record.sha256:
+            path.unlink()
+            return False
+        self._checked.add(name)
+        return True
 
     def _make_room(self, size: int) -> None:
         kept = [(path, path.stat()) for path in self.folder.rglob("*") if path.is_file()]
@@ -62,6 +75,7 @@ class Mirror:
             if surplus <= 0:
                 return
             path.unlink()
+            self._checked.discard(str(path.relative_to(self.folder)))
             surplus -= status.st_size
 
 

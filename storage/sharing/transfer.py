@@ -13,7 +13,14 @@ from storage.digests import file_sha256
 from storage.errors import GradshardError
 from storage.files import replace_folder, write_bytes
 from storage.partial import partial
-from storage.sharing.location import Location, manifest_bytes, open_location, remote_manifest
+from storage.sharing.location import (
+    UNFINISHED,
+    ConnectionBrokenError,
+    Location,
+    manifest_bytes,
+    open_location,
+    remote_manifest,
+)
 from storage.sharing.mirror import fetch
 from storage.signs.files import Folder
 from storage.signs.manifest import FileRecord, Manifest, parse_manifest, read_manifest
@@ -173,7 +180,7 @@ def _claim(location: Location, manifest: Manifest) -> None:
     try:
         pending = location.read(PENDING, 100).decode(errors="replace")
     except FileNotFoundError:
-        if not location.is_empty():
+        if not location.is_empty(but_for=f"{PENDING}{UNFINISHED}"):
             raise GradshardError(
                 f"{location.url} is not empty and holds no store: choose another place, or empty it"
             ) from None
@@ -201,7 +208,7 @@ def _patiently(step: Callable[[], None]) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             step()
-        except GradshardError:
+        except ConnectionBrokenError:
             if attempt == _ATTEMPTS:
                 raise
             time.sleep(_PAUSE_SECONDS * attempt)

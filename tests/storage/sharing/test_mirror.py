@@ -116,6 +116,16 @@ def test_a_damaged_kept_file_gives_no_wrong_signs(served, small_store, tmp_path,
         store.load()
 
 
+def test_a_kept_file_that_was_damaged_since_is_fetched_again(served, small_store, tmp_path):
+    cache = tmp_path / "cache"
+    open_remote(served, cache, limit=UNBOUNDED).load()
+    path = next(cache.rglob(signs_file(3)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert np.array_equal(open_remote(served, cache, limit=UNBOUNDED).load(), small_store.load())
+
+
 READ_AT_RANDOM = """
 import sys
 from pathlib import Path

@@ -157,7 +157,7 @@ def _client(workers: int, device: str) -> Iterator[Client]:
             n_workers=max(workers, 1),
             threads_per_worker=threads,
             processes=workers > 0,
-            dashboard_address=None,
+            dashboard_address=":0",  # any free port: two computations side by side must not quarrel over one
             silence_logs=logging.CRITICAL,  # a failed task is told once, by the caller
         ) as cluster,
         Client(cluster) as client,

@@ -52,6 +52,9 @@ def main() -> None:
     except OSError as error:
         _complain(_os_sentence(error))
         sys.exit(2)
+    except MemoryError as error:
+        _complain(f"not enough memory ({error or 'none left'}): free some, or lower streaming.memory")
+        sys.exit(2)
 
 
 def _complain(sentence: str) -> None:

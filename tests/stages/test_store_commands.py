@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from storage.signs.manifest import read_manifest
@@ -155,3 +156,14 @@ def test_what_cannot_be_run_is_told_in_a_sentence_with_exit_code_2(copied_projec
     assert said.strip().splitlines()[-1].startswith(("gradshard: ", "Error: "))
     assert "Traceback" not in said
     assert files(copied_project.path) == before
+
+
+def test_too_little_memory_is_told_in_a_sentence(copied_project, gradshard, monkeypatch):
+    def manifest_at(place):
+        return np.empty((1 << 48, 1 << 10))
+
+    monkeypatch.setattr("stages.store.info.manifest_at", manifest_at)
+    code, said = gradshard(copied_project, "store", "info", "signs/A.zarr")
+    assert code == 2
+    assert said.startswith("gradshard: not enough memory (Unable to allocate")
+    assert said.count("\n") == 1

@@ -13,8 +13,6 @@ from storage.errors import GradshardError
 from storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from storage.signs.names import MANIFEST
 
-OnBytes = Callable[[int], None]
-
 _BLOCK = 1 << 20
 _EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "ssh"}
 # What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
@@ -67,7 +65,7 @@ class Location:
         finally:
             file.close()
 
-    def fetch(self, name: str, target: BinaryIO, *, size: int, on_bytes: OnBytes) -> None:
+    def fetch(self, name: str, target: BinaryIO, *, size: int) -> None:
         """Copy a file of ``size`` bytes into an open one; no more is read than it should have, and one byte.
 
         Raises:
@@ -83,7 +81,6 @@ class Location:
                     break
                 target.write(piece)
                 done += len(piece)
-                on_bytes(len(piece))
         if done != size:
             seen = f"only {done}" if done < size else "more"
             raise ConnectionBrokenError(

@@ -88,7 +88,7 @@ def fetch(location: Location, name: str, record: FileRecord, target: Path) -> No
     """
     with replacing(target) as temporary:
         with temporary.open("w+b") as file:
-            location.fetch(name, file, size=record.size, on_bytes=lambda count: None)
+            location.fetch(name, file, size=record.size)
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != record.sha256:

@@ -13,6 +13,9 @@ from pipeline.catalogue import Draws, Strength, craft, draw
 from pipeline.crafting import BATCH_PIXELS
 from pipeline.vocabulary import AttackName, Gradient
 
+# Test examples that share one draw of the attacks' random part, see ``block_draws``.
+BLOCK = 500
+
 
 @dataclass(frozen=True)
 class Crafting:

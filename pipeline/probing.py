@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -70,10 +72,7 @@ def probe(
         )
         for at in (slice(start, start + size) for start in range(0, len(images), size))
     ]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole += part
-    return whole
+    return reduce(add, parts)
 
 
 def _probe_batch(

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from pipeline.catalogue import Strength
 from pipeline.crafting import to_pixels
 from pipeline.diagnostics import flags
-from pipeline.evaluation import block_draws
+from pipeline.evaluation import BLOCK, block_draws
 from pipeline.params import Params
 from pipeline.precision import arithmetic_context
 from pipeline.probing import Probe, probe
@@ -20,8 +22,6 @@ from stages.console import progress
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
 from storage.files import write_text
-
-_BLOCK = 500
 
 
 def diagnose(
@@ -61,8 +61,8 @@ def _probe(
 ) -> Probe:
     if not file.exists():
         parts = []
-        for block, start in enumerate(range(0, len(split), _BLOCK)):
-            stop = min(start + _BLOCK, len(split))
+        for block, start in enumerate(range(0, len(split), BLOCK)):
+            stop = min(start + BLOCK, len(split))
             images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
             draws = block_draws(images.shape, 1, seed=params.evaluation.seed, block=block, device=device)
             with arithmetic_context("fp32", device):
@@ -77,10 +77,7 @@ def _probe(
                         gradient=params.evaluation.gradients[0],
                     )
                 )
-        whole = parts[0]
-        for part in parts[1:]:
-            whole += part
-        write_text(file, json.dumps(_record(whole)))
+        write_text(file, json.dumps(_record(reduce(add, parts))))
     record = json.loads(file.read_text(encoding="utf-8"))
     return Probe(**(record | {"curve": dict(record["curve"])}))
 

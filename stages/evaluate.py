@@ -14,7 +14,7 @@ import storage
 from pipeline.attacks import fgsm, input_gradient
 from pipeline.catalogue import Strength
 from pipeline.crafting import to_pixels
-from pipeline.evaluation import Cell, Crafting, block_draws, cells, evaluate_block, plan_craftings, worst_cases
+from pipeline.evaluation import BLOCK, Cell, Crafting, block_draws, cells, evaluate_block, plan_craftings, worst_cases
 from pipeline.params import Params
 from pipeline.precision import arithmetic_context, choose_device
 from pipeline.statistics import ErrorRate
@@ -31,7 +31,6 @@ from storage.files import replacing, write_text
 from storage.partial import partial
 from storage.signs.store import open_store
 
-BLOCK = 500
 _ILLUSTRATED_EXAMPLES = 8
 
 Models = Mapping[str, LoadedModel]

@@ -43,7 +43,7 @@ def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -
         "differing_labels": differing,
         "classes": classes,
     }
-    lines = [f"class {name}: {_mean(agreement[labels[0] == int(name)]):.4%} of the signs agree" for name in classes]
+    lines = [f"class {name}: {found['agreement']:.4%} of the signs agree" for name, found in classes.items()]
     verdict = "the same content" if same else f"another content ({differing} labels differ)"
     lines.append(
         f"all: {_mean(agreement):.4%} of the signs, {result['equal_rows']} of {len(agreement)} rows: {verdict}"

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from storage.errors import GradshardError
 from storage.files import replacing
-from storage.partial import partial
-from storage.sharing.transfer import check_digest, is_there, publish
+from storage.sharing.transfer import check_digest, receiving
 from storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from storage.signs.names import MANIFEST
 
@@ -74,17 +73,13 @@ def import_archive(
             manifest = parse_manifest(content, where=str(source))
             check_digest(manifest, digest, where=str(source))
             _check_members(archive, manifest, source)
-            if is_there(target, manifest):
-                advance(manifest.size)
-                return manifest
-            recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
-            with partial(f"import-{target.name}", recipe, on_wait=on_wait, root=root) as work:
-                if work.waited and is_there(target, manifest):
+            with receiving("import", manifest, content, target, on_wait=on_wait) as folder:
+                if folder is None:
+                    advance(manifest.size)
                     return manifest
                 for name, record in manifest.files.items():
-                    _unpack(archive, name, record.sha256, work.folder / "store" / name, source)
+                    _unpack(archive, name, record.sha256, folder / name, source)
                     advance(record.size)
-                publish(work.folder / "store", manifest, content, target)
     except (*_NO_ARCHIVE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise

@@ -5,8 +5,9 @@ that is there already alone, unless it is the same.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from storage.digests import file_sha256
@@ -94,14 +95,10 @@ def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str
     content = manifest_bytes(location)
     manifest = parse_manifest(content, where=location.url)
     check_digest(manifest, digest, where=location.url)
-    if is_there(target, manifest):
-        advance(manifest.size)
-        return manifest
-    recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
-    with partial(f"pull-{target.name}", recipe, on_wait=on_wait, root=root) as work:
-        if work.waited and is_there(target, manifest):
+    with receiving("pull", manifest, content, target, on_wait=on_wait) as folder:
+        if folder is None:
+            advance(manifest.size)
             return manifest
-        folder = work.folder / "store"
 
         def get(name: str) -> None:
             record = manifest.files[name]
@@ -110,8 +107,30 @@ def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str
             advance(record.size)
 
         _each(get, manifest.files)
-        publish(folder, manifest, content, target)
     return manifest
+
+
+@contextmanager
+def receiving(
+    how: str, manifest: Manifest, content: bytes, target: Path, *, on_wait: Callable[[str], None]
+) -> Iterator[Path | None]:
+    """Give the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
+
+    It gives none if the same store is at ``target`` already. After an interruption the folder keeps what it has.
+
+    Raises:
+        GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
+    """
+    if is_there(target, manifest):
+        yield None
+        return
+    recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
+    with partial(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
+        if work.waited and is_there(target, manifest):
+            yield None
+            return
+        yield work.folder / "store"
+        publish(work.folder / "store", manifest, content, target)
 
 
 def publish(folder: Path, manifest: Manifest, content: bytes, target: Path) -> None:

@@ -45,6 +45,35 @@ def epsilon_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         return _svg(figure)
 
 
+def loss_planes(
+    planes: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
+    titles: Sequence[str],
+    *,
+    first: str,
+    second: str,
+) -> str:
+    """The loss over the plane of two signed gradients, logarithmic, a row a range and a column a point (figures 2, 3).
+
+    Args:
+        planes: per range, the steps (k,) and the losses (points, k, k), whose rows follow the first direction.
+        titles: the names of the points.
+        first: the model whose signed gradient is the first direction, and whose loss it is.
+        second: the model whose signed gradient is the second.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(2.7 * len(titles) + 1, 2.7 * len(planes)), layout="constrained")
+        grid = figure.subplots(len(planes), len(titles), squeeze=False)
+        for line, (steps, losses) in zip(grid, planes.values(), strict=True):
+            logarithms = np.log10(np.maximum(losses, np.finfo(np.float32).tiny))
+            low, high = max(float(logarithms.min()), -8.0), float(logarithms.max())
+            for axes, values, title in zip(line, logarithms, titles, strict=True):
+                extent = (steps[0], steps[-1], steps[0], steps[-1])
+                drawn = axes.imshow(values, origin="lower", extent=extent, vmin=low, vmax=high, cmap="viridis")
+                axes.set(title=title, xlabel=f"ε₂, sign of {second}", ylabel=f"ε₁, sign of {first}")
+            figure.colorbar(drawn, ax=list(line), label="log₁₀ of the loss")
+        return _svg(figure)
+
+
 def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
     """Rows of images under each other, each row with its name (figure 1).
 

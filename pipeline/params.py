@@ -175,6 +175,22 @@ class EvaluationParams(_Section):
     seed: NonNegativeInt = 0
 
 
+class PlaneParams(_Section):
+    """Figures 2 and 3: the loss of ``model`` over its own signed gradient and that of ``source``, at some points."""
+
+    model: str
+    source: str
+    points: PositiveInt
+
+
+class AnalysisParams(_Section):
+    """Whose gradients are measured, on how many test examples against float64, and where the loss is mapped."""
+
+    models: list[str]
+    examples: PositiveInt
+    plane: PlaneParams
+
+
 class Params(_Section):
     """All parameters of the pipeline."""
 
@@ -189,6 +205,7 @@ class Params(_Section):
     robust: RobustParams
     streaming: StreamingParams
     evaluation: EvaluationParams
+    analysis: AnalysisParams
 
     @property
     def models(self) -> list[str]:
@@ -206,6 +223,10 @@ class Params(_Section):
         self._check_names("evaluation.targets", evaluation.targets, self.models, "a model")
         self._check_names("evaluation.illustrated", evaluation.illustrated, self.models, "a model")
         self._check_names("evaluation.diagnosed", evaluation.diagnosed, self.models, "a model")
+        plane = self.analysis.plane
+        self._check_names("analysis.models", self.analysis.models, self.models, "a model")
+        self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
+        self._check_names("analysis.plane.source", [plane.source], self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
             raise _error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():

@@ -1,9 +1,10 @@
 """The paper's tables, made from the rows of the error matrix and nothing else."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline import paper
 from pipeline.statistics import ErrorRate, tied_for_best
 from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
 
@@ -20,11 +21,15 @@ ATTACK_TITLES = {
 
 @dataclass(frozen=True)
 class TableCell:
-    """One error rate as it is shown: ``bold`` if it is tied for best, ``marked`` if it is a white box."""
+    """One error rate as it is shown: ``bold`` if it is tied for best, ``marked`` if it is a white box.
+
+    ``paper`` is the paper's figure for it, in percent, where there is one.
+    """
 
     rate: ErrorRate | None
     bold: bool = False
     marked: bool = False
+    paper: float | None = None
 
     @property
     def text(self) -> str:
@@ -32,18 +37,31 @@ class TableCell:
         return "–" if self.rate is None else f"{100 * self.rate.rate:.1f}"
 
     @property
+    def beside(self) -> str:
+        """The paper's figure and how far the measured one is above it, in points; empty if either is missing."""
+        if self.rate is None or self.paper is None:
+            return ""
+        above = round(100 * self.rate.rate - self.paper, 1) + 0.0  # never "-0.0"
+        return f"paper {self.paper:.1f}, {above:+.1f}"
+
+    @property
     def interval(self) -> str:
         """The 95 % interval in percent."""
         if self.rate is None:
             return "not measured"
         low, high = self.rate.interval
-        return f"95 % interval {100 * low:.1f} to {100 * high:.1f}, n = {self.rate.n}"
+        wilson_low, wilson_high = self.rate.wilson
+        return (
+            f"95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson {100 * wilson_low:.1f} to "
+            f"{100 * wilson_high:.1f}), n = {self.rate.n}"
+        )
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of error rates: a corner, column heads, and per row a head and its cells."""
+    """A table of error rates: a corner, column heads, and per row a head and its cells; ``name`` is for its file."""
 
+    name: str
     title: str
     corner: str
     columns: Sequence[str]
@@ -52,10 +70,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The error matrix, looked up by target, source and attack; of one gradient."""
+    """The error matrix, looked up by target, source and attack; of one gradient.
+
+    ``called`` gives the paper's names of our models, for its figures to stand beside ours.
+    """
 
     rows: Sequence[Mapping[str, Any]]
     gradient: str
+    called: Mapping[str, str] = field(default_factory=dict)
     _index: dict[tuple[str, str, str], ErrorRate] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -67,6 +89,15 @@ class Matrix:
     def rate(self, target: str, source: str, attack: str) -> ErrorRate | None:
         """The error rate, if it was measured; the source of clean images is empty."""
         return self._index.get((target, source, attack))
+
+    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> TableCell:
+        """The error rate as a table shows it, with the paper's figure."""
+        return TableCell(self.rate(target, source, attack), marked=marked, paper=self.papers(target, source, attack))
+
+    def papers(self, target: str, source: str, attack: str) -> float | None:
+        """The paper's figure for the same error rate, in percent, if it has one."""
+        names = (self.called.get(target, ""), self.called.get(source, ""))
+        return paper.ERRORS.get((*names, attack))
 
     @property
     def targets(self) -> list[str]:
@@ -87,11 +118,9 @@ class Matrix:
 def transfer_table(matrix: Matrix, attack: str, models: Sequence[str]) -> Table:
     """Tables 1 and 8: rows are sources, columns are targets; the diagonal is the white box."""
     sources = [model for model in models if model in matrix.sources(attack)]
-    rows = [
-        (s, [TableCell(matrix.rate(t, s, attack), marked=s == t) for t in models if t in matrix.targets])
-        for s in sources
-    ]
+    rows = [(s, [matrix.cell(t, s, attack, marked=s == t) for t in models if t in matrix.targets]) for s in sources]
     return Table(
+        name=f"transfer-{attack.replace('_', '-')}",
         title=f"{ATTACK_TITLES[attack]} examples transferred between models",
         corner="source ↓ target →",
         columns=[model for model in models if model in matrix.targets],
@@ -102,10 +131,10 @@ def transfer_table(matrix: Matrix, attack: str, models: Sequence[str]) -> Table:
 def white_box_table(matrix: Matrix, models: Sequence[str]) -> Table:
     """Table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
     rows = [
-        (ATTACK_TITLES[attack], [TableCell(matrix.rate(model, model, attack)) for model in models])
+        (ATTACK_TITLES[attack], [matrix.cell(model, model, attack) for model in models])
         for attack in ("fgsm", "rand_fgsm")
     ]
-    return Table(title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
+    return Table(name="white-box", title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
 
 
 def worst_case_table(matrix: Matrix, models: Sequence[str]) -> Table:
@@ -119,6 +148,7 @@ def worst_case_table(matrix: Matrix, models: Sequence[str]) -> Table:
         strongest = max((rate for rate in single if rate), key=lambda rate: rate.rate, default=None)
         rows.append((model, [TableCell(matrix.rate(model, ANY_SOURCE, WORST_CASE)), TableCell(strongest)]))
     return Table(
+        name="worst-case",
         title="Worst case over all attacks and sources, example by example",
         corner="model",
         columns=["worst case", "strongest single attack"],
@@ -139,11 +169,12 @@ def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: 
     for group, models in groups.items():
         cells = {model: list[TableCell]() for model in models}
         for source, attack, _ in columns:
-            rates = [matrix.rate(model, model if source is None else source, attack) for model in models]
-            for model, cell in zip(models, _with_ties(rates), strict=True):
+            shown = [matrix.cell(model, model if source is None else source, attack) for model in models]
+            for model, cell in zip(models, _with_ties(shown), strict=True):
                 cells[model].append(cell)
         rows += [(f"{model.partition('@')[0]}, {group}", cells[model]) for model in models]
     return Table(
+        name="defences",
         title="Adversarial training and ensemble adversarial training",
         corner="model",
         columns=[title for _, _, title in columns],
@@ -151,10 +182,34 @@ def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: 
     )
 
 
-def _with_ties(rates: Sequence[ErrorRate | None]) -> list[TableCell]:
-    known = [rate for rate in rates if rate is not None]
+def gradients_table(matrices: Mapping[str, Matrix], models: Mapping[str, str], holdout: str) -> Table:
+    """Each attack with each gradient, side by side, on models and the gradient that each was trained on.
+
+    Args:
+        matrices: by gradient.
+        models: per model, how it was trained (``exact``, ``cross_entropy``, or empty for clean images).
+        holdout: whose examples are transferred.
+    """
+    attacks = [(None, "fgsm"), (None, "rand_fgsm"), (holdout, "fgsm"), (holdout, "ifgsm"), (holdout, "rand_fgsm")]
+    rows = [
+        (
+            f"{model}, trained on {trained} signs" if trained else model,
+            [m.cell(model, source or model, attack) for source, attack in attacks for m in matrices.values()],
+        )
+        for model, trained in models.items()
+    ]
+    columns = [
+        f"{ATTACK_TITLES[attack]}{f' from {source}' if source else ''}, {gradient}"
+        for source, attack in attacks
+        for gradient in matrices
+    ]
+    return Table("two-gradients", "The same attacks with both gradients", "model", columns, rows)
+
+
+def _with_ties(cells: Sequence[TableCell]) -> list[TableCell]:
+    known = [cell.rate for cell in cells if cell.rate is not None]
     ties = iter(tied_for_best(known) if len(known) > 1 else [False] * len(known))
-    return [TableCell(rate, bold=rate is not None and next(ties)) for rate in rates]
+    return [replace(cell, bold=cell.rate is not None and next(ties)) for cell in cells]
 
 
 @dataclass(frozen=True)

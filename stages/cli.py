@@ -15,6 +15,7 @@ _COMMANDS = {
     "precompute": ("stages.precompute", "Store the signed gradients of a static model."),
     "train-robust": ("stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("stages.evaluate", "Attack every target from every source."),
+    "analyse": ("stages.analyse", "Measure the models' gradients and the loss around images."),
     "report": ("stages.report", "Write the results as one HTML page."),
     "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }

@@ -6,6 +6,7 @@ from pipeline.params import Params
 from storage.errors import GradshardError
 
 EVALUATION = Path("evaluation")
+ANALYSIS = Path("analysis")
 REPORT = Path("report")
 TRAINING = Path("training")
 

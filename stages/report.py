@@ -3,18 +3,23 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from ruamel.yaml import YAML
 
-from pipeline import figures, tables
+from pipeline import exports, figures, paper, tables
+from pipeline.comparisons import Comparison, compare
 from pipeline.params import Params
 from pipeline.tables import Matrix, Table
+from pipeline.vocabulary import CLEAN, Gradient
 from stages import paths
 from stages.console import say
 from stages.options import params_option
@@ -33,59 +38,154 @@ _GRADIENT_TITLES = {
 def command(params: Params) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate` wrote and the training curves. Tables are laid out as in the paper: rows are sources.
+    Reads what `evaluate` and `analyse` wrote and the training curves. Tables are laid out as in the paper: rows are
+    sources. For papers and spreadsheets the tables are also in report/tables.md and, one a file, in report/tables/.
     """
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
     provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
     diagnostics = json.loads(_read(paths.EVALUATION / "diagnostics.json"))["models"]
     gradients = params.evaluation.gradients
+    sections = [_section(params, rows, gradient) for gradient in gradients]
+    norms, planes = _analysis(params)
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
         attack=provenance["params"]["attack"],
-        findings=_findings(params, Matrix(rows, gradients[0])),
-        sections=[
-            {"gradient_title": _GRADIENT_TITLES[gradient], "tables": _tables(params, Matrix(rows, gradient))}
-            for gradient in gradients
-        ],
+        sections=sections,
+        both=_both(params, rows),
         diagnostics=diagnostics,
         diagnostics_svg=_sweeps(diagnostics),
+        at_full_epsilon=_at_full_epsilon(params, diagnostics),
+        norms=norms,
+        papers_norms=paper.GRADIENT_NORMS if paper.names(params) else {},
+        called=paper.names(params),
+        planes_svg=planes,
+        plane=params.analysis.plane,
         images_svg=_images(params),
         curves_svg=figures.training_curves(_curves(params)),
         training={name: json.loads(_read(paths.TRAINING / f"{name}.json")) for name in _trained(params)},
         provenance=provenance,
         parameters=_yaml(provenance["params"]),
     )
+    _write_tables(sections, _both(params, rows))
     write_text(paths.REPORT / "index.html", page)
     say(f"{paths.REPORT / 'index.html'}: open it in a browser")
 
 
-def _tables(params: Params, matrix: Matrix) -> list[Table]:
-    final = [name for name in params.evaluation.targets if "@" not in name]
-    return [
-        tables.transfer_table(matrix, "fgsm", final),
-        tables.transfer_table(matrix, "rand_fgsm", final),
-        tables.white_box_table(matrix, final),
-        tables.worst_case_table(matrix, final),
-        tables.defence_table(matrix, _by_epochs(params), params.evaluation.holdout),
+@dataclass(frozen=True)
+class Section:
+    """All tables that one gradient gives."""
+
+    gradient: Gradient
+    title: str
+    findings: Sequence[tables.Finding]
+    tables: Sequence[Table]
+    comparisons: Sequence[Comparison]
+
+
+def _section(params: Params, rows: Sequence[Mapping[str, Any]], gradient: Gradient) -> Section:
+    """The tables of one gradient, with the robust models that were trained on it, if there are any, else with all."""
+    matrix = Matrix(rows, gradient, paper.names(params))
+    robust = [name for name in params.evaluation.targets if _trained_on(params, name) == gradient]
+    shown = [n for n in params.evaluation.targets if not _trained_on(params, n) or n in robust or not robust]
+    groups = _by_epochs(params, shown)
+    shown_tables = [
+        tables.transfer_table(matrix, "fgsm", shown),
+        tables.transfer_table(matrix, "rand_fgsm", shown),
+        tables.white_box_table(matrix, shown),
+        tables.worst_case_table(matrix, shown),
+        tables.defence_table(matrix, groups, params.evaluation.holdout),
     ]
+    return Section(
+        gradient=gradient,
+        title=_GRADIENT_TITLES[gradient],
+        findings=_findings(params, matrix, shown),
+        tables=shown_tables,
+        comparisons=compare(groups, params.evaluation.holdout, partial(_correct, matrix)),
+    )
 
 
-def _by_epochs(params: Params) -> dict[str, list[str]]:
-    """The robust targets by the epochs they were trained for, fewest first."""
+def _trained_on(params: Params, target: str) -> str:
+    """The gradient that a robust model was trained on; empty for a static one."""
+    model = params.robust.models.get(target.partition("@")[0])
+    return (model.gradient or params.adversarial.gradient) if model else ""
+
+
+def _correct(matrix: Matrix, target: str, source: str, attack: str) -> npt.NDArray[np.bool_] | None:
+    if matrix.rate(target, source, attack) is None:
+        return None
+    return results.read_examples(
+        paths.EVALUATION / "examples.parquet",
+        target=target,
+        source=source,
+        attack=attack,
+        gradient="" if attack == CLEAN else matrix.gradient,
+    )
+
+
+def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Both gradients side by side, if both were evaluated."""
+    gradients = params.evaluation.gradients
+    if len(gradients) < 2:
+        return None
+    final = {name: _trained_on(params, name) for name in params.evaluation.targets if "@" not in name}
+    return tables.gradients_table({g: Matrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
+
+
+def _by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
+    """The robust models among the targets by the epochs they were trained for, fewest first."""
     groups: dict[int, list[str]] = {}
-    for target in params.evaluation.targets:
+    for target in targets:
         name, _, epoch = target.partition("@")
         if name in params.robust.models:
             groups.setdefault(int(epoch or params.robust.models[name].epochs), []).append(target)
     return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
 
 
-def _findings(params: Params, matrix: Matrix) -> list[tables.Finding]:
-    if not (params.robust.self_only and params.robust.ensemble):
+def _findings(params: Params, matrix: Matrix, shown: Sequence[str]) -> list[tables.Finding]:
+    baseline = next((name for name in shown if name in params.robust.self_only), None)
+    ensemble = next((name for name in shown if name in params.robust.ensemble), None)
+    if baseline is None or ensemble is None:
         return []
-    baseline, ensemble = next(iter(params.robust.self_only)), next(iter(params.robust.ensemble))
     return tables.findings(matrix, baseline=baseline, ensemble=ensemble, holdout=params.evaluation.holdout)
+
+
+def _at_full_epsilon(params: Params, diagnostics: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
+    """Percent right under FGSM with epsilon = 1, where it was measured, and the paper's figure (section 3.3)."""
+    called = paper.names(params)
+    found: dict[str, tuple[float, float | None]] = {}
+    for name, measured in diagnostics.items():
+        errors = dict(measured["curve"]).get(1.0)
+        if errors is not None:
+            compared = called.get(name, "").partition("@")[0] == "A_adv"
+            right = 100 * (1 - errors / measured["n"])
+            found[name] = (right, paper.RIGHT_AT_FULL_EPSILON if compared else None)
+    return found
+
+
+def _analysis(params: Params) -> tuple[dict[str, Any], str]:
+    """What `analyse` found: per model its gradients, and the figure of the loss."""
+    norms = json.loads(_read(paths.ANALYSIS / "gradients.json"))["models"]
+    path = paths.ANALYSIS / "planes.npz"
+    if not path.exists():
+        raise GradshardError(f"no {path}: run `gradshard analyse` first")
+    with np.load(path, allow_pickle=False) as archive:
+        if not len(archive["rows"]):
+            return norms, ""
+        planes = {name: (archive[f"{name} steps"], archive[name]) for name in ("full", "zoom")}
+        plane = params.analysis.plane
+        return norms, figures.loss_planes(
+            planes, [f"#{row}" for row in archive["rows"]], first=plane.model, second=plane.source
+        )
+
+
+def _write_tables(sections: Sequence[Section], both: Table | None) -> None:
+    named = [(f"{table.name}-{s.gradient.replace('_', '-')}", s.title, table) for s in sections for table in s.tables]
+    named += [(both.name, both.title, both)] if both else []
+    text = "".join(f"## {table.title}\n\n{title}.\n\n{exports.markdown(table)}\n" for _, title, table in named)
+    write_text(paths.REPORT / "tables.md", f"# Error rates in percent\n\n{text}")
+    for name, _, table in named:
+        write_text(paths.REPORT / "tables" / f"{name}.csv", exports.comma_separated(table))
 
 
 def _sweeps(diagnostics: Mapping[str, Any]) -> str:

@@ -61,6 +61,26 @@ def read_matrix(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def read_examples(path: Path, *, attack: str, target: str, source: str, gradient: str) -> npt.NDArray[np.bool_]:
+    """Which test examples one row of the matrix got right, bool (n,), in the order of the test set.
+
+    Raises:
+        GradshardError: the file is missing, damaged, or has no such row.
+    """
+    row = {"attack": attack, "target": target, "source": source, "gradient": gradient}
+    try:
+        table = pq.read_table(
+            path, columns=["example", "correct"], filters=[(name, "==", value) for name, value in row.items()]
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise GradshardError(f"{path} cannot be read ({error}): run `gradshard evaluate` again") from error
+    if not len(table):
+        raise GradshardError(f"{path} has no row {row}: run `gradshard evaluate` again")
+    correct = np.empty(len(table), dtype=np.bool_)
+    correct[table["example"].to_numpy()] = table["correct"].to_numpy()
+    return correct
+
+
 def write_examples(path: Path, keys: Sequence[Row], blocks: Iterable[tuple[int, npt.NDArray[np.bool_]]]) -> None:
     """Write which examples each row of the matrix got right, a row group per block, in bounded memory.
 

@@ -137,6 +137,7 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> 
             *(("precompute", model) for model in "ACD"),
             *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
             ("evaluate",),
+            ("analyse",),
             ("report",),
         ):
             assert call(patch, *arguments) == 0, arguments

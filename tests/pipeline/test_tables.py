@@ -1,6 +1,10 @@
+import csv
+import io
+
 import pytest
 
-from pipeline.tables import Matrix, defence_table, findings, transfer_table, white_box_table
+from pipeline import exports
+from pipeline.tables import Matrix, defence_table, findings, gradients_table, transfer_table, white_box_table
 
 KEY = ("target", "source", "attack", "errors")
 ROWS = [
@@ -81,4 +85,35 @@ def test_a_finding_that_does_not_hold_says_so(matrix):
 
 def test_a_rate_carries_its_interval(matrix):
     table = transfer_table(matrix, "fgsm", ["A_adv"])
-    assert table.rows[0][1][0].interval == "95 % interval 3.2 to 4.0, n = 10000"
+    assert table.rows[0][1][0].interval == "95 % interval 3.2 to 4.0 (Wilson 3.3 to 4.0), n = 10000"
+
+
+def test_the_papers_figure_stands_beside_ours_where_the_paper_has_one(matrix):
+    called = Matrix(matrix.rows, "exact", {"A": "A", "A_adv": "A_adv@6"})
+    (_, [on_a, on_adv]), _ = transfer_table(called, "fgsm", ["A", "A_adv"]).rows
+    assert (on_a.beside, on_adv.beside) == ("paper 71.4, +0.0", "paper 11.9, +0.0")
+    twelve = Matrix(matrix.rows, "exact", {"A_adv": "A_adv@12"})
+    assert defence_table(twelve, {"12 epochs": ["A_adv"]}, "B").rows[0][1][1].beside == "paper 3.8, -0.2"
+    assert transfer_table(matrix, "fgsm", ["A"]).rows[0][1][0].beside == ""
+
+
+def test_both_gradients_stand_side_by_side(matrix):
+    matrices = {"cross_entropy": Matrix(matrix.rows, "cross_entropy"), "exact": matrix}
+    table = gradients_table(matrices, {"A": "", "A_adv": "exact"}, "B")
+    assert table.columns[:2] == ["FGSM, cross_entropy", "FGSM, exact"]
+    assert texts(table)["A"][:2] == ["0.0", "71.4"]
+    assert texts(table)["A_adv, trained on exact signs"][4:6] == ["0.0", "18.2"]
+
+
+def test_tables_leave_as_markdown_and_as_csv(matrix):
+    table = defence_table(Matrix(matrix.rows, "exact", {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    lines = exports.markdown(table).splitlines()
+    assert lines[0] == "| model | Clean | FGSM | FGSM from B | I-FGSM from B | RAND+FGSM from B |"
+    assert lines[2].startswith("| A_adv, 6 epochs | **1.0** (paper 1.0, +0.0) | **3.6** (paper 3.6, +0.0) |")
+    rows = list(csv.DictReader(io.StringIO(exports.comma_separated(table))))
+    assert len(rows) == 10
+    first = rows[0]
+    assert (first["row"], first["column"], first["error_percent"]) == ("A_adv, 6 epochs", "Clean", "1.0000")
+    assert (first["n"], first["bold"], first["paper_percent"]) == ("10000", "1", "1.0")
+    assert float(first["low"]) < 1.0 < float(first["high"])
+    assert rows[5]["paper_percent"] == ""

@@ -135,11 +135,11 @@ def test_stored_signs_are_those_of_the_saved_model(finished_project):
 @pytest.mark.slow
 def test_every_output_has_the_same_bytes_in_another_run(finished_project, tmp_path, digits, gradshard):
     again = new_project(tmp_path / "again", digits)
-    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "report"):
+    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "report"):
         models = {"train-static": "ABCD", "precompute": "ACD", "train-robust": ("A_adv", "A_adv-ens")}.get(stage, [()])
         for name in models:
             assert gradshard(again, stage, *([name] if name else []))[0] == 0
-    outputs = ("data", "models", "signs", "training", "evaluation", "report")
+    outputs = ("data", "models", "signs", "training", "evaluation", "analysis", "report")
     for folder in outputs:
         for path in sorted((finished_project.path / folder).rglob("*")):
             if path.is_file():

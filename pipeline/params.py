@@ -191,6 +191,49 @@ class AnalysisParams(_Section):
     plane: PlaneParams
 
 
+class SubstituteParams(_Section):
+    """The adversary who asks for labels: a substitute of an architecture, from so many images of its own.
+
+    In each of ``rounds`` it is trained anew for ``epochs``, and its images are moved by ``step`` along its Jacobian
+    and asked for too, up to ``limit`` images in all.
+    """
+
+    architecture: str
+    images: PositiveInt
+    rounds: PositiveInt
+    epochs: PositiveInt
+    step: Pixels
+    limit: PositiveInt
+    seed: NonNegativeInt
+
+
+class EstimationParams(_Section):
+    """The adversary who asks for confidences: differences of ``delta`` over groups of pixels, on some examples."""
+
+    examples: PositiveInt
+    delta: Annotated[Pixels, Field(gt=0, le=1)]
+    groups: list[PositiveInt]
+    seed: NonNegativeInt
+
+
+class ForestParams(_Section):
+    """A random forest, and whose examples are tried on it."""
+
+    trees: PositiveInt
+    sources: list[str]
+    seed: NonNegativeInt
+
+
+class BlackboxParams(_Section):
+    """Adversaries who may ask ``targets``, tried on ``examples`` test images."""
+
+    targets: list[str]
+    examples: PositiveInt
+    substitute: SubstituteParams
+    estimation: EstimationParams
+    forest: ForestParams
+
+
 class Params(_Section):
     """All parameters of the pipeline."""
 
@@ -206,6 +249,7 @@ class Params(_Section):
     streaming: StreamingParams
     evaluation: EvaluationParams
     analysis: AnalysisParams
+    blackbox: BlackboxParams
 
     @property
     def models(self) -> list[str]:
@@ -227,6 +271,8 @@ class Params(_Section):
         self._check_names("analysis.models", self.analysis.models, self.models, "a model")
         self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
         self._check_names("analysis.plane.source", [plane.source], self.models, "a model")
+        self._check_names("blackbox.targets", self.blackbox.targets, self.models, "a model")
+        self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
             raise _error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():

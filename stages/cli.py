@@ -16,7 +16,9 @@ _COMMANDS = {
     "train-robust": ("stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("stages.evaluate", "Attack every target from every source."),
     "analyse": ("stages.analyse", "Measure the models' gradients and the loss around images."),
+    "blackbox": ("stages.blackbox", "Attack by queries alone, and a random forest."),
     "report": ("stages.report", "Write the results as one HTML page."),
+    "table": ("stages.table", "Put the table of defences into a Markdown file."),
     "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }
 

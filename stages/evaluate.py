@@ -232,7 +232,7 @@ def _illustrated_rows(data: Dataset) -> list[int]:
 def _provenance(params: Params, data: Dataset, models: Models) -> dict[str, Any]:
     """Everything the results follow from: parameters, digests, versions."""
     return {
-        "params": params.model_dump(by_alias=True, exclude={"device"}),
+        "params": params.model_dump(by_alias=True, exclude={"device", "analysis", "blackbox"}),
         "dataset": {"train": data.train.digest, "test": data.test.digest},
         "models": {name: model.digest for name, model in models.items()},
         "stores": {name: _store_content(name) for name in params.signs},

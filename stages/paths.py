@@ -7,6 +7,7 @@ from storage.errors import GradshardError
 
 EVALUATION = Path("evaluation")
 ANALYSIS = Path("analysis")
+BLACKBOX = Path("blackbox")
 REPORT = Path("report")
 TRAINING = Path("training")
 

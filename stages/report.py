@@ -84,11 +84,10 @@ class Section:
 
 
 def _section(params: Params, rows: Sequence[Mapping[str, Any]], gradient: Gradient) -> Section:
-    """The tables of one gradient, with the robust models that were trained on it, if there are any, else with all."""
+    """All that one gradient gives."""
     matrix = Matrix(rows, gradient, paper.names(params))
-    robust = [name for name in params.evaluation.targets if _trained_on(params, name) == gradient]
-    shown = [n for n in params.evaluation.targets if not _trained_on(params, n) or n in robust or not robust]
-    groups = _by_epochs(params, shown)
+    shown = shown_targets(params, gradient)
+    groups = robust_by_epochs(params, shown)
     shown_tables = [
         tables.transfer_table(matrix, "fgsm", shown),
         tables.transfer_table(matrix, "rand_fgsm", shown),
@@ -103,6 +102,13 @@ def _section(params: Params, rows: Sequence[Mapping[str, Any]], gradient: Gradie
         tables=shown_tables,
         comparisons=compare(groups, params.evaluation.holdout, partial(_correct, matrix)),
     )
+
+
+def shown_targets(params: Params, gradient: Gradient) -> list[str]:
+    """The targets that a gradient's tables show: the robust models that were trained on it, if any, else all."""
+    targets = params.evaluation.targets
+    robust = [name for name in targets if _trained_on(params, name) == gradient]
+    return [name for name in targets if not _trained_on(params, name) or name in robust or not robust]
 
 
 def _trained_on(params: Params, target: str) -> str:
@@ -132,7 +138,7 @@ def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
     return tables.gradients_table({g: Matrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
 
 
-def _by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
+def robust_by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     """The robust models among the targets by the epochs they were trained for, fewest first."""
     groups: dict[int, list[str]] = {}
     for target in targets:

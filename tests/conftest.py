@@ -138,6 +138,7 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> 
             *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
             ("evaluate",),
             ("analyse",),
+            ("blackbox",),
             ("report",),
         ):
             assert call(patch, *arguments) == 0, arguments

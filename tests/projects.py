@@ -26,6 +26,9 @@ def tiny_params() -> dict:
         model.update(architecture="D", epochs=2)
     for model in (*params["robust"]["self_only"].values(), *params["robust"]["ensemble"].values()):
         model.update(architecture="D", epochs=3, snapshots=[1])
+    params["blackbox"]["examples"] = 60
+    params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3)
+    params["blackbox"]["estimation"].update(examples=5)
     evaluation = params["evaluation"]
     evaluation["targets"] = ["A", "B", "A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"]
     evaluation["attacks"]["fgsm"] = list(evaluation["targets"])

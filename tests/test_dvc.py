@@ -26,6 +26,7 @@ STAGES = {
     "train-robust-self": "train_robust",
     "evaluate": "evaluate",
     "analyse": "analyse",
+    "blackbox": "blackbox",
     "report": "report",
 }
 # They name, show or check, but no output follows from them.
@@ -139,7 +140,14 @@ def edit(project):
 
 def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
     edit(lambda params: params["attack"].update(eps=0.25))
-    assert project.repro() == ["train-robust-self@A_adv", "train-robust@A_adv-ens", "analyse", "evaluate", "report"]
+    assert project.repro() == [
+        "train-robust-self@A_adv",
+        "train-robust@A_adv-ens",
+        "analyse",
+        "blackbox",
+        "evaluate",
+        "report",
+    ]
 
 
 def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, edit):
@@ -177,7 +185,18 @@ def test_the_commands_of_the_docs_show_what_they_promise(project, command, shows
 
 def test_outputs_are_ignored_by_git(project):
     status = project.dvc("git status --porcelain --untracked-files=all")
-    for folder in ("data", "models", "signs", "training", "evaluation", "analysis", "report", ".partial", "dvc_plots"):
+    for folder in (
+        "data",
+        "models",
+        "signs",
+        "training",
+        "evaluation",
+        "analysis",
+        "blackbox",
+        "report",
+        ".partial",
+        "dvc_plots",
+    ):
         assert f" {folder}/" not in status
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from stages.store.group import _COMMANDS as _STORE_COMMANDS
 
-STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "report"]
+STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "blackbox", "report"]
 
 
 def run(*arguments, **options):

@@ -135,11 +135,11 @@ def test_stored_signs_are_those_of_the_saved_model(finished_project):
 @pytest.mark.slow
 def test_every_output_has_the_same_bytes_in_another_run(finished_project, tmp_path, digits, gradshard):
     again = new_project(tmp_path / "again", digits)
-    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "report"):
+    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "blackbox", "report"):
         models = {"train-static": "ABCD", "precompute": "ACD", "train-robust": ("A_adv", "A_adv-ens")}.get(stage, [()])
         for name in models:
             assert gradshard(again, stage, *([name] if name else []))[0] == 0
-    outputs = ("data", "models", "signs", "training", "evaluation", "analysis", "report")
+    outputs = ("data", "models", "signs", "training", "evaluation", "analysis", "blackbox", "report")
     for folder in outputs:
         for path in sorted((finished_project.path / folder).rglob("*")):
             if path.is_file():
@@ -221,7 +221,9 @@ def test_the_report_shows_the_error_rates_of_the_matrix(page, finished_project):
 def test_the_parameters_that_a_report_came_from_are_read_back(finished_project):
     provenance = json.loads((finished_project.path / "evaluation/provenance.json").read_text())
     params = read_params(finished_project.path / "params.yaml")
-    assert provenance["params"] == json.loads(params.model_dump_json(by_alias=True, exclude={"device"}))
+    assert provenance["params"] == json.loads(
+        params.model_dump_json(by_alias=True, exclude={"device", "analysis", "blackbox"})
+    )
 
 
 def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_project):
@@ -238,3 +240,31 @@ def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_pr
         assert all(f"## {flag['name']}".replace(" ", "-") in page for flag in model["flags"])
     report = (finished_project.path / "report/index.html").read_text()
     assert "Can the gradients be trusted?" in report
+
+
+def test_black_box_results_count_queries_and_examples(finished_project):
+    found = json.loads((finished_project.path / "blackbox/results.json").read_text())
+    assert list(found["targets"]) == ["A_adv", "A_adv-ens"]
+    for target in found["targets"].values():
+        assert [row["queries"] for row in target["substitute"]] == [50, 100, 200]
+        assert [row["queries_per_example"] for row in target["estimation"]["estimated"]] == [2 * 98, 2 * 784]
+        assert {row["n"] for row in target["substitute"]} == {60}
+        assert target["estimation"]["true_gradient"]["n"] == 5
+    assert [row["source"] for row in found["forest"]["rows"]] == ["", "A"]
+
+
+def test_the_table_of_a_readme_is_made_from_the_matrix(finished_project, tmp_path, gradshard):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- gradshard table: begin -->\nold\n<!-- gradshard table: end -->\nafter\n")
+    assert gradshard(finished_project, "table", "evaluation/matrix.parquet", "--into", str(readme))[0] == 0
+    text = readme.read_text()
+    rates = {(r["target"], r["source"], r["attack"]): r["error_rate"] for r in matrix(finished_project)}
+    assert f"{100 * rates['A_adv-ens', 'B', 'ifgsm']:.1f}" in text
+    assert text.startswith("before\n")
+    assert text.endswith("-->\nafter\n")
+    assert "old" not in text
+    readme.write_text("no marks")
+    code, said = gradshard(finished_project, "table", "evaluation/matrix.parquet", "--into", str(readme))
+    assert code == 2
+    assert "has no place for a table" in said
+    assert readme.read_text() == "no marks"

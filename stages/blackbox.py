@@ -1,0 +1,135 @@
+"""The stage ``blackbox``: adversaries who may ask the target, and a target without a gradient."""
+
+import json
+from functools import partial
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+import storage
+from pipeline import models
+from pipeline.attacks import fgsm, rand_fgsm, random_signs
+from pipeline.crafting import to_pixels
+from pipeline.estimation import estimated_rand_fgsm, pixel_groups
+from pipeline.forest import Forest
+from pipeline.oracle import Oracle
+from pipeline.params import Params
+from pipeline.precision import arithmetic_context, choose_device
+from pipeline.substitute import Growth, substitutes
+from stages import paths
+from stages.console import progress, say
+from stages.loading import LoadedModel, load_model, weights_of
+from stages.options import params_option
+from storage.datasets.dataset import Dataset, open_dataset
+from storage.errors import GradshardError
+from storage.files import write_text
+
+
+@click.command()
+@params_option
+def command(params: Params) -> None:
+    """Attack the targets of `blackbox` by queries alone, and a random forest by examples from other models.
+
+    Writes blackbox/results.json: per target, the error against the number of queries, for a substitute trained on the
+    target's labels and for gradients estimated from its confidences; and the forest's error on examples that transfer.
+    """
+    data = open_dataset(paths.dataset(params))
+    device = choose_device(params.device)
+    names = dict.fromkeys([*params.blackbox.targets, *params.blackbox.forest.sources])
+    loaded = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    images, labels = _test_examples(params, data, device)
+    targets = {}
+    with (
+        arithmetic_context("fp32", device),
+        progress("blackbox", len(params.blackbox.targets) + 1, "targets") as advance,
+    ):
+        for name in params.blackbox.targets:
+            target = loaded[name]
+            targets[name] = {
+                "substitute": _by_substitute(params, data, target, images, labels),
+                "estimation": _by_estimation(params, target, images, labels),
+            }
+            advance(1)
+        forest = _forest(params, data, loaded, images, labels)
+        advance(1)
+    record = {
+        "targets": targets,
+        "forest": forest,
+        "digests": {name: model.digest for name, model in loaded.items()},
+        "test": data.test.digest,
+        "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
+    }
+    write_text(paths.BLACKBOX / "results.json", json.dumps(record, indent=1) + "\n")
+    say(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets, and a random forest")
+
+
+def _test_examples(params: Params, data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The first test images: the adversary's own, then those that are attacked."""
+    wanted = params.blackbox.substitute.images + params.blackbox.examples
+    if wanted > len(data.test):
+        raise GradshardError(
+            f"blackbox.substitute.images and blackbox.examples ask for {wanted} test images, but {data.name} has "
+            f"{len(data.test)}: lower one of them"
+        )
+    images = to_pixels(torch.from_numpy(data.test.read_images(0, wanted)).to(device))
+    return images, torch.from_numpy(data.test.read_labels(0, wanted)).to(device)
+
+
+def _by_substitute(
+    params: Params, data: Dataset, target: LoadedModel, images: Tensor, labels: Tensor
+) -> list[dict[str, int]]:
+    """FGSM from the substitute after each round, on images that it was not grown from."""
+    chosen = params.blackbox.substitute
+    oracle = Oracle(target.module)
+    fresh = partial(models.build, chosen.architecture, data.sample_shape, data.classes, seed=chosen.seed)
+    growth = Growth(chosen.rounds, chosen.epochs, chosen.step, chosen.limit, chosen.seed)
+    attacked, truth = images[chosen.images :], labels[chosen.images :]
+    found = []
+    for substitute, queries in substitutes(oracle, fresh, images[: chosen.images], growth):
+        adversarial = fgsm(substitute, attacked, truth, epsilon=params.attack.epsilon)
+        errors = _errors(target, adversarial, truth)
+        found.append({"queries": queries, "errors": errors, "n": len(truth)})
+    return found
+
+
+def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    """RAND+FGSM by estimated gradients, for each number of groups, beside the same by the true gradient."""
+    chosen, attack = params.blackbox.estimation, params.attack
+    images, labels = images[-params.blackbox.examples :][: chosen.examples], labels[-params.blackbox.examples :]
+    labels = labels[: chosen.examples]
+    generator = torch.Generator().manual_seed(chosen.seed)
+    noise = random_signs(images.shape, generator=generator).to(images.device)
+    estimated = partial(estimated_rand_fgsm, epsilon=attack.epsilon, alpha=attack.alpha, noise=noise)
+    known = rand_fgsm(target.module, images, labels, epsilon=attack.epsilon, alpha=attack.alpha, noise=noise)
+    rows = []
+    for count in chosen.groups:
+        groups = pixel_groups(images[0].numel(), count, generator=torch.Generator().manual_seed(chosen.seed))
+        oracle = Oracle(target.module)
+        adversarial = estimated(oracle, images, labels, groups, delta=chosen.delta)
+        errors = _errors(target, adversarial, labels)
+        rows.append({"queries_per_example": oracle.queries // len(images), "errors": errors, "n": len(labels)})
+    return {"estimated": rows, "true_gradient": {"errors": _errors(target, known, labels), "n": len(labels)}}
+
+
+def _forest(
+    params: Params, data: Dataset, loaded: dict[str, LoadedModel], images: Tensor, labels: Tensor
+) -> dict[str, Any]:
+    """A forest trained on the training images: its error on clean ones and on FGSM examples of each source."""
+    chosen, examples = params.blackbox.forest, params.blackbox.examples
+    forest = Forest(chosen.trees, seed=chosen.seed)
+    forest.fit(*data.train.load())
+    images, labels = images[-examples:], labels[-examples:]
+    truth = labels.cpu().numpy()
+    rows = [{"source": "", "gradient": "", "errors": forest.errors(images.cpu().numpy(), truth), "n": len(truth)}]
+    for source in chosen.sources:
+        for gradient in params.evaluation.gradients:
+            adversarial = fgsm(loaded[source].module, images, labels, epsilon=params.attack.epsilon, gradient=gradient)
+            errors = forest.errors(adversarial.cpu().numpy(), truth)
+            rows.append({"source": source, "gradient": gradient, "errors": errors, "n": len(truth)})
+    return {"trees": chosen.trees, "rows": rows}
+
+
+def _errors(target: LoadedModel, images: Tensor, labels: Tensor) -> int:
+    return int((Oracle(target.module).labels(images) != labels).sum())

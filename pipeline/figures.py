@@ -45,6 +45,21 @@ def epsilon_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
         return _svg(figure)
 
 
+def query_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> str:
+    """Error in percent against queries, a panel an adversary, a line a target, from pairs of queries and error rate."""
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+        for axes, (title, curves) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
+            for target, points in curves.items():
+                axes.plot([q for q, _ in points], [100 * e for _, e in points], marker="o", markersize=3, label=target)
+            axes.set(title=title, xlabel="queries", ylabel="error, %", xscale="log", ylim=(0, 102))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+        return _svg(figure)
+
+
 def loss_planes(
     planes: Mapping[str, tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]],
     titles: Sequence[str],

@@ -47,6 +47,10 @@ ERRORS = {
 # Mean and standard deviation of the L2 norm of the loss's gradient over the test set: table 7.
 GRADIENT_NORMS = {"A": (0.12, 0.95), "A_adv": (0.11, 0.81)}
 
+# Error in percent of a random forest of 100 trees, on clean images and on a CNN's FGSM examples: appendix C. The paper
+# says that these "transfer at a rate of 99 %".
+FOREST = {"clean": 2.9, "fgsm": 99.0}
+
 # Percent that A_adv still classifies right under FGSM with epsilon = 1: section 3.3.
 RIGHT_AT_FULL_EPSILON = 43.0
 

@@ -38,8 +38,8 @@ _GRADIENT_TITLES = {
 def command(params: Params) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate` and `analyse` wrote and the training curves. Tables are laid out as in the paper: rows are
-    sources. For papers and spreadsheets the tables are also in report/tables.md and, one a file, in report/tables/.
+    Reads what `evaluate`, `analyse` and `blackbox` wrote and the training curves. Tables are laid out as in the paper:
+    rows are sources. For papers and spreadsheets they are also in report/tables.md and, one a file, in report/tables/.
     """
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
     provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
@@ -47,6 +47,7 @@ def command(params: Params) -> None:
     gradients = params.evaluation.gradients
     sections = [_section(params, rows, gradient) for gradient in gradients]
     norms, planes = _analysis(params)
+    blackbox = json.loads(_read(paths.BLACKBOX / "results.json"))
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
@@ -58,8 +59,11 @@ def command(params: Params) -> None:
         at_full_epsilon=_at_full_epsilon(params, diagnostics),
         norms=norms,
         papers_norms=paper.GRADIENT_NORMS if paper.names(params) else {},
+        papers_forest=paper.FOREST,
         called=paper.names(params),
         planes_svg=planes,
+        blackbox=blackbox,
+        blackbox_svg=_queries(blackbox),
         plane=params.analysis.plane,
         images_svg=_images(params),
         curves_svg=figures.training_curves(_curves(params)),
@@ -183,6 +187,21 @@ def _analysis(params: Params) -> tuple[dict[str, Any], str]:
         return norms, figures.loss_planes(
             planes, [f"#{row}" for row in archive["rows"]], first=plane.model, second=plane.source
         )
+
+
+def _queries(blackbox: Mapping[str, Any]) -> str:
+    targets = blackbox["targets"]
+    if not targets:
+        return ""
+    substitutes = {
+        name: [(row["queries"], row["errors"] / row["n"]) for row in found["substitute"]]
+        for name, found in targets.items()
+    }
+    estimates = {
+        name: [(row["queries_per_example"], row["errors"] / row["n"]) for row in found["estimation"]["estimated"]]
+        for name, found in targets.items()
+    }
+    return figures.query_curves({"labels, queries in all": substitutes, "confidences, queries an image": estimates})
 
 
 def _write_tables(sections: Sequence[Section], both: Table | None) -> None:

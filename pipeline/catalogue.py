@@ -1,6 +1,6 @@
 """The attacks by name, as parameters and results call them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 from pipeline.ascents import momentum_fgsm, pgd
 from pipeline.attacks import choose_labels, fgsm, iterative_fgsm, rand_fgsm, random_signs, step_direction
+from pipeline.autoattack import autoattack, check_autoattack
 from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
 
 # Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
 _PGD_REACH = 2.5
+# Whose loss is their own, whatever the parameter ``gradient``.
+OWN_LOSS: Collection[AttackName] = ("cw", "autoattack")
 
 
 @dataclass(frozen=True)
@@ -35,20 +38,33 @@ class Draws:
     """The random part of the attacks, the same for every source.
 
     ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
-    PGD's, in units of epsilon.
+    PGD's, in units of epsilon; ``seed`` is AutoAttack's.
     """
 
     signs: Tensor
     starts: Tensor
+    seed: int
 
     def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(signs=self.signs[rows], starts=self.starts[:, rows])
+        return Draws(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
 
 
 def draw(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> Draws:
     """Draw for images of a shape (N, C, H, W), on the generator's device."""
     signs = random_signs(shape, generator=generator)
-    return Draws(signs, 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1)
+    starts = 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1
+    seed = torch.randint(2**31, (), generator=generator, device=generator.device)
+    return Draws(signs, starts, int(seed))
+
+
+def check_attacks(attacks: Collection[AttackName], *, classes: int) -> None:
+    """Refuse attacks that cannot be run here, before anything long is.
+
+    Raises:
+        GradshardError: an attack's package is missing, or it needs more classes.
+    """
+    if "autoattack" in attacks:
+        check_autoattack(classes)
 
 
 def craft(
@@ -79,6 +95,7 @@ def craft(
         "mifgsm": partial(momentum_fgsm, steps=strength.steps, loss=gradient),
         "pgd": partial(climb, loss=gradient),
         "cw": partial(climb, loss="hinge"),
+        "autoattack": partial(autoattack, seed=draws.seed),
     }
     options = {"towards": True} if step_direction(policy) < 0 else {}
     return attacks[attack](model, images, labels, epsilon=epsilon, **options)

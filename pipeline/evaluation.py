@@ -4,12 +4,12 @@ An attack is crafted once per source and tried on all targets; if source and tar
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.catalogue import Draws, Strength, craft, draw
+from pipeline.catalogue import OWN_LOSS, Draws, Strength, craft, draw
 from pipeline.crafting import BATCH_PIXELS
 from pipeline.vocabulary import AttackName, Gradient
 
@@ -84,7 +84,7 @@ def evaluate_block(
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> Draws:
     """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
     drawn = draw(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
-    return Draws(drawn.signs.to(device), drawn.starts.to(device))
+    return Draws(drawn.signs.to(device), drawn.starts.to(device), drawn.seed)
 
 
 def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]]:
@@ -131,13 +131,21 @@ def _sets(
     draws: Draws,
 ) -> Iterator[Tensor]:
     yield images
+    kept: dict[Crafting, Tensor] = {}
     for crafting in craftings:
-        yield craft(
-            crafting.attack,
-            models[crafting.source],
-            images,
-            labels,
-            strength=crafting.strength,
-            draws=draws,
-            gradient=crafting.gradient,
-        )
+        own_loss = crafting.attack in OWN_LOSS
+        alike = replace(crafting, gradient="exact") if own_loss else crafting
+        examples = kept.get(alike)
+        if examples is None:
+            examples = craft(
+                crafting.attack,
+                models[crafting.source],
+                images,
+                labels,
+                strength=crafting.strength,
+                draws=draws,
+                gradient=crafting.gradient,
+            )
+        if own_loss:
+            kept[alike] = examples
+        yield examples

@@ -16,6 +16,7 @@ ATTACK_TITLES = {
     "mifgsm": "MI-FGSM",
     "pgd": "PGD",
     "cw": "C&W",
+    "autoattack": "AutoAttack",
 }
 
 

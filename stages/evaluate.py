@@ -12,7 +12,8 @@ import torch
 
 import storage
 from pipeline.attacks import fgsm, input_gradient
-from pipeline.catalogue import Strength
+from pipeline.autoattack import STEPS as AUTOATTACK_STEPS
+from pipeline.catalogue import Strength, check_attacks
 from pipeline.crafting import to_pixels
 from pipeline.evaluation import BLOCK, Cell, Crafting, block_draws, cells, evaluate_block, plan_craftings, worst_cases
 from pipeline.params import Params
@@ -48,6 +49,7 @@ def command(params: Params) -> None:
     test images.
     """
     data = open_dataset(paths.dataset(params))
+    check_attacks(params.evaluation.attacks.keys(), classes=data.test.classes)
     device = choose_device(params.device)
     models = _load_models(params, data, device)
     craftings = plan_craftings(params.evaluation.attacks, params.evaluation.gradients, _strength(params))
@@ -152,6 +154,7 @@ def _steps(crafting: Crafting) -> int:
         "mifgsm": strength.steps,
         "pgd": strength.pgd_steps,
         "cw": strength.pgd_steps,
+        "autoattack": AUTOATTACK_STEPS,
     }.get(crafting.attack, 1)
 
 

@@ -70,6 +70,21 @@ def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model,
     assert {model.passes[False] for model in models.values()} == {1 + len(craftings)}
 
 
+def test_an_attack_with_a_loss_of_its_own_is_crafted_once_for_all_gradients(linear_model, batch):
+    images, labels = batch
+    models = {"A": Counting(linear_model(classes=3))}
+    strength = Strength(0.1, 0.02, 3, 4, 2)
+    craftings = plan_craftings({"cw": ["A"], "pgd": ["A"]}, ["exact", "cross_entropy"], strength)
+    rows = evaluate_block(models, craftings, ["A"], images, labels, draws=draws(images))
+    assert models["A"].passes[True] == (1 + 2) * strength.restarts * strength.pgd_steps
+    assert [(cell.crafting.attack, cell.crafting.gradient) for cell in cells(craftings, ["A"])[1:3]] == [
+        ("cw", "exact"),
+        ("cw", "cross_entropy"),
+    ]
+    assert torch.equal(rows[1], rows[2])
+    assert not torch.equal(rows[1], rows[0])
+
+
 def test_the_random_part_is_a_function_of_seed_and_block():
     def drawn(seed, block):
         return block_draws(torch.Size((3, 1, 4, 4)), 2, seed=seed, block=block, device=torch.device("cpu"))
@@ -77,16 +92,19 @@ def test_the_random_part_is_a_function_of_seed_and_block():
     base, same = drawn(1, 2), drawn(1, 2)
     assert torch.equal(base.signs, same.signs)
     assert torch.equal(base.starts, same.starts)
+    assert base.seed == same.seed
     assert base.starts.shape == (2, 3, 1, 4, 4)
     for other in (drawn(1, 3), drawn(2, 2)):
         assert not torch.equal(base.signs, other.signs)
         assert not torch.equal(base.starts, other.starts)
+        assert base.seed != other.seed
 
 
 def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
-    attacks = {name: ["A", "B"] for name in get_args(AttackName)}
+    # AutoAttack draws for a batch as a whole, of the images that are left; batches are always cut the same way.
+    attacks = {name: ["A", "B"] for name in get_args(AttackName) if name != "autoattack"}
     craftings = plan_craftings(attacks, ["exact", "cross_entropy"], Strength(0.1, 0.02, 3, 4, 2))
     drawn = draws(images)
     whole = evaluate_block(models, craftings, ["A", "B"], images, labels, draws=drawn)

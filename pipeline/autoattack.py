@@ -1,0 +1,103 @@
+"""AutoAttack (Croce and Hein 2020), standard version, L-infinity: what the authors' package ``pyautoattack`` computes.
+
+APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB, and Square, each on the images
+that the ones before left right; all their settings are the package's. It has losses of its own, so the parameter
+``gradient`` says nothing to it.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from storage.errors import GradshardError
+
+# Of APGD and FAB; Square makes 5,000 queries.
+STEPS = 100
+# The targeted loss looks at the four largest logits.
+_FEWEST_CLASSES = 4
+_TARGETS = 9
+
+
+def check_autoattack(classes: int) -> None:
+    """Refuse what cannot be run, before anything long is.
+
+    Raises:
+        GradshardError: the package is missing, or there are too few classes for its targeted loss.
+    """
+    _package()
+    if classes < _FEWEST_CLASSES:
+        raise GradshardError(
+            f"evaluation.attacks names autoattack, whose targeted loss needs {_FEWEST_CLASSES} classes, but there are "
+            f"{classes}: remove it there"
+        )
+
+
+def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, seed: int) -> Tensor:
+    """Adversarial examples (N, C, H, W); an image that is wrong already, or that nothing fooled, stays as it is.
+
+    Args:
+        model: in eval mode.
+        images: float (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        epsilon: the radius of the ball.
+        seed: of all its random draws, which are made for the images as a batch: the same seed and batch give the same
+            examples.
+
+    Raises:
+        GradshardError: see ``check_autoattack``.
+    """
+    predict = _logits_of(model)
+    with torch.no_grad():
+        classes = predict(images[:1]).shape[1]
+    check_autoattack(classes)
+    attack = _package().AutoAttack(predict, eps=epsilon, norm="Linf", seed=seed, device=images.device)
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(_TARGETS, classes - 1)
+    with _kept_to_itself(images.device):
+        examples: Tensor = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))[0]
+    return examples
+
+
+def _package() -> Any:
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise GradshardError(
+            "evaluation.attacks names autoattack, which needs the package pyautoattack: "
+            "pip install 'gradshard[autoattack]', or remove it there"
+        ) from error
+    return pyautoattack
+
+
+def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model as a function: FAB calls ``backward``, which must not reach the parameters."""
+    frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def predict(images: Tensor) -> Tensor:
+        # By way of rows, so that the gradient comes back contiguous whatever the layout inside: the package views it.
+        logits: Tensor = functional_call(model, frozen, (images.flatten(1).view(images.shape),))
+        return logits
+
+    return predict
+
+
+@contextmanager
+def _kept_to_itself(device: torch.device) -> Iterator[None]:
+    """Undo what the package does to the process: it seeds torch, traces calls, and warns about masked gradients.
+
+    The warnings would come once a batch; our own diagnostics measure the same on all examples together.
+    """
+    logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+            yield
+    finally:
+        logger.setLevel(level)
+        sys.settrace(trace)

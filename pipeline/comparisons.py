@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.cells import ATTACK_TITLES
 from pipeline.statistics import holm, mcnemar
-from pipeline.tables import ATTACK_TITLES
 from pipeline.vocabulary import CLEAN
 
 Correct = Callable[[str, str, str], npt.NDArray[np.bool_] | None]

@@ -7,7 +7,7 @@ docs/diagnostics.md says of each flag what it means and what to do.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.probing import Probe
+from pipeline.probe import Probe
 from pipeline.statistics import ErrorRate
 
 # FGSM and RAND+FGSM differ a little on any model: the random step costs epsilon, but is a fresh start.
@@ -44,7 +44,7 @@ def flags(probe: Probe, transferred: Mapping[str, ErrorRate]) -> list[Flag]:
 
 
 def _black_box(probe: Probe, transferred: Mapping[str, ErrorRate]) -> Iterator[Flag]:
-    own = _rate(probe, "fgsm")
+    own = probe.rate("fgsm")
     for source, rate in transferred.items():
         if _above(rate, own):
             yield Flag(
@@ -55,7 +55,7 @@ def _black_box(probe: Probe, transferred: Mapping[str, ErrorRate]) -> Iterator[F
 
 
 def _iterative(probe: Probe) -> Iterator[Flag]:
-    one, many = _rate(probe, "fgsm"), _rate(probe, "ifgsm")
+    one, many = probe.rate("fgsm"), probe.rate("ifgsm")
     if _above(one, many):
         yield Flag(
             "iterative-weaker-than-single-step",
@@ -65,11 +65,14 @@ def _iterative(probe: Probe) -> Iterator[Flag]:
 
 
 def _sweep(probe: Probe) -> Iterator[Flag]:
+    guessing = _guessing(probe).rate
     curve = sorted((epsilon, ErrorRate(errors, probe.n)) for epsilon, errors in probe.curve.items())
     for index, (epsilon, rate) in enumerate(curve):
+        if _high(rate) >= guessing:
+            # The ball of any larger epsilon holds these examples too, so one step that overshoots accuses nobody.
+            return
         worse = [(smaller, before) for smaller, before in curve[:index] if _above(before, rate)]
-        # Past the point of guessing, a rate says nothing about the gradient any more.
-        if worse and _high(rate) < _guessing(probe).rate:
+        if worse:
             smaller, before = worse[-1]
             yield Flag(
                 "error-falls-with-epsilon",
@@ -77,17 +80,17 @@ def _sweep(probe: Probe) -> Iterator[Flag]:
                 f"{_percent(before)} at ε = {smaller:g}, {_percent(rate)} at ε = {epsilon:g}",
             )
             break
-    epsilon, last = curve[-1]
-    if epsilon >= 1 and _high(last) < _guessing(probe).rate:
+    highest = max((rate for _, rate in curve), key=lambda rate: rate.rate)
+    if curve[-1][0] >= 1 and _high(highest) < guessing:
         yield Flag(
             "correct-at-full-epsilon",
-            "FGSM with ε = 1, which may replace the whole image, leaves it better than guessing",
-            f"{_percent(last)}, guessing {_percent(_guessing(probe))}",
+            "FGSM with no ε up to 1, where it may replace the whole image, brings it down to guessing",
+            f"at most {_percent(highest)}, guessing {_percent(_guessing(probe))}",
         )
 
 
 def _noise(probe: Probe) -> Iterator[Flag]:
-    noise, own, clean = _rate(probe, "noise"), _rate(probe, "fgsm"), ErrorRate(probe.curve[0.0], probe.n)
+    noise, own, clean = probe.rate("noise"), probe.rate("fgsm"), ErrorRate(probe.curve[0.0], probe.n)
     if not _above(own, noise) and _above(noise, clean):
         yield Flag(
             "noise-as-strong-as-the-attack",
@@ -97,7 +100,7 @@ def _noise(probe: Probe) -> Iterator[Flag]:
 
 
 def _random_start(probe: Probe) -> Iterator[Flag]:
-    randomised, own = _rate(probe, "rand_fgsm"), _rate(probe, "fgsm")
+    randomised, own = probe.rate("rand_fgsm"), probe.rate("fgsm")
     if _above(randomised, own) and randomised.rate > own.rate + RAND_MARGIN:
         yield Flag(
             "random-start-far-stronger",
@@ -122,10 +125,6 @@ def _violations(probe: Probe) -> Iterator[Flag]:
             "adversarial examples lie further than ε from their image, or outside [0, 1]: the attack is wrong",
             f"{probe.violations} examples",
         )
-
-
-def _rate(probe: Probe, name: str) -> ErrorRate:
-    return ErrorRate(probe.errors[name], probe.n)
 
 
 def _guessing(probe: Probe) -> ErrorRate:

@@ -3,8 +3,9 @@
 An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -47,38 +48,51 @@ def plan_craftings(
     ]
 
 
-def cells(craftings: Sequence[Crafting], targets: Sequence[str]) -> list[Cell]:
-    """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting."""
-    return [Cell(target=t, crafting=c) for c in (None, *craftings) for t in targets]
+def cells(
+    craftings: Sequence[Crafting], targets: Sequence[str], *, repeats: Collection[str] = (), holdout: str = ""
+) -> list[Cell]:
+    """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
+
+    Args:
+        craftings: the sets of adversarial examples.
+        targets: the names of the models attacked.
+        repeats: those of them that are trained only to show how much seeds matter; each is attacked by itself and the
+            holdout model alone, and attacks nobody else, so that more seeds cost little.
+        holdout: the model that no training saw.
+    """
+    return [
+        Cell(target=target, crafting=crafting)
+        for crafting in (None, *craftings)
+        for target in targets
+        if crafting is None
+        or crafting.source == target
+        or (crafting.source not in repeats and (target not in repeats or crafting.source == holdout))
+    ]
 
 
 def evaluate_block(
     models: Mapping[str, nn.Module],
-    craftings: Sequence[Crafting],
-    targets: Sequence[str],
+    planned: Sequence[Cell],
     images: Tensor,
     labels: Tensor,
     *,
     draws: Draws,
 ) -> Tensor:
-    """Whether each target classifies each example right.
+    """Whether each target classifies each example right; every set of examples is crafted once.
 
     Args:
         models: sources and targets by name, in eval mode.
-        craftings: the sets of adversarial examples.
-        targets: the names of the models attacked.
+        planned: what to measure, as ``cells`` orders it.
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         draws: the random part of the attacks, for these images.
 
     Returns:
-        Bool (len(cells), n), on the CPU.
+        Bool (len(planned), n), on the CPU.
     """
     size = max(1, BATCH_PIXELS // images[0].numel())
     batches = [slice(start, start + size) for start in range(0, len(images), size)]
-    return torch.cat(
-        [_evaluate_batch(models, craftings, targets, images[b], labels[b], draws[b]) for b in batches], dim=1
-    )
+    return torch.cat([_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in batches], dim=1)
 
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> Draws:
@@ -90,10 +104,11 @@ def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, devi
 def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]]:
     """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
     it is right in all of them, the clean image among them.
+
+    A target that met fewer attacks than others has none, for the two would not compare.
     """
     gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
-    targets = dict.fromkeys(cell.target for cell in planned)
-    return [
+    found = [
         (
             target,
             gradient,
@@ -104,48 +119,46 @@ def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]
             ],
         )
         for gradient in gradients
-        for target in targets
+        for target in dict.fromkeys(cell.target for cell in planned)
     ]
+    most = {gradient: max(len(members) for _, of, members in found if of == gradient) for gradient in gradients}
+    return [(target, gradient, members) for target, gradient, members in found if len(members) == most[gradient]]
 
 
 def _evaluate_batch(
-    models: Mapping[str, nn.Module],
-    craftings: Sequence[Crafting],
-    targets: Sequence[str],
-    images: Tensor,
-    labels: Tensor,
-    draws: Draws,
+    models: Mapping[str, nn.Module], planned: Sequence[Cell], images: Tensor, labels: Tensor, draws: Draws
 ) -> Tensor:
     rows = []
-    for examples in _sets(models, craftings, images, labels, draws):
+    kept: dict[Crafting, Tensor] = {}
+    for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
+        examples = images if crafting is None else _examples(models, crafting, images, labels, draws, kept)
         with torch.no_grad():
-            rows += [(models[target](examples).argmax(1) == labels).cpu() for target in targets]
+            rows += [(models[cell.target](examples).argmax(1) == labels).cpu() for cell in group]
     return torch.stack(rows)
 
 
-def _sets(
+def _examples(
     models: Mapping[str, nn.Module],
-    craftings: Sequence[Crafting],
+    crafting: Crafting,
     images: Tensor,
     labels: Tensor,
     draws: Draws,
-) -> Iterator[Tensor]:
-    yield images
-    kept: dict[Crafting, Tensor] = {}
-    for crafting in craftings:
-        own_loss = crafting.attack in OWN_LOSS
-        alike = replace(crafting, gradient="exact") if own_loss else crafting
-        examples = kept.get(alike)
-        if examples is None:
-            examples = craft(
-                crafting.attack,
-                models[crafting.source],
-                images,
-                labels,
-                strength=crafting.strength,
-                draws=draws,
-                gradient=crafting.gradient,
-            )
-        if own_loss:
-            kept[alike] = examples
-        yield examples
+    kept: dict[Crafting, Tensor],
+) -> Tensor:
+    """The adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
+    own_loss = crafting.attack in OWN_LOSS
+    alike = replace(crafting, gradient="exact") if own_loss else crafting
+    if alike in kept:
+        return kept[alike]
+    examples = craft(
+        crafting.attack,
+        models[crafting.source],
+        images,
+        labels,
+        strength=crafting.strength,
+        draws=draws,
+        gradient=crafting.gradient,
+    )
+    if own_loss:
+        kept[alike] = examples
+    return examples

@@ -3,9 +3,9 @@
 import csv
 import io
 
-from pipeline.tables import Table, TableCell
+from pipeline.cells import Cell, Table
 
-_CSV_HEAD = ("row", "column", "error_percent", "low", "high", "wilson_low", "wilson_high", "n", "bold", "paper_percent")
+_FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
 
 
 def markdown(table: Table) -> str:
@@ -16,22 +16,21 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """A table as CSV, one line a cell, in percent with both 95 % intervals; cells that were not measured are left out.
+    """A table as CSV, one line a cell; cells that were not measured are left out.
 
-    ``paper_percent`` is empty where the paper has no such figure.
+    ``value`` is in the table's unit, for error rates percent, with both 95 % intervals, or mean and deviation over
+    runs. What a cell has not is empty, ``paper`` where the paper has no such figure.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_CSV_HEAD)
+    writer = csv.DictWriter(buffer, ["row", "column", *_FIELDS], lineterminator="\n", restval="")
+    writer.writeheader()
     for head, cells in table.rows:
         for column, cell in zip(table.columns, cells, strict=True):
-            if cell.rate is not None:
-                percent = [100 * x for x in (cell.rate.rate, *cell.rate.interval, *cell.rate.wilson)]
-                paper = "" if cell.paper is None else cell.paper
-                writer.writerow([head, column, *(f"{x:.4f}" for x in percent), cell.rate.n, int(cell.bold), paper])
+            if cell.fields:
+                writer.writerow({"row": head, "column": column, **cell.fields})
     return buffer.getvalue()
 
 
-def _shown(cell: TableCell) -> str:
+def _shown(cell: Cell) -> str:
     text = f"**{cell.text}**" if cell.bold else cell.text
     return f"{text} ({cell.beside})" if cell.beside else text

@@ -8,7 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-_RC = {"svg.hashsalt": "gradshard", "svg.fonttype": "none", "font.size": 9}
+# Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
+_INK = "#010203"
+_RC = {
+    "svg.hashsalt": "gradshard",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    **{f"{name}.color": _INK for name in ("text", "xtick", "ytick")},
+    **{f"axes.{name}": _INK for name in ("edgecolor", "labelcolor", "titlecolor")},
+}
 
 
 def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -32,32 +43,14 @@ def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         return _svg(figure)
 
 
-def epsilon_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """Error in percent against epsilon, one line a model, from pairs of epsilon and error rate."""
-    with mpl.rc_context(_RC):
-        figure = Figure(figsize=(6, 3.2), layout="constrained")
-        axes = figure.add_subplot()
-        for model, points in curves.items():
-            axes.plot([p[0] for p in points], [100 * p[1] for p in points], marker="o", markersize=3, label=model)
-        axes.set(xlabel="ε", ylabel="error under its own FGSM, %", ylim=(0, 102), xlim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-        return _svg(figure)
+def epsilon_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
+    """Error in percent against epsilon, a panel an attack, a line a model, from pairs of epsilon and error rate."""
+    return _error_curves(panels, xlabel="ε", xscale="linear")
 
 
 def query_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> str:
     """Error in percent against queries, a panel an adversary, a line a target, from pairs of queries and error rate."""
-    with mpl.rc_context(_RC):
-        figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
-        for axes, (title, curves) in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
-        ):
-            for target, points in curves.items():
-                axes.plot([q for q, _ in points], [100 * e for _, e in points], marker="o", markersize=3, label=target)
-            axes.set(title=title, xlabel="queries", ylabel="error, %", xscale="log", ylim=(0, 102))
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.legend(frameon=False)
-        return _svg(figure)
+    return _error_curves(panels, xlabel="queries", xscale="log")
 
 
 def loss_planes(
@@ -112,8 +105,23 @@ def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str
         return _svg(figure)
 
 
+def _error_curves(
+    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, xlabel: str, xscale: str
+) -> str:
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
+        drawn = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, curves) in zip(drawn, panels.items(), strict=True):
+            for name, points in curves.items():
+                axes.plot([x for x, _ in points], [100 * y for _, y in points], marker="o", markersize=3, label=name)
+            axes.set(title=title, xlabel=xlabel, ylabel="error, %", xscale=xscale, ylim=(0, 102))
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False)
+        return _svg(figure)
+
+
 def _svg(figure: Figure) -> str:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
+    text = buffer.getvalue().replace(_INK, "currentColor")
     return text[text.index("<svg") :]

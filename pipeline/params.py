@@ -257,6 +257,16 @@ class Params(_Section):
         snapshots = [f"{name}@{e}" for name, model in self.robust.models.items() for e in model.snapshots]
         return [*self.static, *self.robust.models, *snapshots]
 
+    @property
+    def repeats(self) -> dict[str, str]:
+        """The models that repeat another with a new seed, by that other's name; snapshots among them."""
+        return {
+            name: "@".join([first, *epoch])
+            for name in self.models
+            for base, *epoch in [name.split("@")]
+            if base in self.robust.models and (first := self.robust.models[base].run_of) is not None
+        }
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()

@@ -1,7 +1,6 @@
 """White-box measurements of one model that tell whether its gradient can be trusted; ``diagnostics`` judges them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
 
@@ -11,41 +10,16 @@ from torch import Tensor, nn
 from pipeline.attacks import input_gradient, iterative_fgsm, perturb, rand_fgsm
 from pipeline.catalogue import Strength
 from pipeline.crafting import BATCH_PIXELS
+from pipeline.probe import Probe
 from pipeline.vocabulary import Gradient
 
 # Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
 _ROUNDING = 1e-5
 
 
-@dataclass(frozen=True)
-class Probe:
-    """What was measured on ``n`` test examples; counts, so that the probes of several blocks add up.
-
-    ``errors`` are those under ``fgsm``, ``ifgsm``, ``rand_fgsm`` and ``noise`` (random signs of the same epsilon);
-    ``curve`` holds those under FGSM for every epsilon of the sweep, 0 among them. ``zero_gradients`` counts rows whose
-    gradient is 0 in every pixel, ``violations`` examples that left the ball or the range of pixels.
-    """
-
-    n: int
-    classes: int
-    errors: dict[str, int]
-    curve: dict[float, int]
-    zero_gradients: int
-    violations: int
-
-    def __add__(self, other: "Probe") -> "Probe":
-        return Probe(
-            n=self.n + other.n,
-            classes=self.classes,
-            errors={name: count + other.errors[name] for name, count in self.errors.items()},
-            curve={epsilon: count + other.curve[epsilon] for epsilon, count in self.curve.items()},
-            zero_gradients=self.zero_gradients + other.zero_gradients,
-            violations=self.violations + other.violations,
-        )
-
-
 def probe(
     model: nn.Module,
+    holdout: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
@@ -58,6 +32,7 @@ def probe(
 
     Args:
         model: in eval mode.
+        holdout: in eval mode; whose FGSM examples are transferred.
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         strength: of the attacks.
@@ -68,7 +43,14 @@ def probe(
     size = max(1, BATCH_PIXELS // images[0].numel())
     parts = [
         _probe_batch(
-            model, images[at], labels[at], strength=strength, epsilons=epsilons, noise=noise[at], gradient=gradient
+            model,
+            holdout,
+            images[at],
+            labels[at],
+            strength=strength,
+            epsilons=epsilons,
+            noise=noise[at],
+            gradient=gradient,
         )
         for at in (slice(start, start + size) for start in range(0, len(images), size))
     ]
@@ -77,6 +59,7 @@ def probe(
 
 def _probe_batch(
     model: nn.Module,
+    holdout: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
@@ -87,6 +70,7 @@ def _probe_batch(
 ) -> Probe:
     slope, _ = input_gradient(model, images, labels, gradient=gradient)
     signs, epsilon = slope.sign(), strength.epsilon
+    foreign = signs if holdout is model else input_gradient(holdout, images, labels, gradient=gradient)[0].sign()
     examples = {
         "fgsm": perturb(images, signs, epsilon),
         "ifgsm": iterative_fgsm(model, images, labels, epsilon=epsilon, steps=strength.steps, gradient=gradient),
@@ -94,12 +78,14 @@ def _probe_batch(
             model, images, labels, epsilon=epsilon, alpha=strength.alpha, noise=noise, gradient=gradient
         ),
         "noise": perturb(images, noise, epsilon),
+        "fgsm_less_alpha": perturb(images, signs, epsilon - strength.alpha),
     }
     return Probe(
         n=len(images),
         classes=_logits(model, images[:1]).shape[1],
         errors={name: _errors(model, found, labels) for name, found in examples.items()},
         curve={value: _errors(model, perturb(images, signs, value), labels) for value in epsilons},
+        transferred={value: _errors(model, perturb(images, foreign, value), labels) for value in epsilons},
         zero_gradients=int((slope.flatten(1) == 0).all(1).sum()),
         violations=sum(violations(found, images, epsilon) for found in examples.values()),
     )

@@ -1,5 +1,6 @@
 """The part of ``evaluate`` that asks whether each model's gradient can be trusted."""
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,8 +17,10 @@ from pipeline.diagnostics import flags
 from pipeline.evaluation import BLOCK, block_draws
 from pipeline.params import Params
 from pipeline.precision import arithmetic_context
-from pipeline.probing import Probe, probe
+from pipeline.probe import Probe
+from pipeline.probing import probe
 from pipeline.statistics import ErrorRate
+from pipeline.vocabulary import Gradient
 from stages.console import progress
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
@@ -34,7 +37,7 @@ def diagnose(
     device: torch.device,
     folder: Path,
 ) -> dict[str, Any]:
-    """Probe every model of ``evaluation.diagnosed`` and raise flags.
+    """Probe every model of ``evaluation.diagnosed`` with every gradient, and raise flags.
 
     Args:
         params: the parameters.
@@ -45,46 +48,50 @@ def diagnose(
         device: the models'.
         folder: keeps each model's probe, so that a killed run goes on.
     """
-    gradient = params.evaluation.gradients[0]
-    found: dict[str, Any] = {}
-    with progress("diagnose", len(params.evaluation.diagnosed) * len(split), "images") as advance:
-        for name in params.evaluation.diagnosed:
-            measured = _probe(params, split, models[name], strength, device, folder / f"probe-{name}.json")
+    diagnosed, gradients = params.evaluation.diagnosed, params.evaluation.gradients
+    found: dict[str, dict[str, Any]] = {name: {} for name in diagnosed}
+    with progress("diagnose", len(diagnosed) * len(gradients) * len(split), "images") as advance:
+        for name, gradient in itertools.product(diagnosed, gradients):
+            file = folder / f"probe-{name}-{gradient}.json"
+            if not file.exists():
+                measured = _probe(params, split, models, name, strength=strength, gradient=gradient, device=device)
+                write_text(file, json.dumps(measured.record()))
             advance(len(split))
-            transferred = _transferred(rows, name, gradient)
-            found[name] = _record(measured) | {"flags": [asdict(flag) for flag in flags(measured, transferred)]}
-    return {"gradient": gradient, "models": found}
+            measured = Probe.restore(json.loads(file.read_text(encoding="utf-8")))
+            raised = flags(measured, _transferred(rows, name, gradient))
+            found[name][gradient] = measured.record() | {"flags": [asdict(flag) for flag in raised]}
+    return {"models": found}
 
 
 def _probe(
-    params: Params, split: Split, model: LoadedModel, strength: Strength, device: torch.device, file: Path
+    params: Params,
+    split: Split,
+    models: Mapping[str, LoadedModel],
+    name: str,
+    *,
+    strength: Strength,
+    gradient: Gradient,
+    device: torch.device,
 ) -> Probe:
-    if not file.exists():
-        parts = []
-        for block, start in enumerate(range(0, len(split), BLOCK)):
-            stop = min(start + BLOCK, len(split))
-            images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
-            draws = block_draws(images.shape, 1, seed=params.evaluation.seed, block=block, device=device)
-            with arithmetic_context("fp32", device):
-                parts.append(
-                    probe(
-                        model.module,
-                        images,
-                        torch.from_numpy(split.read_labels(start, stop)).to(device),
-                        strength=strength,
-                        epsilons=params.evaluation.sweep,
-                        noise=draws.signs,
-                        gradient=params.evaluation.gradients[0],
-                    )
+    evaluation, parts = params.evaluation, []
+    for block, start in enumerate(range(0, len(split), BLOCK)):
+        stop = min(start + BLOCK, len(split))
+        images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
+        draws = block_draws(images.shape, 1, seed=evaluation.seed, block=block, device=device)
+        with arithmetic_context("fp32", device):
+            parts.append(
+                probe(
+                    models[name].module,
+                    models[evaluation.holdout].module,
+                    images,
+                    torch.from_numpy(split.read_labels(start, stop)).to(device),
+                    strength=strength,
+                    epsilons=evaluation.sweep,
+                    noise=draws.signs,
+                    gradient=gradient,
                 )
-        write_text(file, json.dumps(_record(reduce(add, parts))))
-    record = json.loads(file.read_text(encoding="utf-8"))
-    return Probe(**(record | {"curve": dict(record["curve"])}))
-
-
-def _record(measured: Probe) -> dict[str, Any]:
-    """A probe as JSON has it: the curve as pairs, since keys of JSON are no numbers."""
-    return asdict(measured) | {"curve": sorted(measured.curve.items())}
+            )
+    return reduce(add, parts)
 
 
 def _transferred(rows: Sequence[Mapping[str, Any]], target: str, gradient: str) -> dict[str, ErrorRate]:

@@ -52,18 +52,24 @@ def command(params: Params) -> None:
     check_attacks(params.evaluation.attacks.keys(), classes=data.test.classes)
     device = choose_device(params.device)
     models = _load_models(params, data, device)
-    craftings = plan_craftings(params.evaluation.attacks, params.evaluation.gradients, _strength(params))
+    planned = _planned(params)
     provenance = _provenance(params, data, models)
     with partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work:
-        blocks = _evaluate_blocks(params, data, models, craftings, device, work.folder)
-        rows = _write_results(params, data, craftings, blocks)
+        blocks = _evaluate_blocks(params, data, models, planned, device, work.folder)
+        rows = _write_results(params, data, planned, blocks)
         diagnostics = diagnose(
             params, data.test, models, rows, strength=_strength(params), device=device, folder=work.folder
         )
         write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
         write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(params, data, models, device)
-    say(f"{paths.EVALUATION}: {len(cells(craftings, params.evaluation.targets))} error rates")
+    say(f"{paths.EVALUATION}: {len(planned)} error rates")
+
+
+def _planned(params: Params) -> list[Cell]:
+    evaluation = params.evaluation
+    craftings = plan_craftings(evaluation.attacks, evaluation.gradients, _strength(params))
+    return cells(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
 
 
 def _strength(params: Params) -> Strength:
@@ -74,7 +80,9 @@ def _strength(params: Params) -> Strength:
 def _load_models(params: Params, data: Dataset, device: torch.device) -> dict[str, LoadedModel]:
     evaluation = params.evaluation
     sources = [source for attackers in evaluation.attacks.values() for source in attackers]
-    names = dict.fromkeys([*evaluation.targets, *sources, *evaluation.illustrated, *evaluation.diagnosed])
+    names = dict.fromkeys(
+        [*evaluation.targets, *sources, *evaluation.illustrated, *evaluation.diagnosed, evaluation.holdout]
+    )
     return {name: load_model(*weights_of(params, name), data, device) for name in names}
 
 
@@ -82,7 +90,7 @@ def _evaluate_blocks(
     params: Params,
     data: Dataset,
     models: Models,
-    craftings: Sequence[Crafting],
+    planned: Sequence[Cell],
     device: torch.device,
     folder: Path,
 ) -> list[Path]:
@@ -99,7 +107,7 @@ def _evaluate_blocks(
                 restarts, seed = params.attack.restarts, params.evaluation.seed
                 draws = block_draws(images.shape, restarts, seed=seed, block=block, device=device)
                 with arithmetic_context("fp32", device):
-                    correct = evaluate_block(modules, craftings, params.evaluation.targets, images, labels, draws=draws)
+                    correct = evaluate_block(modules, planned, images, labels, draws=draws)
                 with replacing(files[-1]) as temporary, temporary.open("wb") as file:
                     np.save(file, correct.numpy())
             advance(stop - start)
@@ -107,9 +115,8 @@ def _evaluate_blocks(
 
 
 def _write_results(
-    params: Params, data: Dataset, craftings: Sequence[Crafting], blocks: Sequence[Path]
+    params: Params, data: Dataset, planned: Sequence[Cell], blocks: Sequence[Path]
 ) -> list[dict[str, Any]]:
-    planned = cells(craftings, params.evaluation.targets)
     keys = [_key(data.name, cell) for cell in planned]
     keys += [_worst_key(params, data.name, target, gradient) for target, gradient, _ in worst_cases(planned)]
     errors = np.zeros(len(keys), dtype=np.int64)

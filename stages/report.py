@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
 
-from pipeline import exports, figures, paper, tables
+from pipeline import exports, figures, measurements, paper, selection, tables
+from pipeline.cells import Table
 from pipeline.comparisons import Comparison, compare
+from pipeline.findings import Finding, findings
+from pipeline.matrix import Matrix
 from pipeline.params import Params
-from pipeline.tables import Matrix, Table
+from pipeline.probe import Probe
 from pipeline.vocabulary import CLEAN, Gradient
 from stages import paths
 from stages.console import say
@@ -34,8 +38,15 @@ _GRADIENT_TITLES = {
 
 
 @click.command()
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=paths.REPORT,
+    show_default=True,
+    help="The folder to write.",
+)
 @params_option
-def command(params: Params) -> None:
+def command(params: Params, into: Path) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
     Reads what `evaluate`, `analyse` and `blackbox` wrote and the training curves. Tables are laid out as in the paper:
@@ -44,25 +55,18 @@ def command(params: Params) -> None:
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
     provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
     diagnostics = json.loads(_read(paths.EVALUATION / "diagnostics.json"))["models"]
-    gradients = params.evaluation.gradients
-    sections = [_section(params, rows, gradient) for gradient in gradients]
-    norms, planes = _analysis(params)
     blackbox = json.loads(_read(paths.BLACKBOX / "results.json"))
+    norms, planes = _analysis(params)
+    sections = [_section(params, rows, diagnostics, gradient) for gradient in params.evaluation.gradients]
+    general = _general_tables(params, rows, norms, blackbox)
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
         attack=provenance["params"]["attack"],
+        compared=bool(paper.names(params)),
         sections=sections,
-        both=_both(params, rows),
-        diagnostics=diagnostics,
-        diagnostics_svg=_sweeps(diagnostics),
-        at_full_epsilon=_at_full_epsilon(params, diagnostics),
-        norms=norms,
-        papers_norms=paper.GRADIENT_NORMS if paper.names(params) else {},
-        papers_forest=paper.FOREST,
-        called=paper.names(params),
+        general=general,
         planes_svg=planes,
-        blackbox=blackbox,
         blackbox_svg=_queries(blackbox),
         plane=params.analysis.plane,
         images_svg=_images(params),
@@ -70,55 +74,106 @@ def command(params: Params) -> None:
         training={name: json.loads(_read(paths.TRAINING / f"{name}.json")) for name in _trained(params)},
         provenance=provenance,
         parameters=_yaml(provenance["params"]),
+        docs=Path(os.path.relpath("docs", into)).as_posix(),
     )
-    _write_tables(sections, _both(params, rows))
-    write_text(paths.REPORT / "index.html", page)
-    say(f"{paths.REPORT / 'index.html'}: open it in a browser")
+    _write_tables(into, sections, general)
+    write_text(into / "index.html", page)
+    say(f"{into / 'index.html'}: open it in a browser")
 
 
 @dataclass(frozen=True)
 class Section:
-    """All tables that one gradient gives."""
+    """All that one gradient gives: checked findings, tables of attacks, paired tests, and probes with their flags."""
 
     gradient: Gradient
     title: str
-    findings: Sequence[tables.Finding]
+    findings: Sequence[Finding]
     tables: Sequence[Table]
     comparisons: Sequence[Comparison]
+    probes: Sequence[Table]
+    flags: Mapping[str, Sequence[Mapping[str, str]]]
+    curves_svg: str
 
 
-def _section(params: Params, rows: Sequence[Mapping[str, Any]], gradient: Gradient) -> Section:
-    """All that one gradient gives."""
-    matrix = Matrix(rows, gradient, paper.names(params))
-    shown = shown_targets(params, gradient)
-    groups = robust_by_epochs(params, shown)
-    shown_tables = [
+def _section(
+    params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient
+) -> Section:
+    called, holdout = paper.names(params), params.evaluation.holdout
+    matrix = Matrix(rows, gradient, called)
+    shown = selection.shown_targets(params, gradient)
+    groups = selection.by_epochs(params, shown)
+    probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found}
+    probes = {name: Probe.restore(record) for name, record in probed.items()}
+    return Section(
+        gradient=gradient,
+        title=_GRADIENT_TITLES[gradient],
+        findings=_findings(params, matrix, probes, shown),
+        tables=_tables(params, matrix, shown, groups),
+        comparisons=compare(groups, holdout, partial(_correct, matrix)),
+        probes=[measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)],
+        flags={name: record["flags"] for name, record in probed.items()},
+        curves_svg=figures.epsilon_curves(
+            {
+                "its own FGSM": {name: _curve(probe.curve, probe.n) for name, probe in probes.items()},
+                f"FGSM from {holdout}": {
+                    name: _curve(probe.transferred, probe.n) for name, probe in probes.items() if name != holdout
+                },
+            }
+        ),
+    )
+
+
+def _tables(params: Params, matrix: Matrix, shown: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[Table]:
+    """The paper's tables, and those that one gradient has beside them where there is something to show."""
+    holdout, robust = params.evaluation.holdout, [name for models in groups.values() for name in models]
+    found = [
         tables.transfer_table(matrix, "fgsm", shown),
         tables.transfer_table(matrix, "rand_fgsm", shown),
         tables.white_box_table(matrix, shown),
         tables.worst_case_table(matrix, shown),
-        tables.defence_table(matrix, groups, params.evaluation.holdout),
+        tables.defence_table(matrix, groups, holdout),
     ]
-    return Section(
-        gradient=gradient,
-        title=_GRADIENT_TITLES[gradient],
-        findings=_findings(params, matrix, shown),
-        tables=shown_tables,
-        comparisons=compare(groups, params.evaluation.holdout, partial(_correct, matrix)),
+    runs = selection.runs(params, shown)
+    if runs:
+        found.append(tables.runs_table(matrix, runs, holdout))
+    holdouts = selection.held_out(params)
+    if len(holdouts) > 1:
+        found.append(tables.holdouts_table(matrix, robust, holdouts))
+    random = selection.trained_on_random_steps(params, matrix.gradient)
+    if random:
+        beside = [name for name in shown if name in params.robust.self_only]
+        found.append(tables.random_training_table(matrix, [*beside, *random], holdout))
+    return found
+
+
+@dataclass(frozen=True)
+class General:
+    """Tables of what does not belong to one gradient's attacks."""
+
+    both: Table | None
+    gradients: Sequence[Table]
+    blackbox: Sequence[Table]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All of them."""
+        return [*([self.both] if self.both else []), *self.gradients, *self.blackbox]
+
+
+def _general_tables(
+    params: Params, rows: Sequence[Mapping[str, Any]], norms: Mapping[str, Any], blackbox: Mapping[str, Any]
+) -> General:
+    called, targets = paper.names(params), blackbox["targets"]
+    asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
+    return General(
+        both=_both(params, rows),
+        gradients=[measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)],
+        blackbox=[*asked, measurements.forest_table(blackbox["forest"], compared=bool(called))],
     )
 
 
-def shown_targets(params: Params, gradient: Gradient) -> list[str]:
-    """The targets that a gradient's tables show: the robust models that were trained on it, if any, else all."""
-    targets = params.evaluation.targets
-    robust = [name for name in targets if _trained_on(params, name) == gradient]
-    return [name for name in targets if not _trained_on(params, name) or name in robust or not robust]
-
-
-def _trained_on(params: Params, target: str) -> str:
-    """The gradient that a robust model was trained on; empty for a static one."""
-    model = params.robust.models.get(target.partition("@")[0])
-    return (model.gradient or params.adversarial.gradient) if model else ""
+def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
+    return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
 
 
 def _correct(matrix: Matrix, target: str, source: str, attack: str) -> npt.NDArray[np.bool_] | None:
@@ -138,39 +193,27 @@ def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
     gradients = params.evaluation.gradients
     if len(gradients) < 2:
         return None
-    final = {name: _trained_on(params, name) for name in params.evaluation.targets if "@" not in name}
+    shown = dict.fromkeys(name for gradient in gradients for name in selection.shown_targets(params, gradient))
+    final = {name: selection.trained_on(params, name) for name in shown if "@" not in name}
     return tables.gradients_table({g: Matrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
 
 
-def robust_by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
-    """The robust models among the targets by the epochs they were trained for, fewest first."""
-    groups: dict[int, list[str]] = {}
-    for target in targets:
-        name, _, epoch = target.partition("@")
-        if name in params.robust.models:
-            groups.setdefault(int(epoch or params.robust.models[name].epochs), []).append(target)
-    return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
-
-
-def _findings(params: Params, matrix: Matrix, shown: Sequence[str]) -> list[tables.Finding]:
+def _findings(params: Params, matrix: Matrix, probes: Mapping[str, Probe], shown: Sequence[str]) -> list[Finding]:
     baseline = next((name for name in shown if name in params.robust.self_only), None)
     ensemble = next((name for name in shown if name in params.robust.ensemble), None)
     if baseline is None or ensemble is None:
         return []
-    return tables.findings(matrix, baseline=baseline, ensemble=ensemble, holdout=params.evaluation.holdout)
-
-
-def _at_full_epsilon(params: Params, diagnostics: Mapping[str, Any]) -> dict[str, tuple[float, float | None]]:
-    """Percent right under FGSM with epsilon = 1, where it was measured, and the paper's figure (section 3.3)."""
-    called = paper.names(params)
-    found: dict[str, tuple[float, float | None]] = {}
-    for name, measured in diagnostics.items():
-        errors = dict(measured["curve"]).get(1.0)
-        if errors is not None:
-            compared = called.get(name, "").partition("@")[0] == "A_adv"
-            right = 100 * (1 - errors / measured["n"])
-            found[name] = (right, paper.RIGHT_AT_FULL_EPSILON if compared else None)
-    return found
+    holdout = params.evaluation.holdout
+    return findings(
+        matrix,
+        {name: probe for name, probe in probes.items() if name in shown},
+        undefended=[name for name in shown if name in params.static],
+        baseline=baseline,
+        ensemble=ensemble,
+        holdout=holdout,
+        others=[name for name in selection.held_out(params) if name != holdout],
+        epsilon=params.attack.epsilon,
+    )
 
 
 def _analysis(params: Params) -> tuple[dict[str, Any], str]:
@@ -204,22 +247,17 @@ def _queries(blackbox: Mapping[str, Any]) -> str:
     return figures.query_curves({"labels, queries in all": substitutes, "confidences, queries an image": estimates})
 
 
-def _write_tables(sections: Sequence[Section], both: Table | None) -> None:
-    named = [(f"{table.name}-{s.gradient.replace('_', '-')}", s.title, table) for s in sections for table in s.tables]
-    named += [(both.name, both.title, both)] if both else []
-    text = "".join(f"## {table.title}\n\n{title}.\n\n{exports.markdown(table)}\n" for _, title, table in named)
-    write_text(paths.REPORT / "tables.md", f"# Error rates in percent\n\n{text}")
+def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:
+    named = [
+        (f"{table.name}-{section.gradient.replace('_', '-')}", f"{section.title}.", table)
+        for section in sections
+        for table in (*section.tables, *section.probes)
+    ]
+    named += [(table.name, "", table) for table in general.tables]
+    text = "".join(f"## {table.title}\n\n{title}\n\n{exports.markdown(table)}\n" for _, title, table in named)
+    write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
     for name, _, table in named:
-        write_text(paths.REPORT / "tables" / f"{name}.csv", exports.comma_separated(table))
-
-
-def _sweeps(diagnostics: Mapping[str, Any]) -> str:
-    return figures.epsilon_curves(
-        {
-            name: [(epsilon, errors / found["n"]) for epsilon, errors in found["curve"]]
-            for name, found in diagnostics.items()
-        }
-    )
+        write_text(into / "tables" / f"{name}.csv", exports.comma_separated(table))
 
 
 def _images(params: Params) -> str:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
-from pipeline import exports, paper, tables
+from pipeline import exports, paper, selection, tables
+from pipeline.matrix import Matrix
 from pipeline.params import Params
-from pipeline.tables import Matrix
 from pipeline.vocabulary import Gradient
 from stages.console import say
 from stages.options import params_option
-from stages.report import robust_by_epochs, shown_targets
 from storage import results
 from storage.errors import GradshardError
 from storage.files import write_text
@@ -41,7 +40,7 @@ def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: 
 def defences(matrix: Path, params: Params, gradient: Gradient) -> str:
     """The table of defences in Markdown, with the paper's figures where it has them."""
     found = Matrix(results.read_matrix(matrix), gradient, paper.names(params))
-    groups = robust_by_epochs(params, shown_targets(params, gradient))
+    groups = selection.by_epochs(params, selection.shown_targets(params, gradient))
     return exports.markdown(tables.defence_table(found, groups, params.evaluation.holdout))
 
 

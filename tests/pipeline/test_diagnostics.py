@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import diagnostics
 from pipeline.diagnostics import flags
-from pipeline.probing import Probe
+from pipeline.probe import Probe
 from pipeline.statistics import ErrorRate
 
 N = 1000
@@ -19,6 +19,7 @@ PLAIN = Probe(
     classes=10,
     errors={"fgsm": 920, "ifgsm": 1000, "rand_fgsm": 880, "noise": 60},
     curve={0.0: 10, 0.1: 200, 0.2: 700, 0.3: 920, 0.5: 930, 1.0: 900},
+    transferred={},
     zero_gradients=0,
     violations=0,
 )
@@ -58,6 +59,7 @@ def test_the_paper_s_a_adv_raises_the_masking_flags():
         classes=10,
         errors={"fgsm": 360, "ifgsm": 9000, "rand_fgsm": 3410, "noise": 150},
         curve={0.0: 100, 0.3: 360, 0.6: 2500, 1.0: 5700},
+        transferred={},
         zero_gradients=0,
         violations=0,
     )
@@ -71,7 +73,7 @@ def test_chance_alone_raises_none(seed):
     rng = np.random.default_rng(seed)
     errors = {name: int(rng.binomial(N, 0.6)) for name in ("fgsm", "ifgsm", "rand_fgsm")}
     curve = dict(zip((0.0, 0.2, 0.3, 0.4), rng.binomial(N, [0.02, 0.6, 0.6, 0.6]).tolist(), strict=True))
-    probe = Probe(N, 10, errors | {"noise": 50}, curve, 0, 0)
+    probe = Probe(N, 10, errors | {"noise": 50}, curve, {}, 0, 0)
     assert flags(probe, {"B": ErrorRate(int(rng.binomial(N, 0.6)), N)}) == []
 
 

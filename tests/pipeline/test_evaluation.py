@@ -47,11 +47,26 @@ def test_craftings_are_every_attack_from_every_source_by_every_gradient():
     ]
 
 
+def test_a_run_with_another_seed_meets_itself_and_the_holdout_alone():
+    craftings = plan_craftings({"fgsm": ["A", "B", "R", "R2"], "ifgsm": ["A", "B"]}, ["exact"], STRENGTH)
+    planned = cells(craftings, ["A", "R", "R2"], repeats={"R2"}, holdout="B")
+    met = [(c.target, c.crafting.source, c.crafting.attack) for c in planned if c.crafting]
+    assert [cell for cell in met if "R2" in cell[:2]] == [
+        ("R2", "B", "fgsm"),
+        ("R2", "R2", "fgsm"),
+        ("R2", "B", "ifgsm"),
+    ]
+    assert len([cell for cell in met if "R2" not in cell[:2]]) == 2 * (3 + 2)
+    assert {target for target, _, _ in worst_cases(planned)} == {"A", "R"}, (
+        "the worst of fewer attacks does not compare"
+    )
+
+
 def test_every_cell_says_whether_its_target_got_each_example_right(linear_model, batch):
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     craftings = plan_craftings({"fgsm": ["A", "B"]}, ["exact"], STRENGTH)
-    correct = evaluate_block(models, craftings, ["A", "B"], images, labels, draws=draws(images))
+    correct = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=draws(images))
     order = cells(craftings, ["A", "B"])
     assert correct.shape == (len(order), 20) == (6, 20)
     for cell, row in zip(order, correct, strict=True):
@@ -65,7 +80,7 @@ def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model,
     images, labels = batch
     models = {name: Counting(linear_model(classes=3, seed=seed)) for seed, name in enumerate("ABC")}
     craftings = plan_craftings({"fgsm": ["A", "B"], "ifgsm": ["B"], "rand_fgsm": ["A"]}, ["exact"], STRENGTH)
-    evaluate_block(models, craftings, ["A", "B", "C"], images, labels, draws=draws(images))
+    evaluate_block(models, cells(craftings, ["A", "B", "C"]), images, labels, draws=draws(images))
     assert {name: model.passes[True] for name, model in models.items()} == {"A": 2, "B": 1 + 4, "C": 0}
     assert {model.passes[False] for model in models.values()} == {1 + len(craftings)}
 
@@ -75,7 +90,7 @@ def test_an_attack_with_a_loss_of_its_own_is_crafted_once_for_all_gradients(line
     models = {"A": Counting(linear_model(classes=3))}
     strength = Strength(0.1, 0.02, 3, 4, 2)
     craftings = plan_craftings({"cw": ["A"], "pgd": ["A"]}, ["exact", "cross_entropy"], strength)
-    rows = evaluate_block(models, craftings, ["A"], images, labels, draws=draws(images))
+    rows = evaluate_block(models, cells(craftings, ["A"]), images, labels, draws=draws(images))
     assert models["A"].passes[True] == (1 + 2) * strength.restarts * strength.pgd_steps
     assert [(cell.crafting.attack, cell.crafting.gradient) for cell in cells(craftings, ["A"])[1:3]] == [
         ("cw", "exact"),
@@ -107,9 +122,9 @@ def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
     attacks = {name: ["A", "B"] for name in get_args(AttackName) if name != "autoattack"}
     craftings = plan_craftings(attacks, ["exact", "cross_entropy"], Strength(0.1, 0.02, 3, 4, 2))
     drawn = draws(images)
-    whole = evaluate_block(models, craftings, ["A", "B"], images, labels, draws=drawn)
+    whole = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=drawn)
     parts = [
-        evaluate_block(models, craftings, ["A", "B"], images[at], labels[at], draws=drawn[at])
+        evaluate_block(models, cells(craftings, ["A", "B"]), images[at], labels[at], draws=drawn[at])
         for at in (slice(0, 7), slice(7, 20))
     ]
     assert torch.equal(whole, torch.cat(parts, dim=1))

@@ -1,10 +1,13 @@
 """Probes of a linear model, whose errors under every attack are known, and of models that mask their gradient."""
 
+import json
+
 import pytest
 import torch
 
-from pipeline.attacks import random_signs
+from pipeline.attacks import fgsm, random_signs
 from pipeline.catalogue import Strength
+from pipeline.probe import Probe
 from pipeline.probing import probe, violations
 
 STRENGTH = Strength(epsilon=0.1, alpha=0.02, steps=5)
@@ -23,7 +26,16 @@ def measured(linear_model):
         model,
         images,
         labels,
-        probe(model, images, labels, strength=STRENGTH, epsilons=EPSILONS, noise=noise, gradient="exact"),
+        probe(
+            model,
+            linear_model(seed=1),
+            images,
+            labels,
+            strength=STRENGTH,
+            epsilons=EPSILONS,
+            noise=noise,
+            gradient="exact",
+        ),
     )
 
 
@@ -42,10 +54,34 @@ def test_errors_of_a_linear_model_are_those_of_the_closed_form(measured):
     assert (found.zero_gradients, found.violations, found.n, found.classes) == (0, 0, 200, 2)
 
 
+def test_transferred_examples_go_by_the_gradient_of_the_holdout_model(measured, linear_model):
+    model, images, labels, found = measured
+    examples = {epsilon: fgsm(linear_model(seed=1), images, labels, epsilon=epsilon) for epsilon in EPSILONS}
+    with torch.no_grad():
+        errors = {epsilon: int((model(x).argmax(1) != labels).sum()) for epsilon, x in examples.items()}
+    assert found.transferred == errors
+    assert found.transferred[0.1] < found.curve[0.1]
+
+
+def test_fgsm_of_epsilon_less_alpha_is_the_weaker_one(measured):
+    model, images, labels, found = measured
+    examples = fgsm(model, images, labels, epsilon=0.08)
+    with torch.no_grad():
+        assert found.errors["fgsm_less_alpha"] == int((model(examples).argmax(1) != labels).sum())
+    assert found.rate("fgsm_less_alpha").rate < found.rate("fgsm").rate
+
+
+def test_a_probe_comes_back_from_json(measured):
+    _, _, _, found = measured
+    record = json.loads(json.dumps(found.record()))
+    assert Probe.restore(record | {"flags": []}) == found
+
+
 def test_a_constant_model_has_no_gradient_at_all(measured, linear_model):
     _, images, labels, _ = measured
     model = linear_model(seed=0, scale=0.0)
-    found = probe(model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=torch.ones_like(images))
+    noise = torch.ones_like(images)
+    found = probe(model, model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=noise)
     assert found.zero_gradients == 200
 
 
@@ -65,6 +101,7 @@ def test_probes_of_parts_add_up_to_that_of_the_whole(measured):
         classes=2,
         errors={name: 2 * count for name, count in found.errors.items()},
         curve={epsilon: 2 * count for epsilon, count in found.curve.items()},
+        transferred={epsilon: 2 * count for epsilon, count in found.transferred.items()},
         zero_gradients=0,
         violations=0,
     )

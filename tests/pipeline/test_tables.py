@@ -4,7 +4,18 @@ import io
 import pytest
 
 from pipeline import exports
-from pipeline.tables import Matrix, defence_table, findings, gradients_table, transfer_table, white_box_table
+from pipeline.cells import NumberCell, RunsCell
+from pipeline.matrix import Matrix
+from pipeline.statistics import ErrorRate
+from pipeline.tables import (
+    defence_table,
+    gradients_table,
+    holdouts_table,
+    random_training_table,
+    runs_table,
+    transfer_table,
+    white_box_table,
+)
 
 KEY = ("target", "source", "attack", "errors")
 ROWS = [
@@ -71,21 +82,9 @@ def test_a_single_model_is_not_the_best_of_anything(matrix):
     assert not any(cell.bold for _, cells in table.rows for cell in cells)
 
 
-def test_the_papers_findings_hold_on_the_papers_figures(matrix):
-    found = findings(matrix, baseline="A_adv", ensemble="A_ens", holdout="B")
-    assert [finding.holds for finding in found] == [True, True, True]
-    assert found[0].figures == "18.2 % against 3.6 %"
-    assert found[2].figures == "FGSM 5.0 % against 18.2 %; I-FGSM 9.7 % against 19.8 %; RAND+FGSM 3.4 % against 12.4 %"
-
-
-def test_a_finding_that_does_not_hold_says_so(matrix):
-    reversed_roles = findings(matrix, baseline="A_ens", ensemble="A_adv", holdout="B")
-    assert [finding.holds for finding in reversed_roles] == [False, False]
-
-
 def test_a_rate_carries_its_interval(matrix):
     table = transfer_table(matrix, "fgsm", ["A_adv"])
-    assert table.rows[0][1][0].interval == "95 % interval 3.2 to 4.0 (Wilson 3.3 to 4.0), n = 10000"
+    assert table.rows[0][1][0].note == "95 % interval 3.2 to 4.0 (Wilson 3.3 to 4.0), n = 10000"
 
 
 def test_the_papers_figure_stands_beside_ours_where_the_paper_has_one(matrix):
@@ -113,7 +112,36 @@ def test_tables_leave_as_markdown_and_as_csv(matrix):
     rows = list(csv.DictReader(io.StringIO(exports.comma_separated(table))))
     assert len(rows) == 10
     first = rows[0]
-    assert (first["row"], first["column"], first["error_percent"]) == ("A_adv, 6 epochs", "Clean", "1.0000")
-    assert (first["n"], first["bold"], first["paper_percent"]) == ("10000", "1", "1.0")
+    assert (first["row"], first["column"], first["value"]) == ("A_adv, 6 epochs", "Clean", "1.0")
+    assert (first["n"], first["bold"], first["paper"], first["runs"]) == ("10000", "1", "1.0", "")
     assert float(first["low"]) < 1.0 < float(first["high"])
-    assert rows[5]["paper_percent"] == ""
+    assert rows[5]["paper"] == ""
+
+
+def test_runs_with_several_seeds_give_mean_and_standard_deviation(matrix):
+    table = runs_table(matrix, {"6 epochs": {"A_adv": ["A_adv", "A_ens"]}}, "B")
+    assert texts(table) == {"A_adv, 6 epochs": ["0.9 ± 0.1", "7.7 ± 5.8", "11.6 ± 9.3", "14.8 ± 7.1", "7.9 ± 6.4"]}
+    cell = table.rows[0][1][1]
+    assert cell.note == "runs: 3.60, 11.80"
+    assert dict(cell.fields) == {"value": 7.7, "runs": 2, "deviation": 5.7983}
+    assert RunsCell([ErrorRate(1, 100)], paper=2.0).beside == "paper 2.0, -1.0"
+    assert (RunsCell([]).text, RunsCell([]).heat, RunsCell([]).beside, dict(RunsCell([]).fields)) == ("–", None, "", {})
+
+
+def test_models_trained_on_random_steps_stand_beside_those_trained_on_fgsm(matrix):
+    table = random_training_table(matrix, ["A_adv", "A_ens"], "B")
+    assert table.columns[-1] == "RAND+FGSM"
+    assert texts(table)["A_adv"] == ["1.0", "3.6", "18.2", "19.8", "12.4", "34.1"]
+
+
+def test_every_holdout_is_a_column(matrix):
+    assert texts(holdouts_table(matrix, ["A_adv", "A_ens"], ["B", "A"])) == {
+        "A_adv": ["18.2", "11.9"],
+        "A_ens": ["5.0", "–"],
+    }
+
+
+def test_a_number_is_shown_to_three_figures_beside_the_papers():
+    cell = NumberCell(0.12345, paper=0.12)
+    assert (cell.text, cell.beside, dict(cell.fields)) == ("0.123", "paper 0.12", {"value": 0.12345, "paper": 0.12})
+    assert NumberCell(0.5).beside == ""

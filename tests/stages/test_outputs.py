@@ -179,7 +179,7 @@ def page(finished_project):
 
 def test_the_report_is_one_whole_page_that_asks_for_nothing_else(page, finished_project):
     assert page.open == []
-    assert all(link.startswith(("#", "data:")) for link in page.links)
+    assert all(link.startswith(("#", "data:", "../docs/")) for link in page.links)
     text = (finished_project.path / "report/index.html").read_text()
     outside = set(re.findall(r"https?://[^\s\"'<)]+", text)) - {
         "http://www.w3.org/2000/svg",
@@ -232,14 +232,17 @@ def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_pr
     errors = {(r["target"], r["source"], r["attack"]): r["errors"] for r in rows}
     assert list(found["models"]) == ["A", "A_adv", "A_adv-ens"]
     page = (Path(__file__).parents[2] / "docs/diagnostics.md").read_text().lower().replace(" ", "-")
-    for name, model in found["models"].items():
+    for name, gradients in found["models"].items():
+        assert list(gradients) == ["exact"]
+        model = gradients["exact"]
         assert dict(model["curve"])[0.0] == errors[name, "", "clean"]
         assert dict(model["curve"])[0.3] == model["errors"]["fgsm"] == errors[name, name, "fgsm"]
+        assert dict(model["transferred"])[0.3] == errors[name, "B", "fgsm"]
         assert model["errors"]["rand_fgsm"] == errors[name, name, "rand_fgsm"]
         assert model["n"] == 120
         assert all(f"## {flag['name']}".replace(" ", "-") in page for flag in model["flags"])
     report = (finished_project.path / "report/index.html").read_text()
-    assert "Can the gradients be trusted?" in report
+    assert "Can this gradient be trusted?" in report
 
 
 def test_black_box_results_count_queries_and_examples(finished_project):

@@ -1,0 +1,66 @@
+"""Which models each part of the report shows: pure functions of the parameters."""
+
+from collections.abc import Sequence
+
+from pipeline.params import Params
+from pipeline.vocabulary import Gradient
+
+
+def trained_on(params: Params, target: str) -> str:
+    """The gradient that a robust model was trained on; empty for a static one."""
+    model = params.robust.models.get(target.partition("@")[0])
+    return (model.gradient or params.adversarial.gradient) if model else ""
+
+
+def shown_targets(params: Params, gradient: Gradient) -> list[str]:
+    """The targets that a gradient's tables show: static models, and the robust ones that were trained on it, if any.
+
+    Runs that repeat a model with another seed and models trained on RAND+FGSM have tables of their own.
+    """
+    targets = [name for name in params.evaluation.targets if _in_the_paper(params, name)]
+    robust = [name for name in targets if trained_on(params, name) == gradient]
+    return [name for name in targets if not trained_on(params, name) or name in robust or not robust]
+
+
+def by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
+    """The robust models among the targets by the epochs they were trained for, fewest first."""
+    groups: dict[int, list[str]] = {}
+    for target in targets:
+        name, _, epoch = target.partition("@")
+        if name in params.robust.models:
+            groups.setdefault(int(epoch or params.robust.models[name].epochs), []).append(target)
+    return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
+
+
+def runs(params: Params, targets: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """By epochs and model, those of the targets that were trained with several seeds: each with all its runs."""
+    repeats = params.repeats
+    found: dict[str, dict[str, list[str]]] = {}
+    for group, models in by_epochs(params, targets).items():
+        for name in models:
+            others = [run for run, first in repeats.items() if first == name and run in params.evaluation.targets]
+            if others:
+                found.setdefault(group, {})[name] = [name, *others]
+    return found
+
+
+def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
+    """The targets trained on RAND+FGSM examples of a gradient."""
+    return [
+        name
+        for name in params.evaluation.targets
+        if name in params.robust.models
+        and params.robust.models[name].attack == "rand_fgsm"
+        and trained_on(params, name) == gradient
+    ]
+
+
+def held_out(params: Params) -> list[str]:
+    """The static models that craft FGSM at evaluation and that no robust model has as a source."""
+    seen = {params.signs[store].model for model in params.robust.models.values() for store in model.sources}
+    return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
+
+
+def _in_the_paper(params: Params, target: str) -> bool:
+    model = params.robust.models.get(target.partition("@")[0])
+    return target not in params.repeats and (model is None or model.attack == "fgsm")

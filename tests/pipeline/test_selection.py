@@ -1,0 +1,45 @@
+"""Which models each table shows, on the parameters of the paper's experiment."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import selection
+from pipeline.params import read_params
+
+
+@pytest.fixture(scope="module")
+def params():
+    return read_params(Path(__file__).parents[2] / "pipeline/profiles/mnist.yaml")
+
+
+def test_each_gradients_tables_show_the_models_trained_on_it(params):
+    assert selection.shown_targets(params, "exact") == ["A", "B", "A_adv", "A_adv-ens", "A_adv@6", "A_adv-ens@6"]
+    assert selection.shown_targets(params, "cross_entropy") == [
+        "A",
+        "B",
+        "A_adv_ce",
+        "A_adv-ens_ce",
+        "A_adv_ce@6",
+        "A_adv-ens_ce@6",
+    ]
+
+
+def test_runs_with_other_seeds_are_gathered_under_the_model_they_repeat(params):
+    found = selection.runs(params, selection.shown_targets(params, "exact"))
+    assert found == {
+        "6 epochs": {
+            "A_adv@6": ["A_adv@6", "A_adv-2@6", "A_adv-3@6"],
+            "A_adv-ens@6": ["A_adv-ens@6", "A_adv-ens-2@6", "A_adv-ens-3@6"],
+        },
+        "12 epochs": {
+            "A_adv": ["A_adv", "A_adv-2", "A_adv-3"],
+            "A_adv-ens": ["A_adv-ens", "A_adv-ens-2", "A_adv-ens-3"],
+        },
+    }
+
+
+def test_models_of_random_steps_and_held_out_models_have_tables_of_their_own(params):
+    assert selection.trained_on_random_steps(params, "cross_entropy") == ["A_adv-rand_ce"]
+    assert selection.trained_on_random_steps(params, "exact") == []
+    assert selection.held_out(params) == ["B", "B-2", "C-2"]

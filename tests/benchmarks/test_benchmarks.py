@@ -1,22 +1,63 @@
 """Every benchmark runs; what it claims is for whoever runs it, not for the suite."""
 
 import dataclasses
+import importlib
+import json
+from pathlib import Path
 
 import pytest
 
-from benchmarks import opening
-from benchmarks.ratios import compare
+from benchmarks.__main__ import MODULES, RESULTS, machine, table, versions
+from benchmarks.ratios import claim, compare, ratios, seconds
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_opening_runs():
-    (claim,) = opening.measure(repeats=1)
-    assert claim.value > 0
-    assert claim.name in claim.line()
+@pytest.mark.parametrize("name", MODULES)
+def test_a_benchmark_runs_and_says_what_it_does_not_show(name):
+    module = importlib.import_module(f"benchmarks.{name}")
+    assert "What it does not show: " in module.__doc__
+    claims = module.measure(quick=True)
+    assert claims
+    for found in claims:
+        assert found.value > 0
+        assert found.name in found.line()
+        json.dumps(found.record())
+
+
+def test_every_module_of_the_folder_is_one_that_is_run():
+    files = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    assert {name for name in files if "def measure(" in (ROOT / f"benchmarks/{name}.py").read_text()} == set(MODULES)
 
 
 def test_a_claim_holds_up_to_its_target():
-    claim = compare("work", lambda: None, lambda: None, target=1e9, repeats=3)
-    assert claim.reached
-    assert "NOT reached" in dataclasses.replace(claim, target=0).line()
-    assert claim.least <= claim.value <= claim.largest
+    found = compare("work", lambda: None, lambda: None, target=1e9, repeats=3)
+    assert found.reached
+    assert "NOT reached" in dataclasses.replace(found, target=0).line()
+    assert found.least <= found.value <= found.largest
+    assert claim("fast", [2.0, 3.0, 2.5], target=2.5, at="least").reached
+    assert not claim("fast", [2.0, 3.0, 2.4], target=2.5, at="least").reached
+    assert claim("known", [1.0]).reached is None
+    assert "no target" in claim("known", [1.0]).line()
+
+
+def test_everything_is_timed_once_a_round_in_an_order_that_turns():
+    seen = []
+    times = seconds({name: lambda name=name: seen.append(name) for name in "abc"}, repeats=3)
+    assert "".join(seen) == "abc" + "abc" + "bca" + "cab"
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3, "c": 3}
+    assert ratios({"a": [2.0, 3.0], "b": [1.0, 2.0]}, "a", "b") == [2.0, 1.5]
+
+
+def test_results_become_a_table_under_what_each_module_says():
+    rows = [{"benchmark": "opening", **claim("one over other", [1.0, 1.2, 1.1], target=1.1).record()}]
+    text = table({"machine": machine(), "versions": versions(), "results": rows})
+    assert "| one over other | 1.1 | 1 to 1.2, 3 | at most 1.1 | reached |" in text
+    assert "### `opening`" in text
+    assert "What it does not show" in text
+
+
+def test_the_docs_show_the_kept_results():
+    if RESULTS.exists():
+        assert table(json.loads(RESULTS.read_text())) in (ROOT / "docs/benchmarks.md").read_text()

@@ -1,0 +1,114 @@
+"""Measure every claim, one module after the other, and keep what was found in ``results.json`` and in the docs."""
+
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks.ratios import Claim
+
+MODULES = ("opening",)
+RESULTS = Path(__file__).with_name("results.json")
+PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
+_BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+_HEAD = ("| ratio | median | spread | target | |", "| --- | --- | --- | --- | --- |")
+_VERSIONS = ("torch", "numpy", "zarr", "dask", "pyarrow")
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice(MODULES))
+@click.option("--quick", is_flag=True, help="One short repeat of each, to see that they run; nothing is kept.")
+def main(names: Sequence[str], quick: bool) -> None:
+    """Measure the claims of NAMES, by default of all, print them, and keep them in results.json and docs/benchmarks.md.
+
+    Each module runs in a process of its own. Results of other modules stay if they came from the same machine and
+    versions, else all are dropped: ratios of different machines do not belong in one table.
+    """
+    kept = {} if quick else _kept()
+    for name in names or MODULES:
+        kept[name] = _measure(name, quick=quick)
+        for found in kept[name]:
+            click.echo(f"{name}: {Claim(**{k: v for k, v in found.items() if k != 'reached'}).line()}")
+        if not quick:
+            _keep(kept)
+
+
+def _measure(name: str, *, quick: bool) -> list[dict[str, Any]]:
+    code = f"import json, benchmarks.{name} as b; print(json.dumps([c.record() for c in b.measure(quick={quick})]))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _kept() -> dict[str, list[dict[str, Any]]]:
+    if not RESULTS.exists():
+        return {}
+    before = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if (before["machine"], before["versions"]) != (machine(), versions()):
+        return {}
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for row in before["results"]:
+        kept.setdefault(row.pop("benchmark"), []).append(row)
+    return kept
+
+
+def _keep(found: dict[str, list[dict[str, Any]]]) -> None:
+    rows = [{"benchmark": name, **row} for name in MODULES for row in found.get(name, [])]
+    record = {"machine": machine(), "versions": versions(), "results": rows}
+    RESULTS.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(_BEGIN)
+    PAGE.write_text(f"{before}{_BEGIN}\n{table(record)}{_END}{rest.partition(_END)[2]}", encoding="utf-8")
+
+
+def table(record: dict[str, Any]) -> str:
+    """The kept results in Markdown, a table for each benchmark under what its module says of itself."""
+    parts = [f"Measured on {record['machine']}, with {', '.join(f'{n} {v}' for n, v in record['versions'].items())}.\n"]
+    for name in dict.fromkeys(row["benchmark"] for row in record["results"]):
+        said = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
+        lines = [
+            f"\n### `{name}`\n",
+            said.strip(),
+            "",
+            "| ratio | median | spread | target | |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for row in record["results"]:
+            if row["benchmark"] == name:
+                found = Claim(**{key: value for key, value in row.items() if key not in ("benchmark", "reached")})
+                spread = f"{found.least:.3g} to {found.largest:.3g}, {found.repeats}"
+                lines.append(f"| {found.name} | {found.value:.3g} | {spread} | {found.target_text} | {found.verdict} |")
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def machine() -> str:
+    """What the ratios were measured on, in words."""
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{_cpu()}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, {platform.system()}"
+
+
+def versions() -> dict[str, str]:
+    """What they were measured with."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

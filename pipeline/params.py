@@ -23,11 +23,16 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.vocabulary import (
     AttackName,
+    BatchNorm,
+    Compilation,
     DatasetName,
     DeviceName,
+    EpsilonLaw,
     Gradient,
     LabelPolicy,
     Mode,
+    Objective,
+    OptimizerName,
     Precision,
     ScheduleKind,
     TrainingAttack,
@@ -63,12 +68,29 @@ class DatasetParams(_Section):
     classes: PositiveInt | None = None
 
 
+class AugmentationParams(_Section):
+    """Random crops of images padded by ``padding`` pixels, and mirror images if ``flip``."""
+
+    padding: NonNegativeInt = 0
+    flip: bool = False
+
+
 class TrainingParams(_Section):
-    """How every model is trained, robust ones at the learning rate of ``adversarial``."""
+    """How every model is trained, robust ones at the learning rate of ``adversarial``.
+
+    The learning rate is multiplied by ``decay`` after every ``decay_epochs`` epochs. ``compile`` says whether torch
+    compiles the model; ``batch_norm`` whose statistics batch normalisation takes when several processes train.
+    """
 
     batch: PositiveInt
     learning_rate: PositiveFloat
     precision: Precision
+    optimizer: OptimizerName = "adam"
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    decay_epochs: PositiveInt = 1
+    augment: AugmentationParams = Field(default_factory=AugmentationParams)
+    compilation: Compilation = Field(alias="compile", default="auto")
+    batch_norm: BatchNorm = "per_rank"
 
 
 class StaticModel(_Section):
@@ -110,7 +132,12 @@ class AttackParams(_Section):
 
 
 class AdversarialParams(_Section):
-    """How every robust model is trained: the objective, the live gradient, and who crafts each batch."""
+    """How every robust model is trained: the objective, the live gradient, and who crafts each batch.
+
+    ``objective`` ``both`` weighs clean and perturbed images by ``clean_weight``; ``half`` replaces every second image,
+    whose loss weighs ``adversarial_weight`` against 1. ``epsilon_law`` ``truncated_normal`` draws epsilon for every
+    example.
+    """
 
     learning_rate: PositiveFloat
     clean_weight: Annotated[float, Field(ge=0, le=1)]
@@ -118,6 +145,9 @@ class AdversarialParams(_Section):
     label: LabelPolicy
     live_mode: Mode
     schedule: ScheduleKind
+    objective: Objective = "both"
+    adversarial_weight: PositiveFloat = 1.0
+    epsilon_law: EpsilonLaw = "fixed"
 
 
 class RobustModel(_Section):

@@ -1,12 +1,16 @@
 """Device and arithmetic: chosen once, said aloud, never changed behind the user's back."""
 
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 
-from pipeline.vocabulary import DeviceName, Precision
+from pipeline.vocabulary import Compilation, DeviceName, Precision
 from storage.errors import GradshardError
+
+# Steps: compiling takes about a minute, and a step of a small model saves milliseconds.
+_EARNED_BACK = 10_000
 
 Arithmetic = Literal["fp32", "bf16", "tf32"]
 
@@ -36,6 +40,19 @@ def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
     if precision != "auto":
         return precision
     return "bf16" if _native_bf16(device) else "fp32"
+
+
+def choose_compilation(compilation: Compilation, device: torch.device, *, steps: int) -> bool:
+    """Whether torch is to compile the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
+
+    On a CPU it does not: measured on model A (docs/benchmarks.md), a compiled step is slower.
+
+    Raises:
+        GradshardError: it was asked for and there is no C++ compiler, which it needs on a CPU.
+    """
+    if compilation == "on" and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise GradshardError("training.compile: on needs a C++ compiler, and there is none: install g++, or set off")
+    return compilation == "on" or (compilation == "auto" and device.type == "cuda" and steps >= _EARNED_BACK)
 
 
 def arithmetic_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:

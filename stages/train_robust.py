@@ -6,8 +6,9 @@ import click
 
 from pipeline import models
 from pipeline.params import Params, RobustModel
-from pipeline.precision import choose_device, choose_precision
-from pipeline.training import Adversary, Run, Trainer
+from pipeline.precision import choose_device
+from pipeline.training.adversary import Adversary
+from pipeline.training.ranks import joined
 from pipeline.vocabulary import SELF
 from stages import paths, training_run
 from stages.options import params_option
@@ -44,39 +45,37 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     robust, training = params.robust.models[model], params.training
     data = open_dataset(paths.dataset(params))
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
-    device = choose_device(params.device)
-    arithmetic = choose_precision(training.precision, device)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
-    run = Run(
-        rows=len(data.train),
-        batch=training.batch,
-        epochs=robust.epochs,
-        seed=robust.seed,
-        learning_rate=params.adversarial.learning_rate,
-        reading=reading,
-        adversary=_adversary(params, robust, stores),
-    )
-    module = models.build(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
-    job = training_run.Job(
-        name=model,
-        stage="train-robust",
-        weights=paths.weights(params, model),
-        record={"kind": "robust", "name": model, "architecture": robust.architecture},
-        recipe={
-            **training_run.common_recipe(),
-            "dataset": data.train.digest,
-            "stores": {source: store.manifest.content for source, store in stores.items()},
-            "robust": robust.model_dump(),
-            "epsilon": params.attack.epsilon,
-            "alpha": params.attack.alpha if robust.attack == "rand_fgsm" else None,
-            "adversarial": params.adversarial.model_dump(),
-            "training": training.model_dump() | {"precision": arithmetic},
-            "streaming": {"chunk": reading.chunk, "window": reading.window},
-        },
-        snapshots=tuple(robust.snapshots),
-    )
-    trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
-    training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
+    with joined(choose_device(params.device)) as (ranks, device):
+        run = training_run.make_run(
+            params,
+            len(data.train),
+            ranks,
+            reading,
+            epochs=robust.epochs,
+            seed=robust.seed,
+            learning_rate=params.adversarial.learning_rate,
+            adversary=_adversary(params, robust, stores),
+        )
+        module = models.build(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
+        job = training_run.Job(
+            name=model,
+            stage="train-robust",
+            weights=paths.weights(params, model),
+            record={"kind": "robust", "name": model, "architecture": robust.architecture},
+            recipe={
+                **training_run.training_recipe(params, reading, device),
+                "dataset": data.train.digest,
+                "stores": {source: store.manifest.content for source, store in stores.items()},
+                "robust": robust.model_dump(),
+                "epsilon": params.attack.epsilon,
+                "alpha": params.attack.alpha if robust.attack == "rand_fgsm" else None,
+                "adversarial": params.adversarial.model_dump(),
+            },
+            snapshots=tuple(robust.snapshots),
+        )
+        trainer = training_run.make_trainer(params, module, run, device)
+        training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
 
 
 def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
@@ -104,6 +103,9 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
     adversarial = params.adversarial
     return Adversary(
         epsilon=params.attack.epsilon,
+        objective=adversarial.objective,
+        adversarial_weight=adversarial.adversarial_weight,
+        epsilon_law=adversarial.epsilon_law,
         clean_weight=adversarial.clean_weight,
         sources=(SELF, *robust.sources),
         schedule=adversarial.schedule,

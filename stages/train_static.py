@@ -4,8 +4,8 @@ import click
 
 from pipeline import models
 from pipeline.params import Params
-from pipeline.precision import choose_device, choose_precision
-from pipeline.training import Run, Trainer
+from pipeline.precision import choose_device
+from pipeline.training.ranks import joined
 from stages import paths, training_run
 from stages.options import params_option
 from storage.datasets.dataset import open_dataset
@@ -24,30 +24,28 @@ def command(params: Params, model: str) -> None:
     paths.one_of(model, list(params.static), "a static model")
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
-    device = choose_device(params.device)
-    arithmetic = choose_precision(training.precision, device)
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)
-    run = Run(
-        rows=len(data.train),
-        batch=training.batch,
-        epochs=static.epochs,
-        seed=static.seed,
-        learning_rate=training.learning_rate,
-        reading=reading,
-    )
-    module = models.build(static.architecture, data.sample_shape, data.classes, seed=static.seed)
-    job = training_run.Job(
-        name=model,
-        stage="train-static",
-        weights=paths.weights(params, model),
-        record={"kind": "static", "name": model, "architecture": static.architecture},
-        recipe={
-            **training_run.common_recipe(),
-            "dataset": data.train.digest,
-            "static": static.model_dump(),
-            "training": training.model_dump() | {"precision": arithmetic},
-            "streaming": {"chunk": reading.chunk, "window": reading.window},
-        },
-    )
-    trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
-    training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))
+    with joined(choose_device(params.device)) as (ranks, device):
+        run = training_run.make_run(
+            params,
+            len(data.train),
+            ranks,
+            reading,
+            epochs=static.epochs,
+            seed=static.seed,
+            learning_rate=training.learning_rate,
+        )
+        module = models.build(static.architecture, data.sample_shape, data.classes, seed=static.seed)
+        job = training_run.Job(
+            name=model,
+            stage="train-static",
+            weights=paths.weights(params, model),
+            record={"kind": "static", "name": model, "architecture": static.architecture},
+            recipe={
+                **training_run.training_recipe(params, reading, device),
+                "dataset": data.train.digest,
+                "static": static.model_dump(),
+            },
+        )
+        trainer = training_run.make_trainer(params, module, run, device)
+        training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))

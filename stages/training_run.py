@@ -8,17 +8,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import pipeline
 import storage
-from pipeline.training import Record, Run, Trainer
+from pipeline.params import Params
+from pipeline.precision import choose_compilation, choose_precision
+from pipeline.training.adversary import Adversary
+from pipeline.training.augmentation import Augmentation
+from pipeline.training.optimizers import Optimization
+from pipeline.training.ranks import Ranks
+from pipeline.training.run import Run
+from pipeline.training.trainer import Record, Trainer
 from stages import paths
 from stages.console import progress, say, say_waiting
 from storage import weights
 from storage.digests import folder_sha256
 from storage.files import copy, replace_folder, write_text
 from storage.partial import partial
-from storage.stream import Reader
+from storage.stream import Reader, ReadingPlan
 
 _CHECKPOINT_SECONDS = 120.0
 
@@ -53,29 +61,92 @@ class _Curves:
         return "\n".join(lines) + "\n"
 
 
-def common_recipe() -> dict[str, object]:
-    """What every run's bytes follow from besides its inputs and parameters."""
-    return {"gradshard": storage.__version__, "torch": torch.__version__}
+def make_run(
+    params: Params,
+    rows: int,
+    ranks: Ranks,
+    reading: ReadingPlan,
+    *,
+    epochs: int,
+    seed: int,
+    learning_rate: float,
+    adversary: Adversary | None = None,
+) -> Run:
+    """The steps that the parameters ask for.
+
+    Raises:
+        GradshardError: a batch has fewer rows than there are ranks.
+    """
+    training = params.training
+    ranks.check(rows, training.batch)
+    return Run(
+        rows=rows,
+        batch=training.batch,
+        epochs=epochs,
+        seed=seed,
+        optimization=Optimization(training.optimizer, learning_rate, training.decay, training.decay_epochs),
+        reading=reading,
+        adversary=adversary,
+        augmentation=Augmentation(training.augment.padding, training.augment.flip),
+        batch_norm=training.batch_norm,
+        ranks=ranks,
+    )
+
+
+def make_trainer(params: Params, module: nn.Module, run: Run, device: torch.device) -> Trainer:
+    """The trainer of a run, in the arithmetic and compiled as the parameters say."""
+    return Trainer(
+        module,
+        run,
+        device=device,
+        arithmetic=choose_precision(params.training.precision, device),
+        compiled=choose_compilation(params.training.compilation, device, steps=run.steps),
+    )
+
+
+def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) -> dict[str, object]:
+    """What a run's bytes follow from besides its inputs and its own parameters."""
+    precision = choose_precision(params.training.precision, device)
+    return {
+        "gradshard": storage.__version__,
+        "torch": torch.__version__,
+        "training": params.training.model_dump() | {"precision": precision},
+        "streaming": {"chunk": reading.chunk, "window": reading.window},
+    }
 
 
 def run(job: Job, trainer: Trainer, reader: Reader) -> None:
     """Train to the end, going on from a killed run's checkpoint, and put the outputs in their places.
 
+    Of several ranks the first reads and writes the checkpoints and the outputs.
+
     Raises:
-        GradshardError: the loss is not a number.
+        GradshardError: the loss is not a number, or another rank is gone.
     """
+    if not trainer.run.ranks.first:
+        if _go_on(trainer, True):
+            trainer.share_state()
+            for _ in trainer.steps(reader):
+                pass
+        return
     code = {package.__name__: _code_digest(package.__file__) for package in (pipeline, storage)}
-    recipe = {**job.recipe, "code": code, "device": str(next(trainer.model.parameters()).device)}
+    recipe = {**job.recipe, "code": code, "device": next(trainer.model.parameters()).device.type}
     with partial(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
-        if work.waited and _is_published(job):
+        if not _go_on(trainer, not (work.waited and _is_published(job))):
             say(f"{job.weights}: made by the other process")
             return
         curves = _resume(work.folder, trainer)
+        trainer.share_state()
         _train(job, trainer, reader, work.folder, curves)
         _publish(job, trainer, work.folder, curves)
     last = curves.records[-1]
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
     say(f"{job.weights}: {trainer.run.epochs} epochs, clean loss {last.clean_loss:.4f}{live}")
+
+
+def _go_on(trainer: Trainer, wanted: bool) -> bool:
+    """Whether there is anything to train: the first rank knows."""
+    return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 
 def _train(job: Job, trainer: Trainer, reader: Reader, folder: Path, curves: _Curves) -> None:

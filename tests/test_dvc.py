@@ -75,6 +75,8 @@ def closure(path):
 @pytest.mark.parametrize(("name", "module"), STAGES.items())
 def test_a_stage_depends_on_the_code_that_its_outputs_follow_from(name, module):
     listed = {dep for dep in definitions()[name]["deps"] if dep.endswith(".py")}
+    for folder in {dep for dep in definitions()[name]["deps"] if (ROOT / dep).is_dir()}:
+        listed |= {str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"}
     assert listed == closure(f"stages/{module}.py") - WITHOUT_EFFECT
 
 

@@ -7,7 +7,9 @@ import torch
 from pipeline import models
 from pipeline.attacks import input_gradient
 from pipeline.crafting import Direction, signed_gradients, to_pixels
-from pipeline.training import Run, Trainer
+from pipeline.training.optimizers import Optimization
+from pipeline.training.run import Run
+from pipeline.training.trainer import Trainer
 from storage.stream import open_reader, plan_reading
 
 
@@ -18,7 +20,7 @@ def confident_model(small_dataset_path):
 
     split = open_dataset(small_dataset_path).train
     reading = plan_reading(split, {}, memory=1 << 30)
-    run = Run(len(split), 32, 12, 0, 0.002, reading)
+    run = Run(len(split), 32, 12, 0, Optimization("adam", 0.002), reading)
     model = models.build("B", split.sample_shape, 10, seed=0)
     trainer = Trainer(model, run, device=torch.device("cpu"), arithmetic="fp32")
     for _ in trainer.steps(open_reader(split, {}, reading, batch=32)):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.dropout import Dropout
+from pipeline.dropout import Dropout, rows_of
 
 
 @pytest.mark.parametrize("p", [0.2, 0.25, 0.5, 0.9])
@@ -54,3 +54,18 @@ def test_neighbouring_elements_are_dropped_independently():
     kept = (Dropout(0.5)(torch.ones(80_000)) != 0).view(-1, 8).float()
     correlation = torch.corrcoef(kept.T) - torch.eye(8)
     assert correlation.abs().max() < 0.05
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("p", [0.5, 0.3])
+def test_some_rows_of_a_batch_are_dropped_as_if_all_passed(p, memory_format):
+    layer, x = Dropout(p), torch.ones(12, 4, 3, 5).to(memory_format=memory_format)
+    torch.manual_seed(7)
+    whole = layer(x)
+    positions = torch.tensor([1, 2, 3, 8, 11])
+    torch.manual_seed(7)
+    with rows_of(12, positions):
+        part = layer(x[positions].contiguous(memory_format=memory_format))
+    assert torch.equal(part, whole[positions])
+    torch.manual_seed(7)
+    assert torch.equal(layer(x), whole)

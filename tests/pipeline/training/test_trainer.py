@@ -8,10 +8,15 @@ from torch.nn import functional
 from pipeline import models
 from pipeline.attacks import fgsm, gradient_through, input_gradient
 from pipeline.crafting import Direction, signed_gradients, to_pixels
-from pipeline.training import RECORD_STEPS, Adversary, Run, Trainer
+from pipeline.precision import choose_compilation
+from pipeline.training.adversary import Adversary
+from pipeline.training.batches import Stored, make_batch
+from pipeline.training.optimizers import Optimization
+from pipeline.training.run import Run
+from pipeline.training.trainer import RECORD_STEPS, Trainer
 from storage.errors import GradshardError
 from storage.signs import bitplanes
-from storage.stream import RawBatch, open_reader, plan_reading
+from storage.stream import open_reader, plan_reading
 from tests.conftest import build_store
 
 CPU = torch.device("cpu")
@@ -53,7 +58,7 @@ def start(small_dataset, stores):
             batch=batch,
             epochs=epochs,
             seed=seed,
-            learning_rate=learning_rate,
+            optimization=Optimization("adam", learning_rate),
             reading=reading,
             adversary=robust,
         )
@@ -62,6 +67,10 @@ def start(small_dataset, stores):
         return trainer, open_reader(small_dataset.train, used, reading, batch=batch)
 
     return make
+
+
+def stored(images, labels, planes):
+    return Stored(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(planes))
 
 
 def without_dropout(trainer):
@@ -139,7 +148,7 @@ def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkey
         calls.append(1)
         return gradient_through(*args, **kwargs)
 
-    monkeypatch.setattr("pipeline.training.gradient_through", counted)
+    monkeypatch.setattr("pipeline.training.objective.gradient_through", counted)
     trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
     live = [step.live for step in trainer.steps(reader)]
     assert live == [number % 3 == 0 for number in range(33)]
@@ -155,22 +164,21 @@ def test_a_stored_batch_is_the_batch_crafted_live_from_that_static_model(tmp_pat
     )
     rows = np.random.default_rng(0).permutation(700)[:64]
     slope, _ = input_gradient(static, to_pixels(torch.from_numpy(images[rows])), None, policy="predicted")
-    run = Run(700, 64, 1, 0, 0.001, plan_reading(small_dataset.train, {}, memory=1 << 30), adversary())
-    trainer = Trainer(models.build("D", small_dataset.sample_shape, 10, seed=0), run, device=CPU, arithmetic="fp32")
-    trainer.step = next(step for step in range(11) if run.source(step) == "A")
-    raw = RawBatch(images[rows], labels[rows], bitplanes.pack(signs.numpy())[rows])
-    assert torch.equal(trainer._stored_signs(raw, to_pixels(torch.from_numpy(images[rows]))), slope.sign())
+    reading = plan_reading(small_dataset.train, {}, memory=1 << 30)
+    run = Run(700, 64, 1, 0, Optimization("adam", 0.001), reading, adversary())
+    step = next(step for step in range(10) if run.source(step) == "A")
+    raw = stored(images[rows], labels[rows], bitplanes.pack(signs.numpy())[rows])
+    assert torch.equal(make_batch(raw, run, step).signs, slope.sign())
 
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_a_store_for_the_least_likely_class_is_stepped_along_the_other_way(start, small_dataset, stores, direction):
     trainer, _ = start(robust=adversary(directions={"A": direction, "C": direction}))
-    trainer.step = next(step for step in range(11) if trainer.run.source(step) == "A")
+    step = next(step for step in range(11) if trainer.run.source(step) == "A")
     planes = stores["A"].read(0, 5)
-    images = to_pixels(torch.from_numpy(small_dataset.train.read_images(0, 5)))
     expected = direction * torch.from_numpy(bitplanes.unpack(planes, 784)).float().view(5, 1, 28, 28)
-    stored = trainer._stored_signs(RawBatch(images.numpy(), np.zeros(5, np.int64), planes), images)
-    assert torch.equal(stored, expected)
+    raw = stored(small_dataset.train.read_images(0, 5), np.zeros(5, np.int64), planes)
+    assert torch.equal(make_batch(raw, trainer.run, step).signs, expected)
 
 
 def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
@@ -261,3 +269,23 @@ def test_training_learns_the_digits(start):
     trainer, reader = start(epochs=12)
     records = [step.record for step in trainer.steps(reader) if step.record]
     assert records[-1].clean_loss < 0.5 * records[0].clean_loss
+
+
+@pytest.mark.slow
+def test_a_compiled_run_takes_the_steps_of_an_eager_one(start):
+    losses = []
+    for compiled in (False, True):
+        trainer, reader = start(robust=adversary(schedule="rotate"), epochs=1)
+        again = Trainer(trainer.model, trainer.run, device=CPU, arithmetic="fp32", compiled=compiled)
+        losses.append([(r.clean_loss, r.adversarial_loss) for r in (s.record for s in again.steps(reader)) if r])
+    assert np.allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_a_compiler_is_asked_for_before_anything_is_compiled(monkeypatch):
+    assert not choose_compilation("auto", CPU, steps=10**9)
+    assert not choose_compilation("off", torch.device("cuda"), steps=10**9)
+    assert choose_compilation("auto", torch.device("cuda"), steps=10**9)
+    assert not choose_compilation("auto", torch.device("cuda"), steps=100)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(GradshardError, match=r"training\.compile: on needs a C"):
+        choose_compilation("on", CPU, steps=1)

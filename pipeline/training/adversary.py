@@ -1,0 +1,58 @@
+"""How a robust model's training perturbs: who crafts, by how much, and what the perturbed images weigh."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.vocabulary import EpsilonLaw, Gradient, LabelPolicy, Mode, Objective, ScheduleKind, TrainingAttack
+
+_EPSILONS = 1
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """The sources, what the model itself does when it is the source, and the objective.
+
+    ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
+    on it did not help). ``directions`` gives, per store, which way to step along its signs.
+
+    ``objective`` is ``both``: ``clean_weight`` J(x) + (1 - ``clean_weight``) J(x_adv) over every image of a batch
+    (section 5.1); or ``half``: every second image is replaced, and its loss weighs ``adversarial_weight`` against 1
+    (Kurakin et al. 2017, equation 1), which suits models with batch normalisation.
+
+    ``epsilon_law`` is ``fixed``, or ``truncated_normal``: for every example one drawn from N(0, epsilon / 2), truncated
+    to [0, epsilon] (section 3.1, and Kurakin et al. 2017 for the deviation).
+    """
+
+    attack: TrainingAttack
+    epsilon: float
+    alpha: float
+    clean_weight: float
+    sources: tuple[str, ...]
+    schedule: ScheduleKind
+    gradient: Gradient
+    policy: LabelPolicy
+    live_mode: Mode
+    directions: Mapping[str, int]
+    objective: Objective = "both"
+    adversarial_weight: float = 1.0
+    epsilon_law: EpsilonLaw = "fixed"
+
+    def epsilons(self, rows: int, *, seed: int, step: int) -> npt.NDArray[np.float32] | None:
+        """Epsilon for every row of a step's batch, float32 (rows,); none if it is the same for all."""
+        if self.epsilon_law == "fixed":
+            return None
+        return truncated_normal(rows, self.epsilon, seed=seed, step=step)
+
+
+def truncated_normal(rows: int, epsilon: float, *, seed: int, step: int) -> npt.NDArray[np.float32]:
+    """Draws from N(0, epsilon / 2) truncated to [0, epsilon], by the inverse of its distribution; float32 (rows,)."""
+    from scipy.special import ndtr, ndtri  # a tenth of a second, which only those pay who draw
+
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, _EPSILONS))))
+    low, high = 0.5, float(ndtr(2.0))
+    deviations = ndtri(low + (high - low) * draws.random(rows))
+    drawn: npt.NDArray[np.float32] = np.clip(0.5 * epsilon * deviations, 0.0, epsilon).astype(np.float32)
+    return drawn

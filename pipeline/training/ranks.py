@@ -1,0 +1,99 @@
+"""Several processes that train one model: who takes which rows of a batch, and what is added up over them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from storage.errors import GradshardError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of ``size`` processes, each of which takes its part of every batch."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def part(self, rows: int) -> slice:
+        """Which of a batch's rows are this process's: consecutive ones, as many as the others' but for one."""
+        return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes.
+
+        Raises:
+            GradshardError: another process is gone.
+        """
+        if self.size == 1:
+            return values
+        summed = values.clone()
+        with lost_ranks_told(self):
+            torch.distributed.all_reduce(summed)
+        return summed
+
+    def shared(self, values: Tensor) -> Tensor:
+        """What the first process has, on all of them; written over ``values`` on the others.
+
+        Raises:
+            GradshardError: another process is gone.
+        """
+        if self.size > 1:
+            with lost_ranks_told(self):
+                torch.distributed.broadcast(values, src=0)
+        return values
+
+    def check(self, rows: int, batch: int) -> None:
+        """Check that every process has rows in every batch of an epoch.
+
+        Raises:
+            GradshardError: some batch has fewer rows than there are processes.
+        """
+        smallest = min(batch, rows % batch or batch)
+        if smallest < self.size:
+            raise GradshardError(
+                f"{self.size} ranks cannot share a batch of {smallest} rows ({rows} rows, training.batch {batch}): "
+                "start fewer, or choose another training.batch"
+            )
+
+
+@contextmanager
+def lost_ranks_told(ranks: Ranks) -> Iterator[None]:
+    """Turn what torch says of a broken connection into one sentence."""
+    try:
+        yield
+    except (torch.distributed.DistError, RuntimeError) as error:
+        if ranks.size == 1 or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise GradshardError(
+            f"rank {ranks.rank} of {ranks.size} lost another one ({str(error).splitlines()[0]}): look at the other "
+            "ranks' messages, then run the same command again to go on from the last checkpoint"
+        ) from error
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
+    """Join the processes that `torchrun` started, if it did; gives this one's place and its device.
+
+    NCCL connects GPUs, gloo everything else.
+    """
+    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+        yield Ranks(), device
+        return
+    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ranks, device
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,77 @@
+"""What the steps of a training run are, as plain functions of its numbers."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.training import schedule
+from pipeline.training.adversary import Adversary
+from pipeline.training.augmentation import Augmentation
+from pipeline.training.optimizers import Optimization
+from pipeline.training.ranks import Ranks
+from pipeline.vocabulary import SELF, BatchNorm
+from storage.stream import ReadingPlan, Request
+
+CLEAN_BATCH = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run; ``adversary`` is none for a static model.
+
+    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller.
+    """
+
+    rows: int
+    batch: int
+    epochs: int
+    seed: int
+    optimization: Optimization
+    reading: ReadingPlan
+    adversary: Adversary | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch_norm: BatchNorm = "per_rank"
+    ranks: Ranks = field(default_factory=Ranks)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch; the last one may be smaller."""
+        return math.ceil(self.rows / self.batch)
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return self.epochs * self.steps_per_epoch
+
+    def source(self, step: int) -> str:
+        """Who crafts the perturbation of a step's batch; empty for clean training."""
+        if self.adversary is None:
+            return CLEAN_BATCH
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return schedule.source(
+            self.adversary.schedule,
+            self.adversary.sources,
+            seed=self.seed,
+            epoch=epoch,
+            batch=batch,
+            batches=self.steps_per_epoch,
+        )
+
+    def batch_rows(self, step: int) -> int:
+        """How many rows a step's batch has, over all ranks."""
+        begin = step % self.steps_per_epoch * self.batch
+        return min(self.batch, self.rows - begin)
+
+    def requests(self, start: int) -> Iterator[Request]:
+        """What this rank is to read for each step from ``start`` on."""
+        for epoch in range(start // self.steps_per_epoch, self.epochs):
+            order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
+            first = epoch * self.steps_per_epoch
+            for step in range(max(start, first), first + self.steps_per_epoch):
+                begin = (step - first) * self.batch
+                part = self.ranks.part(self.batch_rows(step))
+                source = self.source(step)
+                yield Request(
+                    rows=order.take(begin + part.start, begin + part.stop),
+                    store=None if source in (SELF, CLEAN_BATCH) else source,
+                )

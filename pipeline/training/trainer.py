@@ -1,0 +1,152 @@
+"""The training loop: a model, its optimiser, and the step it is at."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.precision import Arithmetic
+from pipeline.training.batches import Stored, make_batch, read
+from pipeline.training.objective import Losses, Objective
+from pipeline.training.optimizers import load_state, make_optimizer
+from pipeline.training.ranks import lost_ranks_told
+from pipeline.training.run import Run
+from pipeline.vocabulary import SELF
+from storage.errors import GradshardError
+from storage.stream import Reader
+
+RECORD_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Record:
+    """The means since the record before: losses per batch, and the share of batches with a live gradient."""
+
+    step: int
+    epoch: float
+    clean_loss: float
+    adversarial_loss: float | None
+    live_share: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that was taken; every ``RECORD_STEPS``, and at the end of an epoch, it carries a record."""
+
+    number: int
+    live: bool
+    record: Record | None
+
+
+class Trainer:
+    """A model, its optimiser, and the step it is at."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        run: Run,
+        *,
+        device: torch.device,
+        arithmetic: Arithmetic,
+        compiled: bool = False,
+    ) -> None:
+        self.model = model.to(device).train().requires_grad_(True)
+        self.run = run
+        self.step = 0
+        self.live_steps = 0
+        self.device = device
+        self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
+        objective = Objective(
+            self.model,
+            run.adversary,
+            arithmetic=arithmetic,
+            batch_norm=run.batch_norm,
+            ranks=run.ranks.size,
+            passes=cast(nn.Module, torch.compile(self.model)) if compiled else None,
+        )
+        self._losses: Callable[..., Losses] = objective
+        if run.ranks.size > 1:
+            self._losses = nn.parallel.DistributedDataParallel(objective)
+
+    def steps(self, reader: Reader) -> Iterator[Step]:
+        """Train from the current step to the end, yielding each step taken.
+
+        Raises:
+            GradshardError: the loss is not a number.
+        """
+        found: list[Losses] = []
+        live = 0
+        for raw in read(reader, self.run.requests(self.step), self.device):
+            is_live = self.run.source(self.step) == SELF
+            with lost_ranks_told(self.run.ranks):
+                found.append(self._train_on(raw, live=is_live))
+            self.step += 1
+            self.live_steps += is_live
+            live += is_live
+            record = None
+            if self.step % RECORD_STEPS == 0 or self.step % self.run.steps_per_epoch == 0:
+                record = self._record(found, live / len(found))
+                found, live = [], 0
+            yield Step(number=self.step, live=is_live, record=record)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
+        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
+        return {**model, **optimizer, "progress": torch.tensor([self.step, self.live_steps])}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+        self.model.load_state_dict(_below("model.", state))
+        load_state(self._optimizer, _below("optimizer.", state))
+        self.step, self.live_steps = (int(value) for value in state["progress"])
+
+    def share_state(self) -> None:
+        """Give every rank the state of the first.
+
+        Raises:
+            GradshardError: another rank is gone.
+        """
+        state = {name: self.run.ranks.shared(tensor.to(self.device)) for name, tensor in self.state().items()}
+        self.load_state(state)
+
+    def _train_on(self, raw: Stored, *, live: bool) -> Losses:
+        torch.manual_seed(_step_seed(self.run.seed, self.step))
+        losses = self._losses(make_batch(raw, self.run, self.step), live)
+        torch.autograd.backward(losses.total, inputs=list(self.model.parameters()))
+        self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
+        return Losses(losses.total.detach(), losses.clean, losses.adversarial)
+
+    def _record(self, found: list[Losses], live_share: float) -> Record:
+        clean = self._mean([losses.clean for losses in found])
+        adversarial = self._mean([losses.adversarial for losses in found if losses.adversarial is not None])
+        for kind, loss in (("clean", clean), ("adversarial", adversarial)):
+            if loss is not None and not math.isfinite(loss):
+                raise GradshardError(
+                    f"the {kind} loss is {loss} at step {self.step}: lower training.learning_rate and start again"
+                )
+        assert clean is not None
+        return Record(
+            step=self.step,
+            epoch=self.step / self.run.steps_per_epoch,
+            clean_loss=clean,
+            adversarial_loss=adversarial,
+            live_share=live_share,
+        )
+
+    def _mean(self, parts: list[Tensor]) -> float | None:
+        """The mean over steps of losses that each rank has a part of."""
+        return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
+
+
+def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _step_seed(seed: int, step: int) -> int:
+    """The seed of one step's dropout masks."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

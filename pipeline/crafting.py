@@ -1,12 +1,14 @@
 """Signed gradients of a static model, for a sign store."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.attacks import input_gradient
-from pipeline.vocabulary import Gradient, LabelPolicy
+from pipeline.precision import arithmetic_context
+from pipeline.vocabulary import Gradient, LabelPolicy, StorePrecision
 
 # Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
 # not change the result.
@@ -15,10 +17,11 @@ BATCH_PIXELS = 64 * 28 * 28
 
 @dataclass(frozen=True)
 class Direction:
-    """Which gradient a store holds the signs of."""
+    """Which gradient a store holds the signs of, and the arithmetic of its forward passes."""
 
     gradient: Gradient
     policy: LabelPolicy
+    precision: StorePrecision = "fp32"
 
 
 def to_pixels(images: Tensor) -> Tensor:
@@ -42,13 +45,30 @@ def signed_gradients(model: nn.Module, images: Tensor, labels: Tensor, direction
     signs, chosen = [], []
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
-        slope, used = input_gradient(
-            model,
-            to_pixels(images[rows]),
-            labels[rows],
-            gradient=direction.gradient,
-            policy=direction.policy,
-        )
+        with arithmetic_context(direction.precision, images.device):
+            slope, used = input_gradient(
+                model,
+                to_pixels(images[rows]),
+                labels[rows],
+                gradient=direction.gradient,
+                policy=direction.policy,
+            )
         signs.append(slope.sign().to(torch.int8).flatten(1).cpu())
         chosen.append(used.cpu())
     return torch.cat(signs), torch.cat(chosen)
+
+
+def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: Direction) -> float:
+    """The share of signs that a computation in float64, for the same labels, gives too.
+
+    Arguments are those of ``signed_gradients``.
+    """
+    signs, used = signed_gradients(model, images, labels, direction)
+    reference, equal = copy.deepcopy(model).double(), []
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        pixels, chosen = to_pixels(images[rows]).double(), used[rows].to(images.device)
+        slope, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
+        equal.append((slope.sign().flatten(1).cpu() == signs[rows]).float().mean(1))
+    return float(torch.cat(equal).mean())

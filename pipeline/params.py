@@ -35,6 +35,7 @@ from pipeline.vocabulary import (
     OptimizerName,
     Precision,
     ScheduleKind,
+    StorePrecision,
     TrainingAttack,
 )
 from storage.errors import GradshardError
@@ -102,11 +103,15 @@ class StaticModel(_Section):
 
 
 class SignsParams(_Section):
-    """A sign store: whose gradients it holds the signs of, of which loss, for whose label; an SPDX licence, if any."""
+    """A sign store: whose gradients it holds the signs of, of which loss, for whose label; an SPDX licence, if any.
+
+    ``precision`` is the arithmetic that the gradients are computed in.
+    """
 
     model: ModelName
     gradient: Gradient
     label: LabelPolicy
+    precision: StorePrecision = "fp32"
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")] | None = None
 
 

@@ -3,7 +3,6 @@
 import torch
 
 from pipeline.crafting import Direction, signed_gradients
-from pipeline.precision import arithmetic_context
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
 from storage.signs import bitplanes
@@ -16,6 +15,5 @@ def compute_rows(
     """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,)."""
     images = torch.from_numpy(split.read_images(rows.start, rows.stop)).to(device)
     labels = torch.from_numpy(split.read_labels(rows.start, rows.stop)).to(device)
-    with arithmetic_context("fp32", device):
-        signs, chosen = signed_gradients(model.module, images, labels, direction)
+    signs, chosen = signed_gradients(model.module, images, labels, direction)
     return bitplanes.pack(signs.numpy()), chosen.numpy()

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
 from distributed import Client, LocalCluster, as_completed
 
 from pipeline.attacks import step_direction
-from pipeline.crafting import Direction
+from pipeline.crafting import Direction, agreement_with_float64
 from pipeline.params import Params, SignsParams
 from pipeline.precision import choose_device
 from stages import paths
@@ -30,6 +31,7 @@ from storage.signs import bitplanes
 from storage.signs.building import StoreBuilder
 from storage.signs.ledger import Receipt
 from storage.signs.manifest import (
+    AgreementRecord,
     DatasetRecord,
     DirectionRecord,
     LayoutRecord,
@@ -37,6 +39,9 @@ from storage.signs.manifest import (
     StoreSpec,
     read_manifest,
 )
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_AGREEMENT_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ def command(params: Params, store: str, workers: int) -> None:
     device = choose_device(params.device)
     file, architecture = weights_of(params, wanted.model)
     loaded = load_model(file, architecture, data, device)
-    spec = _spec(wanted, loaded, data.train)
+    direction = Direction(wanted.gradient, wanted.label, wanted.precision)
+    spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
     with partial(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
         if work.waited and _is_published(target, spec):
@@ -86,10 +92,11 @@ def command(params: Params, store: str, workers: int) -> None:
             dataset=paths.dataset(params),
             weights=file,
             device=device.type,
-            direction=Direction(wanted.gradient, wanted.label),
+            direction=direction,
             builder=builder,
         )
-        _compute_missing(task, store, workers)
+        with local_client(workers, device.type) as client:
+            compute_missing(task, store, client)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
     pixels = published.dataset.rows * published.dataset.pixels
@@ -133,23 +140,22 @@ def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec) -> tu
     return data, loaded
 
 
-def _compute_missing(task: ShardTask, store: str, workers: int) -> None:
+def compute_missing(task: ShardTask, store: str, client: Client) -> None:
+    """Compute every shard that has no receipt, over a Dask cluster; ``store`` is what the progress is called."""
     cut = task.builder.layout
     missing = task.builder.missing()
     if len(missing) < cut.shards:
         say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
     rows_left = sum(_rows(task, shard) for shard in missing)
-    with (
-        progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance,
-        _client(workers, task.device) as client,
-    ):
+    with progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance:
         futures = client.map(functools.partial(compute_shard, task), missing, pure=False, retries=0)
         for future in as_completed(futures):
             advance(_rows(task, future.result().shard))
 
 
 @contextmanager
-def _client(workers: int, device: str) -> Iterator[Client]:
+def local_client(workers: int, device: str) -> Iterator[Client]:
+    """A Dask cluster on this machine: so many processes, or this one alone, and threads for all its cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = 1 if device != "cpu" else max(1, cores // max(workers, 1))
     with (
@@ -170,7 +176,10 @@ def _rows(task: ShardTask, shard: int) -> int:
     return int(rows.stop - rows.start)
 
 
-def _spec(wanted: SignsParams, loaded: LoadedModel, split: Split) -> StoreSpec:
+def store_spec(
+    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: Direction, device: torch.device
+) -> StoreSpec:
+    """What a store that the parameters name will be."""
     record = DatasetRecord(
         name=split.dataset,
         split=split.name,
@@ -192,12 +201,22 @@ def _spec(wanted: SignsParams, loaded: LoadedModel, split: Split) -> StoreSpec:
             gradient=wanted.gradient,
             label=wanted.label,
             mode="eval",
-            dtype="float32",
+            dtype=_DTYPES[wanted.precision],
             step=step_direction(wanted.label),
+            agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
         ),
         layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
         licence=wanted.licence,
     )
+
+
+def _agreement(loaded: LoadedModel, split: Split, direction: Direction, device: torch.device) -> AgreementRecord:
+    """How often less than single precision gives the signs of float64, on some rows from everywhere."""
+    rows = np.linspace(0, len(split) - 1, min(_AGREEMENT_ROWS, len(split))).astype(np.int64)
+    images = torch.from_numpy(split.take_images(rows)).to(device)
+    labels = torch.from_numpy(split.read_labels()[rows]).to(device)
+    share = agreement_with_float64(loaded.module, images, labels, direction)
+    return AgreementRecord(rows=len(rows), share=round(share, 6))
 
 
 def _is_published(target: Path, spec: StoreSpec) -> bool:

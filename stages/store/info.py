@@ -25,11 +25,12 @@ def command(store: str, as_json: bool) -> None:
 def _entries(store: str, manifest: Manifest) -> dict[str, object]:
     dataset, model, direction, cut = manifest.dataset, manifest.model, manifest.direction, manifest.cut
     sign = "+" if direction.step > 0 else "-"
+    arithmetic = f"{direction.dtype}{direction.agreement_text}"
     return {
         "store": store,
         "digest": manifest.digest,
         "model": f"{model.name}, architecture {model.architecture}",
-        "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {direction.dtype}",
+        "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {arithmetic}",
         "attack": f"clip(x {sign} epsilon * sign, 0, 1)",
         "dataset": f"{dataset.name}, split {dataset.split}, {dataset.classes} classes",
         "rows": f"{dataset.rows:,} of shape {dataset.sample_shape}",

@@ -85,7 +85,7 @@ def _direction(manifest: Manifest, where: str) -> Direction:
     for gradient in get_args(Gradient):
         for label in get_args(LabelPolicy):
             if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
-                return Direction(gradient, label)
+                return Direction(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
     raise GradshardError(
         f"{where} holds the gradient {manifest.direction.gradient} for the label {manifest.direction.label}, which "
         "this gradshard cannot compute: use the one that made it"

@@ -24,7 +24,7 @@ section 5.2) by gradshard: an adversarial example is `clip(x {operator} epsilon 
 | what | value |
 | --- | --- |
 | rows, sample shape | {rows:,}, {shape} (C, H, W) |
-| gradient | {gradient}, label: {label}, {mode} mode, {dtype} |
+| gradient | {gradient}, label: {label}, {mode} mode, {dtype}{agreement} |
 | signs that are 0 | {zero_fraction:.3%} |
 | size | {bits:.3f} bits per pixel, {size:,} bytes in {files} files of {shard:,} rows |
 | licence | {licence} |
@@ -91,6 +91,7 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         label=direction.label,
         mode=direction.mode,
         dtype=direction.dtype,
+        agreement=direction.agreement_text,
         zero_fraction=zeros / signs,
         bits=8 * sum(sizes) / signs,
         size=sum(sizes),

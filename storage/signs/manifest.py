@@ -66,11 +66,19 @@ class ModelRecord(_Record):
     weights_sha256: Sha256
 
 
+class AgreementRecord(_Record):
+    """The share of signs that float64 gives too, over a sample of rows."""
+
+    rows: Positive
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
 class DirectionRecord(_Record):
     """Which gradient was taken the sign of, and which way an attack steps along it.
 
     ``gradient``: the loss it is the gradient of; ``label``: whose label the loss was taken for; ``mode``: the model's
     mode; ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
+    ``agreement`` was measured where the arithmetic is less than single precision.
     """
 
     gradient: Word
@@ -78,6 +86,14 @@ class DirectionRecord(_Record):
     mode: Word
     dtype: Word
     step: Literal[1, -1]
+    agreement: AgreementRecord | None = None
+
+    @property
+    def agreement_text(self) -> str:
+        """The agreement for a person, to be put after the arithmetic; empty if none was measured."""
+        if self.agreement is None:
+            return ""
+        return f" ({self.agreement.share:.3%} as in float64, of {self.agreement.rows} rows)"
 
 
 class LayoutRecord(_Record):

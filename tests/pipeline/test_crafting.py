@@ -6,7 +6,7 @@ import torch
 
 from pipeline import models
 from pipeline.attacks import input_gradient
-from pipeline.crafting import Direction, signed_gradients, to_pixels
+from pipeline.crafting import Direction, agreement_with_float64, signed_gradients, to_pixels
 from pipeline.training.optimizers import Optimization
 from pipeline.training.run import Run
 from pipeline.training.trainer import Trainer
@@ -48,6 +48,20 @@ def test_stored_signs_equal_a_float64_recomputation_zeros_included(confident_mod
     expected = float64_signs(confident_model, images)
     assert (signs != expected).double().mean() <= 1e-4
     assert ((signs == 0) != (expected == 0)).double().mean() <= 1e-4
+
+
+def test_the_agreement_is_the_share_of_signs_that_float64_gives(confident_model, rows):
+    images, labels = rows[0][:200], rows[1][:200]
+    for precision, least in (("fp32", 0.9999), ("bf16", 0.95)):
+        direction = Direction("exact", "predicted", precision)
+        signs, _ = signed_gradients(confident_model, images, labels, direction)
+        share = agreement_with_float64(confident_model, images, labels, direction)
+        assert share == pytest.approx(
+            (signs == float64_signs(confident_model, images)).double().mean().item(), abs=1e-3
+        )
+        assert least < share <= 1
+    assert share < 0.9999, "bf16 rounds"
+    assert not any(parameter.dtype == torch.float64 for parameter in confident_model.parameters())
 
 
 def test_signs_of_fp32_cross_entropy_do_not(confident_model, rows):

@@ -132,6 +132,27 @@ def test_stored_signs_are_those_of_the_saved_model(finished_project):
     assert (signs != x.grad.sign().flatten(1).numpy()).mean() <= 1e-4
 
 
+def test_a_store_in_bf16_says_so_with_its_agreement_and_can_be_mended(copied_project, gradshard):
+    project = copied_project
+    project.edit(lambda params: params["signs"]["D"].update(precision="bf16"))
+    assert gradshard(project, "precompute", "D")[0] == 0
+    manifest = open_store(project.path / "signs/D.zarr").manifest
+    assert manifest.direction.dtype == "bfloat16"
+    assert manifest.direction.agreement.rows == 256
+    assert 0.9 < manifest.direction.agreement.share < 1
+    assert (
+        f"{manifest.direction.agreement.share:.3%} as in float64"
+        in (project.path / "signs/D.zarr/README.md").read_text()
+    )
+    shard = project.path / "signs/D.zarr/signs/c/0/0/0"
+    before = shard.read_bytes()
+    shard.write_bytes(before[:-1])
+    inputs = ("--model", "models/static/D.safetensors", "--dataset", "data/npz.zarr")
+    assert gradshard(project, "store", "repair", "signs/D.zarr", *inputs)[0] == 0
+    assert shard.read_bytes() == before
+    assert open_store(project.path / "signs/A.zarr").manifest.direction.agreement is None
+
+
 @pytest.mark.slow
 def test_every_output_has_the_same_bytes_in_another_run(finished_project, tmp_path, digits, gradshard):
     again = new_project(tmp_path / "again", digits)

@@ -1,0 +1,165 @@
+"""Computing a sign store: model A over real digits, on all cores, beside a bare loop and beside attack libraries.
+
+The whole of it is timed: reading images, gradients, packing, compressing, writing and the receipts, over the local Dask
+cluster that `precompute` starts. The bare loop computes the same gradients and keeps nothing, at the best of four batch
+sizes. The libraries make FGSM examples of the same images as their users do, in fp32, which is less: no labels, no
+exact signs, nothing stored.
+
+What it does not show: a GPU; the start of the process and of the cluster; several processes (`scaling` does).
+"""
+
+import io
+import itertools
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+
+import torch
+from distributed import Client
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.digits import dataset_of_digits
+from benchmarks.ratios import Claim, Step, claim, ratios, seconds
+from pipeline import models
+from pipeline.attacks import input_gradient
+from pipeline.crafting import Direction, to_pixels
+from pipeline.params import SignsParams
+from pipeline.precision import arithmetic_context
+from pipeline.vocabulary import StorePrecision
+from stages.loading import load_model
+from stages.precompute import ShardTask, compute_missing, local_client, store_spec
+from storage import weights
+from storage.datasets.dataset import Dataset, open_dataset
+from storage.signs.building import StoreBuilder
+
+BATCHES = (32, 64, 128, 256)
+LIBRARY_BATCH = 128
+PRECISIONS: tuple[StorePrecision, ...] = ("fp32", "bf16")
+EPSILON = 0.3
+_CPU = torch.device("cpu")
+
+
+def measure(*, quick: bool = False) -> list[Claim]:
+    """Time each over all rows, in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dataset_of_digits(folder / "digits.zarr", rows=256 if quick else 2048)
+        data = open_dataset(folder / "digits.zarr")
+        model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
+        weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
+        images = to_pixels(torch.from_numpy(data.train.load()[0]))
+        with local_client(0, "cpu") as client:
+            steps: dict[str, Step] = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
+            for precision in PRECISIONS:
+                for batch in BATCHES:
+                    steps[f"bare {precision} {batch}"] = _bare(model, images, batch, precision)
+            steps |= _libraries(images)
+            times = seconds(steps, repeats=1 if quick else 7)
+    return _claims(times)
+
+
+def _claims(times: dict[str, list[float]]) -> list[Claim]:
+    claims = []
+    for precision in PRECISIONS:
+        bare = min((f"bare {precision} {batch}" for batch in BATCHES), key=lambda name: sum(times[name]))
+        name = f"rate of a store in {precision} over that of a bare loop"
+        claims.append(claim(name, ratios(times, bare, precision), target=0.97, at="least"))
+    libraries = [name for name in times if name in ("torchattacks", "foolbox", "ART")]
+    best = min(libraries, key=lambda name: sum(times[name]))
+    for precision, target in (("fp32", 1.0), ("bf16", 2.0)):
+        name = f"rate of a store in {precision} over that of the fastest library, {best}, in fp32"
+        claims.append(claim(name, ratios(times, best, precision), target=target, at="least"))
+    claims += [
+        claim(f"rate of a store in fp32 over that of {name}", ratios(times, name, "fp32"))
+        for name in libraries
+        if name != best
+    ]
+    return claims
+
+
+def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Client) -> Step:
+    """Everything that `precompute` does between the start of its cluster and publishing."""
+    wanted = SignsParams(model="A", gradient="exact", label="predicted", precision=precision)
+    direction = Direction("exact", "predicted", precision)
+    file = folder / "A.safetensors"
+    loaded = load_model(file, "A", data, _CPU)
+    spec = store_spec(wanted, loaded, data.train, direction, _CPU)
+    number = itertools.count()
+
+    def step() -> None:
+        builder = StoreBuilder(folder / f"{precision}-{next(number)}", spec)
+        builder.create()
+        task = ShardTask(folder / "digits.zarr", file, "cpu", direction, builder)
+        with redirect_stderr(io.StringIO()):
+            compute_missing(task, "A", client)
+        shutil.rmtree(builder.folder)
+
+    return step
+
+
+def _bare(model: nn.Module, images: Tensor, batch: int, precision: StorePrecision) -> Step:
+    """The gradients and nothing else, with all cores on each batch."""
+
+    def step() -> None:
+        with _all_cores(), arithmetic_context(precision, _CPU):
+            for start in range(0, len(images), batch):
+                input_gradient(model, images[start : start + batch], None, policy="predicted")
+
+    return step
+
+
+def _libraries(images: Tensor) -> dict[str, Step]:
+    """FGSM of three attack libraries on model A in torch's default layout, in batches of 128."""
+    import foolbox
+    import torchattacks
+    from art.attacks.evasion import FastGradientMethod
+    from art.estimators.classification import PyTorchClassifier
+
+    logging.getLogger("art").setLevel(logging.ERROR)
+    shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
+    model = models.build("A", shape, 10, seed=0).eval().to(memory_format=torch.contiguous_format)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    classifier = PyTorchClassifier(
+        model, loss=nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    art = FastGradientMethod(classifier, eps=EPSILON, batch_size=LIBRARY_BATCH)
+    wrapped, linf = foolbox.PyTorchModel(model, bounds=(0, 1)), foolbox.attacks.LinfFastGradientAttack()
+    attack = torchattacks.FGSM(model, eps=EPSILON)
+    targets = functional.one_hot(labels, 10).numpy()
+    batches = [slice(start, start + LIBRARY_BATCH) for start in range(0, len(images), LIBRARY_BATCH)]
+    criterion = foolbox.criteria.Misclassification
+
+    def on_all_cores(step: Step) -> Step:
+        def timed() -> None:
+            with _all_cores():
+                step()
+
+        return timed
+
+    return {
+        "torchattacks": on_all_cores(lambda: [attack(images[at], labels[at]) for at in batches]),
+        "foolbox": on_all_cores(
+            lambda: [linf.run(wrapped, images[at], criterion(labels[at]), epsilon=EPSILON) for at in batches]
+        ),
+        "ART": on_all_cores(lambda: art.generate(images.numpy(), targets)),
+    }
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Torch's threads as they are by default: a worker of ours sets them to one, for shards are its parallelism."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    for found in measure():
+        print(found.line())

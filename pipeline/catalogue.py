@@ -16,6 +16,8 @@ from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
 _PGD_REACH = 2.5
 # Whose loss is their own, whatever the parameter ``gradient``.
 OWN_LOSS: Collection[AttackName] = ("cw", "autoattack")
+# They may step towards the least likely class instead of away from the true one.
+OF_THE_PAPER: Collection[AttackName] = ("fgsm", "ifgsm", "rand_fgsm")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Error of every target under every attack from every source (sections 3.2 and 5.3).
 
-An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box.
+An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box. What
+is kept of a target and an example is the rank of the true label, from which errors follow for any top k.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,9 +11,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from pipeline.catalogue import OWN_LOSS, Draws, Strength, craft, draw
+from pipeline.catalogue import OF_THE_PAPER, OWN_LOSS, Draws, Strength, craft, draw
 from pipeline.crafting import BATCH_PIXELS
-from pipeline.vocabulary import AttackName, Gradient
+from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
 
 # Test examples that share one draw of the attacks' random part, see ``block_draws``.
 BLOCK = 500
@@ -26,6 +27,7 @@ class Crafting:
     attack: AttackName
     gradient: Gradient
     strength: Strength
+    label: LabelPolicy = "true"
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,25 @@ class Cell:
     target: str
     crafting: Crafting | None
 
+    @property
+    def own(self) -> bool:
+        """Whether it is what the paper's table 5 measures on all test images: clean ones, and the model's own FGSM."""
+        return self.crafting is None or (self.crafting.attack, self.crafting.source) == ("fgsm", self.target)
+
 
 def plan_craftings(
-    attacks: Mapping[AttackName, Sequence[str]], gradients: Sequence[Gradient], strength: Strength
+    attacks: Mapping[AttackName, Sequence[str]],
+    gradients: Sequence[Gradient],
+    strength: Strength,
+    *,
+    label: LabelPolicy = "true",
 ) -> list[Crafting]:
-    """Every set of adversarial examples to craft, each once."""
+    """Every set of adversarial examples to craft, each once.
+
+    ``label`` is whose label the paper's attacks are about; stronger ones step away from the true label.
+    """
     return [
-        Crafting(source=source, attack=attack, gradient=gradient, strength=strength)
+        Crafting(source, attack, gradient, strength, label if attack in OF_THE_PAPER else "true")
         for attack, sources in attacks.items()
         for gradient in gradients
         for source in sources
@@ -78,7 +92,7 @@ def evaluate_block(
     *,
     draws: Draws,
 ) -> Tensor:
-    """Whether each target classifies each example right; every set of examples is crafted once.
+    """Where each target ranks each example's true label; every set of examples is crafted once.
 
     Args:
         models: sources and targets by name, in eval mode.
@@ -88,7 +102,8 @@ def evaluate_block(
         draws: the random part of the attacks, for these images.
 
     Returns:
-        Bool (len(planned), n), on the CPU.
+        Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
+        example is right in the top k if that is less than k.
     """
     size = max(1, BATCH_PIXELS // images[0].numel())
     batches = [slice(start, start + size) for start in range(0, len(images), size)]
@@ -125,6 +140,15 @@ def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]
     return [(target, gradient, members) for target, gradient, members in found if len(members) == most[gradient]]
 
 
+def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many other classes' logits are not below the true label's, int32 (n,): 0 if it is the prediction.
+
+    A tie counts against the model, and so does a logit that is no number.
+    """
+    own = logits.gather(1, labels.unsqueeze(1))
+    return (~(logits < own)).sum(1, dtype=torch.int32) - 1
+
+
 def _evaluate_batch(
     models: Mapping[str, nn.Module], planned: Sequence[Cell], images: Tensor, labels: Tensor, draws: Draws
 ) -> Tensor:
@@ -133,7 +157,7 @@ def _evaluate_batch(
     for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
         examples = images if crafting is None else _examples(models, crafting, images, labels, draws, kept)
         with torch.no_grad():
-            rows += [(models[cell.target](examples).argmax(1) == labels).cpu() for cell in group]
+            rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
     return torch.stack(rows)
 
 
@@ -158,6 +182,7 @@ def _examples(
         strength=crafting.strength,
         draws=draws,
         gradient=crafting.gradient,
+        policy=crafting.label,
     )
     if own_loss:
         kept[alike] = examples

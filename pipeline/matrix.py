@@ -12,7 +12,7 @@ from pipeline.vocabulary import CLEAN, WORST_CASE, Gradient
 
 @dataclass(frozen=True)
 class Matrix:
-    """The error matrix, looked up by target, source and attack; of one gradient.
+    """The error matrix, looked up by target, source and attack; of one gradient and one top k.
 
     ``called`` gives the paper's names of our models, for its figures to stand beside ours.
     """
@@ -20,11 +20,12 @@ class Matrix:
     rows: Sequence[Mapping[str, Any]]
     gradient: Gradient
     called: Mapping[str, str] = field(default_factory=dict)
+    top: int = 1
     _index: dict[tuple[str, str, str], ErrorRate] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
-            if row["gradient"] in ("", self.gradient):
+            if row["gradient"] in ("", self.gradient) and row["top"] == self.top:
                 key = (row["target"], row["source"], row["attack"])
                 self._index[key] = ErrorRate(row["errors"], row["n"])
 

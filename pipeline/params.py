@@ -28,6 +28,7 @@ from pipeline.vocabulary import (
     DatasetName,
     DeviceName,
     EpsilonLaw,
+    EvaluationLabel,
     Gradient,
     LabelPolicy,
     Mode,
@@ -198,6 +199,10 @@ class EvaluationParams(_Section):
 
     ``illustrated`` models get their signed gradients shown in the report. ``diagnosed`` models are probed for a masked
     gradient, FGSM's epsilon running through ``sweep``, in pixel units.
+
+    ``label`` is whose label the paper's attacks are about, ``top`` in how many of the first classes the true one may
+    be. Of a test set larger than ``sample``, so many random images are attacked; clean images and each model's own FGSM
+    are still measured on all (table 5).
     """
 
     holdout: ModelName
@@ -208,6 +213,9 @@ class EvaluationParams(_Section):
     diagnosed: list[str]
     sweep: list[Pixels]
     seed: NonNegativeInt = 0
+    label: EvaluationLabel = "true"
+    top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
+    sample: PositiveInt | None = None
 
 
 class PlaneParams(_Section):

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import input_gradient, iterative_fgsm, perturb, rand_fgsm
+from pipeline.attacks import input_gradient, iterative_fgsm, perturb, rand_fgsm, step_direction
 from pipeline.catalogue import Strength
 from pipeline.crafting import BATCH_PIXELS
 from pipeline.probe import Probe
-from pipeline.vocabulary import Gradient
+from pipeline.vocabulary import Gradient, LabelPolicy
 
 # Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
 _ROUNDING = 1e-5
@@ -27,6 +28,7 @@ def probe(
     epsilons: Sequence[float],
     noise: Tensor,
     gradient: Gradient = "exact",
+    policy: LabelPolicy = "true",
 ) -> Probe:
     """Measure one model.
 
@@ -51,6 +53,7 @@ def probe(
             epsilons=epsilons,
             noise=noise[at],
             gradient=gradient,
+            policy=policy,
         )
         for at in (slice(start, start + size) for start in range(0, len(images), size))
     ]
@@ -67,16 +70,19 @@ def _probe_batch(
     epsilons: Sequence[float],
     noise: Tensor,
     gradient: Gradient,
+    policy: LabelPolicy,
 ) -> Probe:
-    slope, _ = input_gradient(model, images, labels, gradient=gradient)
-    signs, epsilon = slope.sign(), strength.epsilon
-    foreign = signs if holdout is model else input_gradient(holdout, images, labels, gradient=gradient)[0].sign()
+    slope, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
+    signs, epsilon = step_direction(policy) * slope.sign(), strength.epsilon
+    foreign = signs
+    if holdout is not model:
+        transferred, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
+        foreign = step_direction(policy) * transferred.sign()
+    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_direction(policy) < 0}
     examples = {
         "fgsm": perturb(images, signs, epsilon),
-        "ifgsm": iterative_fgsm(model, images, labels, epsilon=epsilon, steps=strength.steps, gradient=gradient),
-        "rand_fgsm": rand_fgsm(
-            model, images, labels, epsilon=epsilon, alpha=strength.alpha, noise=noise, gradient=gradient
-        ),
+        "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
+        "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),
         "noise": perturb(images, noise, epsilon),
         "fgsm_less_alpha": perturb(images, signs, epsilon - strength.alpha),
     }

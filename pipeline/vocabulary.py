@@ -9,6 +9,7 @@ ANY_SOURCE = "any"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
+EvaluationLabel = Literal["true", "least_likely"]
 AttackName = Literal["fgsm", "ifgsm", "rand_fgsm", "mifgsm", "pgd", "cw", "autoattack"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 ScheduleKind = Literal["random", "rotate"]

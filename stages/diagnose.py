@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from pipeline.catalogue import Strength
-from pipeline.crafting import to_pixels
 from pipeline.diagnostics import flags
-from pipeline.evaluation import BLOCK, block_draws
+from pipeline.evaluation import BLOCK
 from pipeline.params import Params
 from pipeline.precision import arithmetic_context
 from pipeline.probe import Probe
 from pipeline.probing import probe
 from pipeline.statistics import ErrorRate
 from pipeline.vocabulary import Gradient
+from stages.attacking import read_block, sampled_rows
 from stages.console import progress
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
@@ -49,14 +49,15 @@ def diagnose(
         folder: keeps each model's probe, so that a killed run goes on.
     """
     diagnosed, gradients = params.evaluation.diagnosed, params.evaluation.gradients
+    sample = sampled_rows(params, len(split))
     found: dict[str, dict[str, Any]] = {name: {} for name in diagnosed}
-    with progress("diagnose", len(diagnosed) * len(gradients) * len(split), "images") as advance:
+    with progress("diagnose", len(diagnosed) * len(gradients) * len(sample), "images") as advance:
         for name, gradient in itertools.product(diagnosed, gradients):
             file = folder / f"probe-{name}-{gradient}.json"
             if not file.exists():
                 measured = _probe(params, split, models, name, strength=strength, gradient=gradient, device=device)
                 write_text(file, json.dumps(measured.record()))
-            advance(len(split))
+            advance(len(sample))
             measured = Probe.restore(json.loads(file.read_text(encoding="utf-8")))
             raised = flags(measured, _transferred(rows, name, gradient))
             found[name][gradient] = measured.record() | {"flags": [asdict(flag) for flag in raised]}
@@ -73,22 +74,22 @@ def _probe(
     gradient: Gradient,
     device: torch.device,
 ) -> Probe:
-    evaluation, parts = params.evaluation, []
-    for block, start in enumerate(range(0, len(split), BLOCK)):
-        stop = min(start + BLOCK, len(split))
-        images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
-        draws = block_draws(images.shape, 1, seed=evaluation.seed, block=block, device=device)
+    evaluation, parts, rows = params.evaluation, [], sampled_rows(params, len(split))
+    for block, start in enumerate(range(0, len(rows), BLOCK)):
+        some = rows[start : start + BLOCK]
+        images, labels, draws = read_block(split, some, params, block=block, restarts=1, device=device)
         with arithmetic_context("fp32", device):
             parts.append(
                 probe(
                     models[name].module,
                     models[evaluation.holdout].module,
                     images,
-                    torch.from_numpy(split.read_labels(start, stop)).to(device),
+                    labels,
                     strength=strength,
                     epsilons=evaluation.sweep,
                     noise=draws.signs,
                     gradient=gradient,
+                    policy=evaluation.label,
                 )
             )
     return reduce(add, parts)
@@ -98,5 +99,6 @@ def _transferred(rows: Sequence[Mapping[str, Any]], target: str, gradient: str) 
     return {
         row["source"]: ErrorRate(row["errors"], row["n"])
         for row in rows
-        if (row["target"], row["attack"], row["gradient"]) == (target, "fgsm", gradient) and row["source"] != target
+        if (row["target"], row["attack"], row["gradient"], row["top"]) == (target, "fgsm", gradient, 1)
+        and row["source"] != target
     }

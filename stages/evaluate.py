@@ -1,27 +1,25 @@
 """The stage ``evaluate``: the error of every target under every attack from every source."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 import torch
 
 import storage
 from pipeline.attacks import fgsm, input_gradient
-from pipeline.autoattack import STEPS as AUTOATTACK_STEPS
 from pipeline.catalogue import Strength, check_attacks
 from pipeline.crafting import to_pixels
-from pipeline.evaluation import BLOCK, Cell, Crafting, block_draws, cells, evaluate_block, plan_craftings, worst_cases
+from pipeline.evaluation import Cell, cells, plan_craftings
 from pipeline.params import Params
-from pipeline.precision import arithmetic_context, choose_device
-from pipeline.statistics import ErrorRate
-from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
+from pipeline.precision import choose_device
+from pipeline.vocabulary import CLEAN
 from stages import paths
-from stages.console import progress, say, say_waiting
+from stages.attacking import Portion, attack, correct, matrix_rows, portions
+from stages.console import say, say_waiting
 from stages.diagnose import diagnose
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import params_option
@@ -52,23 +50,23 @@ def command(params: Params) -> None:
     check_attacks(params.evaluation.attacks.keys(), classes=data.test.classes)
     device = choose_device(params.device)
     models = _load_models(params, data, device)
-    planned = _planned(params)
     provenance = _provenance(params, data, models)
+    measured = portions(params, len(data.test), _planned(params))
     with partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work:
-        blocks = _evaluate_blocks(params, data, models, planned, device, work.folder)
-        rows = _write_results(params, data, planned, blocks)
+        files = [attack(params, data.test, part, models, device=device, folder=work.folder) for part in measured]
+        rows = _write_results(params, data, list(zip(measured, files, strict=True)))
         diagnostics = diagnose(
             params, data.test, models, rows, strength=_strength(params), device=device, folder=work.folder
         )
         write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
         write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(params, data, models, device)
-    say(f"{paths.EVALUATION}: {len(planned)} error rates")
+    say(f"{paths.EVALUATION}: {len(rows)} error rates")
 
 
 def _planned(params: Params) -> list[Cell]:
     evaluation = params.evaluation
-    craftings = plan_craftings(evaluation.attacks, evaluation.gradients, _strength(params))
+    craftings = plan_craftings(evaluation.attacks, evaluation.gradients, _strength(params), label=evaluation.label)
     return cells(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
 
 
@@ -86,111 +84,16 @@ def _load_models(params: Params, data: Dataset, device: torch.device) -> dict[st
     return {name: load_model(*weights_of(params, name), data, device) for name in names}
 
 
-def _evaluate_blocks(
-    params: Params,
-    data: Dataset,
-    models: Models,
-    planned: Sequence[Cell],
-    device: torch.device,
-    folder: Path,
-) -> list[Path]:
-    """Evaluate block by block, each into a file of its own, so that a killed run goes on with the next."""
-    split, modules = data.test, {name: model.module for name, model in models.items()}
-    files = []
-    with progress("evaluate", len(split), "images") as advance:
-        for block, start in enumerate(range(0, len(split), BLOCK)):
-            stop = min(start + BLOCK, len(split))
-            files.append(folder / f"{block:06d}.npy")
-            if not files[-1].exists():
-                images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
-                labels = torch.from_numpy(split.read_labels(start, stop)).to(device)
-                restarts, seed = params.attack.restarts, params.evaluation.seed
-                draws = block_draws(images.shape, restarts, seed=seed, block=block, device=device)
-                with arithmetic_context("fp32", device):
-                    correct = evaluate_block(modules, planned, images, labels, draws=draws)
-                with replacing(files[-1]) as temporary, temporary.open("wb") as file:
-                    np.save(file, correct.numpy())
-            advance(stop - start)
-    return files
-
-
 def _write_results(
-    params: Params, data: Dataset, planned: Sequence[Cell], blocks: Sequence[Path]
+    params: Params, data: Dataset, measured: Sequence[tuple[Portion, Sequence[Path]]]
 ) -> list[dict[str, Any]]:
-    keys = [_key(data.name, cell) for cell in planned]
-    keys += [_worst_key(params, data.name, target, gradient) for target, gradient, _ in worst_cases(planned)]
-    errors = np.zeros(len(keys), dtype=np.int64)
-    for _, correct in _correct(planned, blocks):
-        errors += (~correct).sum(axis=1)
-    rows = [{**key, **_rate(int(count), len(data.test))} for key, count in zip(keys, errors, strict=True)]
-    results.write_examples(paths.EVALUATION / "examples.parquet", keys, _correct(planned, blocks))
+    rows = [row for part, files in measured for row in matrix_rows(correct(params, data.name, part, files))]
+    examples = (block for part, files in measured for block in correct(params, data.name, part, files))
+    results.write_examples(paths.EVALUATION / "examples.parquet", examples)
     write_text(paths.EVALUATION / "errors.csv", _errors_csv(rows))
     write_text(paths.EVALUATION / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")
     results.write_matrix(paths.EVALUATION / "matrix.parquet", rows)
     return rows
-
-
-def _correct(planned: Sequence[Cell], blocks: Sequence[Path]) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-    """Block by block, which examples each cell, then each worst case, has right."""
-    worst = worst_cases(planned)
-    for number, path in enumerate(blocks):
-        correct: npt.NDArray[np.bool_] = np.load(path, allow_pickle=False)
-        yield number * BLOCK, np.vstack([correct, *(correct[members].all(axis=0) for _, _, members in worst)])
-
-
-def _key(dataset: str, cell: Cell) -> dict[str, Any]:
-    key = {"dataset": dataset, "target": cell.target}
-    crafting = cell.crafting
-    if crafting is None:
-        return key | {"source": "", "attack": CLEAN, "gradient": "", "eps": 0.0, "alpha": 0.0, "steps": 0}
-    strength = crafting.strength
-    return key | {
-        "source": crafting.source,
-        "attack": crafting.attack,
-        "gradient": crafting.gradient,
-        "eps": strength.epsilon,
-        "alpha": strength.alpha if crafting.attack == "rand_fgsm" else 0.0,
-        "steps": _steps(crafting),
-    }
-
-
-def _steps(crafting: Crafting) -> int:
-    strength = crafting.strength
-    return {
-        "ifgsm": strength.steps,
-        "mifgsm": strength.steps,
-        "pgd": strength.pgd_steps,
-        "cw": strength.pgd_steps,
-        "autoattack": AUTOATTACK_STEPS,
-    }.get(crafting.attack, 1)
-
-
-def _worst_key(params: Params, dataset: str, target: str, gradient: str) -> dict[str, Any]:
-    return {
-        "dataset": dataset,
-        "target": target,
-        "source": ANY_SOURCE,
-        "attack": WORST_CASE,
-        "gradient": gradient,
-        "eps": params.attack.epsilon,
-        "alpha": 0.0,
-        "steps": 0,
-    }
-
-
-def _rate(errors: int, n: int) -> dict[str, Any]:
-    rate = ErrorRate(errors, n)
-    low, high = rate.interval
-    wilson_low, wilson_high = rate.wilson
-    return {
-        "n": n,
-        "errors": errors,
-        "error_rate": rate.rate,
-        "ci_low": low,
-        "ci_high": high,
-        "wilson_low": wilson_low,
-        "wilson_high": wilson_high,
-    }
 
 
 def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -198,7 +101,8 @@ def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = ["cell,error_rate"]
     for row in rows:
         source = f" from {row['source']}" if row["source"] else ""
-        lines.append(f"{row['attack']} {row['gradient']}{source} on {row['target']},{row['error_rate']:.4f}")
+        top = f" top {row['top']}" if row["top"] > 1 else ""
+        lines.append(f"{row['attack']} {row['gradient']}{source} on {row['target']}{top},{row['error_rate']:.4f}")
     return "\n".join(lines) + "\n"
 
 
@@ -208,7 +112,7 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
     metrics: dict[str, dict[str, float]] = {}
     for row in rows:
         target, source = row["target"], row["source"]
-        if target in params.static or row["gradient"] not in ("", gradient):
+        if target in params.static or row["gradient"] not in ("", gradient) or row["top"] != params.evaluation.top[0]:
             continue
         columns = {"": CLEAN, target: row["attack"], holdout: f"{row['attack']}_{holdout}"}
         if source in columns:

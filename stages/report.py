@@ -57,7 +57,11 @@ def command(params: Params, into: Path) -> None:
     diagnostics = json.loads(_read(paths.EVALUATION / "diagnostics.json"))["models"]
     blackbox = json.loads(_read(paths.BLACKBOX / "results.json"))
     norms, planes = _analysis(params)
-    sections = [_section(params, rows, diagnostics, gradient) for gradient in params.evaluation.gradients]
+    sections = [
+        _section(params, rows, diagnostics, gradient, top)
+        for gradient in params.evaluation.gradients
+        for top in params.evaluation.top
+    ]
     general = _general_tables(params, rows, norms, blackbox)
     page = _template().render(
         dataset=rows[0]["dataset"],
@@ -83,9 +87,9 @@ def command(params: Params, into: Path) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """All that one gradient gives: checked findings, tables of attacks, paired tests, and probes with their flags."""
+    """All that one gradient and one top k give: checked findings, tables, paired tests, and probes with their flags."""
 
-    gradient: Gradient
+    name: str
     title: str
     findings: Sequence[Finding]
     tables: Sequence[Table]
@@ -96,21 +100,22 @@ class Section:
 
 
 def _section(
-    params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient
+    params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient, top: int
 ) -> Section:
     called, holdout = paper.names(params), params.evaluation.holdout
-    matrix = Matrix(rows, gradient, called)
+    matrix = Matrix(rows, gradient, called, top)
     shown = selection.shown_targets(params, gradient)
     groups = selection.by_epochs(params, shown)
-    probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found}
+    # Whether a gradient can be trusted is asked once, of the first class.
+    probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found and top == 1}
     probes = {name: Probe.restore(record) for name, record in probed.items()}
     return Section(
-        gradient=gradient,
-        title=_GRADIENT_TITLES[gradient],
+        name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
+        title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
         tables=_tables(params, matrix, shown, groups),
         comparisons=compare(groups, holdout, partial(_correct, matrix)),
-        probes=[measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)],
+        probes=_probe_tables(probes, called, holdout) if probes else [],
         flags={name: record["flags"] for name, record in probed.items()},
         curves_svg=figures.epsilon_curves(
             {
@@ -172,6 +177,10 @@ def _general_tables(
     )
 
 
+def _probe_tables(probes: Mapping[str, Probe], called: Mapping[str, str], holdout: str) -> list[Table]:
+    return [measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)]
+
+
 def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
     return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
 
@@ -185,6 +194,7 @@ def _correct(matrix: Matrix, target: str, source: str, attack: str) -> npt.NDArr
         source=source,
         attack=attack,
         gradient="" if attack == CLEAN else matrix.gradient,
+        top=matrix.top,
     )
 
 
@@ -249,7 +259,7 @@ def _queries(blackbox: Mapping[str, Any]) -> str:
 
 def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:
     named = [
-        (f"{table.name}-{section.gradient.replace('_', '-')}", f"{section.title}.", table)
+        (f"{table.name}-{section.name}", f"{section.title}.", table)
         for section in sections
         for table in (*section.tables, *section.probes)
     ]

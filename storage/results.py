@@ -21,6 +21,8 @@ _KEY = [
     ("eps", pa.float64()),
     ("alpha", pa.float64()),
     ("steps", pa.int32()),
+    ("label", pa.string()),
+    ("top", pa.int32()),
 ]
 MATRIX = pa.schema(
     [
@@ -38,6 +40,7 @@ EXAMPLES = pa.schema([*_KEY, ("example", pa.int64()), ("correct", pa.bool_())])
 KEY_COLUMNS = [name for name, _ in _KEY]
 
 Row = Mapping[str, Any]
+Rows = npt.NDArray[np.int64]
 
 
 def write_matrix(path: Path, rows: Sequence[Row]) -> None:
@@ -61,13 +64,15 @@ def read_matrix(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def read_examples(path: Path, *, attack: str, target: str, source: str, gradient: str) -> npt.NDArray[np.bool_]:
+def read_examples(
+    path: Path, *, attack: str, target: str, source: str, gradient: str, top: int = 1
+) -> npt.NDArray[np.bool_]:
     """Which test examples one row of the matrix got right, bool (n,), in the order of the test set.
 
     Raises:
         GradshardError: the file is missing, damaged, or has no such row.
     """
-    row = {"attack": attack, "target": target, "source": source, "gradient": gradient}
+    row = {"attack": attack, "target": target, "source": source, "gradient": gradient, "top": top}
     try:
         table = pq.read_table(
             path, columns=["example", "correct"], filters=[(name, "==", value) for name, value in row.items()]
@@ -76,29 +81,28 @@ def read_examples(path: Path, *, attack: str, target: str, source: str, gradient
         raise GradshardError(f"{path} cannot be read ({error}): run `gradshard evaluate` again") from error
     if not len(table):
         raise GradshardError(f"{path} has no row {row}: run `gradshard evaluate` again")
-    correct = np.empty(len(table), dtype=np.bool_)
-    correct[table["example"].to_numpy()] = table["correct"].to_numpy()
+    correct: npt.NDArray[np.bool_] = table["correct"].to_numpy()[np.argsort(table["example"].to_numpy())]
     return correct
 
 
-def write_examples(path: Path, keys: Sequence[Row], blocks: Iterable[tuple[int, npt.NDArray[np.bool_]]]) -> None:
+def write_examples(path: Path, blocks: Iterable[tuple[Sequence[Row], Rows, npt.NDArray[np.bool_]]]) -> None:
     """Write which examples each row of the matrix got right, a row group per block, in bounded memory.
 
     Args:
         path: the Parquet file.
-        keys: the key columns of the matrix's rows.
-        blocks: the index of a block's first example, and bool (len(keys), n).
+        blocks: the key columns of some of the matrix's rows, the numbers of some examples, int64 (n,), and which of
+            them those rows got right, bool (len(keys), n).
     """
     with (
         replacing(path) as temporary,
         temporary.open("wb") as file,
         pq.ParquetWriter(file, EXAMPLES) as writer,
     ):
-        for start, correct in blocks:
+        for keys, examples, correct in blocks:
             repeated = np.repeat(np.arange(len(keys)), correct.shape[1])
             columns: dict[str, Any] = {
                 name: pa.array([key[name] for key in keys], type=kind).take(pa.array(repeated)) for name, kind in _KEY
             }
-            columns["example"] = np.tile(np.arange(start, start + correct.shape[1]), len(keys))
+            columns["example"] = np.tile(examples, len(keys))
             columns["correct"] = correct.ravel()
             writer.write_table(pa.table(columns, schema=EXAMPLES))

@@ -6,7 +6,7 @@ from torch import nn
 
 from pipeline.attacks import fgsm
 from pipeline.catalogue import Strength, draw
-from pipeline.evaluation import block_draws, cells, evaluate_block, plan_craftings, worst_cases
+from pipeline.evaluation import block_draws, cells, evaluate_block, plan_craftings, true_label_ranks, worst_cases
 from pipeline.vocabulary import AttackName
 
 STRENGTH = Strength(0.3, 0.05, 4)
@@ -62,18 +62,49 @@ def test_a_run_with_another_seed_meets_itself_and_the_holdout_alone():
     )
 
 
-def test_every_cell_says_whether_its_target_got_each_example_right(linear_model, batch):
+def test_every_cell_ranks_each_true_label(linear_model, batch):
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     craftings = plan_craftings({"fgsm": ["A", "B"]}, ["exact"], STRENGTH)
-    correct = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=draws(images))
+    ranks = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=draws(images))
     order = cells(craftings, ["A", "B"])
-    assert correct.shape == (len(order), 20) == (6, 20)
-    for cell, row in zip(order, correct, strict=True):
+    assert ranks.shape == (len(order), 20) == (6, 20)
+    for cell, row in zip(order, ranks, strict=True):
         examples = images
         if cell.crafting is not None:
             examples = fgsm(models[cell.crafting.source], images, labels, epsilon=0.3)
-        assert torch.equal(row, models[cell.target](examples).argmax(1) == labels)
+        logits = models[cell.target](examples)
+        assert torch.equal(row < 1, logits.argmax(1) == labels)
+        assert torch.equal(row < 2, (logits.topk(2).indices == labels.unsqueeze(1)).any(1))
+        assert (row < 3).all()
+
+
+def test_a_tie_and_a_logit_that_is_no_number_count_against_the_model():
+    nan = float("nan")
+    logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 1.0, 0.0], [1.0, nan, 0.0], [nan, 1.0, 0.0], [0.0, 1.0, 2.0]])
+    assert true_label_ranks(logits, torch.tensor([0, 0, 0, 0, 0])).tolist() == [0, 1, 1, 2, 2]
+
+
+def test_the_papers_attacks_may_step_towards_the_least_likely_class(linear_model, batch):
+    images, labels = batch
+    models = {"A": linear_model(classes=3)}
+    attacks = {"fgsm": ["A"], "rand_fgsm": ["A"], "ifgsm": ["A"], "pgd": ["A"]}
+    craftings = plan_craftings(attacks, ["exact"], STRENGTH, label="least_likely")
+    assert [crafting.label for crafting in craftings] == ["least_likely"] * 3 + ["true"]
+    planned = cells(craftings, ["A"])
+    ranks = evaluate_block(models, planned, images, labels, draws=draws(images))
+    with torch.no_grad():
+        least = models["A"](images).argmin(1)
+    examples = fgsm(models["A"], images, least, epsilon=0.3, towards=True)
+    assert torch.equal(ranks[1], true_label_ranks(models["A"](examples), labels))
+
+
+def test_what_the_paper_measures_on_all_images_is_known():
+    planned = cells(plan_craftings({"fgsm": ["A", "B"], "pgd": ["A"]}, ["exact"], STRENGTH), ["A", "B"])
+    own = [
+        (cell.target, cell.crafting and (cell.crafting.source, cell.crafting.attack)) for cell in planned if cell.own
+    ]
+    assert own == [("A", None), ("B", None), ("A", ("A", "fgsm")), ("B", ("B", "fgsm"))]
 
 
 def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model, batch):

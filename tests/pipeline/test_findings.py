@@ -42,7 +42,7 @@ PROBES = {"A_adv": probe({0.1: 400, 0.3: 1820}, 200), "A_ens": probe({0.1: 150, 
 
 def found(errors=ERRORS, probes=PROBES, baseline="A_adv", ensemble="A_ens"):
     rows = [
-        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000}
+        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000, "top": 1}
         for (t, s, a), e in errors.items()
     ]
     names = {"undefended": ["A"], "baseline": baseline, "ensemble": ensemble, "holdout": "B", "others": ["B2"]}

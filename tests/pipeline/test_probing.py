@@ -71,6 +71,21 @@ def test_fgsm_of_epsilon_less_alpha_is_the_weaker_one(measured):
     assert found.rate("fgsm_less_alpha").rate < found.rate("fgsm").rate
 
 
+def test_a_probe_may_step_towards_the_least_likely_class(measured, linear_model):
+    model, images, labels, found = measured
+    options = {"strength": STRENGTH, "epsilons": (0.0, 0.1), "noise": torch.ones_like(images)}
+    probed = probe(model, linear_model(seed=1), images, labels, **options, policy="least_likely")
+    with torch.no_grad():
+        least, foreign = model(images).argmin(1), linear_model(seed=1)(images).argmin(1)
+        examples = fgsm(model, images, least, epsilon=0.1, towards=True)
+        errors = int((model(examples).argmax(1) != labels).sum())
+        transferred = fgsm(linear_model(seed=1), images, foreign, epsilon=0.1, towards=True)
+        assert probed.transferred[0.1] == int((model(transferred).argmax(1) != labels).sum())
+    assert probed.curve[0.1] == probed.errors["fgsm"] == errors
+    # Wrong images: the least likely class of two is the right one.
+    assert errors < found.curve[0.1]
+
+
 def test_a_probe_comes_back_from_json(measured):
     _, _, _, found = measured
     record = json.loads(json.dumps(found.record()))

@@ -41,11 +41,12 @@ ROWS = [
 @pytest.fixture
 def matrix():
     rows = [
-        dict(zip(KEY, row, strict=True)) | {"n": 10_000, "gradient": "" if row[2] == "clean" else "exact"}
+        dict(zip(KEY, row, strict=True)) | {"n": 10_000, "top": 1, "gradient": "" if row[2] == "clean" else "exact"}
         for row in ROWS
     ]
     other = [row | {"gradient": "cross_entropy", "errors": 1} for row in rows if row["gradient"]]
-    return Matrix([*other, *rows], "exact")
+    top_five = [row | {"top": 5, "errors": 2} for row in rows]
+    return Matrix([*other, *top_five, *rows], "exact")
 
 
 def texts(table):
@@ -80,6 +81,11 @@ def test_table_4_marks_those_tied_for_best_column_by_column(matrix):
 def test_a_single_model_is_not_the_best_of_anything(matrix):
     table = defence_table(matrix, {"12 epochs": ["A_adv"]}, "B")
     assert not any(cell.bold for _, cells in table.rows for cell in cells)
+
+
+def test_each_top_k_has_a_matrix_of_its_own(matrix):
+    assert texts(white_box_table(Matrix(matrix.rows, "exact", top=5), ["A"]))["FGSM"] == ["0.0"]
+    assert texts(white_box_table(Matrix(matrix.rows, "exact"), ["A"]))["FGSM"] == ["71.4"]
 
 
 def test_a_rate_carries_its_interval(matrix):

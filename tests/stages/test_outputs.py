@@ -74,6 +74,25 @@ def test_every_error_rate_counts_the_examples_behind_it(finished_project):
         assert row["ci_low"] <= row["error_rate"] <= row["ci_high"]
 
 
+def test_of_a_sample_attacks_are_measured_and_of_all_images_what_the_paper_measures_on_them(copied_project, gradshard):
+    project = copied_project
+    project.edit(lambda params: params["evaluation"].update(sample=50, top=[1, 3], label="least_likely"))
+    assert gradshard(project, "evaluate")[0] == 0
+    rows = matrix(project)
+    own = [row for row in rows if row["attack"] == "clean" or (row["attack"], row["source"]) == ("fgsm", row["target"])]
+    assert {row["n"] for row in own} == {120}
+    assert {row["n"] for row in rows if row not in own} == {50}
+    assert {row["label"] for row in rows} == {"", "least_likely"}
+    keys = [(row["target"], row["source"], row["attack"], row["top"]) for row in rows]
+    assert len(keys) == len(set(keys)) == 2 * len(matrix(project)) / 2
+    errors = {key: row["error_rate"] for key, row in zip(keys, rows, strict=True)}
+    assert all(errors[(*key, 3)] <= errors[(*key, 1)] for *key, top in keys if top == 1)
+    worst = {key[0]: value for key, value in errors.items() if key[2] == "worst_case" and key[3] == 1}
+    assert all(worst[t] >= errors[t, "B", "fgsm", 1] for t in worst)
+    assert gradshard(project, "report")[0] == 0
+    assert "Error rates, exact gradient, top 3" in (project.path / "report/index.html").read_text()
+
+
 def test_an_error_rate_is_what_the_saved_models_give(finished_project):
     test = open_dataset(finished_project.path / "data/npz.zarr").test
     images, labels = (torch.from_numpy(part) for part in test.load())

@@ -31,8 +31,9 @@ from pipeline.crafting import Direction, to_pixels
 from pipeline.params import SignsParams
 from pipeline.precision import arithmetic_context
 from pipeline.vocabulary import StorePrecision
+from stages.cluster import ClusterPlace, connected
 from stages.loading import load_model
-from stages.precompute import ShardTask, compute_missing, local_client, store_spec
+from stages.precompute import ShardTask, compute_missing, store_spec
 from storage import weights
 from storage.datasets.dataset import Dataset, open_dataset
 from storage.signs.building import StoreBuilder
@@ -53,7 +54,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
         weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
         images = to_pixels(torch.from_numpy(data.train.load()[0]))
-        with local_client(0, "cpu") as client:
+        with connected(ClusterPlace(), "cpu") as client:
             steps: dict[str, Step] = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
             for precision in PRECISIONS:
                 for batch in BATCHES:

@@ -7,6 +7,7 @@ that the ones before left right; all their settings are the package's. It has lo
 
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -58,9 +59,13 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: flo
     check_autoattack(classes)
     attack = _package().AutoAttack(predict, eps=epsilon, norm="Linf", seed=seed, device=images.device)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(_TARGETS, classes - 1)
-    with _kept_to_itself(images.device):
+    with _alone, _kept_to_itself(images.device):
         examples: Tensor = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))[0]
     return examples
+
+
+# It seeds torch's global generator: of several threads one may do so at a time.
+_alone = threading.Lock()
 
 
 def _package() -> Any:

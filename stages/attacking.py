@@ -1,6 +1,12 @@
-"""The part of ``evaluate`` that attacks: block by block of test images, and the rows of the matrix from it."""
+"""The part of ``evaluate`` that attacks: block by block of test images, and the rows of the matrix from it.
 
-from collections.abc import Iterator, Mapping, Sequence
+A block is one task, here or on a cluster; what it finds goes into a file of its own, so that a killed run goes on with
+the blocks that have none.
+"""
+
+import functools
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from distributed import Client
+from torch import Tensor, nn
 
 from pipeline.autoattack import STEPS as AUTOATTACK_STEPS
 from pipeline.catalogue import Draws
@@ -18,9 +25,11 @@ from pipeline.params import Params
 from pipeline.precision import arithmetic_context
 from pipeline.statistics import ErrorRate
 from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
+from stages.cluster import spread
 from stages.console import progress
-from stages.loading import LoadedModel
-from storage.datasets.dataset import Split
+from stages.loading import ModelFile, load_model
+from storage.datasets.dataset import Split, open_dataset
+from storage.errors import GradshardError
 from storage.files import replacing
 from storage.results import Rows
 
@@ -64,40 +73,81 @@ def portions(params: Params, n: int, planned: Sequence[Cell]) -> list[Portion]:
     return [Portion("all", np.arange(n), own, own, worst=False), Portion("sample", rows, planned, others, worst=True)]
 
 
-def read_block(
-    split: Split, rows: Rows, params: Params, *, block: int, restarts: int, device: torch.device
-) -> tuple[Tensor, Tensor, Draws]:
+@dataclass(frozen=True)
+class Bench:
+    """What a worker needs to attack: the parameters, and where test images, models and results are."""
+
+    params: Params
+    dataset: Path
+    digest: str
+    models: tuple[ModelFile, ...]
+    device: str
+    folder: Path
+
+
+_opening = threading.Lock()
+
+
+def opened(bench: Bench) -> tuple[Split, dict[str, nn.Module]]:
+    """The test images and all models; once a process.
+
+    Raises:
+        GradshardError: a file changed since the run began.
+    """
+    with _opening:
+        return _open_once(bench.dataset, bench.digest, bench.models, bench.device)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_once(
+    dataset: Path, digest: str, files: tuple[ModelFile, ...], device: str
+) -> tuple[Split, dict[str, nn.Module]]:
+    if device == "cpu":
+        # Blocks are the parallelism: one thread each, and no result can depend on how many there are.
+        torch.set_num_threads(1)
+    data = open_dataset(dataset)
+    found = {file.name: load_model(file.path, file.architecture, data, torch.device(device)) for file in files}
+    changed = [file.path for file in files if found[file.name].digest != file.digest]
+    if data.test.digest != digest or changed:
+        raise GradshardError(f"{(changed or [dataset])[0]} changed while models were evaluated: start again")
+    return data.test, {name: model.module for name, model in found.items()}
+
+
+def read_block(bench: Bench, rows: Rows, *, block: int, restarts: int) -> tuple[Tensor, Tensor, Draws]:
     """The images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
+    split, _ = opened(bench)
+    device, seed = torch.device(bench.device), bench.params.evaluation.seed
     images = to_pixels(torch.from_numpy(split.take_images(rows)).to(device))
     labels = torch.from_numpy(split.read_labels()[rows]).to(device)
-    seed = params.evaluation.seed
     return images, labels, block_draws(images.shape, restarts, seed=seed, block=block, device=device)
 
 
-def attack(
-    params: Params,
-    split: Split,
-    portion: Portion,
-    models: Mapping[str, LoadedModel],
-    *,
-    device: torch.device,
-    folder: Path,
-) -> list[Path]:
-    """Evaluate block by block, each into a file of its own, so that a killed run goes on with the next."""
-    modules = {name: model.module for name, model in models.items()}
-    files = []
-    with progress(f"evaluate {portion.name}", len(portion.rows), "images") as advance:
-        for block, rows in enumerate(portion.blocks):
-            files.append(folder / f"{portion.name}-{block:06d}.npy")
-            if not files[-1].exists():
-                restarts = params.attack.restarts
-                images, labels, draws = read_block(split, rows, params, block=block, restarts=restarts, device=device)
-                with arithmetic_context("fp32", device):
-                    ranks = evaluate_block(modules, portion.planned, images, labels, draws=draws)
-                with replacing(files[-1]) as temporary, temporary.open("wb") as file:
-                    np.save(file, ranks.numpy())
-            advance(len(rows))
+def attack(bench: Bench, portion: Portion, client: Client) -> list[Path]:
+    """Evaluate all blocks that have no file yet; gives the files of all."""
+    files = [_block_file(bench, portion, block) for block in range(len(portion.blocks))]
+    missing = [block for block, file in enumerate(files) if not file.exists()]
+    rows_left = sum(len(portion.blocks[block]) for block in missing)
+    label, done = f"evaluate {portion.name}", len(portion.rows) - rows_left
+    with progress(label, len(portion.rows), "images", done=done) as advance:
+        for block, _ in spread(client, functools.partial(_attack_block, bench, portion), missing, what="block"):
+            advance(len(portion.blocks[block]))
     return files
+
+
+def _attack_block(bench: Bench, portion: Portion, block: int) -> None:
+    file = _block_file(bench, portion, block)
+    if file.exists():  # when a worker dies, Dask asks again for the results that it held
+        return
+    _, models = opened(bench)
+    images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
+    with arithmetic_context("fp32", images.device):
+        ranks = evaluate_block(models, portion.planned, images, labels, draws=draws)
+    with replacing(file) as temporary, temporary.open("wb") as opened_file:
+        np.save(opened_file, ranks.numpy())
+
+
+def _block_file(bench: Bench, portion: Portion, block: int) -> Path:
+    return bench.folder / f"{portion.name}-{block:06d}.npy"
 
 
 def correct(

@@ -1,98 +1,92 @@
 """The part of ``evaluate`` that asks whether each model's gradient can be trusted."""
 
+import functools
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
 from typing import Any
 
-import torch
+from distributed import Client
 
 from pipeline.catalogue import Strength
 from pipeline.diagnostics import flags
 from pipeline.evaluation import BLOCK
-from pipeline.params import Params
 from pipeline.precision import arithmetic_context
 from pipeline.probe import Probe
 from pipeline.probing import probe
 from pipeline.statistics import ErrorRate
 from pipeline.vocabulary import Gradient
-from stages.attacking import read_block, sampled_rows
+from stages.attacking import Bench, opened, read_block, sampled_rows
+from stages.cluster import spread
 from stages.console import progress
-from stages.loading import LoadedModel
-from storage.datasets.dataset import Split
 from storage.files import write_text
+from storage.results import Rows
 
 
-def diagnose(
-    params: Params,
-    split: Split,
-    models: Mapping[str, LoadedModel],
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    strength: Strength,
-    device: torch.device,
-    folder: Path,
-) -> dict[str, Any]:
+def diagnose(bench: Bench, rows: Sequence[Mapping[str, Any]], client: Client, *, strength: Strength) -> dict[str, Any]:
     """Probe every model of ``evaluation.diagnosed`` with every gradient, and raise flags.
 
     Args:
-        params: the parameters.
-        split: the test images.
-        models: by name.
+        bench: parameters, test images and models; its folder keeps each block's probe, so that a killed run goes on.
         rows: the error matrix, for the errors under transferred examples.
+        client: of the cluster that the blocks are spread over.
         strength: of the attacks.
-        device: the models'.
-        folder: keeps each model's probe, so that a killed run goes on.
     """
-    diagnosed, gradients = params.evaluation.diagnosed, params.evaluation.gradients
-    sample = sampled_rows(params, len(split))
-    found: dict[str, dict[str, Any]] = {name: {} for name in diagnosed}
-    with progress("diagnose", len(diagnosed) * len(gradients) * len(sample), "images") as advance:
-        for name, gradient in itertools.product(diagnosed, gradients):
-            file = folder / f"probe-{name}-{gradient}.json"
-            if not file.exists():
-                measured = _probe(params, split, models, name, strength=strength, gradient=gradient, device=device)
-                write_text(file, json.dumps(measured.record()))
-            advance(len(sample))
-            measured = Probe.restore(json.loads(file.read_text(encoding="utf-8")))
-            raised = flags(measured, _transferred(rows, name, gradient))
-            found[name][gradient] = measured.record() | {"flags": [asdict(flag) for flag in raised]}
+    evaluation = bench.params.evaluation
+    sample = sampled_rows(bench.params, len(opened(bench)[0]))
+    blocks = [sample[start : start + BLOCK] for start in range(0, len(sample), BLOCK)]
+    subjects = list(itertools.product(evaluation.diagnosed, evaluation.gradients))
+    tasks = [_Task(name, gradient, block) for name, gradient in subjects for block in range(len(blocks))]
+    missing = [number for number, task in enumerate(tasks) if not task.file(bench).exists()]
+    done = sum(len(blocks[task.block]) for number, task in enumerate(tasks) if number not in set(missing))
+    with progress("diagnose", len(subjects) * len(sample), "images", done=done) as advance:
+        probing = functools.partial(_probe_block, bench, strength, tasks, blocks)
+        for number, _ in spread(client, probing, missing, what="probe"):
+            advance(len(blocks[tasks[number].block]))
+    found: dict[str, dict[str, Any]] = {name: {} for name in evaluation.diagnosed}
+    for name, gradient in subjects:
+        parts = [task.file(bench) for task in tasks if (task.name, task.gradient) == (name, gradient)]
+        measured = reduce(add, (Probe.restore(json.loads(part.read_text(encoding="utf-8"))) for part in parts))
+        raised = flags(measured, _transferred(rows, name, gradient))
+        found[name][gradient] = measured.record() | {"flags": [asdict(flag) for flag in raised]}
     return {"models": found}
 
 
-def _probe(
-    params: Params,
-    split: Split,
-    models: Mapping[str, LoadedModel],
-    name: str,
-    *,
-    strength: Strength,
-    gradient: Gradient,
-    device: torch.device,
-) -> Probe:
-    evaluation, parts, rows = params.evaluation, [], sampled_rows(params, len(split))
-    for block, start in enumerate(range(0, len(rows), BLOCK)):
-        some = rows[start : start + BLOCK]
-        images, labels, draws = read_block(split, some, params, block=block, restarts=1, device=device)
-        with arithmetic_context("fp32", device):
-            parts.append(
-                probe(
-                    models[name].module,
-                    models[evaluation.holdout].module,
-                    images,
-                    labels,
-                    strength=strength,
-                    epsilons=evaluation.sweep,
-                    noise=draws.signs,
-                    gradient=gradient,
-                    policy=evaluation.label,
-                )
-            )
-    return reduce(add, parts)
+@dataclass(frozen=True)
+class _Task:
+    """One model's gradient, probed on one block of test images."""
+
+    name: str
+    gradient: Gradient
+    block: int
+
+    def file(self, bench: Bench) -> Path:
+        return bench.folder / f"probe-{self.name}-{self.gradient}-{self.block:06d}.json"
+
+
+def _probe_block(bench: Bench, strength: Strength, tasks: Sequence[_Task], blocks: Sequence[Rows], number: int) -> None:
+    task, evaluation = tasks[number], bench.params.evaluation
+    if task.file(bench).exists():
+        return
+    _, models = opened(bench)
+    images, labels, draws = read_block(bench, blocks[task.block], block=task.block, restarts=1)
+    with arithmetic_context("fp32", images.device):
+        measured = probe(
+            models[task.name],
+            models[evaluation.holdout],
+            images,
+            labels,
+            strength=strength,
+            epsilons=evaluation.sweep,
+            noise=draws.signs,
+            gradient=task.gradient,
+            policy=evaluation.label,
+        )
+    write_text(task.file(bench), json.dumps(measured.record()))
 
 
 def _transferred(rows: Sequence[Mapping[str, Any]], target: str, gradient: str) -> dict[str, ErrorRate]:

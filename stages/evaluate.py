@@ -18,10 +18,11 @@ from pipeline.params import Params
 from pipeline.precision import choose_device
 from pipeline.vocabulary import CLEAN
 from stages import paths
-from stages.attacking import Portion, attack, correct, matrix_rows, portions
+from stages.attacking import Bench, Portion, attack, correct, matrix_rows, opened, portions
+from stages.cluster import ClusterPlace, cluster_options, connected
 from stages.console import say, say_waiting
 from stages.diagnose import diagnose
-from stages.loading import LoadedModel, load_model, weights_of
+from stages.loading import ModelFile, model_file
 from stages.options import params_option
 from storage import results
 from storage.datasets.dataset import Dataset, open_dataset
@@ -32,35 +33,36 @@ from storage.signs.store import open_store
 
 _ILLUSTRATED_EXAMPLES = 8
 
-Models = Mapping[str, LoadedModel]
-
 
 @click.command()
+@cluster_options
 @params_option
-def command(params: Params) -> None:
+def command(params: Params, cluster: ClusterPlace) -> None:
     """Attack every target model from every source model.
 
     Reads the prepared test images and all weights that the parameters name; writes evaluation/matrix.parquet (an error
     rate with its 95 % interval per target, source and attack), evaluation/examples.parquet (which examples each of
     them got right), evaluation/diagnostics.json (flags that a model hides its gradient), metrics, and what the report
-    shows. Killed and started again, it goes on with the next block of
-    test images.
+    shows. Each block of test images is one task; killed and started again, the stage goes on with the missing ones.
+    Results do not depend on the number of workers.
     """
     data = open_dataset(paths.dataset(params))
     check_attacks(params.evaluation.attacks.keys(), classes=data.test.classes)
     device = choose_device(params.device)
-    models = _load_models(params, data, device)
-    provenance = _provenance(params, data, models)
+    files = tuple(model_file(params, name) for name in _names(params))
+    provenance = _provenance(params, data, files)
     measured = portions(params, len(data.test), _planned(params))
-    with partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work:
-        files = [attack(params, data.test, part, models, device=device, folder=work.folder) for part in measured]
-        rows = _write_results(params, data, list(zip(measured, files, strict=True)))
-        diagnostics = diagnose(
-            params, data.test, models, rows, strength=_strength(params), device=device, folder=work.folder
-        )
+    with (
+        partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work,
+        connected(cluster, device.type) as client,
+    ):
+        where = paths.dataset(params).resolve()
+        bench = Bench(params, where, data.test.digest, files, device.type, work.folder.resolve())
+        rows = _write_results(params, data, [(part, attack(bench, part, client)) for part in measured])
+        diagnostics = diagnose(bench, rows, client, strength=_strength(params))
         write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
         write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
-        _write_images(params, data, models, device)
+        _write_images(bench, data)
     say(f"{paths.EVALUATION}: {len(rows)} error rates")
 
 
@@ -75,13 +77,12 @@ def _strength(params: Params) -> Strength:
     return Strength(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
 
 
-def _load_models(params: Params, data: Dataset, device: torch.device) -> dict[str, LoadedModel]:
+def _names(params: Params) -> list[str]:
+    """Every model that takes part."""
     evaluation = params.evaluation
     sources = [source for attackers in evaluation.attacks.values() for source in attackers]
-    names = dict.fromkeys(
-        [*evaluation.targets, *sources, *evaluation.illustrated, *evaluation.diagnosed, evaluation.holdout]
-    )
-    return {name: load_model(*weights_of(params, name), data, device) for name in names}
+    others = [*evaluation.illustrated, *evaluation.diagnosed, evaluation.holdout]
+    return list(dict.fromkeys([*evaluation.targets, *sources, *others]))
 
 
 def _write_results(
@@ -120,14 +121,15 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
     return metrics
 
 
-def _write_images(params: Params, data: Dataset, models: Models, device: torch.device) -> None:
+def _write_images(bench: Bench, data: Dataset) -> None:
     """A few test images with the signed gradients of the illustrated models and what FGSM makes of them (figure 1)."""
+    params, device, (_, models) = bench.params, torch.device(bench.device), opened(bench)
     rows = _illustrated_rows(data)
     images = to_pixels(torch.from_numpy(np.concatenate([data.test.read_images(r, r + 1) for r in rows])).to(device))
     labels = torch.from_numpy(np.concatenate([data.test.read_labels(r, r + 1) for r in rows])).to(device)
     arrays = {"images": images.cpu().numpy(), "rows": np.array(rows)}
     for name in params.evaluation.illustrated:
-        module = models[name].module
+        module = models[name]
         slope, _ = input_gradient(module, images, labels)
         arrays[f"signs {name}"] = slope.sign().to(torch.int8).cpu().numpy()
         arrays[f"perturbed {name}"] = fgsm(module, images, labels, epsilon=params.attack.epsilon).cpu().numpy()
@@ -143,12 +145,12 @@ def _illustrated_rows(data: Dataset) -> list[int]:
     return [int(row) for row in first[:_ILLUSTRATED_EXAMPLES]]
 
 
-def _provenance(params: Params, data: Dataset, models: Models) -> dict[str, Any]:
+def _provenance(params: Params, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
     """Everything the results follow from: parameters, digests, versions."""
     return {
         "params": params.model_dump(by_alias=True, exclude={"device", "analysis", "blackbox"}),
         "dataset": {"train": data.train.digest, "test": data.test.digest},
-        "models": {name: model.digest for name, model in models.items()},
+        "models": {file.name: file.digest for file in files},
         "stores": {name: _store_content(name) for name in params.signs},
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }

@@ -25,6 +25,27 @@ class LoadedModel:
     weights_sha256: str
 
 
+@dataclass(frozen=True)
+class ModelFile:
+    """A model by its file: what travels to workers in its place; ``digest`` is that of the loaded model."""
+
+    name: str
+    path: Path
+    architecture: str
+    digest: str
+
+
+def model_file(params: Params, name: str) -> ModelFile:
+    """Find the weights of a model that the parameters name, and their digest.
+
+    Raises:
+        GradshardError: they are not there, or damaged.
+    """
+    path, architecture = weights_of(params, name)
+    tensors, _ = weights.load(path)
+    return ModelFile(name, path.resolve(), architecture, weights.tensors_digest(tensors, architecture))
+
+
 def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.device) -> LoadedModel:
     """Load a model from a weights file.
 

@@ -1,24 +1,21 @@
 """The stage ``precompute``: the signed gradients of one static model over the full training set, shard by shard."""
 
 import functools
-import logging
-import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client
 
 from pipeline.attacks import step_direction
 from pipeline.crafting import Direction, agreement_with_float64
 from pipeline.params import Params, SignsParams
 from pipeline.precision import choose_device
 from stages import paths
+from stages.cluster import ClusterPlace, cluster_options, connected, spread
 from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
@@ -57,21 +54,16 @@ class ShardTask:
 
 @click.command()
 @click.argument("store")
-@click.option(
-    "--workers",
-    default=0,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Worker processes of a local Dask cluster; 0 computes in this process, on all its cores.",
-)
+@cluster_options
 @params_option
-def command(params: Params, store: str, workers: int) -> None:
+def command(params: Params, store: str, cluster: ClusterPlace) -> None:
     """Make the sign store STORE: the signs of a static model's input gradients over the full training set.
 
     Reads the prepared dataset and the weights of the model that the parameter signs.STORE names; writes
     signs/STORE.zarr, a plain Zarr group with a manifest and a card (see docs/sign-store.md). Each shard is one task;
     killed and started again, the stage computes only the shards that are missing. The bytes do not depend on the
-    number of workers.
+    number of workers, nor on where they run: on this machine, or with --scheduler on any Dask cluster whose workers
+    see this folder and have gradshard installed.
     """
     paths.one_of(store, list(params.signs), "a sign store")
     wanted = params.signs[store]
@@ -86,16 +78,16 @@ def command(params: Params, store: str, workers: int) -> None:
         if work.waited and _is_published(target, spec):
             say(f"{target}: made by the other process")
             return
-        builder = StoreBuilder(work.folder, spec)
+        builder = StoreBuilder(work.folder.resolve(), spec)
         builder.create()
         task = ShardTask(
-            dataset=paths.dataset(params),
-            weights=file,
+            dataset=paths.dataset(params).resolve(),
+            weights=file.resolve(),
             device=device.type,
             direction=direction,
             builder=builder,
         )
-        with local_client(workers, device.type) as client:
+        with connected(cluster, device.type) as client:
             compute_missing(task, store, client)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
@@ -148,27 +140,8 @@ def compute_missing(task: ShardTask, store: str, client: Client) -> None:
         say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
     rows_left = sum(_rows(task, shard) for shard in missing)
     with progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance:
-        futures = client.map(functools.partial(compute_shard, task), missing, pure=False, retries=0)
-        for future in as_completed(futures):
-            advance(_rows(task, future.result().shard))
-
-
-@contextmanager
-def local_client(workers: int, device: str) -> Iterator[Client]:
-    """A Dask cluster on this machine: so many processes, or this one alone, and threads for all its cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = 1 if device != "cpu" else max(1, cores // max(workers, 1))
-    with (
-        LocalCluster(
-            n_workers=max(workers, 1),
-            threads_per_worker=threads,
-            processes=workers > 0,
-            dashboard_address=":0",  # any free port: two computations side by side must not quarrel over one
-            silence_logs=logging.CRITICAL,  # a failed task is told once, by the caller
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+        for _, receipt in spread(client, functools.partial(compute_shard, task), missing, what="shard"):
+            advance(_rows(task, receipt.shard))
 
 
 def _rows(task: ShardTask, shard: int) -> int:

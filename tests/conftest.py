@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +18,10 @@ from storage.signs.building import StoreBuilder
 from storage.signs.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
 from storage.signs.store import SignStore, open_store
 from tests.projects import Project, call, new_project
+
+# A deadline would be a timed test.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 class LinearModel(nn.Module):

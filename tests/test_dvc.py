@@ -33,6 +33,7 @@ STAGES = {
 WITHOUT_EFFECT = {
     "pipeline/params.py",
     "pipeline/vocabulary.py",
+    "stages/cluster.py",
     "stages/console.py",
     "stages/options.py",
     "stages/paths.py",

@@ -1,0 +1,172 @@
+"""A Dask cluster of separate processes: workers die, the client dies, and the bytes are the same."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from distributed import Client
+
+from stages.cluster import ClusterPlace, connected, spread
+from storage.errors import GradshardError
+from tests.projects import new_project
+from tests.stages.test_kill import files
+from tests.stages.test_kill_precompute import receipts
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class Cluster:
+    """A scheduler and workers, each a process of its own."""
+
+    def __init__(self, folder, workers):
+        self.folder, self.number = folder, itertools.count()
+        self.file = folder / "scheduler.json"
+        self.processes = [
+            self._start("dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0")
+        ]
+        while not self.file.exists() or not self.file.read_text().endswith("}"):
+            assert self.processes[0].poll() is None
+            time.sleep(0.1)
+        self.address = json.loads(self.file.read_text())["address"]
+        self.workers = [self.start_worker() for _ in range(workers)]
+
+    def _start(self, module, *options):
+        log = (self.folder / f"{module}-{next(self.number)}.log").open("w")
+        command = [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file), *options]
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+
+    def start_worker(self):
+        worker = self._start("dask_worker", "--no-nanny", "--nthreads", "1", "--no-dashboard")
+        self.processes.append(worker)
+        return worker
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    started = Cluster(folder, workers=3)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, digits):
+    """A project with its store and evaluation, computed in one process."""
+    project = new_project(tmp_path_factory.mktemp("whole") / "project", digits, train=1000)
+    project.edit(lambda params: params["static"]["A"].update(architecture="B", epochs=1))
+    project.edit(lambda params: params["evaluation"].update(targets=["A"], attacks={"fgsm": ["A"]}))
+    project.edit(lambda params: params["evaluation"].update(illustrated=["A"], diagnosed=["A"], holdout="B"))
+    project.run("prepare")
+    project.run("train-static", "A")
+    project.run("train-static", "B")
+    before = project.copy_to(project.path.parent / "before")
+    project.run("precompute", "A")
+    project.run("evaluate")
+    return project, before
+
+
+def test_a_store_comes_out_the_same_while_a_worker_is_killed_every_few_seconds(whole, cluster, tmp_path):
+    expected, before = whole
+    project = before.copy_to(tmp_path / "project")
+    killed = seen = 0
+    with project.popen("precompute", "A", "--scheduler", cluster.address) as process:
+        while process.poll() is None:
+            time.sleep(2)
+            done = receipts(project)
+            # Whatever the load of this machine, no shard loses four workers.
+            if process.poll() is None and done > seen:
+                os.kill(cluster.workers.pop(0).pid, signal.SIGKILL)
+                cluster.workers.append(cluster.start_worker())
+                killed, seen = killed + 1, done
+        output = process.communicate()[0]
+    assert process.returncode == 0, output
+    assert killed > 0
+    assert "dashboard: http://" in output
+    assert files(project, "signs") == files(expected, "signs")
+
+
+def test_a_client_that_died_comes_back_to_the_shards_that_its_workers_finished(whole, cluster, tmp_path):
+    expected, before = whole
+    project = before.copy_to(tmp_path / "project")
+    arguments = ("precompute", "A", "--scheduler", cluster.address)
+    with project.popen(*arguments) as process:
+        while receipts(project) < 2:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+    assert "going on: " in project.run(*arguments)
+    assert files(project, "signs") == files(expected, "signs")
+
+
+def test_models_are_evaluated_on_a_cluster_with_the_same_results(whole, cluster, tmp_path):
+    expected, before = whole
+    project = before.copy_to(tmp_path / "project")
+    project.run("evaluate", "--scheduler", cluster.address)
+    found, wanted = files(project, "evaluation"), files(expected, "evaluation")
+    # It names the stores too, and that project has one.
+    del found["evaluation/provenance.json"], wanted["evaluation/provenance.json"]
+    assert found == wanted
+
+
+def test_an_address_without_a_scheduler_is_one_sentence(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("stages.cluster._CONNECT_SECONDS", 1)
+    with (
+        pytest.raises(GradshardError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "),
+        connected(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu"),
+    ):
+        pass
+
+
+def deadly(item):
+    if item == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_a_task_that_kills_its_workers_is_named():
+    with connected(ClusterPlace(workers=1), "cpu") as client:
+        found = []
+        with pytest.raises(GradshardError, match="shard 2: 4 workers died while computing it"):
+            found += [item for item, _ in spread(client, deadly, [2], what="shard")]
+        assert found == []
+
+
+def slow(item):
+    time.sleep(3.0 if item == 5 else 0.05)
+    return item
+
+
+def test_a_straggler_is_told_with_its_worker(monkeypatch, capsys):
+    monkeypatch.setattr("stages.cluster._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("stages.cluster._SLOW_SECONDS", 1.0)
+    with connected(ClusterPlace(), "cpu") as client:
+        assert sorted(item for item, _ in spread(client, slow, range(6), what="shard")) == list(range(6))
+    told = [line for line in capsys.readouterr().err.splitlines() if "has been at" in line]
+    assert len(told) == 1
+    assert told[0].startswith("shard 5 has been at ")
+
+
+def visible(item):
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_every_worker_of_a_machine_with_gpus_sees_one_of_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with connected(ClusterPlace(workers=2), "cuda") as client:
+        assert isinstance(client, Client)
+        client.wait_for_workers(2, timeout=60)
+        assert sorted(client.run(visible, 0).values()) == ["0", "1"]
+        assert set(client.nthreads().values()) == {1}

@@ -60,3 +60,77 @@ def plan(*, rows: int, pixels: int, sources: int, rate: float, bits: float = BIT
         epochs_against_live=sources + 1,
         epochs_against_all_sources=1,
     )
+
+
+# A manifest names at most 32,768 files, two for each shard.
+MOST_SHARDS = 16_000
+# Of a window, in rows: below that, batches of neighbouring rows are visibly alike (docs/scale.md).
+GOOD_WINDOW = 4096
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a whole experiment takes on so many GPUs: all sizes in bytes, rates in bytes a second.
+
+    ``dataset`` on disk, of ``dataset_shards`` files; ``stores`` per source, more than one where a manifest cannot name
+    all shards; ``precompute_hours`` and ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads for
+    each of them, ``read`` for all; ``memory_per_host`` holds the windows of its GPUs, each of ``window`` rows.
+    """
+
+    dataset: int
+    dataset_shards: int
+    stores: int
+    precompute_hours: float
+    training_hours: float
+    read_per_gpu: float
+    read: float
+    hosts: int
+    memory_per_host: int
+    window: int
+
+
+def experiment(
+    planned: Plan,
+    *,
+    rows: int,
+    pixels: int,
+    sources: int,
+    gpus: int,
+    gpus_per_host: int,
+    train_rate: float,
+    epochs: int,
+    budget: int,
+    bits: float = BITS_PER_PIXEL,
+) -> Experiment:
+    """Plan dataset, stores and training beyond one machine.
+
+    Images are taken as stored without loss and not compressible. A batch reads its images, and its source's signs on
+    s / (s + 1) of all batches; each GPU streams through ``budget`` bytes of windows of its own.
+
+    Args:
+        planned: the plan of the stores.
+        rows: images of the training set.
+        pixels: values of an image (C·H·W).
+        sources: how many models have a store.
+        gpus: that compute and train.
+        gpus_per_host: of them in one machine.
+        train_rate: images that one GPU trains on in a second.
+        epochs: of training.
+        budget: bytes that each GPU's reader may hold, the parameter ``streaming.memory``.
+        bits: expected bits per sign on disk.
+    """
+    held = pixels + sources * 2 * bitplanes.packed_bytes(pixels)
+    read_per_image = pixels + bits / 8 * pixels * sources / (sources + 1)
+    images = layout.plan(rows, pixels)
+    return Experiment(
+        dataset=rows * pixels,
+        dataset_shards=images.shards,
+        stores=math.ceil(planned.shards / sources / MOST_SHARDS),
+        precompute_hours=planned.hours / gpus,
+        training_hours=rows * epochs / (train_rate * gpus) / 3600,
+        read_per_gpu=train_rate * read_per_image,
+        read=gpus * train_rate * read_per_image,
+        hosts=math.ceil(gpus / gpus_per_host),
+        memory_per_host=min(gpus, gpus_per_host) * budget,
+        window=min(rows, budget // (2 * held)),
+    )

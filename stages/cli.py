@@ -19,6 +19,7 @@ _COMMANDS = {
     "blackbox": ("stages.blackbox", "Attack by queries alone, and a random forest."),
     "report": ("stages.report", "Write the results as one HTML page."),
     "table": ("stages.table", "Put the table of defences into a Markdown file."),
+    "plan": ("stages.plan", "What an experiment takes on many GPUs, before it is started."),
     "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }
 

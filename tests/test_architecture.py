@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def test_a_package_imports_only_those_below_it(package):
     for path in sorted((ROOT / package).rglob("*.py")):
         ours = {name for name in imported(path) if name in MAY_IMPORT or name in ("tests", "benchmarks")}
         assert ours <= MAY_IMPORT[package] | {package}, path
+
+
+def test_every_folder_of_code_is_part_of_the_distribution():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent.relative_to(ROOT) for name in MAY_IMPORT for path in (ROOT / name).rglob("*.py")}
+    assert set(listed) == {str(folder).replace("/", ".") for folder in folders} | {"pipeline.profiles"}
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,8 @@ def command(
     Tells the hours of computing, the disk, files and memory they take, and after how many epochs of training they cost
     less than the crafting they replace. Each further user of the stores saves all of it.
     """
-    sample = _shape(shape)
-    if (rate is None) == (architecture is None):
-        raise click.UsageError("give one of --rate and --architecture")
-    measured = _measure(architecture, sample, classes) if architecture is not None else rate
-    assert measured is not None
+    sample = sample_shape(shape)
+    measured = measured_rate(rate, architecture, sample, classes)
     planned = plan(rows=rows, pixels=math.prod(sample), sources=sources, rate=measured, bits=bits)
     entries = {
         "rate": f"{measured:.4g} images/s {'measured here' if architecture else 'as given'}",
@@ -53,7 +50,12 @@ def command(
     tell({"rate": measured, **asdict(planned)}, table(entries), as_json=as_json)
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def sample_shape(text: str) -> tuple[int, int, int]:
+    """The shape (C, H, W) that an option gives.
+
+    Raises:
+        click.UsageError: it is not three positive numbers.
+    """
     try:
         channels, height, width = (int(part) for part in text.split(","))
     except ValueError as error:
@@ -63,7 +65,17 @@ def _shape(text: str) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def _measure(architecture: str, sample: tuple[int, int, int], classes: int) -> float:
+def measured_rate(rate: float | None, architecture: str | None, sample: tuple[int, int, int], classes: int) -> float:
+    """The rate as it was given, or measured here; images/s.
+
+    Raises:
+        click.UsageError: neither or both were given.
+    """
+    if (rate is None) == (architecture is None):
+        raise click.UsageError("give one of --rate and --architecture")
+    if rate is not None:
+        return rate
+    assert architecture is not None
     # Imported here: arithmetic on a given rate needs no torch.
     from stages.measuring import signed_gradient_rate
 

@@ -1,6 +1,7 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
 import difflib
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self, get_args
@@ -173,19 +174,38 @@ class RobustModel(_Section):
     run_of: ModelName | None = None
 
 
-class RobustParams(_Section):
-    """The robust models: ``self_only`` (standard adversarial training) and ``ensemble``.
+_SOURCES: Mapping[str, Callable[[int], bool]] = {
+    "self_only": lambda count: count == 0,
+    "pair": lambda count: count == 2,
+    "ensemble": lambda count: count > 0,
+}
+_WANTED_SOURCES = {
+    "self_only": "be empty or left out",
+    "pair": "name two stores",
+    "ensemble": "name the stores it trains on",
+}
 
-    They are two lists because DVC's templates cannot give one list entries with and without stores to depend on.
+
+class RobustParams(_Section):
+    """The robust models: ``self_only`` (standard adversarial training), and ensembles of a ``pair`` or more stores.
+
+    They are lists of their own because a DVC template cannot give the entries of one different numbers of stores to
+    depend on: ``ensemble`` is for three, as in the paper, unless dvc.yaml is changed.
     """
 
     self_only: dict[ModelName, RobustModel]
+    pair: dict[ModelName, RobustModel] = Field(default_factory=dict)
     ensemble: dict[ModelName, RobustModel]
+
+    @property
+    def ensembles(self) -> dict[str, RobustModel]:
+        """The models that train on stores, by name."""
+        return {**self.pair, **self.ensemble}
 
     @property
     def models(self) -> dict[str, RobustModel]:
         """All robust models by name."""
-        return {**self.self_only, **self.ensemble}
+        return {**self.self_only, **self.ensembles}
 
 
 class StreamingParams(_Section):
@@ -333,14 +353,15 @@ class Params(_Section):
         return self
 
     def _check_robust(self) -> None:
-        for group, models in (("self_only", self.robust.self_only), ("ensemble", self.robust.ensemble)):
+        robust, seen = self.robust, set(self.static)
+        for group, models in (("self_only", robust.self_only), ("pair", robust.pair), ("ensemble", robust.ensemble)):
             for name, model in models.items():
                 key = f"robust.{group}.{name}"
-                if name in self.static or (group == "ensemble" and name in self.robust.self_only):
+                if name in seen:
                     raise _error(key, "is the name of another model; give it a name of its own")
-                if bool(model.sources) != (group == "ensemble"):
-                    wanted = "name the stores it trains on" if group == "ensemble" else "be empty or left out"
-                    raise _error(f"{key}.sources", f"must {wanted}")
+                seen.add(name)
+                if not _SOURCES[group](len(model.sources)):
+                    raise _error(f"{key}.sources", f"must {_WANTED_SOURCES[group]}")
                 models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
                 if self.evaluation.holdout in models_of:
                     raise _error(

@@ -210,7 +210,7 @@ def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
 
 def _findings(params: Params, matrix: Matrix, probes: Mapping[str, Probe], shown: Sequence[str]) -> list[Finding]:
     baseline = next((name for name in shown if name in params.robust.self_only), None)
-    ensemble = next((name for name in shown if name in params.robust.ensemble), None)
+    ensemble = next((name for name in shown if name in params.robust.ensembles), None)
     if baseline is None or ensemble is None:
         return []
     holdout = params.evaluation.holdout

@@ -24,6 +24,7 @@ STAGES = {
     "precompute": "precompute",
     "train-robust": "train_robust",
     "train-robust-self": "train_robust",
+    "train-robust-pair": "train_robust",
     "evaluate": "evaluate",
     "analyse": "analyse",
     "blackbox": "blackbox",
@@ -85,7 +86,7 @@ def test_every_stage_says_what_it_does_and_runs_a_command_of_ours():
     assert set(definitions()) == set(STAGES)
     for name, stage in definitions().items():
         assert stage["desc"]
-        assert stage["cmd"].startswith(f"python -m stages {name.removesuffix('-self')}")
+        assert stage["cmd"].startswith(f"python -m stages {name.removesuffix('-self').removesuffix('-pair')}")
 
 
 class DvcProject(Project):

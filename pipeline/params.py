@@ -288,13 +288,16 @@ class ForestParams(_Section):
 
 
 class BlackboxParams(_Section):
-    """Adversaries who may ask ``targets``, tried on ``examples`` test images."""
+    """Adversaries who may ask ``targets``, tried on ``examples`` test images; and a random forest, if wanted.
+
+    A forest holds all training images in memory.
+    """
 
     targets: list[str]
     examples: PositiveInt
     substitute: SubstituteParams
     estimation: EstimationParams
-    forest: ForestParams
+    forest: ForestParams | None = None
 
 
 class Params(_Section):
@@ -345,7 +348,8 @@ class Params(_Section):
         self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
         self._check_names("analysis.plane.source", [plane.source], self.models, "a model")
         self._check_names("blackbox.targets", self.blackbox.targets, self.models, "a model")
-        self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
+        if self.blackbox.forest is not None:
+            self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
             raise _error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():

@@ -15,7 +15,7 @@ from pipeline.crafting import to_pixels
 from pipeline.estimation import estimated_rand_fgsm, pixel_groups
 from pipeline.forest import Forest
 from pipeline.oracle import Oracle
-from pipeline.params import Params
+from pipeline.params import ForestParams, Params
 from pipeline.precision import arithmetic_context, choose_device
 from pipeline.substitute import Growth, substitutes
 from stages import paths
@@ -37,23 +37,27 @@ def command(params: Params) -> None:
     """
     data = open_dataset(paths.dataset(params))
     device = choose_device(params.device)
-    names = dict.fromkeys([*params.blackbox.targets, *params.blackbox.forest.sources])
+    wanted = params.blackbox
+    names = dict.fromkeys([*wanted.targets, *(wanted.forest.sources if wanted.forest else [])])
     loaded = {name: load_model(*weights_of(params, name), data, device) for name in names}
-    images, labels = _test_examples(params, data, device)
+    forest: dict[str, Any] | None = None
     targets = {}
     with (
         arithmetic_context("fp32", device),
-        progress("blackbox", len(params.blackbox.targets) + 1, "targets") as advance,
+        progress("blackbox", len(wanted.targets) + (wanted.forest is not None), "targets") as advance,
     ):
-        for name in params.blackbox.targets:
+        if names:
+            images, labels = _test_examples(params, data, device)
+        for name in wanted.targets:
             target = loaded[name]
             targets[name] = {
                 "substitute": _by_substitute(params, data, target, images, labels),
                 "estimation": _by_estimation(params, target, images, labels),
             }
             advance(1)
-        forest = _forest(params, data, loaded, images, labels)
-        advance(1)
+        if wanted.forest is not None:
+            forest = _forest(params, wanted.forest, data, loaded, images, labels)
+            advance(1)
     record = {
         "targets": targets,
         "forest": forest,
@@ -62,7 +66,7 @@ def command(params: Params) -> None:
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }
     write_text(paths.BLACKBOX / "results.json", json.dumps(record, indent=1) + "\n")
-    say(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets, and a random forest")
+    say(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets{', and a random forest' if forest else ''}")
 
 
 def _test_examples(params: Params, data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -114,10 +118,15 @@ def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: 
 
 
 def _forest(
-    params: Params, data: Dataset, loaded: dict[str, LoadedModel], images: Tensor, labels: Tensor
+    params: Params,
+    chosen: ForestParams,
+    data: Dataset,
+    loaded: dict[str, LoadedModel],
+    images: Tensor,
+    labels: Tensor,
 ) -> dict[str, Any]:
     """A forest trained on the training images: its error on clean ones and on FGSM examples of each source."""
-    chosen, examples = params.blackbox.forest, params.blackbox.examples
+    examples = params.blackbox.examples
     forest = Forest(chosen.trees, seed=chosen.seed)
     forest.fit(*data.train.load())
     images, labels = images[-examples:], labels[-examples:]

@@ -170,10 +170,12 @@ def _general_tables(
 ) -> General:
     called, targets = paper.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
+    if blackbox["forest"]:
+        asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
     return General(
         both=_both(params, rows),
         gradients=[measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)],
-        blackbox=[*asked, measurements.forest_table(blackbox["forest"], compared=bool(called))],
+        blackbox=asked,
     )
 
 

@@ -39,8 +39,7 @@ class Matrix:
 
     def papers(self, target: str, source: str, attack: str) -> float | None:
         """The paper's figure for the same error rate, in percent, if it has one."""
-        names = (self.called.get(target, ""), self.called.get(source, ""))
-        return paper.ERRORS.get((*names, attack))
+        return paper.error(self.called.get(target, ""), self.called.get(source, ""), attack, self.top)
 
     @property
     def targets(self) -> list[str]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from pipeline import paper
 from pipeline.params import Params
 from pipeline.vocabulary import Gradient
 
 
 def trained_on(params: Params, target: str) -> str:
     """The gradient that a robust model was trained on; empty for a static one."""
-    model = params.robust.models.get(target.partition("@")[0])
+    model = params.robust.models.get(_base(target))
     return (model.gradient or params.adversarial.gradient) if model else ""
 
 
@@ -22,21 +23,31 @@ def shown_targets(params: Params, gradient: Gradient) -> list[str]:
     return [name for name in targets if not trained_on(params, name) or name in robust or not robust]
 
 
-def by_epochs(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
-    """The robust models among the targets by the epochs they were trained for, fewest first."""
+def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
+    """The robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
+
+    Models of one architecture are grouped by the epochs they were trained for, fewest first; where there are several
+    architectures, by those, each with the undefended models of its own.
+    """
+    robust = {name: params.robust.models[base] for name in targets if (base := _base(name)) in params.robust.models}
+    families = dict.fromkeys(paper.family(model.architecture) for model in robust.values())
+    if len(families) > 1:
+        static = {name: params.static[name] for name in targets if name in params.static}
+        return {
+            family: [name for name, model in (static | robust).items() if paper.family(model.architecture) == family]
+            for family in families
+        }
     groups: dict[int, list[str]] = {}
-    for target in targets:
-        name, _, epoch = target.partition("@")
-        if name in params.robust.models:
-            groups.setdefault(int(epoch or params.robust.models[name].epochs), []).append(target)
+    for name, model in robust.items():
+        groups.setdefault(int(name.partition("@")[2] or model.epochs), []).append(name)
     return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
 
 
 def runs(params: Params, targets: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """By epochs and model, those of the targets that were trained with several seeds: each with all its runs."""
+    """By group and model, those of the targets that were trained with several seeds: each with all its runs."""
     repeats = params.repeats
     found: dict[str, dict[str, list[str]]] = {}
-    for group, models in by_epochs(params, targets).items():
+    for group, models in compared(params, targets).items():
         for name in models:
             others = [run for run, first in repeats.items() if first == name and run in params.evaluation.targets]
             if others:
@@ -61,6 +72,11 @@ def held_out(params: Params) -> list[str]:
     return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
 
 
+def _base(target: str) -> str:
+    """The model that a snapshot is of."""
+    return target.partition("@")[0]
+
+
 def _in_the_paper(params: Params, target: str) -> bool:
-    model = params.robust.models.get(target.partition("@")[0])
+    model = params.robust.models.get(_base(target))
     return target not in params.repeats and (model is None or model.attack == "fgsm")

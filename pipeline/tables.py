@@ -75,9 +75,11 @@ def _defence_columns(holdout: str) -> list[_Column]:
 def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:
     """Table 4: robust models on clean images, their own FGSM, and all attacks from the holdout model.
 
-    Within each group (the models after the same number of epochs) those tied for best in a column are bold.
+    Within each group of models that compare, those tied for best in a column are bold; a column that nobody was
+    measured in is left out.
     """
-    columns = _defence_columns(holdout)
+    names = [model for models in groups.values() for model in models]
+    columns = [c for c in _defence_columns(holdout) if any(matrix.rate(*c.key(model)) for model in names)]
     rows: list[tuple[str, list[RateCell]]] = []
     for group, models in groups.items():
         cells = {model: list[RateCell]() for model in models}

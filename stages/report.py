@@ -105,7 +105,7 @@ def _section(
     called, holdout = paper.names(params), params.evaluation.holdout
     matrix = Matrix(rows, gradient, called, top)
     shown = selection.shown_targets(params, gradient)
-    groups = selection.by_epochs(params, shown)
+    groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
     probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found and top == 1}
     probes = {name: Probe.restore(record) for name, record in probed.items()}

@@ -40,7 +40,7 @@ def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: 
 def defences(matrix: Path, params: Params, gradient: Gradient) -> str:
     """The table of defences in Markdown, with the paper's figures where it has them."""
     found = Matrix(results.read_matrix(matrix), gradient, paper.names(params))
-    groups = selection.by_epochs(params, selection.shown_targets(params, gradient))
+    groups = selection.compared(params, selection.shown_targets(params, gradient))
     return exports.markdown(tables.defence_table(found, groups, params.evaluation.holdout))
 
 

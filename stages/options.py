@@ -24,6 +24,17 @@ def params_option(command: Command) -> Command:
     )(command)
 
 
+def workers_option(command: Command) -> Command:
+    """Add ``--workers``."""
+    return click.option(
+        "--workers",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Worker processes of a local Dask cluster; 0 computes in this process, on all its cores.",
+    )(command)
+
+
 def _read(context: click.Context, option: click.Parameter, value: Path) -> Params:
     del context, option
     return read_params(value)

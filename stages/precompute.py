@@ -1,17 +1,13 @@
 """The stage ``precompute``: the signed gradients of one static model over the full training set, shard by shard."""
 
 import functools
-import logging
-import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import torch
-from distributed import Client, LocalCluster, as_completed
+from distributed import as_completed
 
 from pipeline.attacks import step_direction
 from pipeline.crafting import Direction
@@ -21,7 +17,8 @@ from stages import paths
 from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
-from stages.options import params_option
+from stages.options import params_option, workers_option
+from stages.workers import local_client
 from storage import layout
 from storage.datasets.dataset import Dataset, Split, open_dataset
 from storage.errors import GradshardError
@@ -52,13 +49,7 @@ class ShardTask:
 
 @click.command()
 @click.argument("store")
-@click.option(
-    "--workers",
-    default=0,
-    show_default=True,
-    type=click.IntRange(min=0),
-    help="Worker processes of a local Dask cluster; 0 computes in this process, on all its cores.",
-)
+@workers_option
 @params_option
 def command(params: Params, store: str, workers: int) -> None:
     """Make the sign store STORE: the signs of a static model's input gradients over the full training set.
@@ -71,6 +62,7 @@ def command(params: Params, store: str, workers: int) -> None:
     paths.one_of(store, list(params.signs), "a sign store")
     wanted = params.signs[store]
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     device = choose_device(params.device)
     file, architecture = weights_of(params, wanted.model)
     loaded = load_model(file, architecture, data, device)
@@ -141,28 +133,11 @@ def _compute_missing(task: ShardTask, store: str, workers: int) -> None:
     rows_left = sum(_rows(task, shard) for shard in missing)
     with (
         progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance,
-        _client(workers, task.device) as client,
+        local_client(workers, threads=None if task.device == "cpu" else 1) as client,
     ):
         futures = client.map(functools.partial(compute_shard, task), missing, pure=False, retries=0)
         for future in as_completed(futures):
             advance(_rows(task, future.result().shard))
-
-
-@contextmanager
-def _client(workers: int, device: str) -> Iterator[Client]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = 1 if device != "cpu" else max(1, cores // max(workers, 1))
-    with (
-        LocalCluster(
-            n_workers=max(workers, 1),
-            threads_per_worker=threads,
-            processes=workers > 0,
-            dashboard_address=":0",  # any free port: two computations side by side must not quarrel over one
-            silence_logs=logging.CRITICAL,  # a failed task is told once, by the caller
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
 
 
 def _rows(task: ShardTask, shard: int) -> int:

@@ -43,6 +43,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     paths.one_of(model, list(params.robust.models), "a robust model")
     robust, training = params.robust.models[model], params.training
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
     device = choose_device(params.device)
     arithmetic = choose_precision(training.precision, device)

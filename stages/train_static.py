@@ -24,6 +24,7 @@ def command(params: Params, model: str) -> None:
     paths.one_of(model, list(params.static), "a static model")
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     device = choose_device(params.device)
     arithmetic = choose_precision(training.precision, device)
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)

@@ -37,6 +37,7 @@ WITHOUT_EFFECT = {
     "stages/options.py",
     "stages/paths.py",
     "stages/store/opening.py",
+    "stages/workers.py",
     "storage/datasets/download.py",
     "storage/errors.py",
     "storage/partial.py",

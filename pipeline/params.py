@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.vocabulary import (
+    RANDOM,
     AttackName,
     BrokenPolicy,
     DatasetName,
@@ -111,11 +112,26 @@ class TrainingParams(_Section):
 
 
 class StaticModel(_Section):
-    """A static model, trained on clean data."""
+    """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
+
+    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those of a name timm:NAME; or a
+    checkpoint's path.
+    """
 
     architecture: str
-    epochs: PositiveInt
+    epochs: NonNegativeInt
     seed: NonNegativeInt = 0
+    weights: Annotated[str, Field(min_length=1)] = RANDOM
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.epochs and "weights" not in self.model_fields_set:
+            raise _error(
+                "epochs",
+                "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
+                "an untrained model), or give a number of epochs",
+            )
+        return self
 
 
 class SignsParams(_Section):

@@ -6,6 +6,9 @@ SELF = "self"
 CLEAN = "clean"
 WORST_CASE = "worst_case"
 ANY_SOURCE = "any"
+# The weights a model begins with, where they are not a checkpoint's path.
+RANDOM = "random"
+PRETRAINED = "pretrained"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]

@@ -65,6 +65,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
         record={"kind": "robust", "name": model, "architecture": robust.architecture},
         recipe={
             **training_run.common_recipe(),
+            **models.origin(robust.architecture),
             "dataset": data.train.digest,
             "stores": {source: store.manifest.content for source, store in stores.items()},
             "robust": robust.model_dump(),

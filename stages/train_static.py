@@ -1,4 +1,4 @@
-"""The stage ``train-static``: a model trained on clean images, then frozen; it crafts perturbations."""
+"""The stage ``train-static``: a model trained on clean images, or given, then frozen; it crafts perturbations."""
 
 import click
 
@@ -6,7 +6,9 @@ from pipeline import models
 from pipeline.params import Params
 from pipeline.precision import choose_device, choose_precision
 from pipeline.training import Run, Trainer
-from stages import paths, training_run
+from pipeline.vocabulary import PRETRAINED, RANDOM
+from stages import importing, paths, training_run
+from stages.initial import initial_model
 from stages.options import params_option
 from storage.datasets.dataset import open_dataset
 from storage.stream import open_reader, plan_reading
@@ -16,16 +18,32 @@ from storage.stream import open_reader, plan_reading
 @click.argument("model")
 @params_option
 def command(params: Params, model: str) -> None:
-    """Train the static model MODEL on clean images.
+    """Train the static model MODEL on clean images, or take weights as they are.
 
-    Reads the prepared dataset; writes models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed
-    and started again, it goes on from its last checkpoint and ends with the same bytes.
+    Reads the prepared dataset and, if static.MODEL.weights names them, the weights to begin with; writes
+    models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed and started again, it goes on from
+    its last checkpoint and ends with the same bytes. With epochs 0 nothing is trained.
     """
     paths.one_of(model, list(params.static), "a static model")
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
-    data.check_trainable()
     device = choose_device(params.device)
+    initial = initial_model(static, data)
+    record = {"kind": "static", "name": model, "architecture": static.architecture}
+    recipe = {
+        **training_run.common_recipe(),
+        **models.origin(static.architecture),
+        **({"initial": initial.digest} if initial.digest else {}),
+        "dataset": data.train.digest,
+        # A checkpoint is known by its digest, wherever it lies.
+        "static": static.model_dump(exclude=set() if static.weights in (RANDOM, PRETRAINED) else {"weights"}),
+    }
+    if not static.epochs:
+        importing.publish(
+            model, initial.module, data, paths.weights(params, model), {**record, "recipe": recipe}, device
+        )
+        return
+    data.check_trainable()
     arithmetic = choose_precision(training.precision, device)
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)
     run = Run(
@@ -36,19 +54,16 @@ def command(params: Params, model: str) -> None:
         learning_rate=training.learning_rate,
         reading=reading,
     )
-    module = models.build(static.architecture, data.sample_shape, data.classes, seed=static.seed)
     job = training_run.Job(
         name=model,
         stage="train-static",
         weights=paths.weights(params, model),
-        record={"kind": "static", "name": model, "architecture": static.architecture},
+        record=record,
         recipe={
-            **training_run.common_recipe(),
-            "dataset": data.train.digest,
-            "static": static.model_dump(),
+            **recipe,
             "training": training.model_dump() | {"precision": arithmetic},
             "streaming": {"chunk": reading.chunk, "window": reading.window},
         },
     )
-    trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
+    trainer = Trainer(initial.module, run, device=device, arithmetic=arithmetic)
     training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))

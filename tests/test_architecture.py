@@ -36,7 +36,7 @@ def test_a_package_imports_only_those_below_it(package):
         ),
         ("import pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
         ("import stages.prepare, stages.report", {"torch", "distributed"}),
-        ("import stages.train_static", {"distributed", "matplotlib", "mlxtend"}),
+        ("import stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code, heavy):

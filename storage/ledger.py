@@ -38,6 +38,10 @@ class Ledger(Generic[R]):
         """Record that a shard is done."""
         write_text(self._path(receipt.shard), receipt.model_dump_json())
 
+    def forget(self, shard: int) -> None:
+        """Take a shard's receipt away, before another takes the shard's place."""
+        self._path(shard).unlink(missing_ok=True)
+
     def done(self, store: Path) -> dict[int, R]:
         """The receipts, by shard, of the shards whose files are still there with the recorded size."""
         found = (self._valid(path, store) for path in sorted(self._folder.glob("*.json")))

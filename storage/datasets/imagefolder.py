@@ -137,6 +137,8 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
     if broken:
         return Outcome(shard, len(entries), tuple(broken))
     labels = np.array([entry.label for entry in entries], dtype=np.int64)
+    ledger = Ledger(task.ledger, Receipt)
+    ledger.forget(shard)
     # A partly filled shard is merged with what is there, which may be of another order.
     for file in _files(shard):
         (task.store / file).unlink(missing_ok=True)
@@ -149,7 +151,7 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
         source=_source(task, entries),
         rows=row_hashes(images, labels).hex(),
     )
-    Ledger(task.ledger, Receipt).add(receipt)
+    ledger.add(receipt)
     return Outcome(shard, len(entries))
 
 
@@ -314,9 +316,9 @@ def is_published(target: Path, attributes: Mapping[str, object]) -> bool:
 def _receipt(task: SplitTask, shard: int, entries: Sequence[Entry] | None = None) -> Receipt | None:
     """The receipt of a shard, if it is done and was made of the files that it is to be made of now."""
     receipt = Ledger(task.ledger, Receipt).receipt(shard, task.store)
-    return (
-        receipt if receipt is not None and receipt.source == _source(task, entries or _entries(task, shard)) else None
-    )
+    if receipt is None or receipt.source != _source(task, entries or _entries(task, shard)):
+        return None
+    return receipt
 
 
 def _entries(task: SplitTask, shard: int) -> list[Entry]:

@@ -11,6 +11,7 @@ from pipeline.vocabulary import PRETRAINED, RANDOM
 from stages.console import say
 from storage import weights
 from storage.datasets.dataset import Dataset
+from storage.errors import GradshardError
 
 _TOLD = 3
 
@@ -29,16 +30,30 @@ def initial_model(static: StaticModel, data: Dataset) -> Initial:
     Raises:
         GradshardError: the architecture, the weights or the checkpoint are not there or do not fit the dataset.
     """
-    architecture, shape, classes = static.architecture, data.sample_shape, data.classes
+    shape, classes = data.sample_shape, data.classes
     if static.weights == PRETRAINED:
-        module = models.pretrained(architecture, shape, classes, seed=static.seed, new_classifier=static.epochs > 0)
+        _check_classes(static, classes)
+        module = models.pretrained(static.architecture, shape, classes, seed=static.seed)
     else:
-        module = models.build(architecture, shape, classes, seed=static.seed)
+        module = models.build(static.architecture, shape, classes, seed=static.seed)
     if static.weights == RANDOM:
         return Initial(module, None)
     if static.weights != PRETRAINED:
         _fill(module, Path(static.weights))
-    return Initial(module, weights.tensors_digest(module.state_dict(), architecture))
+    return Initial(module, weights.tensors_digest(module.state_dict(), static.architecture))
+
+
+def _check_classes(static: StaticModel, classes: int) -> None:
+    theirs = models.pretrained_classes(static.architecture)
+    if theirs == classes:
+        return
+    if not static.epochs:
+        raise GradshardError(
+            f"the pretrained weights of {static.architecture} tell {theirs} classes apart, but the dataset has "
+            f"{classes}: take a dataset with those classes (dataset.class_names names them where folders are missing), "
+            "or let the model be trained (epochs above 0), which begins with a new classifier"
+        )
+    say(f"{static.architecture}: its pretrained weights are for {theirs} classes; the classifier for {classes} is new")
 
 
 def _fill(module: nn.Module, path: Path) -> None:

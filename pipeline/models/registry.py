@@ -47,31 +47,32 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
     return model.to(memory_format=torch.channels_last).train()
 
 
-def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int, new_classifier: bool) -> nn.Module:
+def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
     """A model with the weights that its name has in timm, fetched unless they are in its cache.
 
-    Args:
-        architecture: a name that begins with ``timm:``.
-        sample_shape: (C, H, W) of an image.
-        classes: the number of logits.
-        seed: of what is initialised anew.
-        new_classifier: whether a classifier for another number of classes is replaced by a fresh one; else it is
-            refused.
+    A classifier for another number of classes than ``pretrained_classes`` is a fresh one, by the seed.
 
     Raises:
-        GradshardError: it has none, they cannot be fetched, or they are for other images or classes.
+        GradshardError: it has none, they cannot be fetched, or it does not take these images.
     """
-    if not architecture.startswith(_TIMM):
-        raise GradshardError(
-            f"architecture {architecture} has no pretrained weights to fetch: only timm:NAME has; name a file instead"
-        )
+    name = _timm_name(architecture)
     from pipeline.models import timm_models
 
-    name = architecture.removeprefix(_TIMM)
-    timm_models.check_classes(name, classes, new_classifier=new_classifier)
     model = _seeded(lambda: timm_models.build(name, sample_shape, classes, pretrained=True), seed)
     _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
     return model.to(memory_format=torch.channels_last).train()
+
+
+def pretrained_classes(architecture: str) -> int:
+    """How many classes the pretrained weights of an architecture tell apart.
+
+    Raises:
+        GradshardError: it has none.
+    """
+    name = _timm_name(architecture)
+    from pipeline.models import timm_models
+
+    return timm_models.pretrained_classes(name)
 
 
 def restore(
@@ -137,6 +138,14 @@ def origin(architecture: str) -> dict[str, str]:
 def needs_code(architecture: str) -> bool:
     """Whether building it runs code that is neither gradshard's nor timm's."""
     return not architecture.startswith(_TIMM) and factories.is_factory(architecture)
+
+
+def _timm_name(architecture: str) -> str:
+    if not architecture.startswith(_TIMM):
+        raise GradshardError(
+            f"architecture {architecture} has no pretrained weights to fetch: only timm:NAME has; name a file instead"
+        )
+    return architecture.removeprefix(_TIMM)
 
 
 def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:

@@ -48,21 +48,16 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
     return Normalised(model, config.mean, config.std, channels=channels)
 
 
-def check_classes(name: str, classes: int, *, new_classifier: bool) -> None:
-    """Refuse pretrained weights that there are not, or whose classes are not the dataset's.
+def pretrained_classes(name: str) -> int:
+    """How many classes the pretrained weights of a name tell apart.
 
     Raises:
-        GradshardError: there are none of this name, or the classifier does not fit and may not be replaced.
+        GradshardError: there are no such weights.
     """
     config = _config(name)
     if not config.has_weights:
         raise GradshardError(f"timm has no pretrained weights of {name}: name a file in weights, or random")
-    if config.num_classes != classes and not new_classifier:
-        raise GradshardError(
-            f"the pretrained weights of timm:{name} tell {config.num_classes} classes apart, but the dataset has "
-            f"{classes}: take a dataset with those classes (dataset.class_names names them where folders are missing), "
-            "or let the model be trained (epochs above 0), which begins with a new classifier"
-        )
+    return int(config.num_classes)
 
 
 def advice(name: str) -> str:

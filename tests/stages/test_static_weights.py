@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from pipeline import models
 from storage import weights
@@ -137,6 +139,47 @@ def test_pretrained_weights_without_a_network_are_one_sentence(given, tmp_path, 
     last = output.strip().splitlines()[-1]
     assert last.startswith("gradshard: the pretrained weights of timm:resnet18.a1_in1k could not be fetched (")
     assert last.endswith("check the network and try again, or fetch the file elsewhere and name it in weights")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The hub's cache with weights of a tiny model for 1,000 classes, and no network; gives those weights."""
+    revision = "0" * 40
+    folder = tmp_path / "hub/hub/models--timm--test_resnet.r160_in1k"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs/main").write_text(revision)
+    (folder / "snapshots" / revision).mkdir(parents=True)
+    state = timm.create_model("test_resnet").state_dict()
+    save_file(state, folder / "snapshots" / revision / "model.safetensors")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return state
+
+
+@pytest.mark.slow
+def test_pretrained_weights_are_taken_for_their_own_classes(given, hub):
+    given.edit(lambda params: params["dataset"].update(classes=1000))
+    set_static(given, "A", architecture="timm:test_resnet.r160_in1k", weights="pretrained")
+    given.run("prepare")
+    assert "models/static/A.safetensors: taken as it is, " in given.run("train-static", "A")
+    tensors, _ = weights.load(given.path / "models/static/A.safetensors")
+    for name, tensor in hub.items():
+        # Grey images: timm adds up the first layer's weights over the channels.
+        expected = tensor.sum(1, keepdim=True) if name == "conv1.0.weight" else tensor
+        assert torch.equal(tensors[f"model.{name}"], expected), name
+
+
+@pytest.mark.slow
+def test_pretrained_weights_get_a_new_classifier_where_they_are_trained_for_other_classes(given, hub):
+    set_static(given, "A", architecture="timm:test_resnet.r160_in1k", weights="pretrained")
+    process = given.popen("train-static", "A")
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 2
+    assert "tell 1000 classes apart, but the dataset has 10: " in said
+    set_static(given, "A", epochs=1)
+    said = given.run("train-static", "A")
+    assert "its pretrained weights are for 1000 classes; the classifier for 10 is new" in said
+    assert weights.load(given.path / "models/static/A.safetensors")[0]["model.fc.weight"].shape[0] == 10
 
 
 @pytest.fixture

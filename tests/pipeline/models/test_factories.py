@@ -185,4 +185,4 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(nets):
 def test_only_timm_has_pretrained_weights(nets):
     for name in ("A", "my.nets:make"):
         with pytest.raises(GradshardError, match=r"has no pretrained weights to fetch: only timm:NAME has"):
-            models.pretrained(name, SHAPE, 7, seed=0, new_classifier=True)
+            models.pretrained(name, SHAPE, 7, seed=0)

@@ -114,16 +114,13 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
         models.build("timm:inception_v3", (3, 75, 75), 7, seed=0)
 
 
-def test_pretrained_weights_for_other_classes_are_only_taken_to_be_trained():
-    with pytest.raises(GradshardError, match=r"tell 1000 classes apart, but the dataset has 7: .*epochs above 0"):
-        models.pretrained("timm:inception_v3.tf_adv_in1k", (3, 299, 299), 7, seed=0, new_classifier=False)
-
-
-def test_weights_that_timm_does_not_have_are_not_fetched():
+def test_pretrained_weights_are_those_of_the_tag_and_their_classes_are_known():
+    assert models.pretrained_classes("timm:inception_v3.tf_adv_in1k") == 1000
+    assert models.pretrained_classes("timm:convnext_tiny.fb_in22k") == 21841
     with pytest.raises(
         GradshardError, match=r"timm has no pretrained weights of \w+: name a file in weights, or random"
     ):
-        models.pretrained("timm:cspresnet50d", (3, 64, 64), 1000, seed=0, new_classifier=False)
+        models.pretrained_classes("timm:cspresnet50d")
 
 
 def test_the_origin_of_a_model_names_timms_version():

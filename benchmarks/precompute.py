@@ -31,8 +31,9 @@ from pipeline.crafting import Direction, to_pixels
 from pipeline.params import SignsParams
 from pipeline.precision import arithmetic_context
 from pipeline.vocabulary import StorePrecision
-from stages.cluster import ClusterPlace, connected
+from stages.cluster import connected
 from stages.loading import load_model
+from stages.options import ClusterPlace
 from stages.precompute import ShardTask, compute_missing, store_spec
 from storage import weights
 from storage.datasets.dataset import Dataset, open_dataset

@@ -15,7 +15,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -23,14 +25,17 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.vocabulary import (
+    RANDOM,
     AttackName,
     BatchNorm,
+    BrokenPolicy,
     Compilation,
     DatasetName,
     DeviceName,
     EpsilonLaw,
     EvaluationLabel,
     Gradient,
+    Interpolation,
     LabelPolicy,
     Mode,
     Objective,
@@ -56,6 +61,7 @@ def _fraction(value: object) -> object:
 
 
 Pixels = Annotated[float, BeforeValidator(_fraction)]
+FolderName = Annotated[str, Field(pattern=r"^[^/]")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
@@ -63,12 +69,46 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+# The keys of ``dataset`` that are not for image folders alone.
+_ANY_DATASET = {"name", "path", "classes"}
+
+
 class DatasetParams(_Section):
-    """Which labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting."""
+    """Which labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting.
+
+    The rest is for ``imagefolder`` alone. Images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is
+    kept; ``train`` and ``test`` are the subfolders (train: none for no training images; test: by default val or test);
+    ``class_names`` is a file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of
+    the order of the rows.
+    """
 
     name: DatasetName
     path: str | None = None
     classes: PositiveInt | None = None
+    size: PositiveInt | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] = 0.875
+    interpolation: Interpolation = "bicubic"
+    broken: BrokenPolicy = "fail"
+    train: FolderName | None = "train"
+    test: FolderName | None = None
+    class_names: str | None = None
+    seed: NonNegativeInt = 0
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_apply(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: dumped[key] for key in dumped if self.name == "imagefolder" or key in _ANY_DATASET}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.name == "imagefolder":
+            if self.size is None:
+                raise _error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
+            if self.classes is not None:
+                raise _error("classes", "is for other datasets: the folders are the classes, or name class_names")
+        elif extra := sorted(self.model_fields_set - _ANY_DATASET):
+            raise _error(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
+        return self
 
 
 class AugmentationParams(_Section):
@@ -97,11 +137,26 @@ class TrainingParams(_Section):
 
 
 class StaticModel(_Section):
-    """A static model, trained on clean data."""
+    """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
+
+    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those of a name timm:NAME; or a
+    checkpoint's path.
+    """
 
     architecture: str
-    epochs: PositiveInt
+    epochs: NonNegativeInt
     seed: NonNegativeInt = 0
+    weights: Annotated[str, Field(min_length=1)] = RANDOM
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.epochs and "weights" not in self.model_fields_set:
+            raise _error(
+                "epochs",
+                "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
+                "an untrained model), or give a number of epochs",
+            )
+        return self
 
 
 class SignsParams(_Section):

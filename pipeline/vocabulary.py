@@ -6,6 +6,9 @@ SELF = "self"
 CLEAN = "clean"
 WORST_CASE = "worst_case"
 ANY_SOURCE = "any"
+# The weights a model begins with, where they are not a checkpoint's path.
+RANDOM = "random"
+PRETRAINED = "pretrained"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
@@ -16,7 +19,9 @@ ScheduleKind = Literal["random", "rotate"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "tf32"]
 StorePrecision = Literal["fp32", "bf16"]
-DatasetName = Literal["mnist5k", "mnist", "idx", "npz"]
+DatasetName = Literal["mnist5k", "mnist", "idx", "npz", "imagefolder"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+BrokenPolicy = Literal["fail", "skip"]
 Mode = Literal["train", "eval"]
 Objective = Literal["both", "half"]
 EpsilonLaw = Literal["fixed", "truncated_normal"]

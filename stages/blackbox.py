@@ -36,6 +36,7 @@ def command(params: Params) -> None:
     target's labels and for gradients estimated from its confidences; and the forest's error on examples that transfer.
     """
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     device = choose_device(params.device)
     wanted = params.blackbox
     names = dict.fromkeys([*wanted.targets, *(wanted.forest.sources if wanted.forest else [])])

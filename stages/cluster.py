@@ -3,7 +3,6 @@
 Paths and plain values travel, never a model: what a worker needs it opens itself, once, and holds against digests.
 """
 
-import functools
 import logging
 import os
 import statistics
@@ -11,17 +10,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import click
-import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster, as_completed
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from stages.console import say
+from stages.options import ClusterPlace
 from storage.errors import GradshardError
 
 Result = TypeVar("Result")
@@ -30,35 +27,6 @@ _CONNECT_SECONDS = 20
 _LOOK_SECONDS = 10.0
 # A task is told as a straggler when it takes so much longer than the median one, and at least so many seconds.
 _SLOW, _SLOW_SECONDS = 5.0, 60.0
-
-
-@dataclass(frozen=True)
-class ClusterPlace:
-    """Where to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
-
-    workers: int = 0
-    scheduler: str | None = None
-
-
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--workers`` and ``--scheduler`` and pass both to the command as ``cluster``."""
-
-    @functools.wraps(command)
-    def with_place(*args: object, workers: int, scheduler: str | None, **kwargs: object) -> object:
-        return command(*args, cluster=ClusterPlace(workers, scheduler), **kwargs)
-
-    with_place = click.option(
-        "--workers",
-        default=0,
-        show_default=True,
-        type=click.IntRange(min=0),
-        help="Worker processes of a Dask cluster on this machine; 0 computes in this process, on all its cores.",
-    )(with_place)
-    return click.option(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="A running Dask cluster, such as tcp://10.0.0.1:8786, whose workers see this folder by the same path.",
-    )(with_place)
 
 
 @contextmanager
@@ -197,6 +165,8 @@ def _local_cluster(workers: int, device: str) -> Iterator[SpecCluster]:
 
 def _one_worker_a_gpu(workers: int) -> dict[int, dict[str, Any]]:
     """Workers of one thread, each of which sees one GPU; they take the GPUs in turn."""
+    import torch  # not needed by whoever decodes images
+
     gpus = max(1, torch.cuda.device_count())
     return {
         number: {"cls": Nanny, "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(number % gpus)}}}

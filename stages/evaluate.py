@@ -19,11 +19,11 @@ from pipeline.precision import choose_device
 from pipeline.vocabulary import CLEAN
 from stages import paths
 from stages.attacking import Bench, Portion, attack, correct, matrix_rows, opened, portions
-from stages.cluster import ClusterPlace, cluster_options, connected
+from stages.cluster import connected
 from stages.console import say, say_waiting
 from stages.diagnose import diagnose
 from stages.loading import ModelFile, model_file
-from stages.options import params_option
+from stages.options import ClusterPlace, cluster_options, params_option
 from storage import results
 from storage.datasets.dataset import Dataset, open_dataset
 from storage.errors import GradshardError

@@ -15,11 +15,11 @@ from pipeline.crafting import Direction, agreement_with_float64
 from pipeline.params import Params, SignsParams
 from pipeline.precision import choose_device
 from stages import paths
-from stages.cluster import ClusterPlace, cluster_options, connected, spread
+from stages.cluster import connected, spread
 from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
-from stages.options import params_option
+from stages.options import ClusterPlace, cluster_options, params_option
 from storage import layout
 from storage.datasets.dataset import Dataset, Split, open_dataset
 from storage.errors import GradshardError
@@ -68,6 +68,7 @@ def command(params: Params, store: str, cluster: ClusterPlace) -> None:
     paths.one_of(store, list(params.signs), "a sign store")
     wanted = params.signs[store]
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     device = choose_device(params.device)
     file, architecture = weights_of(params, wanted.model)
     loaded = load_model(file, architecture, data, device)

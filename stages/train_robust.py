@@ -44,6 +44,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     paths.one_of(model, list(params.robust.models), "a robust model")
     robust, training = params.robust.models[model], params.training
     data = open_dataset(paths.dataset(params))
+    data.check_trainable()
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
     with joined(choose_device(params.device)) as (ranks, device):
@@ -65,6 +66,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             record={"kind": "robust", "name": model, "architecture": robust.architecture},
             recipe={
                 **training_run.training_recipe(params, reading, device),
+                **models.origin(robust.architecture),
                 "dataset": data.train.digest,
                 "stores": {source: store.manifest.content for source, store in stores.items()},
                 "robust": robust.model_dump(),

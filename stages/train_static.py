@@ -1,4 +1,4 @@
-"""The stage ``train-static``: a model trained on clean images, then frozen; it crafts perturbations."""
+"""The stage ``train-static``: a model trained on clean images, or given, then frozen; it crafts perturbations."""
 
 import click
 
@@ -6,7 +6,9 @@ from pipeline import models
 from pipeline.params import Params
 from pipeline.precision import choose_device
 from pipeline.training.ranks import joined
-from stages import paths, training_run
+from pipeline.vocabulary import PRETRAINED, RANDOM
+from stages import importing, paths, training_run
+from stages.initial import initial_model
 from stages.options import params_option
 from storage.datasets.dataset import open_dataset
 from storage.stream import open_reader, plan_reading
@@ -16,14 +18,30 @@ from storage.stream import open_reader, plan_reading
 @click.argument("model")
 @params_option
 def command(params: Params, model: str) -> None:
-    """Train the static model MODEL on clean images.
+    """Train the static model MODEL on clean images, or take weights as they are.
 
-    Reads the prepared dataset; writes models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed
-    and started again, it goes on from its last checkpoint and ends with the same bytes.
+    Reads the prepared dataset and, if static.MODEL.weights names them, the weights to begin with; writes
+    models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed and started again, it goes on from
+    its last checkpoint and ends with the same bytes. With epochs 0 nothing is trained.
     """
     paths.one_of(model, list(params.static), "a static model")
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
+    initial = initial_model(static, data)
+    record = {"kind": "static", "name": model, "architecture": static.architecture}
+    recipe = {
+        **models.origin(static.architecture),
+        **({"initial": initial.digest} if initial.digest else {}),
+        "dataset": data.train.digest,
+        # A checkpoint is known by its digest, wherever it lies.
+        "static": static.model_dump(exclude=set() if static.weights in (RANDOM, PRETRAINED) else {"weights"}),
+    }
+    if not static.epochs:
+        recipe |= training_run.versions()
+        place, device = paths.weights(params, model), choose_device(params.device)
+        importing.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
+        return
+    data.check_trainable()
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)
     with joined(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
@@ -35,17 +53,12 @@ def command(params: Params, model: str) -> None:
             seed=static.seed,
             learning_rate=training.learning_rate,
         )
-        module = models.build(static.architecture, data.sample_shape, data.classes, seed=static.seed)
         job = training_run.Job(
             name=model,
             stage="train-static",
             weights=paths.weights(params, model),
-            record={"kind": "static", "name": model, "architecture": static.architecture},
-            recipe={
-                **training_run.training_recipe(params, reading, device),
-                "dataset": data.train.digest,
-                "static": static.model_dump(),
-            },
+            record=record,
+            recipe={**training_run.training_recipe(params, reading, device), **recipe},
         )
-        trainer = training_run.make_trainer(params, module, run, device)
+        trainer = training_run.make_trainer(params, initial.module, run, device)
         training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))

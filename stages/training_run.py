@@ -104,12 +104,16 @@ def make_trainer(params: Params, module: nn.Module, run: Run, device: torch.devi
     )
 
 
+def versions() -> dict[str, str]:
+    """Of what every run's bytes follow from."""
+    return {"gradshard": storage.__version__, "torch": torch.__version__}
+
+
 def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) -> dict[str, object]:
     """What a run's bytes follow from besides its inputs and its own parameters."""
     precision = choose_precision(params.training.precision, device)
     return {
-        "gradshard": storage.__version__,
-        "torch": torch.__version__,
+        **versions(),
         "training": params.training.model_dump() | {"precision": precision},
         "streaming": {"chunk": reading.chunk, "window": reading.window},
     }

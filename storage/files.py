@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,6 +60,13 @@ def replace_folder(source: Path, target: Path) -> None:
     else:
         source.rename(target)
     sync(target.parent)
+
+
+def sweep(folder: Path, *, keep: Collection[str]) -> None:
+    """Remove what killed writers left behind: every file but those kept, named relative to ``folder``."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.relative_to(folder).as_posix() not in keep:
+            path.unlink()
 
 
 def sync(path: Path) -> None:

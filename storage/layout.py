@@ -36,8 +36,10 @@ def plan(rows: int, row_bytes: int) -> Layout:
     """Choose the layout for ``rows`` rows of ``row_bytes`` bytes each.
 
     Chunks of about 1 MiB, smaller where there would be fewer than about 100 of them; shards of about 64 MiB and at
-    most 128 chunks, smaller where there would be fewer than 12 of them to share among workers.
+    most 128 chunks, smaller where there would be fewer than 12 of them to share among workers. No rows make no shards.
     """
+    if not rows:
+        return Layout(rows=0, chunk=1, shard=1)
     chunk = _nearest_power_of_two(min(CHUNK_BYTES / row_bytes, rows / MIN_CHUNKS))
     chunks = math.ceil(rows / chunk)
     per_shard = min(

@@ -1,5 +1,7 @@
 """Small real things that tests share: an analytic model, a dataset on disk, a sign store."""
 
+import os
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +56,29 @@ def linear_model() -> Callable[..., LinearModel]:
 def digits() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]:
     """The 5,000 real digits, by split."""
     return dict(mnist5k().splits)
+
+
+def _unpacked(archive: str, into: Path) -> Path:
+    """A folder of real images from the archives in GRADSHARD_DATA."""
+    path = Path(os.environ.get("GRADSHARD_DATA", "")) / archive
+    if "GRADSHARD_DATA" not in os.environ or not path.is_file():
+        pytest.skip(f"GRADSHARD_DATA names no folder with {archive}")
+    with tarfile.open(path) as archived:
+        archived.extractall(into, filter="data")
+    (folder,) = into.iterdir()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def imagenet_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 photographs of ImageNet, ``train`` and ``val``, one folder a synset."""
+    return _unpacked("imagenet-sample.tar.gz", tmp_path_factory.mktemp("imagenet"))
+
+
+@pytest.fixture(scope="session")
+def cifar10_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12,000 images of CIFAR-10, ``train`` and ``test``, one folder a class."""
+    return _unpacked("cifar10-images.tar.gz", tmp_path_factory.mktemp("cifar10"))
 
 
 @pytest.fixture(scope="session")

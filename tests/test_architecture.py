@@ -43,7 +43,7 @@ def test_every_folder_of_code_is_part_of_the_distribution():
         ),
         ("import pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
         ("import stages.prepare, stages.report", {"torch", "distributed"}),
-        ("import stages.train_static", {"distributed", "matplotlib", "mlxtend"}),
+        ("import stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code, heavy):

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.__main__ import profiles
+from pipeline.params import check_params
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +57,23 @@ def test_the_commands_of_the_docs_run(project, page, script):
 def test_a_code_block_of_the_docs_runs(project, page, code, monkeypatch):
     monkeypatch.chdir(project.path)
     exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "text"), list(blocks("yaml")))
+def test_the_parameters_of_the_docs_fit_the_schema(page, text):
+    def merged(base, change):
+        both = {**base, **change}
+        return {
+            key: merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+            for key, value in both.items()
+        }
+
+    change = YAML(typ="safe").load(text)
+    base = YAML(typ="safe").load(profiles()["mnist5k"])
+    if "dataset" in change:
+        del base["dataset"]
+    base["static"] = {key: value for key, value in base["static"].items() if key not in change.get("static", {})}
+    check_params(merged(base, change), where=page)
 
 
 def test_links_between_pages_lead_somewhere():

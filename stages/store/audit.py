@@ -64,6 +64,7 @@ def command(
     store: str,
     weights: Path,
     dataset: Path,
+    architecture: str | None,
     device: DeviceName,
     count: int,
     seed: int | None,
@@ -77,7 +78,7 @@ def command(
     round or were made for other labels than promised. Exit code 1 if the store is not what it says.
     """
     opened = open_place(store, cache, cache_size)
-    origin = open_origin(opened.manifest, weights, dataset, device, where=store)
+    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store)
     chosen = secrets.randbits(32) if seed is None else seed
     result = run(opened, origin, count=min(count, len(opened)), seed=chosen)
     tell(_record(store, opened, result, chosen), _lines(store, opened, result, chosen), as_json=as_json)

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import click
 import torch
 
+from pipeline import models
 from pipeline.crafting import Direction
 from pipeline.precision import choose_device
 from pipeline.vocabulary import DeviceName, Gradient, LabelPolicy
@@ -30,7 +31,7 @@ class Origin:
 
 
 def origin_options(command: Command) -> Command:
-    """Add ``--model``, ``--dataset`` and ``--device``."""
+    """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``."""
     options = (
         click.option(
             "--model",
@@ -46,6 +47,11 @@ def origin_options(command: Command) -> Command:
             help="The prepared dataset, data/NAME.zarr.",
         ),
         click.option(
+            "--architecture",
+            help="The model's architecture, for a store of a model that package.module:factory makes: its code runs "
+            "only if you name it.",
+        ),
+        click.option(
             "--device",
             default="auto",
             show_default=True,
@@ -58,12 +64,22 @@ def origin_options(command: Command) -> Command:
     return command
 
 
-def open_origin(manifest: Manifest, weights: Path, dataset: Path, device: DeviceName, *, where: str) -> Origin:
+def open_origin(
+    manifest: Manifest, weights: Path, dataset: Path, architecture: str | None, device: DeviceName, *, where: str
+) -> Origin:
     """Open the model and the dataset that a store says it was made from.
 
     Raises:
-        GradshardError: one is missing, or not the one that the manifest names.
+        GradshardError: one is missing, or not the one that the manifest names; or the manifest names code that the
+            caller did not.
     """
+    named = manifest.model.architecture
+    # A stranger's manifest must not choose what is imported and called here.
+    if architecture != named and (architecture is not None or models.needs_code(named)):
+        raise GradshardError(
+            f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
+            f"--architecture {named}"
+        )
     data = open_dataset(dataset)
     split = {"train": data.train, "test": data.test}.get(manifest.dataset.split)
     if split is None or split.digest != manifest.dataset.digest:

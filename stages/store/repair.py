@@ -24,7 +24,9 @@ from storage.signs.verify import Fault
 @click.argument("store", type=click.Path(path_type=Path))
 @origin_options
 @json_option
-def command(store: Path, weights: Path, dataset: Path, device: DeviceName, as_json: bool) -> None:
+def command(
+    store: Path, weights: Path, dataset: Path, architecture: str | None, device: DeviceName, as_json: bool
+) -> None:
     """Verify STORE and make again what is damaged: shards from the model and the dataset, the rest from the manifest.
 
     A file takes its place only if it comes out byte for byte as it was published. Exit code 1 if something could not be
@@ -34,7 +36,7 @@ def command(store: Path, weights: Path, dataset: Path, device: DeviceName, as_js
     faults = check(str(store), Folder(store), manifest)
     left: list[Fault] = []
     if faults:
-        origin = open_origin(manifest, weights, dataset, device, where=str(store))
+        origin = open_origin(manifest, weights, dataset, architecture, device, where=str(store))
         left = _mend(store, manifest, faults, origin)
     result = {
         "store": str(store),

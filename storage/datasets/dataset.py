@@ -1,9 +1,11 @@
 """The dataset on disk: labelled images in one order, fixed at preparation, as a plain Zarr group.
 
 ``data/NAME.zarr`` holds the groups ``train`` and ``test``, each with the arrays ``images``, uint8 (N, C, H, W), and
-``labels``, unsigned (N,). A row index names an example for ever; a split's digest covers content and order.
+``labels``, unsigned (N,). A row index names an example for ever; a split's digest covers content and order. Datasets
+made from image files also say which file each row was, in ``files.parquet`` beside the arrays.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,12 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from storage import layout
 from storage.digests import RowsDigest
 from storage.errors import GradshardError
+from storage.layout import Layout
 
 FORMAT = "gradshard-dataset"
 VERSION = 1
+# The file of each row, in one column ``file``, in the folder of a split.
+FILES = "files.parquet"
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
@@ -36,6 +41,7 @@ class Split:
     digest: str
     images: ZarrArray
     labels: ZarrArray
+    folder: Path
 
     def __len__(self) -> int:
         return int(self.images.shape[0])
@@ -69,6 +75,23 @@ class Split:
         """Read the labels of rows, int64 (n,)."""
         return np.asarray(self.labels[start : len(self) if stop is None else stop]).astype(np.int64)
 
+    def read_files(self) -> list[str]:
+        """The file that each row was, relative to the folder of raw images.
+
+        Raises:
+            GradshardError: the dataset was not made from image files.
+        """
+        # Imported here: training, which reads the rest of a dataset, needs no pyarrow.
+        import pyarrow.parquet as pq
+
+        path = self.folder / FILES
+        if not path.exists():
+            raise GradshardError(
+                f"dataset {self.dataset} has no {path}: only a dataset of image files keeps their names"
+            )
+        files: list[str] = pq.read_table(path, columns=["file"]).column("file").to_pylist()
+        return files
+
     def load(self) -> tuple[Images, npt.NDArray[np.int64]]:
         """Read all rows, and check that they are the ones the digest was taken of.
 
@@ -87,12 +110,25 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An open dataset."""
+    """An open dataset; classes without names are called by their numbers."""
 
     name: str
     classes: int
+    class_names: tuple[str, ...]
     train: Split
     test: Split
+
+    def check_trainable(self) -> None:
+        """Refuse a dataset that was prepared without training images.
+
+        Raises:
+            GradshardError: there are none.
+        """
+        if not len(self.train):
+            raise GradshardError(
+                f"dataset {self.name} has no training images, because dataset.train is null: name their folder there "
+                "and run `gradshard prepare` again"
+            )
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -129,45 +165,63 @@ def check_rows(images: Images, labels: Labels, *, classes: int, where: str) -> N
         raise GradshardError(f"{where}: label {int(labels[row])} of row {row} is out of range for {classes} classes")
 
 
-def write_dataset(path: Path, *, name: str, classes: int, splits: Mapping[str, tuple[Images, Labels]]) -> Iterator[int]:
-    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time."""
+def create_root(path: Path, *, name: str, classes: int, attributes: Mapping[str, Any] | None = None) -> None:
+    """Make the group of a dataset at ``path``, in place of whatever is there; ``attributes`` are added to its own."""
     root = zarr.open_group(path, mode="w", zarr_format=3)
-    root.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "classes": classes})
-    for split, (images, labels) in splits.items():
-        check_rows(images, labels, classes=classes, where=f"dataset {name}, split {split}")
-        yield from _write_split(root.create_group(split), images, labels, classes)
+    root.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "classes": classes, **(attributes or {})})
 
 
-def _write_split(group: zarr.Group, images: Images, labels: Labels, classes: int) -> Iterator[int]:
-    cut = layout.plan(len(images), images[0].nbytes)
+def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, ...], classes: int) -> Layout:
+    """Make the group of a split with its empty arrays in a dataset's group; gives how its rows are cut."""
+    cut = layout.plan(rows, math.prod(sample_shape))
+    group = zarr.open_group(path, mode="r+").create_group(split)
     compressors = [ZstdCodec(level=1), Crc32cCodec()]
-    image_array = group.create_array(
+    group.create_array(
         "images",
-        shape=images.shape,
+        shape=(rows, *sample_shape),
         dtype="uint8",
-        chunks=(cut.chunk, *images.shape[1:]),
-        shards=(cut.shard, *images.shape[1:]),
+        chunks=(cut.chunk, *sample_shape),
+        shards=(cut.shard, *sample_shape),
         compressors=compressors,
         dimension_names=("row", "channel", "y", "x"),
-        config={"write_empty_chunks": True},
     )
-    label_array = group.create_array(
+    group.create_array(
         "labels",
-        shape=labels.shape,
+        shape=(rows,),
         dtype=label_dtype(classes),
         chunks=(cut.shard,),
         compressors=compressors,
         dimension_names=("row",),
-        config={"write_empty_chunks": True},
     )
-    digest = RowsDigest(sample_shape=images.shape[1:], classes=classes)
-    for shard in range(cut.shards):
-        rows = cut.shard_rows(shard)
-        image_array[rows] = images[rows]
-        label_array[rows] = labels[rows]
-        digest.update(images[rows], labels[rows])
-        yield rows.stop - rows.start
-    group.attrs["digest"] = digest.hexdigest()
+    return cut
+
+
+def write_shard(folder: Path, rows: slice, images: Images, labels: Labels) -> None:
+    """Write the rows of one whole shard of a split, whose group is at ``folder``; the same rows give the same bytes."""
+    for name, values in (("images", images), ("labels", labels)):
+        array = zarr.open_array(folder / name, mode="r+").with_config({"write_empty_chunks": True})
+        array[rows] = values
+
+
+def seal_split(folder: Path, digest: RowsDigest, attributes: Mapping[str, Any] | None = None) -> None:
+    """Give a split whose rows are all written its digest, and further attributes."""
+    zarr.open_group(folder, mode="r+").attrs.update({**(attributes or {}), "digest": digest.hexdigest()})
+
+
+def write_dataset(path: Path, *, name: str, classes: int, splits: Mapping[str, tuple[Images, Labels]]) -> Iterator[int]:
+    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time."""
+    create_root(path, name=name, classes=classes)
+    for split, (images, labels) in splits.items():
+        check_rows(images, labels, classes=classes, where=f"dataset {name}, split {split}")
+        shape = images.shape[1:]
+        cut = create_split(path, split, rows=len(images), sample_shape=shape, classes=classes)
+        digest = RowsDigest(sample_shape=shape, classes=classes)
+        for shard in range(cut.shards):
+            rows = cut.shard_rows(shard)
+            write_shard(path / split, rows, images[rows], labels[rows])
+            digest.update(images[rows], labels[rows])
+            yield rows.stop - rows.start
+        seal_split(path / split, digest)
 
 
 def label_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
@@ -191,15 +245,17 @@ def open_dataset(path: Path) -> Dataset:
                 f"{path} is not a gradshard dataset of version {VERSION}: prepare it again with `gradshard prepare`"
             )
         name, classes = str(attributes["name"]), int(str(attributes["classes"]))
-        train, test = (_open_split(root, split, name, classes) for split in ("train", "test"))
+        train, test = (_open_split(root, path, split, name, classes) for split in ("train", "test"))
+        named = attributes.get("class_names")
+        class_names = tuple(map(str, named if isinstance(named, list) else range(classes)))
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise GradshardError(
             f"{path} is not a whole dataset ({error}): prepare it again with `gradshard prepare`"
         ) from error
-    return Dataset(name=name, classes=classes, train=train, test=test)
+    return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
 
 
-def _open_split(root: zarr.Group, split: str, dataset: str, classes: int) -> Split:
+def _open_split(root: zarr.Group, path: Path, split: str, dataset: str, classes: int) -> Split:
     group, images, labels = root[split], root[f"{split}/images"], root[f"{split}/labels"]
     if not isinstance(images, zarr.Array) or not isinstance(labels, zarr.Array):
         raise KeyError(f"{split}/images and {split}/labels must be arrays")
@@ -210,4 +266,5 @@ def _open_split(root: zarr.Group, split: str, dataset: str, classes: int) -> Spl
         digest=str(group.attrs["digest"]),
         images=images,
         labels=labels,
+        folder=path / split,
     )

@@ -57,7 +57,7 @@ def create_arrays(path: Path, spec: StoreSpec) -> None:
 def write_shard(store: Path, rows: slice, *, planes: bitplanes.Planes, labels: bitplanes.Labels) -> None:
     """Write the two files of one whole shard, of these rows: its packed signs and its labels."""
     for name, values in (("signs", planes), ("labels", labels)):
-        array = zarr.open_array(store / name, mode="r+", config={"write_empty_chunks": True})
+        array = zarr.open_array(store / name, mode="r+").with_config({"write_empty_chunks": True})
         array[rows] = values
 
 

@@ -6,7 +6,7 @@ goes on with the shards that have no receipt, and it does not matter who compute
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from storage import __version__
 from storage.datasets.dataset import label_dtype
 from storage.digests import digest_of, file_sha256
 from storage.errors import GradshardError
-from storage.files import replace_folder, sync, write_text
+from storage.files import replace_folder, sweep, sync, write_text
 from storage.layout import Layout
 from storage.signs import arrays, card, manifest
 from storage.signs.bitplanes import Labels, Planes
@@ -104,7 +104,7 @@ class StoreBuilder:
         write_text(self.store / CARD, page)
         for name in (CARD, *METADATA):
             files[name] = _file_record(self.store / name)
-        _sweep(self.store, keep=files)
+        sweep(self.store, keep=files)
         published = manifest.seal(
             self.spec,
             content=content_digest(receipt.content for receipt in receipts),
@@ -148,10 +148,3 @@ def shard_content(planes: Planes, labels: Labels) -> str:
 
 def _file_record(path: Path) -> FileRecord:
     return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)
-
-
-def _sweep(folder: Path, *, keep: Mapping[str, FileRecord]) -> None:
-    """Remove what killed writers left behind."""
-    for path in folder.rglob("*"):
-        if path.is_file() and str(path.relative_to(folder)) not in keep:
-            path.unlink()

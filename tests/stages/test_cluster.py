@@ -12,7 +12,8 @@ import pytest
 import torch
 from distributed import Client
 
-from stages.cluster import ClusterPlace, connected, spread
+from stages.cluster import connected, spread
+from stages.options import ClusterPlace
 from storage.errors import GradshardError
 from tests.projects import new_project
 from tests.stages.test_kill import files

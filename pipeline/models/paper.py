@@ -1,8 +1,7 @@
-"""The models by name: the paper's architectures A to D (appendix B, table 6), for images of any size.
+"""The paper's architectures A to D (appendix B, table 6), for images of any size.
 
 Table 6 gives no strides, paddings or initialisers; they are those of the authors' code: B strides 2, 2, 1 with same,
-valid, valid padding; D's hidden layers are He-normal, all others Glorot-uniform, biases zero. A model maps images in
-[0, 1], (N, C, H, W), to logits (N, classes).
+valid, valid padding; D's hidden layers are He-normal, all others Glorot-uniform, biases zero.
 """
 
 import math
@@ -10,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Set
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.dropout import Dropout
 from storage.errors import GradshardError
@@ -19,19 +18,11 @@ Shape = tuple[int, int, int]
 
 
 def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """A freshly initialised model, the same for the same seed.
-
-    Args:
-        architecture: a name from ``ARCHITECTURES``.
-        sample_shape: (C, H, W) of an image.
-        classes: the number of logits.
-        seed: of the initial parameters.
+    """One of ``ARCHITECTURES``, freshly initialised by the seed.
 
     Raises:
-        GradshardError: no such architecture, or the images are too small for it.
+        GradshardError: the images are too small for it.
     """
-    if architecture not in ARCHITECTURES:
-        raise GradshardError(f"unknown architecture {architecture}: the known ones are {', '.join(ARCHITECTURES)}")
     try:
         model = ARCHITECTURES[architecture](sample_shape, classes)
     except _TooSmallError as error:
@@ -40,26 +31,7 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
             "choose another one"
         ) from error
     _initialise(model, _HE_NORMAL.get(architecture, set()), torch.Generator().manual_seed(seed))
-    return model.to(memory_format=torch.channels_last)
-
-
-def restore(
-    architecture: str, sample_shape: Shape, classes: int, parameters: Mapping[str, Tensor], *, where: str
-) -> nn.Module:
-    """A frozen model in eval mode with the given parameters.
-
-    Raises:
-        GradshardError: the parameters, which come from ``where``, are not those of this architecture.
-    """
-    model = build(architecture, sample_shape, classes, seed=0)
-    try:
-        model.load_state_dict(dict(parameters))
-    except RuntimeError as error:
-        raise GradshardError(
-            f"{where} does not hold the parameters of architecture {architecture} for images of shape {sample_shape} "
-            f"and {classes} classes: train that model again"
-        ) from error
-    return model.eval().requires_grad_(False)
+    return model
 
 
 class _TooSmallError(Exception):

@@ -1,0 +1,25 @@
+"""The models by name; a model maps images in [0, 1], (N, C, H, W), to logits (N, classes)."""
+
+from pipeline.models.paper import ARCHITECTURES
+from pipeline.models.registry import (
+    Shape,
+    build,
+    fill,
+    needs_code,
+    origin,
+    pretrained,
+    pretrained_classes,
+    restore,
+)
+
+__all__ = [
+    "ARCHITECTURES",
+    "Shape",
+    "build",
+    "fill",
+    "needs_code",
+    "origin",
+    "pretrained",
+    "pretrained_classes",
+    "restore",
+]

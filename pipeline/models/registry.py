@@ -1,0 +1,176 @@
+"""The models by name: the paper's A to D, ``timm:NAME``, and ``package.module:factory`` for anybody's own.
+
+What normalises its input does it inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models import factories, paper
+from pipeline.models.normalised import Normalised
+from storage.errors import GradshardError
+
+Shape = tuple[int, int, int]
+
+_TIMM = "timm:"
+_FORMS = f"{', '.join(paper.ARCHITECTURES)}, timm:NAME and package.module:factory"
+
+
+def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
+    """A freshly initialised model in training mode, the same for the same seed.
+
+    Args:
+        architecture: its name.
+        sample_shape: (C, H, W) of an image.
+        classes: the number of logits.
+        seed: of the initial parameters.
+
+    Raises:
+        GradshardError: no such architecture, or not one for these images.
+    """
+    if architecture in paper.ARCHITECTURES:
+        model = paper.build(architecture, sample_shape, classes, seed=seed)
+    elif architecture.startswith(_TIMM):
+        # Imported here: it takes seconds, and only those who name it need it installed.
+        from pipeline.models import timm_models
+
+        name = architecture.removeprefix(_TIMM)
+        model = _seeded(lambda: timm_models.build(name, sample_shape, classes), seed)
+        _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
+    elif factories.is_factory(architecture):
+        model = _seeded(lambda: factories.build(architecture, sample_shape, classes), seed)
+        _check_logits(model, architecture, sample_shape, classes, advice="mend the factory")
+    else:
+        raise GradshardError(f"unknown architecture {architecture}: the known ones are {_FORMS}")
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
+    """A model with the weights that its name has in timm, fetched unless they are in its cache.
+
+    A classifier for another number of classes than ``pretrained_classes`` is a fresh one, by the seed.
+
+    Raises:
+        GradshardError: it has none, they cannot be fetched, or it does not take these images.
+    """
+    name = _timm_name(architecture)
+    from pipeline.models import timm_models
+
+    model = _seeded(lambda: timm_models.build(name, sample_shape, classes, pretrained=True), seed)
+    _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def pretrained_classes(architecture: str) -> int:
+    """How many classes the pretrained weights of an architecture tell apart.
+
+    Raises:
+        GradshardError: it has none.
+    """
+    name = _timm_name(architecture)
+    from pipeline.models import timm_models
+
+    return timm_models.pretrained_classes(name)
+
+
+def restore(
+    architecture: str, sample_shape: Shape, classes: int, parameters: Mapping[str, Tensor], *, where: str
+) -> nn.Module:
+    """A frozen model in eval mode with the given parameters and buffers.
+
+    Raises:
+        GradshardError: they, which come from ``where``, are not those of this architecture.
+    """
+    model = build(architecture, sample_shape, classes, seed=0)
+    try:
+        model.load_state_dict(dict(parameters))
+    except RuntimeError as error:
+        raise GradshardError(
+            f"{where} does not hold the parameters of architecture {architecture} for images of shape {sample_shape} "
+            f"and {classes} classes: train that model again"
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def fill(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
+    """Give a model the parameters and buffers of somebody's checkpoint, which comes from ``where``.
+
+    Returns:
+        The names of tensors that the model has no use for, such as those of a classifier for training alone.
+
+    Raises:
+        GradshardError: the checkpoint lacks a tensor of the model, or has one of another shape.
+    """
+    wanted = model.state_dict()
+    if isinstance(model, Normalised) and not wanted.keys() <= parameters.keys():
+        return fill(model.model, parameters, where=where)
+    lacking = [name for name in wanted if name not in parameters]
+    if lacking:
+        raise GradshardError(
+            f"{where} lacks {len(lacking)} of the {len(wanted)} tensors of the architecture, such as {lacking[0]} (it "
+            f"has {_some(parameters)}): give a checkpoint of that very architecture"
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != parameters[name].shape:
+            raise GradshardError(
+                f"{where} holds {name} of shape {tuple(parameters[name].shape)}, but the architecture has "
+                f"{tuple(tensor.shape)} for this dataset's images and classes: give a checkpoint for those"
+            )
+    model.load_state_dict({name: parameters[name] for name in wanted})
+    return sorted(parameters.keys() - wanted.keys())
+
+
+def origin(architecture: str) -> dict[str, str]:
+    """What an architecture follows from besides its name and gradshard: a library's version, or a module's digest.
+
+    Raises:
+        GradshardError: the library or the module is not there.
+    """
+    if architecture.startswith(_TIMM):
+        from pipeline.models import timm_models
+
+        return {"timm": timm_models.version()}
+    return {"factory": factories.source_digest(architecture)} if needs_code(architecture) else {}
+
+
+def needs_code(architecture: str) -> bool:
+    """Whether building it runs code that is neither gradshard's nor timm's."""
+    return not architecture.startswith(_TIMM) and factories.is_factory(architecture)
+
+
+def _timm_name(architecture: str) -> str:
+    if not architecture.startswith(_TIMM):
+        raise GradshardError(
+            f"architecture {architecture} has no pretrained weights to fetch: only timm:NAME has; name a file instead"
+        )
+    return architecture.removeprefix(_TIMM)
+
+
+def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """What ``make`` gives when torch's default generator, on the CPU, has the seed; afterwards it is as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _check_logits(model: nn.Module, architecture: str, shape: Shape, classes: int, *, advice: str) -> None:
+    """Try the model on one image, for what a constructor does not see: sizes that vanish, logits of another shape."""
+    wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.full((1, *shape), 0.5))
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+        raise GradshardError(f"architecture {architecture} does not take {wanted} ({problem}): {advice}") from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (1, classes):
+        raise GradshardError(
+            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
+        )
+
+
+def _some(parameters: Mapping[str, Tensor]) -> str:
+    names = sorted(parameters)
+    return ", ".join(names[:2]) + (", ..." if len(names) > 2 else "") if names else "none"

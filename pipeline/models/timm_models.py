@@ -1,0 +1,112 @@
+"""The models of the package timm (PyTorch Image Models), by its names.
+
+A name is an architecture, ``inception_v3``, or one with the tag of its weights, ``inception_v3.tf_adv_in1k``; the tag
+also says how the model normalises. Names that make timm fetch an architecture from somewhere are not taken.
+"""
+
+import difflib
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from torch import nn
+
+from pipeline.models.normalised import Normalised
+from storage.errors import GradshardError
+
+
+def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
+    """A model with its normalisation inside.
+
+    Args:
+        name: as timm has it.
+        sample_shape: (C, H, W) of an image.
+        classes: the number of logits.
+        pretrained: whether it gets the weights of its name; timm fetches them, or takes them from its cache.
+
+    Raises:
+        GradshardError: timm is not installed, has no such model, cannot build it so, or cannot fetch the weights.
+    """
+    timm, config = _timm(), _config(name)
+    channels, height, width = sample_shape
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if config.fixed_input_size and tuple(config.input_size[1:]) != (height, width):
+        options["img_size"] = (height, width)
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **options)
+    # A constructor or a download that fails raises anything.
+    except Exception as error:
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if pretrained:
+            raise GradshardError(
+                f"the pretrained weights of timm:{name} could not be fetched ({problem}): check the network and try "
+                "again, or fetch the file elsewhere and name it in weights"
+            ) from error
+        raise GradshardError(
+            f"timm cannot build {name} for images of {channels}x{height}x{width} ({problem}): {advice(name)}"
+        ) from error
+    return Normalised(model, config.mean, config.std, channels=channels)
+
+
+def pretrained_classes(name: str) -> int:
+    """How many classes the pretrained weights of a name tell apart.
+
+    Raises:
+        GradshardError: there are no such weights.
+    """
+    config = _config(name)
+    if not config.has_weights:
+        raise GradshardError(f"timm has no pretrained weights of {name}: name a file in weights, or random")
+    return int(config.num_classes)
+
+
+def advice(name: str) -> str:
+    """What to do about images that a model does not take."""
+    size = _config(name).input_size[-1]
+    return f"it was made for {size}x{size} pixels; choose another dataset.size, or another architecture"
+
+
+def version() -> str:
+    """The version of timm.
+
+    Raises:
+        GradshardError: it is not installed.
+    """
+    try:
+        return installed_version("timm")
+    except PackageNotFoundError as error:
+        raise _missing() from error
+
+
+def _config(name: str) -> Any:
+    """What timm knows of the weights of a name, those of its default tag where the name has none.
+
+    Raises:
+        GradshardError: timm does not have the model, or not that tag.
+    """
+    timm = _timm()
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=1)
+        suggestion = f" (did you mean {close[0]}?)" if close else ""
+        raise GradshardError(f"timm {version()} has no model {architecture}{suggestion}")
+    try:
+        return timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        known = [full for full in timm.list_models(f"{architecture}.*", include_tags=True) if "." in full]
+        there = ", ".join(known) or "none, so that nothing says how it normalises"
+        raise GradshardError(f"timm {version()} has no weights by the name {name}: there are {there}") from error
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise _missing() from error
+    return timm
+
+
+def _missing() -> GradshardError:
+    return GradshardError(
+        "an architecture timm:NAME needs the package timm: install it by `pip install -c constraints.txt -e '.[timm]'`"
+    )

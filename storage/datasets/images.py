@@ -1,0 +1,124 @@
+"""One image file as one row of a dataset: decoded, made RGB, resized and cropped by a stated rule.
+
+The rule is that of torchvision and timm at evaluation: the shorter side is resized to floor(size / crop), the longer
+one in proportion (rounded down), then the central ``size`` x ``size`` pixels are taken. Resizing by Pillow always
+filters (antialias). An image that has ``size`` x ``size`` pixels already passes unchanged.
+"""
+
+import io
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+CHANNELS = 3
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# Greyscale of 16 bits: 65535 is white.
+_DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
+_PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
+_WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+# A longer image than this, resized, is refused: 1 x 100,000 pixels would become gigabytes before the crop.
+_MOST_PIXELS = 1 << 26
+
+
+class BrokenImageError(Exception):
+    """A file that gives no image; the message says why."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """What is made of an image: ``size`` x ``size`` pixels.
+
+    ``crop`` is the share of the shorter side that is kept; ``interpolation`` is nearest, bilinear, bicubic or lanczos.
+    """
+
+    size: int
+    crop: float
+    interpolation: str
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of what it gives."""
+        return CHANNELS, self.size, self.size
+
+
+def read_image(path: Path, transform: Transform) -> npt.NDArray[np.uint8]:
+    """Decode an image file to uint8 (3, size, size).
+
+    Raises:
+        BrokenImageError: the bytes are no whole image that Pillow reads, or its kind has no stated meaning as RGB.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            return transformed(to_rgb(ImageOps.exif_transpose(opened)), transform)
+    except MemoryError:
+        raise
+    # A decoder that meets nonsense raises anything: ValueError, SyntaxError, struct.error, IndexError ...
+    except Exception as error:
+        raise BrokenImageError(_reason(error)) from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any kind as RGB.
+
+    Greyscale fills the three channels, 16 bits are scaled to 8, what is transparent shows white, CMYK is converted by
+    Pillow's formula; colour profiles are not applied.
+
+    Raises:
+        BrokenImageError: the pixels are 32-bit numbers, whose range nobody states.
+    """
+    see_through = "transparency" in image.info
+    if image.mode == "RGB" and not see_through:
+        return image
+    if image.mode in _DEEP_GREY:
+        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)).convert("RGB")
+    if image.mode in _WITH_ALPHA or (image.mode in _PLAIN and see_through):
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    if image.mode in _PLAIN:
+        return image.convert("RGB")
+    raise BrokenImageError(f"its pixels are of Pillow's mode {image.mode}, which has no stated range")
+
+
+def transformed(image: Image.Image, transform: Transform) -> npt.NDArray[np.uint8]:
+    """An RGB image resized and cropped, uint8 (3, size, size).
+
+    Raises:
+        BrokenImageError: the image is so long and narrow that its resized form takes no sensible memory.
+    """
+    size = transform.size
+    if image.size != (size, size):
+        width, height = _resized(image.size, math.floor(size / transform.crop))
+        if width * height > _MOST_PIXELS:
+            raise BrokenImageError(f"it is too long and narrow ({image.width}x{image.height} pixels) to be resized")
+        left, top = round((width - size) / 2), round((height - size) / 2)
+        resized = image.resize((width, height), _FILTERS[transform.interpolation])
+        image = resized.crop((left, top, left + size, top + size))
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8).transpose(2, 0, 1))
+
+
+def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+    width, height = size
+    if width <= height:
+        return shorter, int(shorter * height / width)
+    return int(shorter * width / height), shorter
+
+
+def _reason(error: Exception) -> str:
+    """Why an image is broken, in the same words each time."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image format that Pillow reads"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return re.sub(r" at 0x[0-9a-f]+", "", text)[:200]

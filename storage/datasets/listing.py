@@ -1,0 +1,186 @@
+"""Which files a folder of images holds, and in which order they become rows.
+
+A listing lies on disk, 32 bytes and a name for each file, and is read by number, so that memory does not grow with the
+number of images beyond the permutation's 8 bytes for each.
+"""
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.digests import canonical_json
+from storage.errors import GradshardError
+
+# Those that torchvision takes for images.
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+_RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4"), ("size", "<i8"), ("modified", "<i8")])
+_NUMBER = np.dtype("<i8")
+_BLOCK = 4096
+
+Numbers = npt.NDArray[np.int64]
+
+
+class Entry(NamedTuple):
+    """A file: its path relative to the folder of raw images, its label, its bytes and when it was modified, in ns."""
+
+    file: str
+    label: int
+    size: int
+    modified: int
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders of classes, sorted; hidden ones are none.
+
+    Raises:
+        GradshardError: there is no such folder, or it holds no folder.
+    """
+    if not folder.is_dir():
+        raise GradshardError(
+            f"no folder {folder}: an image folder has train/CLASS/*.jpg and val/CLASS/*.jpg; see docs/datasets.md"
+        )
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise GradshardError(f"{folder} holds no folders: it must have one for each class; see docs/datasets.md")
+    return names
+
+
+def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
+    """The images below ``root/split``, class by class in the order of their names, and by name within a class.
+
+    Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images.
+
+    Raises:
+        GradshardError: a folder is none of the classes that ``labels`` numbers, or a name is no text.
+    """
+    for name in class_folders(root / split):
+        if name not in labels:
+            raise GradshardError(
+                f"{root / split / name}: there is no class {name} in the training images, so it has no label: remove "
+                "the folder, or name all classes in dataset.class_names"
+            )
+        found = [Path(folder, file) for folder, _, files in _walk(root / split / name) for file in files]
+        for file, path in sorted((path.relative_to(root).as_posix(), path) for path in found):
+            stat = path.stat()
+            yield Entry(_text(file), labels[name], stat.st_size, stat.st_mtime_ns)
+
+
+class Listing:
+    """Entries that ``write_listing`` put on disk, read by number."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def take(self, numbers: Numbers) -> list[Entry]:
+        """The entries with these numbers."""
+        records = self._records[numbers]
+        names = (self._names[r["offset"] : r["offset"] + r["length"]].decode() for r in records)
+        return [
+            Entry(name, int(record["label"]), int(record["size"]), int(record["modified"]))
+            for name, record in zip(names, records, strict=True)
+        ]
+
+    def __iter__(self) -> Iterator[Entry]:
+        for start in range(0, len(self), _BLOCK):
+            yield from self.take(np.arange(start, min(start + _BLOCK, len(self))))
+
+    def labels(self) -> npt.NDArray[np.int32]:
+        """The label of every entry, int32 (n,)."""
+        labels: npt.NDArray[np.int32] = self._records["label"]
+        return labels
+
+    @cached_property
+    def _records(self) -> npt.NDArray[Any]:
+        return _mapped(self._folder / "records", _RECORD)
+
+    @cached_property
+    def _names(self) -> Any:
+        with (self._folder / "names").open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def write_listing(folder: Path, entries: Iterable[Entry]) -> Listing:
+    """Put entries on disk, in place of those that were there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    offset = 0
+    with (folder / "records").open("wb") as records, (folder / "names").open("wb") as names:
+        for entry in entries:
+            name = entry.file.encode()
+            record = np.array([(offset, len(name), entry.label, entry.size, entry.modified)], dtype=_RECORD)
+            records.write(record.tobytes())
+            names.write(name)
+            offset += len(name)
+    return Listing(folder)
+
+
+def content_digest(entries: Iterable[Entry]) -> str:
+    """The SHA-256, in hex, of the names, labels and sizes of files in order; when they were modified does not count."""
+    sha256 = hashlib.sha256()
+    for entry in entries:
+        sha256.update(canonical_json([entry.file, entry.label, entry.size]).encode())
+    return sha256.hexdigest()
+
+
+def row_order(files: int, *, seed: Sequence[int], left_out: Numbers) -> Numbers:
+    """Which file each row is: a pseudo-random permutation of all files but those left out, int64 (files - left out,).
+
+    A file that is left out gives its row to one from the end of the order and all others stay where they were, so that
+    a build that meets a broken image makes only the shards of that row and of the end again.
+
+    Args:
+        files: how many there are.
+        seed: of the permutation.
+        left_out: the numbers of the files that become no rows.
+    """
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(tuple(seed))))
+    shuffled = generator.permutation(files)
+    out = np.zeros(files, dtype=np.bool_)
+    out[left_out] = True
+    kept = files - int(out.sum())
+    order, end = shuffled[:kept].copy(), shuffled[kept:]
+    order[out[order]] = end[~out[end]]
+    return order
+
+
+def write_order(path: Path, order: Numbers) -> None:
+    """Put an order on disk."""
+    order.astype(_NUMBER).tofile(path)
+
+
+def read_order(path: Path) -> Numbers:
+    """An order from the disk, whose pages are read as they are needed."""
+    order: Numbers = _mapped(path, _NUMBER)
+    return order
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A file of records; an empty one cannot be mapped."""
+    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` through links, without what is hidden, and of the files only the images."""
+    for path, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield path, folders, [f for f in files if not f.startswith(".") and f.lower().endswith(EXTENSIONS)]
+
+
+def _text(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise GradshardError(
+            f"the file name {name.encode('utf-8', 'backslashreplace').decode()} is not UTF-8: rename it"
+        ) from error
+    return name

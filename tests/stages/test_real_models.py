@@ -1,0 +1,123 @@
+"""The paper's ImageNet models: built, trained for some steps, crafted from, and held against plain PyTorch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import timm
+import torch
+import zarr
+from safetensors.torch import load_file
+
+from pipeline.crafting import BATCH_PIXELS
+from storage.datasets.dataset import open_dataset
+from storage.signs.manifest import read_manifest
+from tests.imagefolders import write_folder
+from tests.projects import Project, new_project
+
+pytestmark = pytest.mark.slow
+
+FOUR = ["inception_v3.tf_adv_in1k", "inception_v4", "inception_resnet_v2.tf_ens_adv_in1k", "resnetv2_50"]
+
+
+def use(project: Project, name: str, *, epochs: int, **dataset: object) -> None:
+    """Model A is timm's, its store holds signs towards the least likely class."""
+
+    def change(params: dict) -> None:
+        params["dataset"] = {"name": "imagefolder", **dataset}
+        params["static"]["A"] = {"architecture": f"timm:{name}", "epochs": epochs, "seed": 3, "weights": "random"}
+        params["signs"]["A"]["label"] = "least_likely"
+        params["training"]["batch"] = 4
+        params["training"]["precision"] = "fp32"
+
+    project.edit(change)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The model by timm and PyTorch alone, from the files that the stages wrote."""
+
+    project: Project
+    name: str
+
+    def gradients(self, rows: range, *, batch: int, dtype: torch.dtype, memory_format: torch.memory_format):
+        """The gradient of the margin for the least likely class, (n, C·H·W), and those classes, (n,)."""
+        root = zarr.open_group(self.project.path / "data/imagefolder.zarr", mode="r")
+        tensors = load_file(self.project.path / "models/static/A.safetensors")
+        model = timm.create_model(self.name, num_classes=root.attrs["classes"])
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        model.eval().to(dtype=dtype, memory_format=memory_format)
+        config = timm.get_pretrained_cfg(self.name)
+        mean, std = (torch.tensor(values, dtype=dtype).reshape(1, 3, 1, 1) for values in (config.mean, config.std))
+        gradients, labels = [], []
+        for start in range(rows.start, rows.stop, batch):
+            pixels = torch.from_numpy(root["train/images"][start : min(start + batch, rows.stop)]).to(dtype) / 255
+            pixels.requires_grad_(True)
+            logits = model((pixels - mean) / std)
+            least = logits.argmin(1)
+            margins = [
+                row[torch.arange(len(row)) != k].logsumexp(0) - row[k] for row, k in zip(logits, least, strict=True)
+            ]
+            (gradient,) = torch.autograd.grad(torch.stack(margins).sum(), pixels)
+            gradients.append(gradient.flatten(1))
+            labels.append(least)
+        return torch.cat(gradients).numpy(), torch.cat(labels).numpy()
+
+
+def stored_signs(project: Project, rows: range) -> tuple[np.ndarray, np.ndarray]:
+    """What the store's card says: how to read it with zarr and NumPy."""
+    group = zarr.open_group(project.path / "signs/A.zarr", mode="r")
+    pixels = int(np.prod(group.attrs["sample_shape"]))
+    planes = group["signs"][rows.start : rows.stop]
+    bits = np.unpackbits(planes, axis=-1, count=pixels).view(np.int8)
+    return 2 * bits[:, 0] + bits[:, 1] - 1, group["labels"][rows.start : rows.stop]
+
+
+def check_store(project: Project, name: str, rows: range) -> None:
+    direction = read_manifest(project.path / "signs/A.zarr").direction
+    assert (direction.label, direction.step, direction.mode) == ("least_likely", -1, "eval")
+    found, chosen = stored_signs(project, rows)
+    plain, pixels = Plain(project, name), found.shape[1]
+    # In the same order of summation: models this deep have so many kinks (ReLU, max-pooling) that rounding turns some
+    # signs. Whatever the order, they are those of small gradients: see below.
+    torch.set_num_threads(1)
+    batch = max(1, BATCH_PIXELS // pixels)
+    gradients, labels = plain.gradients(rows, batch=batch, dtype=torch.float32, memory_format=torch.channels_last)
+    assert np.array_equal(chosen, labels)
+    assert (found != np.sign(gradients)).mean() <= 1e-4
+    # Signs that agree by being all alike would say nothing.
+    assert 0.3 < (found > 0).mean() < 0.7
+    some = range(rows.start, rows.start + 4)
+    exact, labels = plain.gradients(some, batch=1, dtype=torch.float64, memory_format=torch.contiguous_format)
+    assert np.array_equal(chosen[:4], labels)
+    assert ((found[:4] == np.sign(exact)).mean(1) > 0.97).all()
+    assert ((found[:4] * exact).sum(1) > 0.999 * np.abs(exact).sum(1)).all()
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_a_trained_model_gives_the_signs_that_plain_pytorch_gives(tmp_path, digits, gradshard, name):
+    project = new_project(tmp_path / "project", digits)
+    write_folder(project.path / "images", digits, train=12, test=10, size=90)
+    use(project, name, epochs=1, path="images", size=75)
+    for stage in (["prepare"], ["train-static", "A"], ["precompute", "A"]):
+        code, said = gradshard(project, *stage)
+        assert code == 0, said
+    tensors = load_file(project.path / "models/static/A.safetensors")
+    steps = [tensor for key, tensor in tensors.items() if key.endswith("num_batches_tracked")]
+    assert steps
+    assert all(count == 3 for count in steps)
+    check_store(project, name, range(12))
+
+
+@pytest.mark.parametrize("name", FOUR)
+def test_real_photographs_of_299_pixels_give_the_signs_that_plain_pytorch_gives(
+    tmp_path, digits, gradshard, imagenet_sample, name
+):
+    project = new_project(tmp_path / "project", digits)
+    # The 20 photographs of val serve as both splits: the whole sample takes minutes for each model.
+    use(project, name, epochs=0, path=str(imagenet_sample), size=299, train="val", test="val")
+    for stage in (["prepare"], ["train-static", "A"], ["precompute", "A"]):
+        code, said = gradshard(project, *stage)
+        assert code == 0, said
+    assert open_dataset(project.path / "data/imagefolder.zarr").sample_shape == (3, 299, 299)
+    check_store(project, name, range(20))

@@ -1,5 +1,6 @@
 """Which models each part of the report shows: pure functions of the parameters."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pipeline import paper
@@ -27,12 +28,16 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     """The robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
 
     Models of one architecture are grouped by the epochs they were trained for, fewest first; where there are several
-    architectures, by those, each with the undefended models of its own.
+    architectures, by those, each with the undefended models of its own. Where none was trained here, the static models
+    that share an architecture compare: their weights may come from a defence.
     """
+    static = {name: params.static[name] for name in targets if name in params.static}
     robust = {name: params.robust.models[base] for name in targets if (base := _base(name)) in params.robust.models}
     families = dict.fromkeys(paper.family(model.architecture) for model in robust.values())
+    if not robust:
+        counts = Counter(paper.family(model.architecture) for model in static.values())
+        families = dict.fromkeys(family for family, count in counts.items() if count > 1)
     if len(families) > 1:
-        static = {name: params.static[name] for name in targets if name in params.static}
         return {
             family: [name for name, model in (static | robust).items() if paper.family(model.architecture) == family]
             for family in families

@@ -10,6 +10,7 @@ ANALYSIS = Path("analysis")
 BLACKBOX = Path("blackbox")
 REPORT = Path("report")
 TRAINING = Path("training")
+MODEL_FOLDERS = tuple(Path("models") / kind for kind in ("static", "robust", "snapshots"))
 
 
 def dataset(params: Params) -> Path:

@@ -37,6 +37,9 @@ def command(params: Params, cluster: ClusterPlace) -> None:
         prepare_folder(params.dataset, _raw_folder(params.dataset), target, cluster)
     else:
         _prepare_arrays(params.dataset, target)
+    # DVC's stage `evaluate` depends on these folders, and a profile may have no robust model.
+    for folder in paths.MODEL_FOLDERS:
+        folder.mkdir(parents=True, exist_ok=True)
     made = open_dataset(target)
     say(
         f"{target}: {len(made.train)} training and {len(made.test)} test images of shape {made.sample_shape}, "

@@ -1,4 +1,4 @@
-"""The models by name: the paper's A to D, ``timm:NAME``, and ``package.module:factory`` for anybody's own.
+"""The models by name: the paper's A to D, small ones, ``timm:NAME``, and ``package.module:factory`` for your own.
 
 What normalises its input does it inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
 """
@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import factories, paper
+from pipeline.models import factories, paper, small
 from pipeline.models.normalised import Normalised
 from storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
 
 _TIMM = "timm:"
-_FORMS = f"{', '.join(paper.ARCHITECTURES)}, timm:NAME and package.module:factory"
+_FORMS = f"{', '.join([*paper.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
 
 
 def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
@@ -32,6 +32,9 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
     """
     if architecture in paper.ARCHITECTURES:
         model = paper.build(architecture, sample_shape, classes, seed=seed)
+    elif architecture in small.ARCHITECTURES:
+        model = _seeded(lambda: small.ARCHITECTURES[architecture](sample_shape, classes), seed)
+        _check_logits(model, architecture, sample_shape, classes, advice="choose another one")
     elif architecture.startswith(_TIMM):
         # Imported here: it takes seconds, and only those who name it need it installed.
         from pipeline.models import timm_models

@@ -1,5 +1,7 @@
 from pathlib import Path
 
+import pytest
+
 from pipeline import paper
 from pipeline.params import read_params
 
@@ -12,16 +14,41 @@ def test_every_model_of_the_papers_tables_is_one_of_the_mnist_profile():
 
 
 def test_the_mnist_profile_measures_every_figure_that_the_paper_gives():
-    params = read_params(PROFILES / "mnist.yaml")
+    assert set(paper.ERRORS) <= measured_in("mnist")
+
+
+@pytest.mark.parametrize("profile", ["mnist5k", "cifar10"])
+def test_figures_are_compared_with_the_papers_own_data_alone(profile):
+    assert paper.names(read_params(PROFILES / f"{profile}.yaml")) == {}
+
+
+def measured_in(profile):
+    params = read_params(PROFILES / f"{profile}.yaml")
     called = paper.names(params)
-    measured = {(called.get(target), "", "clean") for target in params.evaluation.targets}
+    found = {(called.get(target), "", "clean") for target in params.evaluation.targets}
     for attack, sources in params.evaluation.attacks.items():
-        measured |= {(called.get(t), called.get(s), attack) for t in params.evaluation.targets for s in sources}
-    assert set(paper.ERRORS) <= measured
+        found |= {(called.get(t), called.get(s), attack) for t in params.evaluation.targets for s in sources}
+    return found
 
 
-def test_figures_of_mnist_are_compared_with_mnist_alone():
-    assert paper.names(read_params(PROFILES / "mnist5k.yaml")) == {}
+def test_the_imagenet_profile_measures_every_figure_that_the_paper_gives_for_imagenet():
+    assert set(paper.IMAGENET_ERRORS) <= measured_in("imagenet")
+
+
+def test_the_evaluation_profile_measures_all_of_table_5_that_is_about_published_models():
+    published = {"v3", "v3_adv", "v4", "IncRes_v2", "IncRes_v2_adv-ens"}
+    about = {key for key in paper.IMAGENET_ERRORS if {key[0], key[1]} <= published | {""}}
+    assert len(about) == 24
+    assert about <= measured_in("imagenet-eval")
+
+
+def test_figures_are_by_top_k():
+    assert paper.error("v3_adv-ens4", "v4", "fgsm", 1) == 29.6
+    assert paper.error("v3_adv-ens4", "v4", "fgsm", 5) == 9.6
+    assert paper.error("v3_adv-ens4", "v4", "fgsm", 3) is None
+    assert paper.error("A", "A", "fgsm", 1) == 71.4
+    assert paper.error("A", "A", "fgsm", 5) is None
+    assert paper.error("", "", "fgsm", 1) is None
 
 
 def test_only_models_trained_as_in_the_paper_bear_its_names():

@@ -43,3 +43,30 @@ def test_models_of_random_steps_and_held_out_models_have_tables_of_their_own(par
     assert selection.trained_on_random_steps(params, "cross_entropy") == ["A_adv-rand_ce"]
     assert selection.trained_on_random_steps(params, "exact") == []
     assert selection.held_out(params) == ["B", "B-2", "C-2"]
+
+
+PROFILES = Path(__file__).parents[2] / "pipeline/profiles"
+
+
+@pytest.mark.parametrize(
+    ("profile", "groups"),
+    [
+        (
+            "imagenet",
+            {
+                "inception_v3": ["v3", "v3_adv", "v3_adv-ens3", "v3_adv-ens4"],
+                "inception_resnet_v2": ["IncRes_v2", "IncRes_v2_adv-ens"],
+            },
+        ),
+        (
+            "imagenet-eval",
+            {"inception_v3": ["v3", "v3_adv"], "inception_resnet_v2": ["IncRes_v2", "IncRes_v2_adv-ens"]},
+        ),
+        ("cifar10", {"30 epochs": ["v3_adv", "v3_adv-ens3", "v3_adv-ens4"]}),
+        ("mnist5k", {"10 epochs": ["A_adv", "A_adv-ens"]}),
+    ],
+)
+def test_models_that_compare_are_grouped_as_in_the_papers_tables(profile, groups):
+    params = read_params(PROFILES / f"{profile}.yaml")
+    shown = selection.shown_targets(params, params.evaluation.gradients[0])
+    assert selection.compared(params, shown) == groups

@@ -46,8 +46,9 @@ class _Residual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """The features, changed."""
         active = torch.relu(self.norm1(features))
+        around: Tensor = self.around(active if isinstance(self.around, nn.Conv2d) else features)
         changed: Tensor = self.conv2(torch.relu(self.norm2(self.conv1(active))))
-        return changed + self.around(active if isinstance(self.around, nn.Conv2d) else features)
+        return changed + around
 
 
 class _InceptionResidual(nn.Module):

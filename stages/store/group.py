@@ -8,6 +8,7 @@ _COMMANDS = {
     "info": ("stages.store.info", "What a store is, without reading its shards."),
     "verify": ("stages.store.verify", "Whether a store is intact, byte by byte."),
     "audit": ("stages.store.audit", "Whether a store is honest: compute some rows again."),
+    "views": ("stages.store.views", "How well the signs hold for crops and mirror images."),
     "repair": ("stages.store.repair", "Compute the damaged shards again."),
     "diff": ("stages.store.diff", "How far two stores agree."),
     "export": ("stages.store.archive:export_command", "Write a store to one file."),

@@ -112,6 +112,16 @@ def test_export_import_push_and_pull_keep_every_byte(store, copied_project):
         assert files(copied_project.path / folder / "A.zarr") == whole
 
 
+def test_views_tell_how_well_the_signs_hold(store):
+    code, text = store("views", "signs/A.zarr", *ORIGIN, "--rows", "50", "--padding", "2", "--json")
+    told = json.loads(text)["views"]
+    assert code == 0
+    assert told["the images themselves"] == {"agreement": 1.0, "gain": pytest.approx(1.0)}
+    assert told["both"]["gain"] < told["crops"]["gain"] < 1
+    code, text = store("views", "signs/A.zarr", *ORIGIN, "--rows", "50")
+    assert "mirror images" in text
+
+
 def test_plan_is_arithmetic_on_the_given_rate(store):
     code, text = store("plan", "--rows", "1281167", "--shape", "3,299,299", "--rate", "1000", "--json")
     told = json.loads(text)

@@ -18,10 +18,11 @@ from pipeline.attacks import gradient_through, input_gradient, perturb, step_dir
 from pipeline.crafting import to_pixels
 from pipeline.optimizers import Adam
 from pipeline.precision import Arithmetic, arithmetic_context
-from pipeline.unpacking import unpack_signs
+from pipeline.unpacking import perturb_by_stored
 from pipeline.vocabulary import SELF, Gradient, LabelPolicy, Mode, ScheduleKind, TrainingAttack
 from storage.errors import GradshardError
-from storage.stream import RawBatch, Reader, ReadingPlan, Request
+from storage.stream import RawBatch, Reader, ReadingPlan
+from storage.windows import Request
 
 RECORD_STEPS = 25
 _CLEAN_BATCH = ""
@@ -87,14 +88,10 @@ class Run:
         """What to read for each step from ``start`` on."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
             order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
-            first = epoch * self.steps_per_epoch
-            for step in range(max(start, first), first + self.steps_per_epoch):
-                begin = (step - first) * self.batch
-                source = self.source(step)
-                yield Request(
-                    rows=order.take(begin, min(begin + self.batch, self.rows)),
-                    store=None if source in (SELF, _CLEAN_BATCH) else source,
-                )
+            first = max(start - epoch * self.steps_per_epoch, 0)
+            for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
+                source = self.source(epoch * self.steps_per_epoch + batch)
+                yield Request(rows, None if source in (SELF, _CLEAN_BATCH) else source, epoch)
 
 
 @dataclass(frozen=True)
@@ -185,10 +182,7 @@ class Trainer:
             return self.model(images), None
         if live and adversary.attack == "fgsm" and adversary.live_mode == "train":
             return self._forward_live(images, labels, adversary)
-        if live:
-            perturbed = self._craft(images, labels, adversary)
-        else:
-            perturbed = perturb(images, self._stored_signs(raw, images), adversary.epsilon)
+        perturbed = self._craft(images, labels, adversary) if live else self._take_stored(raw, images, adversary)
         logits = self.model(torch.cat([images, perturbed]))
         return logits[: len(images)], logits[len(images) :]
 
@@ -213,11 +207,10 @@ class Trainer:
         self.model.train()
         return perturb(start, step_direction(adversary.policy) * slope.sign(), epsilon)
 
-    def _stored_signs(self, raw: RawBatch, images: Tensor) -> Tensor:
+    def _take_stored(self, raw: RawBatch, images: Tensor, adversary: Adversary) -> Tensor:
         assert raw.planes is not None
-        assert self.run.adversary is not None
-        signs = unpack_signs(torch.from_numpy(raw.planes).to(self._device), images.shape)
-        return self.run.adversary.directions[self.run.source(self.step)] * signs
+        planes = torch.from_numpy(raw.planes).to(self._device)
+        return perturb_by_stored(images, planes, adversary.directions[self.run.source(self.step)] * adversary.epsilon)
 
     def _record(self, clean: list[Tensor], adversarial: list[Tensor | None], live_share: float) -> Record:
         losses = [_mean(clean), _mean([loss for loss in adversarial if loss is not None])]

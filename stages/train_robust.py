@@ -76,7 +76,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
         snapshots=tuple(robust.snapshots),
     )
     trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
-    training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
+    training_run.run(job, trainer, open_reader(data.train, stores, reading))
 
 
 def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:

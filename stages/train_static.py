@@ -50,4 +50,4 @@ def command(params: Params, model: str) -> None:
         },
     )
     trainer = Trainer(module, run, device=device, arithmetic=arithmetic)
-    training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))
+    training_run.run(job, trainer, open_reader(data.train, {}, reading))

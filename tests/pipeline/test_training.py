@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from pipeline import models
-from pipeline.attacks import fgsm, gradient_through, input_gradient
+from pipeline.attacks import fgsm, gradient_through, input_gradient, perturb
 from pipeline.crafting import Direction, signed_gradients, to_pixels
 from pipeline.training import RECORD_STEPS, Adversary, Run, Trainer
 from storage.errors import GradshardError
@@ -59,7 +59,7 @@ def start(small_dataset, stores):
         )
         model = models.build("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
-        return trainer, open_reader(small_dataset.train, used, reading, batch=batch)
+        return trainer, open_reader(small_dataset.train, used, reading)
 
     return make
 
@@ -159,7 +159,9 @@ def test_a_stored_batch_is_the_batch_crafted_live_from_that_static_model(tmp_pat
     trainer = Trainer(models.build("D", small_dataset.sample_shape, 10, seed=0), run, device=CPU, arithmetic="fp32")
     trainer.step = next(step for step in range(11) if run.source(step) == "A")
     raw = RawBatch(images[rows], labels[rows], bitplanes.pack(signs.numpy())[rows])
-    assert torch.equal(trainer._stored_signs(raw, to_pixels(torch.from_numpy(images[rows]))), slope.sign())
+    # From grey images, so that clipping hides nothing.
+    grey = torch.full_like(slope, 0.5)
+    assert torch.equal(trainer._take_stored(raw, grey, run.adversary), perturb(grey, slope.sign(), 0.3))
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -167,10 +169,10 @@ def test_a_store_for_the_least_likely_class_is_stepped_along_the_other_way(start
     trainer, _ = start(robust=adversary(directions={"A": direction, "C": direction}))
     trainer.step = next(step for step in range(11) if trainer.run.source(step) == "A")
     planes = stores["A"].read(0, 5)
-    images = to_pixels(torch.from_numpy(small_dataset.train.read_images(0, 5)))
-    expected = direction * torch.from_numpy(bitplanes.unpack(planes, 784)).float().view(5, 1, 28, 28)
-    stored = trainer._stored_signs(RawBatch(images.numpy(), np.zeros(5, np.int64), planes), images)
-    assert torch.equal(stored, expected)
+    grey = torch.full((5, 1, 28, 28), 0.5)
+    signs = torch.from_numpy(bitplanes.unpack(planes, 784)).float().view(5, 1, 28, 28)
+    stored = trainer._take_stored(RawBatch(grey.numpy(), np.zeros(5, np.int64), planes), grey, trainer.run.adversary)
+    assert torch.equal(stored, perturb(grey, direction * signs, 0.3))
 
 
 def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):

@@ -101,7 +101,7 @@ def _trained(
         adversary=adversary,
     )
     trainer = Trainer(_model(split), run, device=_CPU, arithmetic=arithmetic)
-    steps = trainer.steps(open_reader(split, stores, reading, batch=BATCH))
+    steps = trainer.steps(open_reader(split, stores, reading))
     return lambda: [next(steps) for _ in range(STEPS)]
 
 

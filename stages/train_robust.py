@@ -42,7 +42,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     last checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.robust.models), "a robust model")
-    robust, training = params.robust.models[model], params.training
+    robust = params.robust.models[model]
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
@@ -77,7 +77,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             snapshots=tuple(robust.snapshots),
         )
         trainer = training_run.make_trainer(params, module, run, device)
-        training_run.run(job, trainer, open_reader(data.train, stores, reading, batch=training.batch))
+        training_run.run(job, trainer, open_reader(data.train, stores, reading))
 
 
 def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:

@@ -61,4 +61,4 @@ def command(params: Params, model: str) -> None:
             recipe={**training_run.training_recipe(params, reading, device), **recipe},
         )
         trainer = training_run.make_trainer(params, initial.module, run, device)
-        training_run.run(job, trainer, open_reader(data.train, {}, reading, batch=training.batch))
+        training_run.run(job, trainer, open_reader(data.train, {}, reading))

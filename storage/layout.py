@@ -44,7 +44,7 @@ def plan(rows: int, row_bytes: int) -> Layout:
     chunks = math.ceil(rows / chunk)
     per_shard = min(
         _nearest_power_of_two(SHARD_BYTES / (chunk * row_bytes)),
-        _power_of_two_below(chunks / MIN_SHARDS),
+        power_of_two_below(chunks / MIN_SHARDS),
         MAX_CHUNKS_PER_SHARD,
     )
     return Layout(rows=rows, chunk=chunk, shard=chunk * per_shard)
@@ -54,5 +54,6 @@ def _nearest_power_of_two(value: float) -> int:
     return 1 << max(0, round(math.log2(value)))
 
 
-def _power_of_two_below(value: float) -> int:
+def power_of_two_below(value: float) -> int:
+    """The largest power of two that is at most the value, and at least 1."""
     return 1 << max(0, math.floor(math.log2(value)))

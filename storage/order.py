@@ -6,6 +6,7 @@ change the order, and the state of a run is one integer: how many rows have been
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -31,13 +32,28 @@ class Order:
         count = math.ceil(self.rows / self.chunk)
         return _generator(self.seed, self.epoch, 0).permutation(count)
 
+    def batches(self, size: int, *, first: int = 0) -> Iterator[Rows]:
+        """Yield the rows ``size`` at a time, from batch ``first`` on; the last ones may be fewer."""
+        start = first * size
+        while start < self.rows:
+            window = self._window_at(start)
+            rows, offset = _window_rows(self, window), self._window_start(window)
+            for begin in range(start - offset, len(rows) - size + 1, size):
+                yield rows[begin : begin + size]
+                start += size
+            if offset <= start < offset + len(rows):
+                yield self.take(start, min(start + size, self.rows))
+                start += size
+
     def take(self, start: int, stop: int) -> Rows:
         """The rows at positions ``start`` to ``stop`` of the order, int64 (stop - start,)."""
         if not 0 <= start <= stop <= self.rows:
             raise IndexError(f"positions {start}:{stop} of an order of {self.rows} rows")
         first, last = self._window_at(start), self._window_at(max(start, stop - 1))
-        rows = np.concatenate([_window_rows(self, window) for window in range(first, last + 1)])
         offset = self._window_start(first)
+        if first == last:
+            return _window_rows(self, first)[start - offset : stop - offset]
+        rows = np.concatenate([_window_rows(self, window) for window in range(first, last + 1)])
         taken: Rows = rows[start - offset : stop - offset]
         return taken
 

@@ -1,42 +1,38 @@
 """Batches of images, labels and packed signs, in the order that the caller asks for.
 
 The caller decides which rows and which store each batch takes (see ``order`` and the trainer's schedule); this module
-only fetches them. What fits the memory budget is loaded once (``Resident``); otherwise chunks pass through a bounded
-buffer, filled ahead of the caller by one thread (``Windowed``). Both give the same batch for the same request.
+only fetches them. What fits the memory budget is loaded once (``Resident``); otherwise rows pass through two windows
+of memory (``Windowed``). Both give the same batch for the same request.
 """
 
 import math
 import queue
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.datasets.dataset import Images, Split
-from storage.order import Order, Rows
+from storage.datasets.dataset import Images, Split, label_dtype
+from storage.gathering import Gatherer, Gathering, Rowwise, Task, Visit, gathering, visits
+from storage.lending import Lender
+from storage.order import Order
+from storage.shards import Scratch, Values
 from storage.signs import bitplanes
 from storage.signs.bitplanes import Planes
 from storage.signs.store import SignStore
+from storage.windows import Cutter, Part, Request, Window
 
 T = TypeVar("T")
 
-_AHEAD = 4
+_THREAD = "gradshard-read-ahead"
 
 
-@dataclass(frozen=True)
-class Request:
-    """Which rows a batch holds and, if it takes stored signs, from which store."""
-
-    rows: Rows
-    store: str | None = None
-
-
-@dataclass(frozen=True)
-class RawBatch:
+class RawBatch(NamedTuple):
     """A batch as it is stored: images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none."""
 
     images: Images
@@ -79,9 +75,9 @@ def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) 
     return ReadingPlan(resident=False, chunk=chunk, window=max(1, memory // (2 * chunk * row_bytes)))
 
 
-def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan, *, batch: int) -> Reader:
-    """The reader for a plan; ``batch`` is the largest number of rows of a request."""
-    return Resident(split, stores) if plan.resident else Windowed(split, stores, plan, batch=batch)
+def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> Reader:
+    """The reader for a plan."""
+    return Resident(split, stores) if plan.resident else Windowed(split, stores, plan)
 
 
 class Resident:
@@ -95,70 +91,115 @@ class Resident:
         """Yield one batch per request."""
         for request in requests:
             rows = request.rows
-            planes = None if request.store is None else self.planes[request.store][rows]
-            yield RawBatch(images=self.images[rows], labels=self.labels[rows], planes=planes)
+            planes = None if request.store is None else self.planes[request.store].take(rows, axis=0)
+            yield RawBatch(self.images.take(rows, axis=0), self.labels.take(rows), planes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A window, and the visits to shards that gather it."""
+
+    window: Window
+    images: list[Visit]
+    planes: dict[str, list[Visit]]
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A window whose rows are on their way into memory."""
+
+    window: Window
+    images: Images
+    labels: npt.NDArray[np.int64]
+    planes: dict[str, Planes]
+    gathering: Gathering
+
+    def batch(self, part: Part) -> RawBatch:
+        """The rows of a part, once they are there."""
+        rows, planes = slice(part.start, part.stop), None
+        if part.store is not None:
+            planes = self.planes[part.store][part.first : part.first + part.stop - part.start]
+        return RawBatch(self.images[rows], self.labels[rows], planes)
 
 
 class Windowed:
-    """Chunks pass through buffers that hold two windows; one thread reads ahead of the caller."""
+    """Rows pass through two windows of memory: one is handed out while the next is gathered.
 
-    def __init__(self, split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan, *, batch: int) -> None:
-        slots = 2 * plan.window + math.ceil(batch / plan.chunk)
-        self._labels = split.read_labels()
-        self._images = _ChunkBuffer(split.read_images, plan.chunk, len(split), slots)
-        self._planes = {name: _ChunkBuffer(store.read, plan.chunk, len(split), slots) for name, store in stores.items()}
+    A window's rows are gathered in the order in which they are asked for, so that a batch is a slice of it. One thread
+    looks ahead at the requests; some more read, check and decode.
+    """
+
+    def __init__(self, split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> None:
+        self._split, self._stores = split, stores
+        self._labels = split.read_labels().astype(label_dtype(split.classes))
+        self._plan = plan
+        rows = plan.window * plan.chunk
+        self._images = Lender(rows * _row_bytes(split))
+        self._planes = {name: Lender(rows * _plane_bytes(store)) for name, store in stores.items()}
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
-        """Yield one batch per request."""
-        return _ahead(self._batch(request) for request in requests)
+        """Yield one batch per request.
 
-    def _batch(self, request: Request) -> RawBatch:
-        planes = None if request.store is None else self._planes[request.store].take(request.rows)
-        return RawBatch(images=self._images.take(request.rows), labels=self._labels[request.rows], planes=planes)
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        with closing(_ahead(self._plans(requests))) as plans, closing(Gatherer(_THREAD)) as gatherer:
+            filling = self._begin(next(plans, None), None, gatherer)
+            while filling is not None:
+                filling.gathering.wait()
+                upcoming = None
+                for number, part in enumerate(filling.window.parts):
+                    # With its second batch asked for, nobody holds one of the window before: there is memory again.
+                    if number == 1:
+                        upcoming = self._begin(next(plans, None), filling, gatherer)
+                    yield filling.batch(part)
+                filling = upcoming or self._begin(next(plans, None), filling, gatherer)
 
+    def _plans(self, requests: Iterable[Request]) -> Iterator[_Plan]:
+        cutter = Cutter(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
+        for window in cutter.windows(requests):
+            planes = {name: visits(rows, self._stores[name].layout) for name, rows in window.signs.items()}
+            yield _Plan(window, visits(window.rows, self._split.layout), planes)
 
-class _ChunkBuffer:
-    """The most recently used chunks of an array, in one block of memory from which rows are taken at once."""
-
-    def __init__(self, read: Callable[[int, int], npt.NDArray[np.uint8]], chunk: int, rows: int, slots: int) -> None:
-        self._read, self._chunk, self._rows = read, chunk, rows
-        self._slots = min(slots, math.ceil(rows / chunk))
-        self._slot_of = np.full(math.ceil(rows / chunk), -1, dtype=np.int64)
-        self._recent: OrderedDict[int, int] = OrderedDict()
-        self._block: npt.NDArray[np.uint8] | None = None
-
-    def take(self, rows: Rows) -> npt.NDArray[np.uint8]:
-        """The given rows, in that order."""
-        chunks = rows // self._chunk
-        needed = np.unique(chunks).tolist()
-        for chunk in needed:
-            if chunk in self._recent:
-                self._recent.move_to_end(chunk)
-        for chunk in needed:
-            if chunk not in self._recent:
-                self._load(chunk)
-        assert self._block is not None
-        taken: npt.NDArray[np.uint8] = self._block[self._slot_of[chunks] * self._chunk + rows % self._chunk]
-        return taken
-
-    def _load(self, chunk: int) -> None:
-        values = self._read(chunk * self._chunk, min((chunk + 1) * self._chunk, self._rows))
-        if self._block is None:
-            self._block = np.empty((self._slots * self._chunk, *values.shape[1:]), dtype=np.uint8)
-        if len(self._recent) < self._slots:
-            slot = len(self._recent)
-        else:
-            evicted, slot = self._recent.popitem(last=False)
-            self._slot_of[evicted] = -1
-        start = slot * self._chunk
-        self._block[start : start + len(values)] = values
-        self._recent[chunk] = slot
-        self._slot_of[chunk] = slot
+    def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: Gatherer) -> _Filling | None:
+        """Begin to gather a window, and to carry over what the window before has of a request that ends in this one."""
+        if plan is None:
+            return None
+        window, labels = plan.window, self._labels[plan.window.rows].astype(np.int64)
+        images, planes, store = None, None, None
+        if before is not None and before.window.begun is not None:
+            store = before.window.begun.store
+            images, earlier, planes = before.batch(before.window.begun)
+            labels = np.concatenate([earlier, labels])
+        gathered, tasks = _gather(self._split, self._images, plan.images, images, self._split.sample_shape)
+        signs = {}
+        for name, visited in plan.planes.items():
+            shape = 2, _plane_bytes(self._stores[name]) // 2
+            carried = planes if name == store else None
+            signs[name], more = _gather(self._stores[name], self._planes[name], visited, carried, shape)
+            tasks += more
+        return _Filling(window, gathered, labels, signs, gatherer.gather(tasks))
 
 
-def _ahead(items: Iterator[T]) -> Iterator[T]:
-    """Run an iterator in a thread, a few items ahead of whoever takes them; its exception is raised where it ended."""
-    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=_AHEAD)
+def _gather(
+    source: Rowwise, lender: Lender, planned: list[Visit], carried: Values | None, shape: tuple[int, ...]
+) -> tuple[Values, list[Task]]:
+    """Memory for rows that are carried over and rows that are gathered, and the tasks that fill it."""
+    count = 0 if carried is None else len(carried)
+    memory = lender.array((count + sum(len(visit.rows) for visit in planned), *shape))
+    tasks = list(gathering(source, planned, memory[count:]))
+    if carried is not None:
+        tasks.insert(0, partial(_copy, carried, memory[:count]))
+    return memory, tasks
+
+
+def _copy(values: Values, out: Values, scratch: Scratch) -> None:
+    out[:] = values
+
+
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Run an iterator in a thread, an item ahead of whoever takes them; its exception is raised where it ended."""
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
 
     def put(item: T | None, error: BaseException | None) -> bool:
@@ -180,7 +221,7 @@ def _ahead(items: Iterator[T]) -> Iterator[T]:
         else:
             put(None, StopIteration())
 
-    thread = threading.Thread(target=run, name="gradshard-read-ahead", daemon=True)
+    thread = threading.Thread(target=run, name=_THREAD, daemon=True)
     thread.start()
     try:
         while True:

@@ -11,7 +11,8 @@ from torch import Tensor
 from pipeline.crafting import to_pixels
 from pipeline.training.run import Run
 from pipeline.unpacking import unpack_signs
-from storage.stream import RawBatch, Reader, Request, Resident
+from storage.stream import RawBatch, Reader, Resident
+from storage.windows import Request
 
 # Of a device's free memory; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5
@@ -54,7 +55,7 @@ def make_batch(raw: "Stored", run: Run, step: int) -> Batch:
     images, signs = raw.images, None
     part = Part(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
     if raw.planes is not None and run.adversary is not None:
-        signs = run.adversary.directions[run.source(step)] * unpack_signs(raw.planes, images.shape)
+        signs = unpack_signs(raw.planes, images.shape, scale=run.adversary.directions[run.source(step)])
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=step)[part.rows]
         images, signs = views.apply(images), None if signs is None else views.apply(signs)

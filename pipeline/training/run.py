@@ -10,7 +10,8 @@ from pipeline.training.augmentation import Augmentation
 from pipeline.training.optimizers import Optimization
 from pipeline.training.ranks import Ranks
 from pipeline.vocabulary import SELF, BatchNorm
-from storage.stream import ReadingPlan, Request
+from storage.stream import ReadingPlan
+from storage.windows import Request
 
 CLEAN_BATCH = ""
 
@@ -66,12 +67,8 @@ class Run:
         """What this rank is to read for each step from ``start`` on."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
             order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
-            first = epoch * self.steps_per_epoch
-            for step in range(max(start, first), first + self.steps_per_epoch):
-                begin = (step - first) * self.batch
-                part = self.ranks.part(self.batch_rows(step))
-                source = self.source(step)
-                yield Request(
-                    rows=order.take(begin + part.start, begin + part.stop),
-                    store=None if source in (SELF, CLEAN_BATCH) else source,
-                )
+            first = max(start - epoch * self.steps_per_epoch, 0)
+            for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
+                source = self.source(epoch * self.steps_per_epoch + batch)
+                store = None if source in (SELF, CLEAN_BATCH) else source
+                yield Request(rows[self.ranks.part(len(rows))], store, epoch)

@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation, ZstdCodec
+from zarr.core.metadata import ArrayV3Metadata
 
 from storage import layout
 from storage.digests import RowsDigest
 from storage.errors import GradshardError
+from storage.gathering import gather
 from storage.layout import Layout
+from storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader
 
 FORMAT = "gradshard-dataset"
 VERSION = 1
@@ -33,43 +36,70 @@ ZarrArray = zarr.Array[Any]
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset: labelled images that are read by rows."""
+    """One split of a dataset, in a ``folder`` of its own: labelled images that are read by rows."""
 
     name: str
     dataset: str
     classes: int
     digest: str
-    images: ZarrArray
-    labels: ZarrArray
     folder: Path
+    sample_shape: tuple[int, int, int]
+    encoding: Encoding
+    labels: ZarrArray
 
     def __len__(self) -> int:
-        return int(self.images.shape[0])
+        return self.layout.rows
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of an image."""
-        _, channels, height, width = self.images.shape
-        return channels, height, width
+    def layout(self) -> Layout:
+        """How the rows of ``images`` are cut."""
+        return self.encoding.layout
 
     @property
     def chunk(self) -> int:
         """Rows per chunk of ``images``."""
-        return int(self.images.chunks[0])
+        return self.layout.chunk
 
     def read_images(self, start: int, stop: int) -> Images:
-        """Read the images of rows, uint8 (n, C, H, W)."""
-        return np.asarray(self.images[start:stop], dtype=np.uint8)
+        """Read the images of rows, uint8 (n, C, H, W).
 
-    def take_images(self, rows: npt.NDArray[np.int64]) -> Images:
-        """Read the images of single rows, uint8 (n, C, H, W), chunk by chunk."""
-        taken = np.empty((len(rows), *self.sample_shape), dtype=np.uint8)
-        chunks = rows // self.chunk
-        for chunk in np.unique(chunks):
-            start = int(chunk) * self.chunk
-            images = self.read_images(start, min(start + self.chunk, len(self)))
-            taken[chunks == chunk] = images[rows[chunks == chunk] - start]
-        return taken
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        return self.take_images(np.arange(start, stop))
+
+    def take_images(self, rows: Rows) -> Images:
+        """Read the images of single rows, uint8 (n, C, H, W).
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        images = np.empty((len(rows), *self.sample_shape), dtype=np.uint8)
+        gather(self, rows, images)
+        return images
+
+    def take(self, shard: int, rows: Rows, out: Images, positions: Rows, scratch: Scratch) -> None:
+        """Read the images of single rows of a shard into places of their own.
+
+        Args:
+            shard: which shard.
+            rows: rows of it, in ascending order.
+            out: uint8 (n, C, H, W), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            positions: as many as rows.
+            scratch: the calling thread's own.
+
+        Raises:
+            GradshardError: the shard is missing or damaged.
+        """
+        file = self.folder / f"images/c/{shard}/0/0/0"
+        where, remedy = f"the {self.name} images of dataset {self.dataset}", "run `gradshard prepare` again"
+        try:
+            with file.open("rb", buffering=0) as opened:
+                ShardReader(opened, shard, self.encoding, scratch).take(rows, out, positions)
+        except FileNotFoundError as error:
+            raise GradshardError(f"{where}: {file} is missing: {remedy}") from error
+        except DamagedError as error:
+            raise GradshardError(f"{where}, shard {shard}, {error}: {remedy}") from error
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
         """Read the labels of rows, int64 (n,)."""
@@ -175,14 +205,14 @@ def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, 
     """Make the group of a split with its empty arrays in a dataset's group; gives how its rows are cut."""
     cut = layout.plan(rows, math.prod(sample_shape))
     group = zarr.open_group(path, mode="r+").create_group(split)
-    compressors = [ZstdCodec(level=1), Crc32cCodec()]
     group.create_array(
         "images",
         shape=(rows, *sample_shape),
         dtype="uint8",
         chunks=(cut.chunk, *sample_shape),
         shards=(cut.shard, *sample_shape),
-        compressors=compressors,
+        # Not compressed: zstd makes photographs a seventh smaller, and reading them some six times slower.
+        compressors=[Crc32cCodec()],
         dimension_names=("row", "channel", "y", "x"),
     )
     group.create_array(
@@ -190,7 +220,7 @@ def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, 
         shape=(rows,),
         dtype=label_dtype(classes),
         chunks=(cut.shard,),
-        compressors=compressors,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
         dimension_names=("row",),
     )
     return cut
@@ -255,16 +285,34 @@ def open_dataset(path: Path) -> Dataset:
     return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
 
 
-def _open_split(root: zarr.Group, path: Path, split: str, dataset: str, classes: int) -> Split:
+def _open_split(root: zarr.Group, path: Path, split: str, name: str, classes: int) -> Split:
     group, images, labels = root[split], root[f"{split}/images"], root[f"{split}/labels"]
     if not isinstance(images, zarr.Array) or not isinstance(labels, zarr.Array):
         raise KeyError(f"{split}/images and {split}/labels must be arrays")
+    _, channels, height, width = images.shape
     return Split(
         name=split,
-        dataset=dataset,
+        dataset=name,
         classes=classes,
         digest=str(group.attrs["digest"]),
-        images=images,
-        labels=labels,
         folder=path / split,
+        sample_shape=(channels, height, width),
+        encoding=_encoding(images),
+        labels=labels,
+    )
+
+
+def _encoding(images: ZarrArray) -> Encoding:
+    """How images lie in their files, if it is a way in which ``write_dataset`` lays them."""
+    metadata = images.metadata
+    sharding = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
+    if images.dtype != np.uint8 or images.shards is None or not isinstance(sharding, ShardingCodec):
+        raise ValueError("its images are no sharded array of uint8")
+    codecs = [type(codec) for codec in sharding.codecs]
+    if codecs not in ([BytesCodec, ZstdCodec, Crc32cCodec], [BytesCodec, Crc32cCodec]):
+        raise ValueError("its images went through other codecs")
+    return Encoding(
+        layout=Layout(rows=images.shape[0], chunk=images.chunks[0], shard=images.shards[0]),
+        index_first=sharding.index_location is ShardingCodecIndexLocation.start,
+        compressed=ZstdCodec in codecs,
     )

@@ -43,6 +43,6 @@ class Folder:
     def open(self, name: str) -> BinaryIO:
         """A file, to be read in pieces."""
         try:
-            return (self.path / name).open("rb")
+            return (self.path / name).open("rb", buffering=0)
         except (NotADirectoryError, IsADirectoryError) as error:
             raise FileNotFoundError(*error.args) from error

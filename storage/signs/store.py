@@ -8,20 +8,23 @@ it published. ``building`` makes stores; a published one is never changed.
 import hashlib
 import io
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from storage.datasets.dataset import Split, label_dtype
 from storage.errors import GradshardError
+from storage.gathering import gather
 from storage.layout import Layout
+from storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
 from storage.signs import arrays, bitplanes
 from storage.signs.bitplanes import Planes
 from storage.signs.files import Folder, StoreFiles
 from storage.signs.manifest import Manifest, read_manifest
 from storage.signs.names import METADATA, labels_file, signs_file
-from storage.signs.shards import DamagedError, ShardReader, decode
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,27 @@ class SignStore:
             GradshardError: a shard is missing or damaged.
         """
         planes = self._empty(stop - start)
-        for shard in range(start // self.layout.shard, -(-stop // self.layout.shard)):
-            rows = self.layout.shard_rows(shard)
-            low, high = max(start, rows.start), min(stop, rows.stop)
-            try:
-                with self.files.open(signs_file(shard)) as file:
-                    self._decode(ShardReader(file, shard, self.manifest), low, high, planes[low - start : high - start])
-            except FileNotFoundError as error:
-                raise self._missing(signs_file(shard)) from error
+        gather(self, np.arange(start, stop), planes)
         return planes
+
+    def take(self, shard: int, rows: Rows, out: Planes, positions: Rows, scratch: Scratch) -> None:
+        """Read the packed signs of single rows of a shard into places of their own.
+
+        Args:
+            shard: which shard.
+            rows: rows of it, in ascending order.
+            out: uint8 (n, 2, ceil(P / 8)), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            positions: as many as rows.
+            scratch: the calling thread's own.
+
+        Raises:
+            GradshardError: the shard is missing or damaged.
+        """
+        try:
+            with self.files.open(signs_file(shard)) as file:
+                self._take(file, shard, rows, out, positions, scratch)
+        except FileNotFoundError as error:
+            raise self._missing(signs_file(shard)) from error
 
     def load(self) -> Planes:
         """Read all packed signs, checking every shard against the manifest.
@@ -64,11 +79,11 @@ class SignStore:
         Raises:
             GradshardError: a shard is missing, damaged or not the one that was published.
         """
-        planes = self._empty(len(self))
+        planes, scratch = self._empty(len(self)), Scratch()
         for shard in range(self.layout.shards):
-            rows = self.layout.shard_rows(shard)
-            file = io.BytesIO(self._checked(signs_file(shard)))
-            self._decode(ShardReader(file, shard, self.manifest), rows.start, rows.stop, planes[rows])
+            part = self.layout.shard_rows(shard)
+            rows = np.arange(part.start, part.stop)
+            self._take(io.BytesIO(self._checked(signs_file(shard))), shard, rows, planes, rows, scratch)
         return planes
 
     def load_labels(self) -> npt.NDArray[np.int64]:
@@ -104,15 +119,19 @@ class SignStore:
     def _empty(self, rows: int) -> Planes:
         return np.empty((rows, 2, self.manifest.row_bytes // 2), dtype=np.uint8)
 
-    def _decode(self, reader: ShardReader, start: int, stop: int, out: Planes) -> None:
+    def _take(self, file: BinaryIO, shard: int, rows: Rows, out: Planes, positions: Rows, scratch: Scratch) -> None:
+        reader = ShardReader(file, shard, Encoding(self.layout), scratch)
         try:
-            reader.read(start, stop, out)
+            reader.take(rows, out, positions, check=partial(self._check, shard))
         except DamagedError as error:
-            raise GradshardError(f"{self.where}, shard {reader.shard}, {error}; {self._remedy}") from error
-        illegal = bitplanes.illegal_rows(out, self.manifest.dataset.pixels)
+            raise GradshardError(f"{self.where}, shard {shard}, {error}; {self._remedy}") from error
+
+    def _check(self, shard: int, rows: Rows, values: Planes) -> None:
+        planes = values.reshape(len(rows), 2, -1)
+        illegal = bitplanes.illegal_rows(planes, self.manifest.dataset.pixels)
         if len(illegal):
             raise GradshardError(
-                f"{self.where}, shard {reader.shard}: row {start + int(illegal[0])} holds no signs; {self._remedy}"
+                f"{self.where}, shard {shard}: row {int(rows[illegal[0]])} holds no signs; {self._remedy}"
             )
 
     def _checked(self, name: str) -> bytes:

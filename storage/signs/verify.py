@@ -11,13 +11,13 @@ import numpy as np
 
 from storage.datasets.dataset import label_dtype
 from storage.errors import GradshardError
+from storage.shards import DamagedError, Encoding, ShardReader, decode
 from storage.signs import arrays, bitplanes, manifest
 from storage.signs.bitplanes import Planes
 from storage.signs.building import content_digest, shard_content
 from storage.signs.files import ReadableFiles
 from storage.signs.manifest import Manifest
 from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
-from storage.signs.shards import DamagedError, ShardReader, decode
 
 Advance = Callable[[int], None]
 
@@ -118,7 +118,7 @@ def _decode_signs(content: bytes | None, shard: int, published: Manifest) -> tup
     planes = np.empty((rows.stop - rows.start, 2, published.row_bytes // 2), dtype=np.uint8)
     if content is None:
         return planes, []
-    reader, faults = ShardReader(io.BytesIO(content), shard, published), []
+    reader, faults = ShardReader(io.BytesIO(content), shard, Encoding(published.cut)), []
     for first in range(rows.start, rows.stop, chunk):
         stop = min(first + chunk, rows.stop)
         out = planes[first - rows.start : stop - rows.start]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import MODULES, RESULTS, machine, table, versions
-from benchmarks.ratios import claim, compare, ratios, seconds
+from benchmarks.__main__ import MODULES, RESULTS, _measure, machine, table, versions
+from benchmarks.ratios import Claim, claim, compare, ratios, seconds
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,13 +17,13 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize("name", MODULES)
 def test_a_benchmark_runs_and_says_what_it_does_not_show(name):
     module = importlib.import_module(f"benchmarks.{name}")
-    assert "What it does not show: " in module.__doc__
-    claims = module.measure(quick=True)
+    assert "What it does not show: " in " ".join(module.__doc__.split())
+    # In a process of its own, as it is when it counts: some loaders fork, which some libraries' threads do not survive.
+    claims = _measure(name, quick=True)
     assert claims
     for found in claims:
-        assert found.value > 0
-        assert found.name in found.line()
-        json.dumps(found.record())
+        assert found["value"] > 0
+        assert found["name"] in Claim(**{key: value for key, value in found.items() if key != "reached"}).line()
 
 
 def test_every_module_of_the_folder_is_one_that_is_run():

@@ -23,7 +23,7 @@ def confident_model(small_dataset_path):
     run = Run(len(split), 32, 12, 0, Optimization("adam", 0.002), reading)
     model = models.build("B", split.sample_shape, 10, seed=0)
     trainer = Trainer(model, run, device=torch.device("cpu"), arithmetic="fp32")
-    for _ in trainer.steps(open_reader(split, {}, reading, batch=32)):
+    for _ in trainer.steps(open_reader(split, {}, reading)):
         pass
     return model.eval().requires_grad_(False)
 

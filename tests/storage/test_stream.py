@@ -1,13 +1,20 @@
 """Both readers give the same batch for the same request, and hold no more than they may."""
 
+import math
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from storage import shards
+from storage.datasets.dataset import open_dataset, write_dataset
 from storage.errors import GradshardError
-from storage.stream import Request, Resident, Windowed, open_reader, plan_reading
+from storage.gathering import THREADS
+from storage.layout import CHUNK_BYTES
+from storage.stream import Resident, Windowed, open_reader, plan_reading
+from storage.windows import Request
 from tests.conftest import build_store
 
 
@@ -24,7 +31,7 @@ def requests(plan, *, batch=37, epochs=2):
     for epoch in range(epochs):
         order = plan.order(700, seed=5, epoch=epoch)
         for number, start in enumerate(range(0, 700, batch)):
-            yield Request(order.take(start, min(start + batch, 700)), sources[(epoch + number) % 3])
+            yield Request(order.take(start, min(start + batch, 700)), sources[(epoch + number) % 3], epoch)
 
 
 def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_dataset, stores):
@@ -39,7 +46,7 @@ def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_datase
 def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stores, memory):
     plan = plan_reading(small_dataset.train, stores, memory=memory)
     assert not plan.resident
-    resident, windowed = Resident(small_dataset.train, stores), Windowed(small_dataset.train, stores, plan, batch=37)
+    resident, windowed = Resident(small_dataset.train, stores), Windowed(small_dataset.train, stores, plan)
     for one, other in zip(resident.read(requests(plan)), windowed.read(requests(plan)), strict=True):
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.labels, other.labels)
@@ -50,7 +57,7 @@ def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):
     images, labels = small_dataset.train.load()
     planes = stores["C"].load()
     plan = plan_reading(small_dataset.train, stores, memory=100_000)
-    reader = open_reader(small_dataset.train, stores, plan, batch=37)
+    reader = open_reader(small_dataset.train, stores, plan)
     for request, batch in zip(requests(plan, epochs=1), reader.read(requests(plan, epochs=1)), strict=True):
         assert np.array_equal(batch.images, images[request.rows])
         assert np.array_equal(batch.labels, labels[request.rows])
@@ -58,32 +65,70 @@ def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):
             assert np.array_equal(batch.planes, planes[request.rows])
 
 
-def test_the_windowed_reader_reads_each_chunk_once_an_epoch(small_dataset, stores, monkeypatch):
+def test_the_windowed_reader_decodes_each_chunk_once_an_epoch(small_dataset, stores, monkeypatch):
     plan = plan_reading(small_dataset.train, stores, memory=100_000)
-    reads = []
-    original = type(small_dataset.train).read_images
-    monkeypatch.setattr(
-        type(small_dataset.train),
-        "read_images",
-        lambda split, start, stop: reads.append(start) or original(split, start, stop),
+    decoded = []
+    original = shards.decode
+    monkeypatch.setattr(shards, "decode", lambda content, out: decoded.append(1) or original(content, out))
+    orders = [plan.order(700, seed=5, epoch=epoch) for epoch in range(3)]
+    batches = Windowed(small_dataset.train, stores, plan).read(
+        Request(rows, "A", order.epoch) for order in orders for rows in order.batches(37)
     )
-    reader = Windowed(small_dataset.train, stores, plan, batch=37)
-    for _ in reader.read(requests(plan, epochs=1)):
+    assert sum(len(batch.labels) for batch in batches) == 3 * 700
+    assert len(decoded) == 3 * math.ceil(700 / stores["A"].layout.chunk)
+
+
+def test_the_windowed_reader_holds_two_windows_and_little_else(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2_000, 3, 64, 64), dtype=np.uint8)
+    splits = {split: (images, np.zeros(2_000, dtype=np.int64)) for split in ("train", "test")}
+    for _ in write_dataset(tmp_path / "d.zarr", name="d", classes=2, splits=splits):
         pass
-    assert sorted(reads) == list(range(0, 700, plan.chunk))
+    split, memory = open_dataset(tmp_path / "d.zarr").train, 6_000_000
+    plan = plan_reading(split, {}, memory=memory)
+    batches = (
+        Request(rows, None, epoch) for epoch in range(3) for rows in plan.order(2_000, seed=0, epoch=epoch).batches(50)
+    )
+    reader = Windowed(split, {}, plan)
+    tracemalloc.start()
+    try:
+        for batch in reader.read(batches):
+            assert batch.images.shape == (50, 3, 64, 64)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A window may also hold what the one before it had of a batch, and each thread a chunk.
+    assert 0.8 * memory < peak < memory + 2 * 50 * images[0].nbytes + THREADS * 2 * CHUNK_BYTES
 
 
 def test_damage_met_by_the_reading_thread_reaches_the_caller(small_dataset, stores):
     (Path(stores["A"].where) / "signs/c/2/0/0").unlink()
     plan = plan_reading(small_dataset.train, stores, memory=100_000)
-    reader = open_reader(small_dataset.train, stores, plan, batch=37)
+    reader = open_reader(small_dataset.train, stores, plan)
     with pytest.raises(GradshardError, match=r"signs/c/2/0/0 is missing"):
         list(reader.read(requests(plan)))
 
 
 def test_a_caller_that_stops_early_leaves_no_thread(small_dataset, stores):
     plan = plan_reading(small_dataset.train, stores, memory=100_000)
-    batches = open_reader(small_dataset.train, stores, plan, batch=37).read(requests(plan))
+    batches = open_reader(small_dataset.train, stores, plan).read(requests(plan))
     next(batches)
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name == "gradshard-read-ahead"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gradshard")]
+
+
+def test_a_batch_that_is_kept_stays_as_it_was(small_dataset, stores):
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    asked = list(requests(plan))
+    images, planes = small_dataset.train.load()[0], {name: store.load() for name, store in stores.items()}
+    kept = list(open_reader(small_dataset.train, stores, plan).read(asked))
+    for request, batch in zip(asked, kept, strict=True):
+        assert np.array_equal(batch.images, images[request.rows])
+        assert request.store is None or np.array_equal(batch.planes, planes[request.store][request.rows])
+
+
+def test_batches_larger_than_a_window_are_whole(small_dataset, stores):
+    plan = plan_reading(small_dataset.train, stores, memory=1)
+    rows = plan.order(700, seed=0, epoch=0).take(0, 700)
+    (batch,) = Windowed(small_dataset.train, stores, plan).read([Request(rows, "C")])
+    assert np.array_equal(batch.images, small_dataset.train.load()[0][rows])
+    assert np.array_equal(batch.planes, stores["C"].load()[rows])

@@ -64,7 +64,7 @@ def start(small_dataset, stores):
         )
         model = models.build("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
-        return trainer, open_reader(small_dataset.train, used, reading, batch=batch)
+        return trainer, open_reader(small_dataset.train, used, reading)
 
     return make
 

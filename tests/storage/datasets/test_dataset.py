@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from storage.datasets.dataset import label_dtype, open_dataset, rows_digest, write_dataset
 from storage.errors import GradshardError
@@ -36,6 +37,61 @@ def test_a_dataset_opens_in_plain_zarr(tmp_path, images, labels):
     group = zarr.open_group(tmp_path / "d.zarr", mode="r")
     assert np.array_equal(group["train/images"][:], images)
     assert np.array_equal(group["train/labels"][:], labels)
+
+
+@pytest.mark.parametrize("shape", [(300, 3, 5, 4), (20, 3, 301, 299)], ids=["small rows", "large rows"])
+def test_single_rows_are_read_in_any_order_and_more_than_once(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write(tmp_path / "d.zarr", images, np.zeros(len(images), dtype=np.int64))
+    train = open_dataset(tmp_path / "d.zarr").train
+    for seed in range(5):
+        rows = np.random.default_rng(seed).integers(0, len(images), 30)
+        assert np.array_equal(train.take_images(rows), images[rows])
+    assert np.array_equal(train.read_images(7, 19), images[7:19])
+    assert train.take_images(rows[:0]).shape == (0, *shape[1:])
+
+
+def test_images_that_were_compressed_by_an_earlier_version_read_as_ever(tmp_path, images, labels):
+    write(tmp_path / "d.zarr", images, labels)
+    group = zarr.open_group(tmp_path / "d.zarr/train", mode="r+")
+    chunks, shards = group["images"].chunks, group["images"].shards
+    del group["images"]
+    codecs = [ZstdCodec(level=1), Crc32cCodec()]
+    group.create_array("images", data=images, chunks=chunks, shards=shards, compressors=codecs)
+    assert np.array_equal(open_dataset(tmp_path / "d.zarr").train.load()[0], images)
+
+
+def test_images_in_another_form_are_refused(tmp_path, images, labels):
+    write(tmp_path / "d.zarr", images, labels)
+    group = zarr.open_group(tmp_path / "d.zarr/train", mode="r+")
+    del group["images"]
+    group.create_array("images", data=images, chunks=(8, *images.shape[1:]))
+    with pytest.raises(GradshardError, match=r"is not a whole dataset .*prepare it again"):
+        open_dataset(tmp_path / "d.zarr")
+
+
+@pytest.mark.parametrize("shape", [(300, 3, 5, 4), (20, 3, 301, 299)], ids=["small rows", "large rows"])
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
+def test_a_damaged_shard_of_images_is_an_error_that_names_its_rows(tmp_path, shape, damage):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    write(tmp_path / "d.zarr", images, np.zeros(len(images), dtype=np.int64))
+    train = open_dataset(tmp_path / "d.zarr").train
+    shard, chunk = train.layout.shard, train.layout.chunk
+    file = tmp_path / "d.zarr/train/images/c/1/0/0/0"
+    content = bytearray(file.read_bytes())
+    content[(chunk * images[0].nbytes) // 2] ^= 1
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(content if damage == "changed" else content[:-1])
+    said = {
+        "changed": f"shard 1, rows {shard} to {shard + chunk - 1}: a chunk: its checksum is wrong",
+        "cut": f"shard 1, rows {shard} to {min(2 * shard, len(images)) - 1}: the shard's index",
+        "missing": "c/1/0/0/0 is missing",
+    }
+    with pytest.raises(GradshardError, match=rf"{said[damage]}.*run `gradshard prepare` again"):
+        train.read_images(0, len(images))
+    assert np.array_equal(train.read_images(0, shard), images[:shard])
 
 
 def test_equal_input_gives_equal_bytes(tmp_path, images, labels):

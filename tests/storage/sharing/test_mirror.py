@@ -14,7 +14,8 @@ from storage.errors import GradshardError
 from storage.sharing.mirror import open_remote
 from storage.sharing.transfer import push
 from storage.signs.names import labels_file, signs_file
-from storage.stream import Request, Windowed, open_reader, plan_reading
+from storage.stream import Windowed, open_reader, plan_reading
+from storage.windows import Request
 from tests.projects import ROOT
 from tests.storage.sharing.conftest import contents
 
@@ -175,7 +176,7 @@ def test_windows_fetch_each_shard_once_an_epoch(nginx, served, small_store, smal
     plan = plan_reading(split, {"M": remote}, memory=memory)
     assert not plan.resident
     assert (plan.window > 1) == (memory > 1)
-    reader = open_reader(split, {"M": remote}, plan, batch=16)
+    reader = open_reader(split, {"M": remote}, plan)
     assert isinstance(reader, Windowed)
     signs = small_store.load()
     for epoch in range(2):

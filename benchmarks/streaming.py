@@ -1,0 +1,261 @@
+"""Shuffled batches of 64 images, labels and packed signs, beside other people's loaders and readers written by hand.
+
+Rows a second, whole epochs, of 60,000 rows of MNIST's size and 3,000 of 3 x 299 x 299. Two windows of ours take two
+thirds of what the small rows take, and half of what the large ones do. All files are in the system's cache, but for
+the rows "beyond memory": there each epoch is a process of its own that may allocate half of what it reads, and the
+files were dropped from the cache. Ours decompresses the signs and holds every byte against its checksum; no other
+does. Everything is measured in one run, in turn; a loader counts that is installed. The best of several is the best
+of each round. "Level" is a ratio of 0.95: medians of equal things differ by some hundredths here.
+
+MosaicML Streaming asks for a NumPy older than ours, so it is in no extra: `pip install --no-deps mosaicml-streaming`,
+then `pip install brotli catalogue python-snappy transformers zstd`. LitData, WebDataset and Hugging Face datasets come
+with the extra `bench`.
+
+A batch taken from a memory map at once, by PyTorch's `__getitems__`, has no target: it copies what is in the system's
+cache already, compresses and checks nothing, and reads nothing ahead. It shows what the resident mode is for.
+
+What it does not show: remote stores, more than one reader at a time, a GPU, or what is gained where a loader's rows
+also have to be decoded, as JPEG files have.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.loaders import BATCH, MAPPED, READY_MADE, Batch, Epoch, Loader, Place
+from benchmarks.ratios import Claim, claim, ratios, seconds
+from benchmarks.readers import BY_HAND
+from benchmarks.rows import SIGNS, LabelledSigns, imagenet_rows, mnist_rows, opened, stored
+from pipeline import models
+from pipeline.precision import choose_precision
+from pipeline.training.adversary import Adversary
+from pipeline.training.optimizers import Optimization
+from pipeline.training.run import Run
+from pipeline.training.trainer import Trainer
+from storage.stream import RawBatch, Reader, ReadingPlan, Resident, Windowed, plan_reading
+from storage.windows import Request
+
+LEVEL, FASTER, GATHER, HIDDEN = 0.95, 2.0, 0.8, 0.01
+# What a process may allocate beyond what it has when it begins to read, for rows of twice as many bytes.
+BUDGET = 1 << 29
+
+_OURS = "windowed"
+_OTHERS = (*READY_MADE, *BY_HAND, MAPPED)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows in the formats of all loaders, in a folder, and the memory that two windows of ours may take."""
+
+    name: str
+    folder: Path
+    memory: int
+
+    @property
+    def ours(self) -> Path:
+        """Where our dataset and store are."""
+        return self.folder / "ours"
+
+    @property
+    def plan(self) -> ReadingPlan:
+        """How they are read."""
+        split, store = opened(self.ours)
+        return plan_reading(split, {SIGNS: store}, memory=self.memory)
+
+    def open(self, name: str) -> Epoch:
+        """What yields an epoch a call: our windows, or another loader's."""
+        split, store = opened(self.ours)
+        if name == _OURS:
+            return _epochs(Windowed(split, {SIGNS: store}, self.plan), self.plan, len(split))
+        loader = next(loader for loader in _OTHERS if loader.name == name)
+        folder = self.folder / loader.write.__name__
+        return loader.open(Place(folder, self.ours, len(split), split.sample_shape, self.plan.chunk, self.plan.window))
+
+
+def measure(*, quick: bool = False) -> list[Claim]:
+    """Compare epochs of ours with those of all others, and the wait for a batch with a training step."""
+    repeats = 1 if quick else 5
+    ready_made, by_hand = ([loader for loader in kind if loader.installed] for kind in (READY_MADE, BY_HAND))
+    missing = [loader.name for loader in READY_MADE + BY_HAND if not loader.installed]
+    but = f" but {', '.join(missing)}" if missing else ""
+    claims = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows = mnist_rows(1_200 if quick else 60_000)
+        small = _write("MNIST-size rows", rows, Path(folder) / "small", memory=len(rows) * rows.row_bytes * 2 // 3)
+        best = {
+            f"the best ready-made loader{but}": (ready_made, FASTER),
+            f"the best reader by hand{but}": (by_hand, LEVEL),
+        }
+        claims += _compare(small, rows, best, repeats=repeats)
+        claims.append(_training(small, steps=4 if quick else 100, repeats=repeats))
+        rows = imagenet_rows(96 if quick else 3_000)
+        large = _write("ImageNet-size rows", rows, Path(folder) / "large", memory=len(rows) * rows.row_bytes // 2)
+        best = {f"the best of all{but}": ([*ready_made, *by_hand], LEVEL)}
+        claims += _compare(large, rows, best, repeats=repeats)
+        beyond = replace(large, name="ImageNet-size rows beyond memory", memory=min(large.memory, BUDGET) // 2)
+        loaders = [*ready_made, *by_hand, MAPPED][-2 if quick else 0 :]
+        times = _beyond_memory(beyond, loaders, repeats=repeats)
+        claims += _best(beyond, times, {f"the best of all{but}": (loaders, LEVEL)})
+    return claims
+
+
+def _write(name: str, rows: LabelledSigns, folder: Path, *, memory: int) -> Stored:
+    folder.mkdir()
+    (folder / "ours").mkdir()
+    stored(rows, folder / "ours")
+    for write in {loader.write: None for loader in _OTHERS if loader.installed}:
+        write(rows, folder / write.__name__)
+    os.sync()
+    return Stored(name, folder, memory)
+
+
+Best = Mapping[str, tuple[list[Loader], float]]
+
+
+def _compare(at: Stored, rows: LabelledSigns, best: Best, *, repeats: int) -> list[Claim]:
+    """Whole epochs, in this process."""
+    split, store = opened(at.ours)
+    steps = {}
+    # One by one, each to its first epoch's end: processes are forked before TensorStore has threads, which must not be.
+    for name in (*(loader.name for loader in _OTHERS if loader.installed), _OURS):
+        steps[name] = partial(_read, at.open(name), len(rows))
+        steps[name]()
+    whole = ReadingPlan(resident=True, chunk=len(rows), window=1)
+    steps["resident"] = partial(_read, _epochs(Resident(split, {SIGNS: store}), whole, len(rows)), len(rows))
+    steps["gathered"] = partial(_read, partial(_gather, rows), len(rows))
+    times = seconds(steps, repeats=repeats)
+    found = ratios(times, "gathered", "resident")
+    return [
+        *_best(at, times, best),
+        claim(f"{at.name}: resident over a plain gather in memory", found, target=GATHER, at="least"),
+    ]
+
+
+def _best(at: Stored, times: Mapping[str, list[float]], best: Best) -> list[Claim]:
+    """Our rows a second over those of the best of each round, and over everyone's."""
+    claims = []
+    for words, (loaders, target) in best.items():
+        least = [min(round_) for round_ in zip(*(times[loader.name] for loader in loaders), strict=True)]
+        found = ratios({"best": least, _OURS: times[_OURS]}, "best", _OURS)
+        claims.append(claim(f"{at.name}: windowed over {words}", found, target=target, at="least"))
+    for loader in _OTHERS:
+        if loader.name in times:
+            claims.append(claim(f"{at.name}: windowed over {loader.name}", ratios(times, loader.name, _OURS)))
+    return claims
+
+
+def _read(epoch: Epoch, rows: int) -> None:
+    found = sum(len(batch.labels) for batch in epoch())
+    if found != rows:
+        raise AssertionError(f"an epoch of {found} rows where there are {rows}")
+
+
+def _epochs(reader: Reader, plan: ReadingPlan, rows: int) -> Epoch:
+    numbers = count()
+
+    def epoch() -> Iterator[Batch]:
+        order = plan.order(rows, seed=0, epoch=next(numbers))
+        return (Batch(*batch) for batch in reader.read(Request(rows, SIGNS) for rows in order.batches(BATCH)))
+
+    return epoch
+
+
+def _gather(rows: LabelledSigns) -> Iterator[Batch]:
+    """The plainest reader of all: a permutation, and NumPy's indexing."""
+    order = np.random.default_rng(0).permutation(len(rows))
+    for start in range(0, len(rows), BATCH):
+        which = order[start : start + BATCH]
+        yield Batch(rows.images[which], rows.labels[which], rows.planes[which])
+
+
+def _beyond_memory(at: Stored, loaders: list[Loader], *, repeats: int) -> dict[str, list[float]]:
+    """Whole epochs, each in a process that may allocate less than it reads, of files that are not in the cache."""
+    times: dict[str, list[float]] = {name: [] for name in (_OURS, *(loader.name for loader in loaders))}
+    for _ in range(repeats):
+        for name, found in times.items():
+            code = f"from benchmarks.streaming import bounded; bounded({str(at.folder)!r}, {at.memory}, {name!r})"
+            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+    return times
+
+
+def bounded(folder: str, memory: int, name: str) -> None:
+    """Read an epoch within ``BUDGET``, of files that are not in the system's cache, and print the seconds it takes."""
+    at = Stored("", Path(folder), memory)
+    rows = len(opened(at.ours)[0])
+    epoch = at.open(name)
+    for path in Path(folder).rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    limit = 1024 * int(data.split()[1]) + BUDGET
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    start = time.perf_counter()
+    _read(epoch, rows)
+    print(json.dumps(time.perf_counter() - start))
+
+
+class _Waiting:
+    """A reader that counts the seconds for which it is waited for."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.seconds = reader, 0.0
+
+    def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
+        batches = iter(self.reader.read(requests))
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+
+def _training(at: Stored, *, steps: int, repeats: int) -> Claim:
+    """Steps of A on clean images and images perturbed by stored signs, through windows of some 20 batches."""
+    split, store = opened(at.ours)
+    plan = plan_reading(split, {SIGNS: store}, memory=at.memory // 16)
+    adversary = Adversary(
+        attack="fgsm",
+        epsilon=0.3,
+        alpha=0.05,
+        clean_weight=0.5,
+        sources=(SIGNS,),
+        schedule="rotate",
+        gradient="exact",
+        policy="predicted",
+        live_mode="train",
+        directions={SIGNS: 1},
+    )
+    run = Run(len(split), BATCH, 1, 0, Optimization("adam", 0.001), plan, adversary)
+    device = torch.device("cpu")
+    shares = []
+    for _ in range(repeats):
+        model = models.build("A", split.sample_shape, split.classes, seed=0)
+        trainer = Trainer(model, run, device=device, arithmetic=choose_precision("auto", device))
+        reader = _Waiting(Windowed(split, {SIGNS: store}, plan))
+        taken = trainer.steps(reader)
+        next(taken)
+        start, reader.seconds = time.perf_counter(), 0.0
+        assert sum(1 for _ in islice(taken, steps)) == steps
+        shares.append(reader.seconds / (time.perf_counter() - start))
+    return claim(f"{at.name}: waiting for a batch over a training step", shares, target=HIDDEN)
+
+
+if __name__ == "__main__":
+    for measured in measure():
+        print(measured.line())

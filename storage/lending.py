@@ -1,0 +1,40 @@
+"""Memory that is lent for arrays and lent again once nobody holds any part of them.
+
+Fresh memory is dear: the system zeroes every page of it when it is first touched, which for large rows takes as long
+as reading them.
+"""
+
+import math
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Block = npt.NDArray[np.uint8]
+
+
+class _Loan:
+    """What NumPy takes for the owner of a lent array, and so keeps as long as there is a view of it."""
+
+    def __init__(self, block: Block, shape: tuple[int, ...]) -> None:
+        self._block = block
+        self.__array_interface__: dict[str, Any] = {**block.__array_interface__, "shape": shape, "strides": None}
+
+
+class Lender:
+    """Lends blocks of at least ``size`` bytes; another one only while all are held, or too small."""
+
+    def __init__(self, size: int = 0) -> None:
+        self._size = size
+        self._free: list[Block] = []
+
+    def array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """An array, uint8 of the given shape, of arbitrary content."""
+        self._size = max(self._size, math.prod(shape))
+        block = self._free.pop() if self._free else np.empty(self._size, dtype=np.uint8)
+        if len(block) < self._size:
+            block = np.empty(self._size, dtype=np.uint8)
+        loan = _Loan(block, shape)
+        weakref.finalize(loan, self._free.append, block).atexit = False
+        return np.asarray(loan)

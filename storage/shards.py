@@ -1,0 +1,255 @@
+"""Reading the files of shards: the index, then chunks, each checked and decoded into memory that is already there.
+
+A reader of our own beside zarr-python, for three reasons: a hole or a missing file must be an error that names its
+rows, never the fill value; what a stranger's chunk declares must not decide how much memory it takes; and a chunk must
+cost one read of its own bytes. The files are plain Zarr all the same: tests read them by three other libraries.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from numcodecs import zstd
+
+from storage.layout import Layout, power_of_two_below
+
+Values = npt.NDArray[np.uint8]
+Index = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+Check = Callable[[Rows, Values], None]
+
+_HOLE = (1 << 64) - 1
+_CHECKSUM_BYTES = 4
+_WRONG_CHECKSUM = "its checksum is wrong"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# The longest header of a zstd frame.
+_HEADER_BYTES = 18
+# What goes from a file to its places at once: half of a common second-level cache.
+_BLOCK_BYTES = 1 << 19
+
+
+@dataclass
+class DamagedError(Exception):
+    """What is wrong with which rows of a shard: ``start`` to ``stop``, counted from the array's first row."""
+
+    what: str
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"rows {self.start} to {self.stop - 1}: {self.what}"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How the rows of an array of bytes lie in its files.
+
+    A shard's file is its chunks and an index of them, which comes first or last; a chunk is one zstd frame or, if not
+    ``compressed``, its plain bytes, and then their crc32c.
+    """
+
+    layout: Layout
+    index_first: bool = True
+    compressed: bool = True
+
+
+class Scratch:
+    """Memory for one chunk on its way, used again for the next; each thread needs its own."""
+
+    def __init__(self) -> None:
+        self._stored = np.empty(0, dtype=np.uint8)
+        self._decoded = np.empty(0, dtype=np.uint8)
+
+    def stored(self, size: int) -> Values:
+        """Room for the bytes of a chunk as they are in the file."""
+        if len(self._stored) < size:
+            self._stored = np.empty(size, dtype=np.uint8)
+        return self._stored[:size]
+
+    def decoded(self, size: int) -> Values:
+        """Room for the bytes of its rows."""
+        if len(self._decoded) < size:
+            self._decoded = np.empty(size, dtype=np.uint8)
+        return self._decoded[:size]
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """Reads one shard's file."""
+
+    file: BinaryIO
+    shard: int
+    encoding: Encoding
+    scratch: Scratch = field(default_factory=Scratch)
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the shard."""
+        return self.encoding.layout.shard_rows(self.shard)
+
+    def index(self) -> Index:
+        """Where each chunk lies: uint64 (chunks, 2), byte offset and length.
+
+        Raises:
+            DamagedError: it is cut off or its checksum is wrong.
+        """
+        chunks = self.encoding.layout.shard // self.encoding.layout.chunk
+        size = 16 * chunks + _CHECKSUM_BYTES
+        start = 0 if self.encoding.index_first else self.file.seek(0, os.SEEK_END) - size
+        self.file.seek(max(start, 0))
+        content = self.file.read(size)
+        if len(content) < size:
+            raise DamagedError("the file is cut off", self.rows.start, self.rows.stop)
+        try:
+            return np.frombuffer(_checked(content), dtype="<u8").reshape(chunks, 2)
+        except ValueError as error:
+            raise DamagedError(f"the shard's index: {error}", self.rows.start, self.rows.stop) from error
+
+    def read(self, start: int, stop: int, out: Values) -> None:
+        """Decode the rows ``start`` to ``stop`` of the array, all in this shard, into ``out``; see ``take``."""
+        self.take(np.arange(start, stop), out, np.arange(stop - start))
+
+    def take(self, rows: Rows, out: Values, positions: Rows, *, check: Check | None = None) -> None:
+        """Decode single rows of this shard into places of their own.
+
+        Args:
+            rows: which, in ascending order.
+            out: uint8 (n, ...), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            positions: as many as rows.
+            check: called with some of the rows and what they hold, uint8 (m, bytes of a row).
+
+        Raises:
+            DamagedError: a chunk is missing, damaged or no chunk of this array; then ``out`` may hold anything.
+        """
+        shard, chunk, index = self.rows, self.encoding.layout.chunk, self.index()
+        starts, flat = range(shard.start, shard.stop, chunk), out.reshape(len(out), -1)
+        edges = np.searchsorted(rows, np.append(starts, shard.stop)).tolist()
+        read = self._read_compressed if self.encoding.compressed else self._read_plain
+        for number, first in enumerate(starts):
+            low, high, stop = edges[number], edges[number + 1], min(first + chunk, shard.stop)
+            if low < high:
+                size = self._seek(index[number], chunk * flat.shape[1], first, stop)
+                try:
+                    read(first, size, _Places(rows[low:high], flat, positions[low:high], check))
+                except ValueError as error:
+                    raise DamagedError(f"a chunk: {error}", first, stop) from error
+
+    def _seek(self, entry: Index, decoded: int, first: int, stop: int) -> int:
+        """Go to a chunk of so many bytes, decoded, and tell how many it has in the file."""
+        offset, size = int(entry[0]), int(entry[1])
+        if offset == _HOLE or size == _HOLE:
+            raise DamagedError("a chunk was never written", first, stop)
+        if size > 2 * decoded + 1024:
+            raise DamagedError("a chunk declares an impossible size", first, stop)
+        if offset + size > self.file.seek(0, os.SEEK_END):
+            raise DamagedError("a chunk: the file is cut off", first, stop)
+        self.file.seek(offset)
+        return size
+
+    def _read_compressed(self, first: int, size: int, places: "_Places") -> None:
+        chunk, step = self.encoding.layout.chunk, self._step(places.row_bytes)
+        stored, decoded = self.scratch.stored(size), self.scratch.decoded(chunk * places.row_bytes)
+        self._fill(stored)
+        decode(stored, decoded)
+        rows = decoded.reshape(chunk, -1)
+        for start in range(0, chunk, step):
+            places.put(first + start, rows[start : start + step])
+
+    def _read_plain(self, first: int, size: int, places: "_Places") -> None:
+        """Large rows go straight to their places, small ones in blocks that the checksum finds in the cache."""
+        chunk, step, checksum = self.encoding.layout.chunk, self._step(places.row_bytes), 0
+        if size != chunk * places.row_bytes + _CHECKSUM_BYTES:
+            raise ValueError(f"it does not hold {chunk * places.row_bytes} bytes")
+        block = self.scratch.decoded(step * places.row_bytes)
+        straight = places.straight() if step == 1 else {}
+        for start in range(first, first + chunk, step):
+            values = straight.get(start, block)
+            self._fill(values)
+            checksum = google_crc32c.extend(checksum, values)
+            if values is block:
+                places.put(start, block.reshape(step, -1))
+        if checksum != int.from_bytes(self.file.read(_CHECKSUM_BYTES), "little"):
+            raise ValueError(_WRONG_CHECKSUM)
+
+    def _step(self, row_bytes: int) -> int:
+        """The rows of a block."""
+        return math.gcd(self.encoding.layout.chunk, power_of_two_below(_BLOCK_BYTES / row_bytes))
+
+    def _fill(self, memory: Values) -> None:
+        if self.file.readinto(memory) < len(memory):  # type: ignore[attr-defined]
+            raise ValueError("the file is cut off")
+
+
+@dataclass(slots=True)
+class _Places:
+    """Where the wanted rows of a chunk go: see ``ShardReader.take``."""
+
+    rows: Rows
+    out: Values
+    positions: Rows
+    check: Check | None
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.out.shape[1])
+
+    def straight(self) -> dict[int, Values]:
+        """The places of the rows, if each has one and needs no check."""
+        places = {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
+        return places if len(places) == len(self.rows) and self.check is None else {}
+
+    def put(self, start: int, values: Values) -> None:
+        """Bring what the rows from ``start`` on hold to their places."""
+        low, high = self.rows.searchsorted(start), self.rows.searchsorted(start + len(values))
+        if low == high:
+            return
+        which = self.rows[low:high] - start
+        if len(which) < len(values) or not (which == np.arange(len(values))).all():
+            values = values[which]
+        if self.check is not None:
+            self.check(self.rows[low:high], values)
+        # As items of an opaque type, which NumPy copies each at once.
+        row = np.dtype((np.void, self.row_bytes))
+        self.out.view(row)[self.positions[low:high], 0] = values.view(row)[:, 0]
+
+
+def decode(content: bytes | Values, out: Values) -> None:
+    """Decode one chunk, zstd then crc32c, into contiguous memory of exactly its size.
+
+    Raises:
+        ValueError: its checksum is wrong, or it is no chunk of that size.
+    """
+    frame = _checked(content)
+    if _content_size(bytes(frame[:_HEADER_BYTES])) != out.nbytes:
+        raise ValueError(f"it does not decode to {out.nbytes} bytes")
+    try:
+        zstd.decompress(frame, out.reshape(-1))
+    except RuntimeError as error:
+        raise ValueError("it does not decode") from error
+
+
+def _checked(content: bytes | Values) -> bytes | Values:
+    """The content without its checksum: CRC-32C, 4 bytes, little-endian."""
+    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if len(checksum) < _CHECKSUM_BYTES or google_crc32c.value(body) != int.from_bytes(checksum, "little"):
+        raise ValueError(_WRONG_CHECKSUM)
+    return body
+
+
+def _content_size(frame: bytes) -> int | None:
+    """The size that a zstd frame's header declares (RFC 8878, section 3.1.1.1); none if it declares none."""
+    if len(frame) < 5 or frame[:4] != _ZSTD_MAGIC:
+        return None
+    descriptor = frame[4]
+    flag, single_segment, dictionary = descriptor >> 6, descriptor >> 5 & 1, descriptor & 3
+    width = (single_segment, 2, 4, 8)[flag]
+    if not width:
+        return None
+    start = 5 + (1 - single_segment) + (0, 1, 2, 4)[dictionary]
+    size = int.from_bytes(frame[start : start + width], "little")
+    return size + 256 if width == 2 else size

@@ -23,7 +23,7 @@ def audited(finished_project, tmp_path_factory):
     folder = finished_project.path
     store = open_store(folder / "signs/A.zarr")
     weights, dataset = folder / "models/static/A.safetensors", folder / "data/npz.zarr"
-    origin = open_origin(store.manifest, weights, dataset, "cpu", where="A")
+    origin = open_origin(store.manifest, weights, dataset, None, "cpu", where="A")
     signs = bitplanes.unpack(store.load(), 784)
     return store, origin, signs, store.load_labels()
 
@@ -95,7 +95,7 @@ def test_an_honest_store_of_another_machine_passes(audited, forge):
 def test_an_honest_store_of_cross_entropy_passes_and_single_rows_are_not_judged(audited, forge):
     store, origin, _, labels = audited
     made = forge(recomputed(origin, labels, gradient="cross_entropy"), labels, gradient="cross_entropy")
-    other = open_origin(made.manifest, *paths_of(store), "cpu", where="A")
+    other = open_origin(made.manifest, *paths_of(store), None, "cpu", where="A")
     result = audit.run(made, other, count=200, seed=0)
     assert result.honest
     assert result.limits.gain == -np.inf

@@ -15,7 +15,7 @@ import click
 
 from benchmarks.ratios import Claim
 
-MODULES = ("training", "precompute", "streaming", "unpacking", "scaling", "opening")
+MODULES = ("training", "precompute", "streaming", "unpacking", "evaluation", "scaling", "opening", "startup")
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
 _BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"

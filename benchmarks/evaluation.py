@@ -1,0 +1,128 @@
+"""Evaluating two models, A and B, on real digits, beside the passes that it takes.
+
+Timed is everything that `evaluate` does between the start of its Dask cluster and its diagnostics: reading images, the
+attacks, all targets, a file for each block, the matrix and the per-example results as Parquet. The passes alone are the
+same attacks and forward passes, on images that are in memory, in as many threads; nothing is kept of them.
+
+What it does not show: the diagnostics, which are more attacks; the start of the process and of the cluster; a GPU.
+"""
+
+import io
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
+from pathlib import Path
+
+import torch
+from distributed import Client
+from torch import Tensor, nn
+
+from benchmarks.digits import dataset_of_digits
+from benchmarks.ratios import Claim, Step, compare
+from pipeline import models
+from pipeline.catalogue import Draws, Strength, craft
+from pipeline.crafting import BATCH_PIXELS, to_pixels
+from pipeline.evaluation import BLOCK, Crafting, block_draws, cells, plan_craftings
+from pipeline.params import Params, read_params
+from pipeline.precision import arithmetic_context
+from stages.attacking import Bench, attack, correct, matrix_rows, portions
+from stages.cluster import connected
+from stages.loading import ModelFile
+from stages.options import ClusterPlace
+from storage import results, weights
+from storage.datasets.dataset import Dataset, open_dataset
+
+TARGET = 1.15
+MODELS = ("A", "B")
+STRENGTH = Strength(epsilon=0.3, alpha=0.05, steps=10)
+
+_PARAMS = Path(__file__).parents[1] / "pipeline/profiles/mnist5k.yaml"
+_CPU = torch.device("cpu")
+
+
+def measure(*, quick: bool = False) -> list[Claim]:
+    """Compare evaluating with its passes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dataset_of_digits(folder / "digits.zarr", rows=64)
+        data = open_dataset(folder / "digits.zarr")
+        built = {name: models.build(name, data.sample_shape, data.classes, seed=0).eval() for name in MODELS}
+        for module in built.values():
+            module.requires_grad_(False)
+        craftings = plan_craftings({"fgsm": MODELS, "rand_fgsm": MODELS, "ifgsm": ("B",)}, ["exact"], STRENGTH)
+        params = read_params(_PARAMS)
+        with connected(ClusterPlace(), "cpu") as client:
+            evaluated = _evaluated(folder, params, data, built, craftings, client)
+            alone = _passes_alone(params, data, built, craftings)
+            title = "evaluating over its crafting and forward passes alone"
+            return [compare(title, evaluated, alone, target=TARGET, repeats=1 if quick else 7)]
+
+
+def _evaluated(
+    folder: Path,
+    params: Params,
+    data: Dataset,
+    built: dict[str, nn.Module],
+    craftings: Sequence[Crafting],
+    client: Client,
+) -> Step:
+    for name, module in built.items():
+        weights.save(folder / f"{name}.safetensors", module.state_dict(), {"architecture": name})
+    files = tuple(
+        ModelFile(name, folder / f"{name}.safetensors", name, weights.tensors_digest(module.state_dict(), name))
+        for name, module in built.items()
+    )
+    (portion,) = portions(params, len(data.test), cells(craftings, MODELS))
+    number = itertools.count()
+
+    def step() -> None:
+        place = folder / f"evaluation-{next(number)}"
+        place.mkdir()
+        bench = Bench(params, folder / "digits.zarr", data.test.digest, files, "cpu", place)
+        with redirect_stderr(io.StringIO()):
+            found = attack(bench, portion, client)
+        results.write_examples(place / "examples.parquet", correct(params, data.name, portion, found))
+        results.write_matrix(place / "matrix.parquet", matrix_rows(correct(params, data.name, portion, found)))
+
+    return step
+
+
+def _passes_alone(params: Params, data: Dataset, built: dict[str, nn.Module], craftings: Sequence[Crafting]) -> Step:
+    pixels, targets = data.test.load()
+    images, labels = to_pixels(torch.from_numpy(pixels)), torch.from_numpy(targets)
+    size = max(1, BATCH_PIXELS // images[0].numel())
+
+    def on_batch(images: Tensor, labels: Tensor, draws: Draws) -> None:
+        for crafting in (None, *craftings):
+            examples = images if crafting is None else _crafted(crafting, built, images, labels, draws)
+            with torch.no_grad():
+                for module in built.values():
+                    module(examples)
+
+    def on_block(block: int) -> None:
+        rows = slice(block * BLOCK, min((block + 1) * BLOCK, len(images)))
+        draws = block_draws(images[rows].shape, 1, seed=params.evaluation.seed, block=block, device=_CPU)
+        with arithmetic_context("fp32", _CPU):
+            for start in range(0, rows.stop - rows.start, size):
+                batch = slice(start, start + size)
+                on_batch(images[rows][batch], labels[rows][batch], draws[batch])
+
+    def step() -> None:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(on_block, range(-(-len(images) // BLOCK))))
+
+    return step
+
+
+def _crafted(crafting: Crafting, built: dict[str, nn.Module], images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+    module, strength = built[crafting.source], crafting.strength
+    return craft(crafting.attack, module, images, labels, strength=strength, draws=draws, gradient=crafting.gradient)
+
+
+if __name__ == "__main__":
+    for found in measure():
+        print(found.line())

@@ -28,7 +28,7 @@ from pipeline.crafting import BATCH_PIXELS, to_pixels
 from pipeline.evaluation import BLOCK, Crafting, block_draws, cells, plan_craftings
 from pipeline.params import Params, read_params
 from pipeline.precision import arithmetic_context
-from stages.attacking import Bench, attack, correct, matrix_rows, portions
+from stages.attacking import Bench, Portion, attack, correct, matrix_rows, portions
 from stages.cluster import connected
 from stages.loading import ModelFile
 from stages.options import ClusterPlace
@@ -52,11 +52,13 @@ def measure(*, quick: bool = False) -> list[Claim]:
         built = {name: models.build(name, data.sample_shape, data.classes, seed=0).eval() for name in MODELS}
         for module in built.values():
             module.requires_grad_(False)
+        rows = 40 if quick else len(data.test)
         craftings = plan_craftings({"fgsm": MODELS, "rand_fgsm": MODELS, "ifgsm": ("B",)}, ["exact"], STRENGTH)
         params = read_params(_PARAMS)
         with connected(ClusterPlace(), "cpu") as client:
-            evaluated = _evaluated(folder, params, data, built, craftings, client)
-            alone = _passes_alone(params, data, built, craftings)
+            (portion,) = portions(params, rows, cells(craftings, MODELS))
+            evaluated = _evaluated(folder, params, data, built, portion, client)
+            alone = _passes_alone(params, data, built, craftings, rows)
             title = "evaluating over its crafting and forward passes alone"
             return [compare(title, evaluated, alone, target=TARGET, repeats=1 if quick else 7)]
 
@@ -66,7 +68,7 @@ def _evaluated(
     params: Params,
     data: Dataset,
     built: dict[str, nn.Module],
-    craftings: Sequence[Crafting],
+    portion: Portion,
     client: Client,
 ) -> Step:
     for name, module in built.items():
@@ -75,7 +77,6 @@ def _evaluated(
         ModelFile(name, folder / f"{name}.safetensors", name, weights.tensors_digest(module.state_dict(), name))
         for name, module in built.items()
     )
-    (portion,) = portions(params, len(data.test), cells(craftings, MODELS))
     number = itertools.count()
 
     def step() -> None:
@@ -90,9 +91,11 @@ def _evaluated(
     return step
 
 
-def _passes_alone(params: Params, data: Dataset, built: dict[str, nn.Module], craftings: Sequence[Crafting]) -> Step:
+def _passes_alone(
+    params: Params, data: Dataset, built: dict[str, nn.Module], craftings: Sequence[Crafting], count: int
+) -> Step:
     pixels, targets = data.test.load()
-    images, labels = to_pixels(torch.from_numpy(pixels)), torch.from_numpy(targets)
+    images, labels = to_pixels(torch.from_numpy(pixels[:count])), torch.from_numpy(targets[:count])
     size = max(1, BATCH_PIXELS // images[0].numel())
 
     def on_batch(images: Tensor, labels: Tensor, draws: Draws) -> None:

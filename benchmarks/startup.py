@@ -32,6 +32,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         project = _project(Path(name))
         _run(project, "prepare")
         _run(project, "train-static", "D")
+        _run(project, "precompute", "D")
         steps: dict[str, Step] = {
             "help": lambda: _run(project, "--help"),
             "train-static": lambda: _again(project, "models/static", "train-static", "D"),

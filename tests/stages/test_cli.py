@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -89,10 +90,12 @@ def test_elsewhere_there_are_plain_lines(copied_project):
 
 def test_an_interrupted_stage_says_how_to_go_on(copied_project):
     copied_project.edit(lambda params: params["static"]["D"].update(epochs=500))
+    # A shell that starts the tests in the background has it ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = copied_project.popen("train-static", "D")
     while not list(copied_project.path.glob(".partial/train-static-D-*/checkpoint.safetensors")):
         assert process.poll() is None
-    process.send_signal(2)
+    process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert output.splitlines()[-1] == "gradshard: interrupted; run the same command again to go on from there"

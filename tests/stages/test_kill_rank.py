@@ -1,6 +1,7 @@
 """One of several processes that train a model is killed for real: the others end, and the same command goes on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,12 +87,12 @@ def test_a_run_of_two_ranks_goes_on_with_one(trained, tmp_path):
     whole, before = trained
     project = before.copy_to(tmp_path / "project")
     kill_after_a_checkpoint(project, 1)
-    assert "going on from step " in finish(project, 1)
-    # The order of sums differs from there on, and 700 steps make something of that.
+    resumed = int(re.search(r"going on from step (\d+)", finish(project, 1))[1])
     expected, found = (
         [list(map(float, line.split("\t"))) for line in (one.path / "training/A_adv.tsv").read_text().splitlines()[1:]]
         for one in (whole, project)
     )
     assert len(found) == len(expected)
-    assert np.allclose(found[0], expected[0], rtol=1e-3)
-    assert np.allclose(found[-1], expected[-1], atol=0.1)
+    # The order of sums differs from there on, and hundreds of steps make something of that; the next few do not.
+    following = next(number for number, record in enumerate(expected) if record[0] > resumed)
+    assert np.allclose(found[: following + 1], expected[: following + 1], rtol=0.01)

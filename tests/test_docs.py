@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.__main__ import profiles
-from pipeline.params import check_params
+from pipeline.params import check_params, read_params
+from stages.table import defences
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -40,6 +42,8 @@ def project(finished_project, tmp_path):
     """A finished project under the names that the docs use."""
     project = finished_project.copy_to(tmp_path / "project")
     (project.path / "data/mnist5k.zarr").symlink_to("npz.zarr")
+    (project.path / "results").symlink_to(ROOT / "results")
+    shutil.copy(ROOT / "README.md", project.path)
     return project
 
 
@@ -94,3 +98,10 @@ def test_every_dvc_command_of_the_docs_is_run_by_the_dvc_test():
     for _, command in COMMANDS:
         if command.startswith("dvc "):
             assert f'"{command}"' in text, command
+
+
+def test_the_readmes_table_is_that_of_the_published_run():
+    results = ROOT / "results/mnist"
+    table = defences(results / "matrix.parquet", read_params(results / "params.yaml"), "cross_entropy")
+    assert len(table.splitlines()) == 6
+    assert table in (ROOT / "README.md").read_text()

@@ -78,8 +78,7 @@ def table(record: dict[str, Any]) -> str:
             f"\n### `{name}`\n",
             said.strip(),
             "",
-            "| ratio | median | spread | target | |",
-            "| --- | --- | --- | --- | --- |",
+            *_HEAD,
         ]
         for row in record["results"]:
             if row["benchmark"] == name:

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import layout
 from storage.datasets.dataset import Split, open_dataset, write_dataset
 from storage.datasets.ingest import mnist5k
 from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder
-from storage.signs.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
+from storage.signs.building import StoreBuilder, plan_store
+from storage.signs.manifest import DirectionRecord, ModelRecord
 from storage.signs.store import SignStore, open_store
 
 
@@ -26,27 +25,17 @@ def dataset_of_digits(path: Path, *, rows: int) -> Split:
 
 def random_store(split: Split, folder: Path, *, name: str, seed: int = 0) -> SignStore:
     """A published store of random signs, a tenth of them 0, over a split."""
-    record = DatasetRecord(
-        name=split.dataset,
-        split=split.name,
-        digest=split.digest,
-        rows=len(split),
-        sample_shape=split.sample_shape,
-        classes=split.classes,
-    )
-    cut = layout.plan(record.rows, 2 * bitplanes.packed_bytes(record.pixels))
-    spec = StoreSpec(
-        dataset=record,
-        model=ModelRecord(name=name, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
-        direction=DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
-        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+    spec = plan_store(
+        split,
+        ModelRecord(name=name, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
+        DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
     )
     builder = StoreBuilder(folder / f"building-{name}", spec)
     builder.create()
     draws = np.random.default_rng(seed)
     for shard in builder.missing():
         rows = builder.layout.shard_rows(shard)
-        shape = (rows.stop - rows.start, record.pixels)
+        shape = (rows.stop - rows.start, spec.dataset.pixels)
         signs = draws.choice(np.array([-1, 0, 1], dtype=np.int8), shape, p=[0.45, 0.1, 0.45])
         builder.write_shard(shard, bitplanes.pack(signs), split.read_labels(rows.start, rows.stop))
     builder.publish(folder / f"{name}.zarr")

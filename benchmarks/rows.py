@@ -19,15 +19,14 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from storage import layout
 from storage.datasets import ingest
 from storage.datasets.dataset import Images, Split, open_dataset, write_dataset
 from storage.datasets.download import OnBytes
 from storage.datasets.ingest import FOLDER_VARIABLE
 from storage.signs import bitplanes
 from storage.signs.bitplanes import Planes
-from storage.signs.building import StoreBuilder
-from storage.signs.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
+from storage.signs.building import StoreBuilder, plan_store
+from storage.signs.manifest import DirectionRecord, ModelRecord
 from storage.signs.store import SignStore, open_store
 
 MNIST_ROWS, IMAGENET_ROWS = 60_000, 3_000
@@ -95,24 +94,15 @@ def _no_download(name: str) -> AbstractContextManager[OnBytes]:
 
 def _write_store(rows: LabelledSigns, folder: Path) -> None:
     split = open_dataset(folder / "data.zarr").train
-    cut = layout.plan(len(rows), rows.planes[0].nbytes)
-    spec = StoreSpec(
-        dataset=DatasetRecord(
-            name=split.dataset,
-            split=split.name,
-            digest=split.digest,
-            rows=len(split),
-            sample_shape=split.sample_shape,
-            classes=split.classes,
-        ),
-        model=ModelRecord(name="M", architecture="M", digest="1" * 64, weights_sha256="2" * 64),
-        direction=DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
-        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+    spec = plan_store(
+        split,
+        ModelRecord(name="M", architecture="M", digest="1" * 64, weights_sha256="2" * 64),
+        DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
     )
     builder = StoreBuilder(folder / "building", spec)
     builder.create()
     for shard in builder.missing():
-        part = cut.shard_rows(shard)
+        part = builder.layout.shard_rows(shard)
         builder.write_shard(shard, rows.planes[part], rows.labels[part])
     builder.publish(folder / f"{SIGNS}.zarr")
 

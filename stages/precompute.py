@@ -20,18 +20,14 @@ from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import ClusterPlace, cluster_options, params_option
-from storage import layout
 from storage.datasets.dataset import Dataset, Split, open_dataset
 from storage.errors import GradshardError
 from storage.partial import partial
-from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder
+from storage.signs.building import StoreBuilder, plan_store
 from storage.signs.ledger import Receipt
 from storage.signs.manifest import (
     AgreementRecord,
-    DatasetRecord,
     DirectionRecord,
-    LayoutRecord,
     ModelRecord,
     StoreSpec,
     read_manifest,
@@ -154,24 +150,15 @@ def store_spec(
     wanted: SignsParams, loaded: LoadedModel, split: Split, direction: Direction, device: torch.device
 ) -> StoreSpec:
     """What a store that the parameters name will be."""
-    record = DatasetRecord(
-        name=split.dataset,
-        split=split.name,
-        digest=split.digest,
-        rows=len(split),
-        sample_shape=split.sample_shape,
-        classes=split.classes,
-    )
-    cut = layout.plan(record.rows, 2 * bitplanes.packed_bytes(record.pixels))
-    return StoreSpec(
-        dataset=record,
-        model=ModelRecord(
+    return plan_store(
+        split,
+        ModelRecord(
             name=wanted.model,
             architecture=loaded.architecture,
             digest=loaded.digest,
             weights_sha256=loaded.weights_sha256,
         ),
-        direction=DirectionRecord(
+        DirectionRecord(
             gradient=wanted.gradient,
             label=wanted.label,
             mode="eval",
@@ -179,7 +166,6 @@ def store_spec(
             step=step_direction(wanted.label),
             agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
         ),
-        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
         licence=wanted.licence,
     )
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage import layout
 from storage.datasets.dataset import Dataset, open_dataset, write_dataset
 from storage.datasets.ingest import mnist5k
 from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder
-from storage.signs.manifest import DatasetRecord, DirectionRecord, LayoutRecord, ModelRecord, StoreSpec
+from storage.signs.building import StoreBuilder, plan_store
+from storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec
 from storage.signs.store import SignStore, open_store
 from tests.projects import Project, call, new_project
 
@@ -100,21 +99,10 @@ def small_dataset(small_dataset_path: Path) -> Dataset:
 
 def store_spec(dataset: Dataset, *, model: str = "M") -> StoreSpec:
     """The spec of a store of random signs over a dataset's training split."""
-    split = dataset.train
-    record = DatasetRecord(
-        name=split.dataset,
-        split=split.name,
-        digest=split.digest,
-        rows=len(split),
-        sample_shape=split.sample_shape,
-        classes=split.classes,
-    )
-    cut = layout.plan(record.rows, 2 * bitplanes.packed_bytes(record.pixels))
-    return StoreSpec(
-        dataset=record,
-        model=ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
-        direction=DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
-        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+    return plan_store(
+        dataset.train,
+        ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
+        DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
     )
 
 

@@ -14,20 +14,50 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import __version__
-from storage.datasets.dataset import label_dtype
+from storage import __version__, layout
+from storage.datasets.dataset import Split, label_dtype
 from storage.digests import digest_of, file_sha256
 from storage.errors import GradshardError
 from storage.files import replace_folder, sweep, sync, write_text
 from storage.layout import Layout
 from storage.signs import arrays, card, manifest
-from storage.signs.bitplanes import Labels, Planes
+from storage.signs.bitplanes import Labels, Planes, packed_bytes
 from storage.signs.ledger import Ledger, Receipt
-from storage.signs.manifest import FileRecord, Manifest, StoreSpec
+from storage.signs.manifest import (
+    DatasetRecord,
+    DirectionRecord,
+    FileRecord,
+    LayoutRecord,
+    Manifest,
+    ModelRecord,
+    StoreSpec,
+)
 from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
 
 # The libraries that the bytes of a store follow from.
 _LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
+
+
+def plan_store(
+    split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
+) -> StoreSpec:
+    """What a store of a model's signs over the rows of a split will be."""
+    record = DatasetRecord(
+        name=split.dataset,
+        split=split.name,
+        digest=split.digest,
+        rows=len(split),
+        sample_shape=split.sample_shape,
+        classes=split.classes,
+    )
+    cut = layout.plan(record.rows, 2 * packed_bytes(record.pixels))
+    return StoreSpec(
+        dataset=record,
+        model=model,
+        direction=direction,
+        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+        licence=licence,
+    )
 
 
 @dataclass(frozen=True)

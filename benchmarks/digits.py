@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import Split, open_dataset, write_dataset
+from storage.datasets.dataset import Split, open_dataset
 from storage.datasets.ingest import mnist5k
+from storage.datasets.writing import write_dataset
 from storage.signs import bitplanes
 from storage.signs.building import StoreBuilder, plan_store
 from storage.signs.manifest import DirectionRecord, ModelRecord
@@ -17,7 +18,7 @@ def dataset_of_digits(path: Path, *, rows: int) -> Split:
     splits = mnist5k().splits
     (images, labels), test = splits["train"], splits["test"]
     chosen = np.arange(rows) % len(images)
-    data = {"train": (images[chosen], labels[chosen]), "test": test}
+    data = {"train": (images[:][chosen], labels[chosen]), "test": test}
     for _ in write_dataset(path, name="digits", classes=10, splits=data):
         pass
     return open_dataset(path).train

@@ -20,9 +20,10 @@ from PIL import Image
 from scipy import ndimage
 
 from storage.datasets import ingest
-from storage.datasets.dataset import Images, Split, open_dataset, write_dataset
+from storage.datasets.dataset import Images, Split, open_dataset
 from storage.datasets.download import OnBytes
 from storage.datasets.ingest import FOLDER_VARIABLE
+from storage.datasets.writing import write_dataset
 from storage.signs import bitplanes
 from storage.signs.bitplanes import Planes
 from storage.signs.building import StoreBuilder, plan_store
@@ -59,7 +60,7 @@ def mnist_rows(rows: int = MNIST_ROWS) -> LabelledSigns:
     folder = _data_folder() / "mnist"
     raw = ingest.mnist(folder, show=_no_download) if folder.is_dir() else ingest.mnist5k()
     images, labels = raw.splits["train"]
-    return _repeated(images, labels.astype(np.int64), rows, classes=10, zeros=0.06)
+    return _repeated(images[:], labels.astype(np.int64), rows, classes=10, zeros=0.06)
 
 
 def imagenet_rows(rows: int = IMAGENET_ROWS) -> LabelledSigns:

@@ -9,7 +9,8 @@ from stages import paths
 from stages.console import progress, say, say_waiting, transfer
 from stages.options import ClusterPlace, cluster_options, params_option
 from storage.datasets import ingest
-from storage.datasets.dataset import open_dataset, write_dataset
+from storage.datasets.dataset import open_dataset
+from storage.datasets.writing import write_dataset
 from storage.errors import GradshardError
 from storage.files import replace_folder
 from storage.partial import partial

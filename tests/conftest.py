@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage.datasets.dataset import Dataset, open_dataset, write_dataset
+from storage.datasets.dataset import Dataset, open_dataset
 from storage.datasets.ingest import mnist5k
+from storage.datasets.writing import write_dataset
 from storage.signs import bitplanes
 from storage.signs.building import StoreBuilder, plan_store
 from storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from storage.datasets import dataset, listing
+from storage.datasets import dataset, listing, writing
 from storage.datasets.images import BrokenImageError, Transform, read_image
 from storage.datasets.listing import Entry, Listing, Numbers
 from storage.digests import RowsDigest, canonical_json, digest_of, row_hashes
@@ -142,7 +142,7 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
     # A partly filled shard is merged with what is there, which may be of another order.
     for file in _files(shard):
         (task.store / file).unlink(missing_ok=True)
-    dataset.write_shard(task.store, rows, images, labels)
+    writing.write_shard(task.store, rows, images, labels)
     for file in _files(shard):
         sync(task.store / file)
     receipt = Receipt(
@@ -243,7 +243,7 @@ class FolderBuilder:
                     raise GradshardError(f"{target}: shard {shard} of {split} is missing: run the same command again")
                 digest.update_hashed(bytes.fromhex(receipt.rows))
             skipped = [{"file": each.entry.file, "reason": each.reason} for each in self.left_out(split)]
-            dataset.seal_split(task.store, digest, {"skipped": skipped})
+            writing.seal_split(task.store, digest, {"skipped": skipped})
             _write_files(task.store / dataset.FILES, Listing(task.listing), listing.read_order(task.order))
         self._make_root(self._store, self.attributes())
         sweep(self._store, keep=self._files())
@@ -282,15 +282,15 @@ class FolderBuilder:
     def _make_root(self, path: Path, attributes: Mapping[str, object]) -> None:
         """Write the group's own metadata; what lies below it stays."""
         fresh = self._folder / "fresh"
-        dataset.create_root(fresh, name=self._name, classes=len(self._source.class_names), attributes=attributes)
+        writing.create_root(fresh, name=self._name, classes=len(self._source.class_names), attributes=attributes)
         _move_metadata(fresh, path)
 
     def _make_arrays(self, split: str, rows: int) -> Layout:
         """Write the metadata of a split's arrays for so many rows; shards that are there stay."""
         fresh, classes = self._folder / "fresh", len(self._source.class_names)
-        dataset.create_root(fresh, name=self._name, classes=classes)
+        writing.create_root(fresh, name=self._name, classes=classes)
         shape = self._source.transform.sample_shape
-        cut = dataset.create_split(fresh, split, rows=rows, sample_shape=shape, classes=classes)
+        cut = writing.create_split(fresh, split, rows=rows, sample_shape=shape, classes=classes)
         _move_metadata(fresh, self._store)
         return cut
 

@@ -1,6 +1,7 @@
 """Raw files in: every source of labelled images that ``prepare`` knows.
 
-Each source gives, per split, images uint8 (N, C, H, W) and integer labels (N,), in the order that is kept for ever.
+Each source gives, per split, images uint8 (N, C, H, W), which files give a slice at a time, and integer labels (N,), in
+the order that is kept for ever.
 """
 
 import os
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from storage.datasets.dataset import Images, Labels
 from storage.datasets.download import OnBytes, download
-from storage.datasets.idx import read_idx
+from storage.datasets.idx import idx_images, idx_labels
+from storage.datasets.npz import npz_split
+from storage.datasets.raw_images import RawImages
 from storage.errors import GradshardError
 
 FOLDER_VARIABLE = "GRADSHARD_DATA"
@@ -43,7 +45,7 @@ class Raw:
     """Labelled images as they came in, split by split."""
 
     classes: int
-    splits: Mapping[str, tuple[Images, Labels]]
+    splits: Mapping[str, tuple[Images | RawImages, Labels]]
 
 
 def mnist5k() -> Raw:
@@ -80,23 +82,8 @@ def idx(folder: Path, *, classes: int | None = None) -> Raw:
 
 
 def npz(file: Path, *, classes: int | None = None) -> Raw:
-    """A NumPy archive with x_train, y_train, x_test and y_test.
-
-    Images are uint8 of shape (N, H, W), (N, H, W, C) or, if C is 1 or 3 and W is not, (N, C, H, W).
-    """
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
-    except FileNotFoundError as error:
-        raise GradshardError(f"no file {file}: set dataset.path to an .npz archive") from error
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        raise GradshardError(
-            f"{file} is not a NumPy archive of x_train, y_train, x_test and y_test ({error})"
-        ) from error
-    splits = {
-        split: (_channels_first(arrays[f"x_{split}"], file), _flat_labels(arrays[f"y_{split}"], file))
-        for split in ("train", "test")
-    }
+    """A NumPy archive of uint8 images and integer labels; see ``npz_split``."""
+    splits = {split: npz_split(file, split) for split in ("train", "test")}
     return Raw(classes=classes or _count_classes(splits), splits=splits)
 
 
@@ -113,18 +100,17 @@ def raw_folder(parameter: str | None, dataset: str) -> Path | None:
 
 
 def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping[str, str]) -> Raw:
-    def read(name: str) -> npt.NDArray[np.uint8]:
-        return read_idx(paths[name], dimensions=_dimensions(name), sha256=sha256.get(name))
-
-    splits: dict[str, tuple[Images, Labels]] = {}
+    splits: dict[str, tuple[RawImages, Labels]] = {}
     for split, prefix in _IDX_PREFIX.items():
-        images, labels = read(f"{prefix}-images-idx3-ubyte"), read(f"{prefix}-labels-idx1-ubyte")
+        images_name, labels_name = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
+        images = idx_images(paths[images_name], sha256=sha256.get(images_name))
+        labels = idx_labels(paths[labels_name], sha256=sha256.get(labels_name))
         if len(images) != len(labels):
             raise GradshardError(
-                f"{paths[f'{prefix}-images-idx3-ubyte']} holds {len(images)} images but "
-                f"{paths[f'{prefix}-labels-idx1-ubyte'].name} {len(labels)} labels: give files that belong together"
+                f"{paths[images_name]} holds {len(images)} images but {paths[labels_name].name} {len(labels)} labels: "
+                "give files that belong together"
             )
-        splits[split] = (images[:, None], labels)
+        splits[split] = (images, labels)
     return Raw(classes=classes or _count_classes(splits), splits=splits)
 
 
@@ -143,7 +129,7 @@ def _downloaded(name: str, show: Show) -> Path:
     path = DOWNLOADS / "mnist" / f"{name}.gz"
 
     def check(part: Path) -> None:
-        read_idx(part, dimensions=_dimensions(name), sha256=MNIST_SHA256[name])
+        (idx_images if "images" in name else idx_labels)(part, sha256=MNIST_SHA256[name])
 
     if not path.exists():
         urls = [f"{mirror}{path.name}" for mirror in MNIST_MIRRORS]
@@ -152,28 +138,5 @@ def _downloaded(name: str, show: Show) -> Path:
     return path
 
 
-def _dimensions(name: str) -> int:
-    return 3 if "images" in name else 1
-
-
-def _count_classes(splits: Mapping[str, tuple[Images, Labels]]) -> int:
+def _count_classes(splits: Mapping[str, tuple[Images | RawImages, Labels]]) -> int:
     return 1 + max(int(labels.max(initial=0)) for _, labels in splits.values())
-
-
-def _channels_first(images: npt.NDArray[np.generic], file: Path) -> Images:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise GradshardError(
-            f"{file}: images must be uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W), but are {images.dtype} "
-            f"of shape {images.shape}"
-        )
-    if images.ndim == 3:
-        return np.ascontiguousarray(images[:, None]).astype(np.uint8, copy=False)
-    if images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
-        return np.ascontiguousarray(images).astype(np.uint8, copy=False)
-    return np.ascontiguousarray(np.moveaxis(images, 3, 1)).astype(np.uint8, copy=False)
-
-
-def _flat_labels(labels: npt.NDArray[np.generic], file: Path) -> Labels:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise GradshardError(f"{file}: labels must be integers, but are {labels.dtype}")
-    return labels.reshape(len(labels), -1)[:, 0].astype(np.int64) if labels.ndim != 1 else labels.astype(np.int64)

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import create_root, create_split, open_dataset
+from storage.datasets.dataset import open_dataset
+from storage.datasets.writing import create_root, create_split
 from storage.digests import RowsDigest
 from storage.layout import plan
 from storage.signs.bitplanes import packed_bytes

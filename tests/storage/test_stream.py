@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from storage import shards
-from storage.datasets.dataset import open_dataset, write_dataset
+from storage.datasets.dataset import open_dataset
+from storage.datasets.writing import write_dataset
 from storage.errors import GradshardError
 from storage.gathering import THREADS
 from storage.layout import CHUNK_BYTES

@@ -3,7 +3,8 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from storage.datasets.dataset import label_dtype, open_dataset, rows_digest, write_dataset
+from storage.datasets.dataset import label_dtype, open_dataset, rows_digest
+from storage.datasets.writing import write_dataset
 from storage.errors import GradshardError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from storage.datasets import ingest
 from storage.datasets.dataset import rows_digest
-from storage.datasets.idx import read_idx
+from storage.datasets.idx import idx_images
 from storage.errors import GradshardError
 
 
@@ -67,7 +67,7 @@ def test_damaged_idx_files_are_refused(tmp_path, damage, sentence):
     path = tmp_path / "images"
     path.write_bytes(damage(idx_bytes(np.zeros((10, 12, 7)))))
     with pytest.raises(GradshardError, match=sentence):
-        read_idx(path, dimensions=3)
+        idx_images(path)
 
 
 def test_mnist_whose_content_is_not_mnist_is_refused(tmp_path):
@@ -103,8 +103,9 @@ def test_npz_images_come_in_any_usual_layout(tmp_path, shape, expected, at):
     raw = ingest.npz(tmp_path / "d.npz")
     assert raw.splits["train"][0].shape == expected
     assert raw.splits["train"][1].tolist() == list(range(9))
-    assert sorted(raw.splits["train"][0][4].ravel()) == sorted(images[4].ravel())
-    assert raw.splits["train"][0][4, 0, 2, 3] == images[4][at]
+    read = raw.splits["train"][0][:]
+    assert sorted(read[4].ravel()) == sorted(images[4].ravel())
+    assert read[4, 0, 2, 3] == images[4][at]
 
 
 def test_npz_that_is_no_such_archive_is_refused(tmp_path):
@@ -130,3 +131,42 @@ def test_the_parameter_wins_over_the_variable(tmp_path, monkeypatch):
     assert ingest.raw_folder(None, "mnist") == tmp_path / "mnist"
     monkeypatch.delenv("GRADSHARD_DATA")
     assert ingest.raw_folder(None, "mnist") is None
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_images_of_a_file_are_read_some_rows_at_a_time_in_any_order(tmp_path, zipped):
+    images = np.random.default_rng(0).integers(0, 256, (9, 6, 5), dtype=np.uint8)
+    content = idx_bytes(images)
+    (tmp_path / "images").write_bytes(gzip.compress(content) if zipped else content)
+    read = idx_images(tmp_path / "images")
+    for rows in (slice(0, 4), slice(4, 9), slice(2, 3), slice(0, 9)):
+        assert np.array_equal(read[rows][:, 0], images[rows])
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_images_in_fortran_order_are_the_same_images(tmp_path, save):
+    images = np.random.default_rng(0).integers(0, 256, (9, 6, 5, 3), dtype=np.uint8)
+    for name, stored in (("c", images), ("fortran", np.asfortranarray(images))):
+        save(tmp_path / f"{name}.npz", x_train=stored, y_train=np.arange(9), x_test=stored[:2], y_test=[0, 1])
+    first, second = (ingest.npz(tmp_path / f"{name}.npz").splits["train"][0][:] for name in ("c", "fortran"))
+    assert np.array_equal(first, second)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
+    (tmp_path / "images").write_bytes(idx_bytes(np.zeros((10, 12, 7))))
+    images = idx_images(tmp_path / "images")
+    (tmp_path / "images").write_bytes(idx_bytes(np.zeros((10, 12, 7)))[:-3])
+    assert len(images[:9]) == 9
+    with pytest.raises(GradshardError, match="images ends before row 10: it was changed while it was read"):
+        images[9:]
+
+
+def test_an_npz_archive_whose_images_are_damaged_is_refused_when_they_are_read(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 6, 5), dtype=np.uint8)
+    np.savez(tmp_path / "d.npz", x_train=images, y_train=np.arange(300), x_test=images[:2], y_test=[0, 1])
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    content[content.index(images[200].tobytes())] ^= 1
+    (tmp_path / "d.npz").write_bytes(bytes(content))
+    read = ingest.npz(tmp_path / "d.npz").splits["train"][0]
+    with pytest.raises(GradshardError, match=r"x_train cannot be read on \(Bad CRC-32"):
+        read[:]

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from storage.datasets.dataset import open_dataset, write_dataset
+from storage.datasets.dataset import open_dataset
+from storage.datasets.writing import write_dataset
 from storage.digests import digest_of
 from storage.errors import GradshardError
 from storage.signs.store import open_store

@@ -1,0 +1,66 @@
+"""Images of one raw file, compressed or not, that need not fit into memory: read some rows at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.errors import GradshardError
+
+Pixels = npt.NDArray[np.uint8]
+
+BROKEN = "it was changed while it was read, or is damaged: give a whole one"
+
+
+@dataclass
+class RawImages:
+    """What a dataset is written from in place of an array uint8 (N, C, H, W): slices of it are read from a file.
+
+    Slices in ascending order read the file once, which matters where it is compressed. It is open from the first read
+    to that of the last row.
+    """
+
+    what: str
+    opener: Callable[[], BinaryIO]
+    offset: int
+    stored_shape: tuple[int, ...]
+    arrange: Callable[[Pixels], Pixels]
+    dtype: np.dtype[np.uint8] = field(default=np.dtype(np.uint8), init=False)
+    _stream: BinaryIO | None = field(default=None, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return self.stored_shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape (N, C, H, W), of which no more than a slice is ever in memory."""
+        return (len(self), *self.arrange(np.empty((1, *self.stored_shape[1:]), dtype=np.uint8)).shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        """How many dimensions the images have all together: 4, if they can make a dataset."""
+        return len(self.shape)
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        """Read rows, uint8 (n, C, H, W).
+
+        Raises:
+            GradshardError: the file ends before them, or is damaged.
+        """
+        start, stop, _ = rows.indices(len(self))
+        sample = int(np.prod(self.stored_shape[1:], dtype=object))
+        stream = self._stream = self._stream or self.opener()
+        try:
+            stream.seek(self.offset + start * sample)
+            content = stream.read((stop - start) * sample)
+        # What gzip, zlib and zipfile raise have no class in common.
+        except Exception as error:
+            raise GradshardError(f"{self.what} cannot be read on ({error}): {BROKEN}") from error
+        if len(content) != (stop - start) * sample:
+            raise GradshardError(f"{self.what} ends before row {stop}: {BROKEN}")
+        if stop == len(self):
+            stream.close()
+            self._stream = None
+        return self.arrange(np.frombuffer(content, dtype=np.uint8).reshape(stop - start, *self.stored_shape[1:]))

@@ -36,7 +36,7 @@ def main(names: Sequence[str], quick: bool) -> None:
     for name in names or MODULES:
         kept[name] = _measure(name, quick=quick)
         for found in kept[name]:
-            click.echo(f"{name}: {Claim(**{k: v for k, v in found.items() if k != 'reached'}).line()}")
+            click.echo(f"{name}: {Claim.restore(found).line()}")
         if not quick:
             _keep(kept)
 
@@ -82,7 +82,7 @@ def table(record: dict[str, Any]) -> str:
         ]
         for row in record["results"]:
             if row["benchmark"] == name:
-                found = Claim(**{key: value for key, value in row.items() if key not in ("benchmark", "reached")})
+                found = Claim.restore(row)
                 spread = f"{found.least:.3g} to {found.largest:.3g}, {found.repeats}"
                 lines.append(f"| {found.name} | {found.value:.3g} | {spread} | {found.target_text} | {found.verdict} |")
         parts.append("\n".join(lines) + "\n")

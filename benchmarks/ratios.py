@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Step = Callable[[], object]
@@ -49,6 +49,11 @@ class Claim:
     def record(self) -> dict[str, Any]:
         """What JSON can hold."""
         return asdict(self) | {"reached": self.reached}
+
+    @classmethod
+    def restore(cls, record: Mapping[str, Any]) -> "Claim":
+        """The claim that a record is of."""
+        return cls(**{field.name: record[field.name] for field in fields(cls)})
 
 
 def claim(

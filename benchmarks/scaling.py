@@ -1,37 +1,169 @@
-"""Ten times the rows: ten times the time, the same peak memory, and a dataset and store that open as fast.
+"""Ten times the rows: ten times the time, the same peak memory; two workers: half the time; opening: no time at all.
 
-60,000 and 600,000 rows of MNIST's size, of which windowed streaming may hold 32 MB. Each reading is a process of its
-own, which goes through an epoch to warm up and then through ten or one; its peak is the most memory that it ever had,
-interpreter and libraries included. Opening is timed in this process.
+Stages are whole commands on 30,000 and 300,000 digits, or 2,000 and 20,000 to evaluate, with model D, the cheapest, so
+that everything beside its passes counts. What the command takes on 20 digits is taken off its times, not off its
+peaks. They may keep 16 MiB of images and signs, which either number exceeds, so that training streams too. Windowed
+streaming alone reads 60,000 and 600,000 rows of MNIST's size and may hold 32 MB: an epoch to warm up, then ten or one.
+A peak is the most memory that the process ever had, interpreter and libraries included.
 
-What it does not show: rows that are not in the system's cache, and the resident mode, whose memory grows with the rows
-because it holds them all. A store's manifest names all its files, which are as many for either number of these rows;
-where there are ten times as many, 1,252 shards of ImageNet-size rows, it takes some milliseconds more: `opening` holds
-what that means for a command.
+Workers are Dask's, one and two processes of one thread each, and compute a store of model A's signs; their start is
+left out. Opening is timed in this process.
+
+What it does not show: rows that are not in the system's cache; several machines; and the resident mode, whose memory
+grows with the rows because it holds them all. A store's manifest names all its files, which are as many for either
+number of these rows; where there are ten times as many, 1,252 shards of ImageNet-size rows, it takes some milliseconds
+more: `opening` holds what that means for a command.
 """
 
+import io
 import json
+import logging
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ratios import Claim, claim, compare
+import torch
+from distributed import Client, LocalCluster
+
+from benchmarks.commands import Usage, project, run
+from benchmarks.digits import dataset_of_digits
+from benchmarks.ratios import Claim, claim, compare, ratios, seconds
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
+from pipeline import models
+from pipeline.crafting import Direction
+from pipeline.params import SignsParams
+from stages.loading import load_model
+from stages.precompute import ShardTask, compute_missing, store_spec
+from storage import weights
+from storage.datasets.dataset import open_dataset
+from storage.signs.building import StoreBuilder
 from storage.stream import Windowed, plan_reading
 from storage.windows import Request
 
 ROWS, TIMES = 60_000, 10
-TIME, MEMORY, OPENING = 1.1, 1.05, 1.1
+TIME, MEMORY, OPENING, WORKERS = 1.1, 1.05, 1.1, 1.8
 
 _MEMORY = 32_000_000
 _BATCH = 64
+_STAGES = {  # their arguments and what they make
+    "prepare": ((), "data/npz.zarr"),
+    "train-static": (("D",), "models/static/D.safetensors"),
+    "precompute": (("D",), "signs/D.zarr"),
+    "train-robust": (("D_adv",), "models/robust/D_adv.safetensors"),
+    "evaluate": ((), "evaluation"),
+}
 
 
 def measure(*, quick: bool = False) -> list[Claim]:
-    """Compare few rows with ten times as many."""
+    """Compare few rows with ten times as many, and one worker with two."""
+    return [*_stages(quick=quick), *_streaming(quick=quick), *_workers(quick=quick)]
+
+
+def _stages(*, quick: bool) -> list[Claim]:
+    train, test, repeats = (2_000, 20, 1) if quick else (30_000, 2_000, 3)
+    with tempfile.TemporaryDirectory() as name:
+        sizes = {"none": (20, 20), "few": (train, test), "many": (TIMES * train, TIMES * test)}
+        folders = {
+            size: project(Path(name) / size, train=rows, test=tests, change=_small_models)
+            for size, (rows, tests) in sizes.items()
+        }
+        claims = []
+        for stage in _STAGES:
+            if stage == "evaluate":
+                for folder in folders.values():
+                    run(folder, "train-static", "H")
+            rounds = [{size: _afresh(folder, stage) for size, folder in folders.items()} for _ in range(repeats)]
+            claims += _stage_claims(stage, rounds)
+    return claims
+
+
+def _small_models(params: dict[str, Any]) -> None:
+    only = {"model": "D", "gradient": "exact", "label": "predicted"}
+    params["static"] = {name: {"architecture": "D", "epochs": 1, "seed": 1} for name in ("D", "H")}
+    params["signs"] = {"D": only}
+    params["robust"] |= {
+        "self_only": {},
+        "pair": {},
+        "ensemble": {"D_adv": {"architecture": "D", "sources": ["D"], "epochs": 1, "seed": 10}},
+    }
+    params["streaming"] = {"memory": "16 MiB"}
+    params["evaluation"] |= {"holdout": "H", "targets": ["D", "D_adv"], "attacks": {"fgsm": ["D", "D_adv"]}}
+    params["evaluation"] |= {"gradients": ["exact"], "illustrated": [], "diagnosed": []}
+    params["analysis"] |= {"models": [], "plane": {"model": "D", "source": "D", "points": 1}}
+    params["blackbox"] |= {"targets": [], "forest": None}
+
+
+def _afresh(folder: Path, stage: str) -> Usage:
+    """Run a stage as if for the first time: without what it made before."""
+    arguments, made = _STAGES[stage]
+    target = folder / made
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    return run(folder, stage, *arguments)
+
+
+def _stage_claims(stage: str, rounds: list[dict[str, Usage]]) -> list[Claim]:
+    times = [
+        (found["many"].seconds - found["none"].seconds) / (TIMES * (found["few"].seconds - found["none"].seconds))
+        for found in rounds
+    ]
+    peaks = [found["many"].peak / found["few"].peak for found in rounds]
+    return [
+        claim(
+            f"`{stage}` of {TIMES} times the rows over {TIMES} times `{stage}` of the rows: time", times, target=TIME
+        ),
+        claim(f"`{stage}` of {TIMES} times the rows over `{stage}` of the rows: peak memory", peaks, target=MEMORY),
+    ]
+
+
+def _workers(*, quick: bool) -> list[Claim]:
+    rows, repeats = (64, 1) if quick else (8_192, 5)
+    with tempfile.TemporaryDirectory() as name, _one_thread_each(1) as one, _one_thread_each(2) as two:
+        task = _signs_task(Path(name), rows)
+        times = seconds({"one": lambda: _compute(task, one), "two": lambda: _compute(task, two)}, repeats=repeats)
+    title = "rate of `precompute` by two workers of one thread over that by one"
+    return [claim(title, ratios(times, "one", "two"), target=WORKERS, at="least")]
+
+
+@contextmanager
+def _one_thread_each(workers: int) -> Iterator[Client]:
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.ERROR
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def _signs_task(folder: Path, rows: int) -> ShardTask:
+    dataset_of_digits(folder / "digits.zarr", rows=rows)
+    data = open_dataset(folder / "digits.zarr")
+    model = models.build("A", data.sample_shape, data.classes, seed=0)
+    weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
+    device = torch.device("cpu")
+    wanted = SignsParams(model="A", gradient="exact", label="predicted")
+    direction = Direction("exact", "predicted", "fp32")
+    loaded = load_model(folder / "A.safetensors", "A", data, device)
+    builder = StoreBuilder(folder / "store", store_spec(wanted, loaded, data.train, direction, device))
+    return ShardTask(folder / "digits.zarr", folder / "A.safetensors", "cpu", direction, builder)
+
+
+def _compute(task: ShardTask, client: Client) -> None:
+    shutil.rmtree(task.builder.folder, ignore_errors=True)
+    task.builder.create()
+    with redirect_stderr(io.StringIO()):
+        compute_missing(task, "A", client)
+
+
+def _streaming(*, quick: bool) -> list[Claim]:
     rows, repeats = (2_000, 1) if quick else (ROWS, 7)
     with tempfile.TemporaryDirectory() as name:
         few, many = Path(name) / "few", Path(name) / "many"
@@ -82,10 +214,10 @@ def read(folder: str, memory: int, epochs: int) -> None:
         order = plan.order(len(split), seed=0, epoch=epoch)
         for _ in reader.read(Request(rows, SIGNS) for rows in order.batches(_BATCH)):
             pass
-    seconds = time.perf_counter() - start
+    took = time.perf_counter() - start
     # Not what `getrusage` tells: that counts what the parent process had when it started this one.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"seconds": seconds, "peak": 1024 * int(peak.split()[1])}))
+    print(json.dumps({"seconds": took, "peak": 1024 * int(peak.split()[1])}))
 
 
 if __name__ == "__main__":

@@ -7,36 +7,29 @@ What it does not show: a first run after installing, when Python compiles our fi
 the disk, about 5 s here; a cluster's workers, each of which starts as slowly as a stage.
 """
 
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ruamel.yaml import YAML
-
+from benchmarks.commands import project, run
 from benchmarks.ratios import Claim, Step, claim, seconds
-from storage.datasets.ingest import mnist5k
 
 HELP, OVERHEAD = 0.3, 3.0
-_ROOT = Path(__file__).parents[1]
 _ROWS = 20
 
 
 def measure(*, quick: bool = False) -> list[Claim]:
     """Time processes from start to end."""
     with tempfile.TemporaryDirectory() as name:
-        project = _project(Path(name))
-        _run(project, "prepare")
-        _run(project, "train-static", "D")
-        _run(project, "precompute", "D")
+        folder = project(Path(name), train=_ROWS, test=_ROWS, change=_few_epochs)
+        run(folder, "prepare")
+        run(folder, "train-static", "D")
+        run(folder, "precompute", "D")
         steps: dict[str, Step] = {
-            "help": lambda: _run(project, "--help"),
-            "train-static": lambda: _again(project, "models/static", "train-static", "D"),
-            "precompute": lambda: _again(project, "signs/D.zarr", "precompute", "D"),
+            "help": lambda: run(folder, "--help"),
+            "train-static": lambda: _again(folder, "models/static", "train-static", "D"),
+            "precompute": lambda: _again(folder, "signs/D.zarr", "precompute", "D"),
         }
         times = seconds(steps, repeats=1 if quick else 9)
     return [
@@ -50,33 +43,15 @@ def _shares(times: list[float]) -> list[float]:
     return [time / OVERHEAD for time in times]
 
 
-def _project(folder: Path) -> Path:
-    """A project of 20 training digits and models of one epoch."""
-    yaml = YAML()
-    params: dict[str, Any] = yaml.load((_ROOT / "pipeline/profiles/mnist5k.yaml").read_text(encoding="utf-8"))
-    splits = mnist5k().splits
-    (train, classes), (test, others) = splits["train"], splits["test"]
-    few = slice(_ROWS)
-    np.savez(folder / "digits.npz", x_train=train[few], y_train=classes[few], x_test=test[few], y_test=others[few])
-    params["dataset"] = {"name": "npz", "path": "digits.npz"}
+def _few_epochs(params: dict[str, Any]) -> None:
     params["static"]["D"]["epochs"] = 1
     params["signs"]["D"] = {"model": "D", "gradient": "exact", "label": "predicted"}
-    with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-    return folder
 
 
-def _again(project: Path, made: str, *arguments: str) -> None:
+def _again(folder: Path, made: str, *arguments: str) -> None:
     """Run a stage as if for the first time: without what it made before."""
-    shutil.rmtree(project / made)
-    _run(project, *arguments)
-
-
-def _run(project: Path, *arguments: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
-    subprocess.run(
-        [sys.executable, "-m", "stages", *arguments], cwd=project, env=environment, check=True, capture_output=True
-    )
+    shutil.rmtree(folder / made)
+    run(folder, *arguments)
 
 
 if __name__ == "__main__":

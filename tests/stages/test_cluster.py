@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
+from http import HTTPStatus
 
 import pytest
 import torch
@@ -130,6 +132,12 @@ def test_an_address_without_a_scheduler_is_one_sentence(whole, tmp_path, monkeyp
         connected(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu"),
     ):
         pass
+
+
+def test_the_dashboard_of_a_local_cluster_is_reachable():
+    with connected(ClusterPlace(workers=1), "cpu") as client, urllib.request.urlopen(client.dashboard_link) as page:
+        assert page.status == HTTPStatus.OK
+        assert "Dask" in page.read().decode()
 
 
 def deadly(item):

@@ -51,6 +51,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
             "ensemble": _trained(split, stores, arithmetic),
             "self": _trained(split, {}, arithmetic),
             "separate": _trained(split, {}, arithmetic, live_mode="eval"),
+            "compiled": _trained(split, stores, arithmetic, compiled=not quick),
             "ready": _ready_made(split, arithmetic),
             "all": _crafted_from_all(split, arithmetic),
             "loop": _plain_loop(split),
@@ -71,11 +72,17 @@ def _claims(times: Mapping[str, list[float]], arithmetic: Arithmetic) -> list[Cl
         claim(f"{name} over crafting from all sources live", ratios(times, "ensemble", "all"), target=0.5),
         claim(f"{name} over a PyTorch loop with torchattacks (fp32)", ratios(times, "ensemble", "loop"), target=0.4),
         claim(f"{name} over ART's AdversarialTrainer (fp32)", ratios(times, "ensemble", "art"), target=0.4),
+        claim(f"{name} with a compiled model over {name}", ratios(times, "compiled", "ensemble")),
     ]
 
 
 def _trained(
-    split: Split, stores: Mapping[str, SignStore], arithmetic: Arithmetic, *, live_mode: Mode = "train"
+    split: Split,
+    stores: Mapping[str, SignStore],
+    arithmetic: Arithmetic,
+    *,
+    live_mode: Mode = "train",
+    compiled: bool = False,
 ) -> Step:
     """Ours: the trainer over its reader. In the mode ``eval`` the live gradient has a pass of its own."""
     reading = plan_reading(split, stores, memory=1 << 32)
@@ -100,7 +107,7 @@ def _trained(
         reading=reading,
         adversary=adversary,
     )
-    trainer = Trainer(_model(split), run, device=_CPU, arithmetic=arithmetic)
+    trainer = Trainer(_model(split), run, device=_CPU, arithmetic=arithmetic, compiled=compiled)
     steps = trainer.steps(open_reader(split, stores, reading))
     return lambda: [next(steps) for _ in range(STEPS)]
 

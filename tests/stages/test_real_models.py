@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
@@ -122,3 +123,37 @@ def test_real_photographs_of_299_pixels_give_the_signs_that_plain_pytorch_gives(
         assert code == 0, said
     assert open_dataset(project.path / "data/imagefolder.zarr").sample_shape == (3, 299, 299)
     check_store(project, name, range(20))
+
+
+def test_all_four_are_evaluated_on_real_photographs_of_299_pixels(tmp_path, digits, gradshard, imagenet_sample):
+    names = dict(zip(("v3", "v4", "IncRes_v2", "ResNet_v2"), (FOUR[0], FOUR[1], FOUR[2], FOUR[3]), strict=True))
+    project, images = new_project(tmp_path / "project", digits), 4
+
+    def change(params: dict) -> None:
+        params["dataset"] = {"name": "imagefolder", "path": str(imagenet_sample), "size": 299}
+        params["dataset"] |= {"train": "val", "test": "val"}
+        params["static"] = {
+            name: {"architecture": f"timm:{timms}", "epochs": 0, "seed": 3, "weights": "random"}
+            for name, timms in names.items()
+        }
+        params["signs"], params["robust"] = {}, {"self_only": {}, "pair": {}, "ensemble": {}}
+        params["attack"]["eps"] = "16/256"
+        params["evaluation"] = {"holdout": "v4", "targets": list(names), "attacks": {"fgsm": list(names)}}
+        params["evaluation"] |= {"label": "least_likely", "top": [1, 5], "sample": images, "gradients": ["exact"]}
+        params["evaluation"] |= {"illustrated": [], "diagnosed": [], "sweep": [0, 1]}
+        params["analysis"] |= {"models": [], "plane": {"model": "v3", "source": "v4", "points": 1}}
+        params["blackbox"] |= {"targets": [], "forest": None}
+
+    project.edit(change)
+    for stage in (["prepare"], *(["train-static", name] for name in names), ["evaluate"]):
+        code, said = gradshard(project, *stage)
+        assert code == 0, said
+    rows = pq.read_table(project.path / "evaluation/matrix.parquet").to_pylist()
+    crossed = {(row["source"], row["target"], row["top"]): row for row in rows if row["attack"] == "fgsm"}
+    assert set(crossed) == {(source, target, top) for source in names for target in names for top in (1, 5)}
+    assert {row["label"] for row in crossed.values()} == {"least_likely"}
+    # A model's own examples are made of all photographs, others' of the sample.
+    assert {row["n"] for (source, target, _), row in crossed.items() if source != target} == {images}
+    for source in names:
+        for target in names:
+            assert crossed[source, target, 5]["errors"] <= crossed[source, target, 1]["errors"]

@@ -45,7 +45,8 @@ def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
 def choose_compilation(compilation: Compilation, device: torch.device, *, steps: int) -> bool:
     """Whether torch is to compile the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
 
-    On a CPU it does not: measured on model A (docs/benchmarks.md), a compiled step is slower.
+    On a CPU it does not: a compiled step of model A takes 0.94 of the time (docs/benchmarks.md), for which a run would
+    depend on a compiler, and its last bits on the compiler's version.
 
     Raises:
         GradshardError: it was asked for and there is no C++ compiler, which it needs on a CPU.

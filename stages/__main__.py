@@ -1,5 +1,6 @@
 """The way in: ``gradshard STAGE``, the same as ``python -m stages STAGE``."""
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +19,18 @@ def main() -> None:
                 file=sys.stderr,
             )
             sys.exit(2)
+    from stages.cli import INTERRUPTED
     from stages.cli import main as run
 
-    run()
+    try:
+        run()
+    except SystemExit as end:
+        if end.code != INTERRUPTED:
+            raise
+        # Threads that still compute would be stopped inside C++ code as Python ends, and that aborts the process.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

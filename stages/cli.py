@@ -23,6 +23,9 @@ _COMMANDS = {
     "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }
 
+# The exit code of a stage that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
+
 
 @click.group(
     cls=LazyGroup,
@@ -49,7 +52,7 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         _complain("interrupted; run the same command again to go on from there")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except GradshardError as error:
         _complain(str(error))
         sys.exit(2)

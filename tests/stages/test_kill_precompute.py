@@ -158,3 +158,21 @@ def test_shards_that_were_finished_on_a_worker_that_dies_are_not_computed_again(
         assert wait(process, 200)
         assert process.returncode == 0
     check_published(project, whole, kept)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupt_while_shards_are_computed_is_one_sentence_and_keeps_them(undisturbed, tmp_path, workers):
+    whole, before, _ = undisturbed
+    project, arguments = before.copy_to(tmp_path / "project"), ("precompute", "A", "--workers", str(workers))
+    # A shell that starts the tests in the background has it ignored, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with project.popen(*arguments) as process:
+        while len(kept := finished(project)) < 2 * 6:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-1] == "gradshard: interrupted; run the same command again to go on from there"
+    project.run(*arguments)
+    check_published(project, whole, kept)

@@ -24,6 +24,11 @@ class Direction:
     precision: StorePrecision = "fp32"
 
 
+def batch_rows(pixels: int) -> int:
+    """How many rows of so many pixels each are computed at once."""
+    return max(1, BATCH_PIXELS // pixels)
+
+
 def to_pixels(images: Tensor) -> Tensor:
     """Stored images, uint8 (n, C, H, W), as pixels in [0, 1], float32."""
     return images.float().div_(255)
@@ -41,7 +46,7 @@ def signed_gradients(model: nn.Module, images: Tensor, labels: Tensor, direction
     Returns:
         Signs int8 (n, C·H·W), and the labels that the gradients were taken for, int64 (n,); both on the CPU.
     """
-    size = max(1, BATCH_PIXELS // images[0].numel())
+    size = batch_rows(images[0].numel())
     signs, chosen = [], []
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
@@ -65,7 +70,7 @@ def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, dir
     """
     signs, used = signed_gradients(model, images, labels, direction)
     reference, equal = copy.deepcopy(model).double(), []
-    size = max(1, BATCH_PIXELS // images[0].numel())
+    size = batch_rows(images[0].numel())
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
         pixels, chosen = to_pixels(images[rows]).double(), used[rows].to(images.device)

@@ -1,19 +1,39 @@
 """Signs of rows, computed from a model: what ``precompute`` stores, and ``store repair`` makes again."""
 
+import math
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 
-from pipeline.crafting import Direction, signed_gradients
+from pipeline.crafting import Direction, batch_rows, signed_gradients
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
 from storage.signs import bitplanes
-from storage.signs.bitplanes import Labels, Planes
+from storage.signs.bitplanes import Labels, Planes, packed_bytes
 
 
 def compute_rows(
     model: LoadedModel, split: Split, rows: slice, direction: Direction, device: torch.device
 ) -> tuple[Planes, Labels]:
-    """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,)."""
-    images = torch.from_numpy(split.read_images(rows.start, rows.stop)).to(device)
-    labels = torch.from_numpy(split.read_labels(rows.start, rows.stop)).to(device)
-    signs, chosen = signed_gradients(model.module, images, labels, direction)
-    return bitplanes.pack(signs.numpy()), chosen.numpy()
+    """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,).
+
+    Besides what it returns, it never holds more than some chunks of images.
+    """
+    count = rows.stop - rows.start
+    planes = np.empty((count, 2, packed_bytes(math.prod(split.sample_shape))), dtype=np.uint8)
+    chosen = np.empty(count, dtype=np.int64)
+    for some in _pieces(split, rows):
+        images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
+        labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
+        signs, used = signed_gradients(model.module, images, labels, direction)
+        place = slice(some.start - rows.start, some.stop - rows.start)
+        planes[place], chosen[place] = bitplanes.pack(signs.numpy()), used.numpy()
+    return planes, chosen
+
+
+def _pieces(split: Split, rows: slice) -> Iterator[slice]:
+    """The rows by whole chunks, each of which is read as a whole, and by whole batches."""
+    step = split.chunk * math.ceil(batch_rows(math.prod(split.sample_shape)) / split.chunk)
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))

@@ -111,12 +111,11 @@ class StoreBuilder:
         files = [signs_file(shard), labels_file(shard)]
         for file in files:
             sync(self.store / file)
-        pixels = self.spec.dataset.pixels
         receipt = Receipt(
             shard=shard,
             files={file: _file_record(self.store / file) for file in files},
             content=shard_content(planes, stored),
-            zeros=int(np.unpackbits(planes[:, 1], axis=-1, count=pixels).sum()),
+            zeros=int(np.bitwise_count(planes[:, 1]).sum(dtype=np.int64)),
         )
         self.ledger.add(receipt)
         return receipt
@@ -171,7 +170,7 @@ def content_digest(shards: Iterable[str]) -> str:
 
 def shard_content(planes: Planes, labels: Labels) -> str:
     """The digest of a decoded shard: its packed signs, then its labels as 8 bytes each, little-endian, signed."""
-    sha256 = hashlib.sha256(np.ascontiguousarray(planes).tobytes())
+    sha256 = hashlib.sha256(np.ascontiguousarray(planes).data)
     sha256.update(labels.astype("<i8").tobytes())
     return sha256.hexdigest()
 

@@ -12,13 +12,16 @@ from storage.datasets.dataset import Split
 from storage.signs import bitplanes
 from storage.signs.bitplanes import Labels, Planes, packed_bytes
 
+# What is read at once: enough that opening a file weighs nothing, too little to weigh in memory.
+_PIECE_BYTES = 1 << 20
+
 
 def compute_rows(
     model: LoadedModel, split: Split, rows: slice, direction: Direction, device: torch.device
 ) -> tuple[Planes, Labels]:
     """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,).
 
-    Besides what it returns, it never holds more than some chunks of images.
+    Besides what it returns, it never holds more than about 1 MiB or a batch of images, in whole chunks.
     """
     count = rows.stop - rows.start
     planes = np.empty((count, 2, packed_bytes(math.prod(split.sample_shape))), dtype=np.uint8)
@@ -33,7 +36,8 @@ def compute_rows(
 
 
 def _pieces(split: Split, rows: slice) -> Iterator[slice]:
-    """The rows by whole chunks, each of which is read as a whole, and by whole batches."""
-    step = split.chunk * math.ceil(batch_rows(math.prod(split.sample_shape)) / split.chunk)
+    """The rows by whole chunks, each of which is read as a whole."""
+    pixels = math.prod(split.sample_shape)
+    step = split.chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / split.chunk)
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))

@@ -199,7 +199,10 @@ def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
     optimizer.step()
     (step,) = trainer.steps(reader)
     for one, other in zip(trainer.model.parameters(), reference.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=2e-6)
+        # Adam's first step is the gradient's sign, but for a gradient near 1e-8: there rounding moves the parameter.
+        clear = other.grad.abs() > 1e-7
+        assert (clear | (other.grad == 0)).float().mean() > 0.99
+        assert torch.allclose(one[clear], other[clear], atol=2e-6)
     assert 0.3 * step.record.clean_loss + 0.7 * step.record.adversarial_loss == pytest.approx(loss.item(), rel=1e-5)
 
 

@@ -5,7 +5,7 @@ that everything beside its passes counts. What the command takes on 20 digits is
 They may keep 16 MiB of images and signs, which either number exceeds, so that training streams too. Windowed streaming
 alone reads 60,000 and 600,000 rows of MNIST's size and may hold 32 MB: an epoch to warm up, then ten or one. A peak is
 the most memory that the process ever had, interpreter and libraries included. Ten times the rows make larger shards
-here, until a shard has 64 MiB: what holds whole shards, `prepare` and `precompute`, needs more memory up to there.
+here, until a shard has 64 MiB: `precompute`, which holds the packed signs of a shard, needs more memory up to there.
 
 Workers are Dask's, one and two processes of one thread each, and compute a store of model A's signs; their start is
 left out. Opening is timed in this process.

@@ -21,6 +21,11 @@ from storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec
 from storage.signs.store import SignStore, open_store
 from tests.projects import Project, call, new_project
 
+# Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 # A deadline would be a timed test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

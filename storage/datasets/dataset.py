@@ -88,7 +88,7 @@ class Split:
         Raises:
             GradshardError: the shard is missing or damaged.
         """
-        file = self.folder / f"images/c/{shard}/0/0/0"
+        file = self.folder / images_file(shard)
         where, remedy = f"the {self.name} images of dataset {self.dataset}", "run `gradshard prepare` again"
         try:
             with file.open("rb", buffering=0) as opened:
@@ -161,6 +161,16 @@ class Dataset:
     def sample_shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of an image."""
         return self.train.sample_shape
+
+
+def images_file(shard: int) -> str:
+    """The file of a shard's images, in the folder of a split."""
+    return f"images/c/{shard}/0/0/0"
+
+
+def labels_file(shard: int) -> str:
+    """The file of a shard's labels, in the folder of a split."""
+    return f"labels/c/{shard}"
 
 
 def rows_digest(images: Images, labels: Labels, *, classes: int) -> str:

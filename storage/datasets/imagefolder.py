@@ -8,7 +8,7 @@ the shards that held one are made again without them.
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from storage.errors import GradshardError
 from storage.files import replace_folder, replacing, sweep, sync, write_text
 from storage.layout import Layout
 from storage.ledger import Ledger, ShardReceipt
+from storage.plain_shards import chunk_slices
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")
@@ -123,36 +124,56 @@ def open_folder(
 
 def make_shard(task: SplitTask, shard: int) -> Outcome:
     """Decode and write one whole shard, or find which of its images are broken; safe to repeat."""
-    entries, rows = _entries(task, shard), task.cut.shard_rows(shard)
+    entries = _entries(task, shard)
     # When a worker dies, Dask asks again for the results that it held.
     if _receipt(task, shard, entries) is not None:
         return Outcome(shard, len(entries))
-    images = np.empty((len(entries), *task.transform.sample_shape), dtype=np.uint8)
-    broken = []
-    for row, entry in enumerate(entries):
-        try:
-            images[row] = read_image(task.root / entry.file, task.transform)
-        except BrokenImageError as error:
-            broken.append(Broken(entry, str(error)))
-    if broken:
-        return Outcome(shard, len(entries), tuple(broken))
     labels = np.array([entry.label for entry in entries], dtype=np.int64)
-    ledger = Ledger(task.ledger, Receipt)
+    ledger, hashes = Ledger(task.ledger, Receipt), bytearray()
     ledger.forget(shard)
-    # A partly filled shard is merged with what is there, which may be of another order.
-    for file in _files(shard):
-        (task.store / file).unlink(missing_ok=True)
-    writing.write_shard(task.store, rows, images, labels)
+    try:
+        writing.write_shard(task.store, task.cut, shard, _decoded(task, entries, labels, hashes), labels)
+    except _BrokenShardError as error:
+        return Outcome(shard, len(entries), error.broken)
     for file in _files(shard):
         sync(task.store / file)
     receipt = Receipt(
         shard=shard,
         files={file: (task.store / file).stat().st_size for file in _files(shard)},
         source=_source(task, entries),
-        rows=row_hashes(images, labels).hex(),
+        rows=hashes.hex(),
     )
     ledger.add(receipt)
     return Outcome(shard, len(entries))
+
+
+@dataclass
+class _BrokenShardError(Exception):
+    """A shard cannot be written, for some of its images are broken."""
+
+    broken: tuple[Broken, ...]
+
+
+def _decoded(
+    task: SplitTask, entries: Sequence[Entry], labels: dataset.Labels, hashes: bytearray
+) -> Iterator[dataset.Images]:
+    """The images of a shard, a chunk at a time, as the hashes of their rows are added to ``hashes``.
+
+    Raises:
+        _BrokenShardError: after the last chunk, if some are broken.
+    """
+    broken = []
+    for rows in chunk_slices(slice(0, len(entries)), task.cut.chunk):
+        images = np.zeros((rows.stop - rows.start, *task.transform.sample_shape), dtype=np.uint8)
+        for row, entry in enumerate(entries[rows]):
+            try:
+                images[row] = read_image(task.root / entry.file, task.transform)
+            except BrokenImageError as error:
+                broken.append(Broken(entry, str(error)))
+        hashes += row_hashes(images, labels[rows])
+        yield images
+    if broken:
+        raise _BrokenShardError(tuple(broken))
 
 
 class FolderBuilder:
@@ -335,7 +356,7 @@ def _name(broken: Broken) -> str:
 
 
 def _files(shard: int) -> tuple[str, str]:
-    return f"images/c/{shard}/0/0/0", f"labels/c/{shard}"
+    return dataset.images_file(shard), dataset.labels_file(shard)
 
 
 def _write_files(path: Path, files: Listing, order: Numbers) -> None:

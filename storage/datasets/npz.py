@@ -75,4 +75,8 @@ def _arrangement(shape: tuple[int, ...], dtype: "np.dtype[np.generic]", file: Pa
 def _flat_labels(labels: npt.NDArray[np.generic], file: Path) -> Labels:
     if not np.issubdtype(labels.dtype, np.integer):
         raise GradshardError(f"{file}: labels must be integers, but are {labels.dtype}")
-    return labels.reshape(len(labels), -1)[:, 0].astype(np.int64) if labels.ndim != 1 else labels.astype(np.int64)
+    flat = cast(Labels, labels if labels.ndim == 1 else labels.reshape(len(labels), -1)[:, 0])
+    if flat.min(initial=0) < 0:
+        return flat  # for whoever checks labels to name the row
+    # With all images in their file, eight bytes a label would be the most that is in memory.
+    return flat.astype(np.min_scalar_type(int(flat.max(initial=0))), copy=False)

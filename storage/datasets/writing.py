@@ -1,7 +1,7 @@
 """Writing a dataset, shard by shard, as ``dataset`` reads it."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from storage import layout
-from storage.datasets.dataset import FORMAT, VERSION, Images, Labels, label_dtype
+from storage.datasets.dataset import FORMAT, VERSION, Images, Labels, images_file, label_dtype, labels_file
 from storage.datasets.raw_images import RawImages
 from storage.digests import RowsDigest
 from storage.errors import GradshardError
 from storage.layout import Layout
+from storage.plain_shards import chunk_slices, write_plain_shard
 
 
 def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, where: str) -> None:
@@ -70,11 +71,23 @@ def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, 
     return cut
 
 
-def write_shard(folder: Path, rows: slice, images: Images, labels: Labels) -> None:
-    """Write the rows of one whole shard of a split, whose group is at ``folder``; the same rows give the same bytes."""
-    for name, values in (("images", images), ("labels", labels)):
-        array = zarr.open_array(folder / name, mode="r+").with_config({"write_empty_chunks": True})
-        array[rows] = values
+def write_shard(folder: Path, cut: Layout, shard: int, images: Iterable[Images], labels: Labels) -> None:
+    """Write one whole shard of a split; the same rows give the same bytes.
+
+    Args:
+        folder: the split's group.
+        cut: how its rows are cut.
+        shard: which shard.
+        images: those of the shard, uint8 (n, C, H, W), a chunk at a time, as ``plain_shards.chunk_slices`` gives them.
+        labels: those of the shard, (n,).
+    """
+    write_plain_shard(folder / images_file(shard), cut, images)
+    file = folder / labels_file(shard)
+    # Zarr merges what is written to a partly filled shard with what is there.
+    file.unlink(missing_ok=True)
+    zarr.open_array(folder / "labels", mode="r+").with_config({"write_empty_chunks": True})[cut.shard_rows(shard)] = (
+        labels
+    )
 
 
 def seal_split(folder: Path, digest: RowsDigest, attributes: Mapping[str, Any] | None = None) -> None:
@@ -94,8 +107,16 @@ def write_dataset(
         digest = RowsDigest(sample_shape=shape, classes=classes)
         for shard in range(cut.shards):
             rows = cut.shard_rows(shard)
-            some, classes_of_some = images[rows], labels[rows]
-            write_shard(path / split, rows, some, classes_of_some)
-            digest.update(some, classes_of_some)
+            write_shard(path / split, cut, shard, _digested(images, labels, rows, cut.chunk, digest), labels[rows])
             yield rows.stop - rows.start
         seal_split(path / split, digest)
+
+
+def _digested(
+    images: Images | RawImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest
+) -> Iterator[Images]:
+    """The images of a shard, a chunk at a time, as the digest takes them."""
+    for part in chunk_slices(rows, chunk):
+        some = images[part]
+        digest.update(some, labels[part])
+        yield some

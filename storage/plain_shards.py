@@ -1,0 +1,52 @@
+"""Writing a shard whose chunks are not compressed, a chunk at a time.
+
+Zarr-python encodes a shard as a whole and holds it several times over, which for large shards is most of the memory
+that preparing a dataset takes. The files are its own, byte by byte: a test holds them against what it writes.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from storage.files import replacing
+from storage.layout import Layout
+from storage.shards import Values
+
+_HOLE = (1 << 64) - 1
+
+
+def chunk_slices(rows: slice, chunk: int) -> Iterator[slice]:
+    """The rows of a shard, a chunk at a time; the last may be short."""
+    for start in range(rows.start, rows.stop, chunk):
+        yield slice(start, min(start + chunk, rows.stop))
+
+
+def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None:
+    """Write the file of one shard: it appears whole or, if the chunks end in an exception, not at all.
+
+    Args:
+        path: of the file.
+        cut: how the rows are cut.
+        chunks: the shard's rows, uint8 (n, ...), as ``chunk_slices`` gives them.
+    """
+    index = np.full((cut.shard // cut.chunk, 2), _HOLE, dtype="<u8")
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for number, rows in enumerate(chunks):
+            # After the array's last row a chunk goes on with the fill value, 0.
+            rest = bytes((cut.chunk - len(rows)) * math.prod(rows.shape[1:]))
+            start = file.tell()
+            _write_checked(file, np.ascontiguousarray(rows).reshape(-1), rest)
+            index[number] = start, file.tell() - start
+        _write_checked(file, index.reshape(-1).view(np.uint8))
+
+
+def _write_checked(file: BinaryIO, content: Values, rest: bytes = b"") -> None:
+    """Write bytes, more bytes, and the CRC-32C of both, little-endian."""
+    file.write(content.data)
+    file.write(rest)
+    checksum: int = google_crc32c.extend(google_crc32c.value(content), rest)
+    file.write(checksum.to_bytes(4, "little"))

@@ -148,7 +148,11 @@ def _remote_client(address: str) -> Iterator[Client]:
 def _local_cluster(workers: int, device: str) -> Iterator[SpecCluster]:
     # A free port: two computations side by side must not quarrel over one. A cluster that is this process alone has no
     # dashboard, since its start takes longer than that of all the rest. A failed task is told once, by its caller.
-    options = {"dashboard_address": ":0" if workers else None, "silence_logs": logging.CRITICAL}
+    options: dict[str, Any] = {
+        "dashboard_address": ":0",
+        "scheduler_kwargs": {"dashboard": workers > 0},
+        "silence_logs": logging.CRITICAL,
+    }
     if device == "cuda" and workers > 0:
         with SpecCluster(
             scheduler={"cls": Scheduler, "options": {"dashboard": True, "dashboard_address": ":0"}},

@@ -14,19 +14,23 @@ from pipeline.tables import TRANSFERRED
 class Finding:
     """A finding of the paper, checked on these results: what it says, the figures, whether it holds, and clearly.
 
-    ``clear`` if the 95 % intervals of what is compared do not overlap.
+    ``holds`` if every comparison comes out as the paper has it, ``clear`` if of none the 95 % intervals overlap, and
+    ``refuted`` if one comes out the other way round and its intervals do not overlap.
     """
 
     claim: str
     figures: str
     holds: bool
     clear: bool
+    refuted: bool
 
     @property
     def verdict(self) -> str:
         """In words."""
-        if not self.holds:
+        if self.refuted:
             return "does not hold"
+        if not self.holds:
+            return "not shown: intervals overlap"
         return "holds" if self.clear else "holds, but intervals overlap"
 
 
@@ -127,6 +131,7 @@ def _check(claim: str, pairs: Sequence[_Pair]) -> Finding | None:
         "; ".join(figures),
         holds=all(lower.rate < higher.rate for _, higher, lower in known),
         clear=all(lower.interval[1] < higher.interval[0] for _, higher, lower in known),
+        refuted=any(higher.interval[1] < lower.interval[0] for _, higher, lower in known),
     )
 
 

@@ -66,6 +66,7 @@ def command(params: Params, into: Path) -> None:
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
+        sample=params.evaluation.sample,
         attack=provenance["params"]["attack"],
         compared=bool(paper.names(params)),
         sections=sections,
@@ -170,13 +171,10 @@ def _general_tables(
 ) -> General:
     called, targets = paper.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
+    signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
-    return General(
-        both=_both(params, rows),
-        gradients=[measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)],
-        blackbox=asked,
-    )
+    return General(both=_both(params, rows), gradients=signs, blackbox=asked)
 
 
 def _probe_tables(probes: Mapping[str, Probe], called: Mapping[str, str], holdout: str) -> list[Table]:
@@ -261,12 +259,12 @@ def _queries(blackbox: Mapping[str, Any]) -> str:
 
 def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:
     named = [
-        (f"{table.name}-{section.name}", f"{section.title}.", table)
+        (f"{table.name}-{section.name}", f"{section.title}.\n\n", table)
         for section in sections
         for table in (*section.tables, *section.probes)
     ]
     named += [(table.name, "", table) for table in general.tables]
-    text = "".join(f"## {table.title}\n\n{title}\n\n{exports.markdown(table)}\n" for _, title, table in named)
+    text = "".join(f"## {table.title}\n\n{title}{exports.markdown(table)}\n" for _, title, table in named)
     write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
     for name, _, table in named:
         write_text(into / "tables" / f"{name}.csv", exports.comma_separated(table))

@@ -65,7 +65,15 @@ def test_a_finding_that_does_not_hold_says_so():
     assert [finding.verdict for finding in reversed_roles if "errs less" in finding.claim] == ["does not hold"]
 
 
-@pytest.mark.parametrize(("own", "verdict"), [(1600, "holds"), (1790, "holds, but intervals overlap")])
+OWN = [
+    (1600, "holds"),
+    (1790, "holds, but intervals overlap"),
+    (1850, "not shown: intervals overlap"),
+    (2000, "does not hold"),
+]
+
+
+@pytest.mark.parametrize(("own", "verdict"), OWN)
 def test_a_difference_within_chance_is_no_clear_finding(own, verdict):
     errors = ERRORS | {("A_adv", "A_adv", "fgsm"): own}
     assert found(errors)[0].verdict == verdict

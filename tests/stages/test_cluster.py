@@ -22,7 +22,7 @@ from tests.projects import new_project
 from tests.stages.test_kill import files
 from tests.stages.test_kill_precompute import receipts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 class Cluster:

@@ -102,7 +102,6 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-@pytest.mark.timeout(900)
 def test_fifty_kills_at_random_moments_lose_no_finished_shard_and_change_no_byte(undisturbed, tmp_path):
     whole, before, duration = undisturbed
     project = before.copy_to(tmp_path / "project")

@@ -14,7 +14,7 @@ import pytest
 from tests.projects import new_project
 from tests.stages.test_kill import files
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 WEIGHTS = "models/robust/A_adv.safetensors"

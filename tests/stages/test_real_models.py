@@ -16,8 +16,7 @@ from storage.signs.manifest import read_manifest
 from tests.imagefolders import write_folder
 from tests.projects import Project, new_project
 
-# A minute or two where nothing else runs; on a busy machine several times that.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 FOUR = ["inception_v3.tf_adv_in1k", "inception_v4", "inception_resnet_v2.tf_ens_adv_in1k", "resnetv2_50"]
 

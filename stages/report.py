@@ -118,14 +118,7 @@ def _section(
         comparisons=compare(groups, holdout, partial(_correct, matrix)),
         probes=_probe_tables(probes, called, holdout) if probes else [],
         flags={name: record["flags"] for name, record in probed.items()},
-        curves_svg=figures.epsilon_curves(
-            {
-                "its own FGSM": {name: _curve(probe.curve, probe.n) for name, probe in probes.items()},
-                f"FGSM from {holdout}": {
-                    name: _curve(probe.transferred, probe.n) for name, probe in probes.items() if name != holdout
-                },
-            }
-        ),
+        curves_svg=_epsilon_curves(probes, holdout) if probes else "",
     )
 
 
@@ -179,6 +172,12 @@ def _general_tables(
 
 def _probe_tables(probes: Mapping[str, Probe], called: Mapping[str, str], holdout: str) -> list[Table]:
     return [measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)]
+
+
+def _epsilon_curves(probes: Mapping[str, Probe], holdout: str) -> str:
+    own = {name: _curve(probe.curve, probe.n) for name, probe in probes.items()}
+    others = {name: _curve(probe.transferred, probe.n) for name, probe in probes.items() if name != holdout}
+    return figures.epsilon_curves({"its own FGSM": own, f"FGSM from {holdout}": others})
 
 
 def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:

@@ -1,7 +1,6 @@
 """Signs of rows, computed from a model: what ``precompute`` stores, and ``store repair`` makes again."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import torch
 from pipeline.crafting import Direction, batch_rows, signed_gradients
 from stages.loading import LoadedModel
 from storage.datasets.dataset import Split
+from storage.layout import stretches
 from storage.signs import bitplanes
 from storage.signs.bitplanes import Labels, Planes, packed_bytes
 
@@ -26,7 +26,7 @@ def compute_rows(
     count = rows.stop - rows.start
     planes = np.empty((count, 2, packed_bytes(math.prod(split.sample_shape))), dtype=np.uint8)
     chosen = np.empty(count, dtype=np.int64)
-    for some in _pieces(split, rows):
+    for some in stretches(rows, _step(split)):
         images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
         signs, used = signed_gradients(model.module, images, labels, direction)
@@ -35,9 +35,7 @@ def compute_rows(
     return planes, chosen
 
 
-def _pieces(split: Split, rows: slice) -> Iterator[slice]:
-    """The rows by whole chunks, each of which is read as a whole."""
+def _step(split: Split) -> int:
+    """How many rows are read at once: whole chunks, each of which is read as a whole."""
     pixels = math.prod(split.sample_shape)
-    step = split.chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / split.chunk)
-    for start in range(rows.start, rows.stop, step):
-        yield slice(start, min(start + step, rows.stop))
+    return split.chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / split.chunk)

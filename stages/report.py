@@ -164,9 +164,9 @@ def _general_tables(
 ) -> General:
     called, targets = paper.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
-    signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
+    signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
     return General(both=_both(params, rows), gradients=signs, blackbox=asked)
 
 

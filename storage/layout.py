@@ -5,6 +5,7 @@ of rows, so that the chunks of a dataset and of its sign stores line up although
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 CHUNK_BYTES = 1 << 20
@@ -48,6 +49,12 @@ def plan(rows: int, row_bytes: int) -> Layout:
         MAX_CHUNKS_PER_SHARD,
     )
     return Layout(rows=rows, chunk=chunk, shard=chunk * per_shard)
+
+
+def stretches(rows: slice, step: int) -> Iterator[slice]:
+    """The rows, so many at a time; the last stretch may be short."""
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))
 
 
 def _nearest_power_of_two(value: float) -> int:

@@ -5,7 +5,7 @@ that preparing a dataset takes. The files are its own, byte by byte: a test hold
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,15 +14,7 @@ import numpy as np
 
 from storage.files import replacing
 from storage.layout import Layout
-from storage.shards import Values
-
-_HOLE = (1 << 64) - 1
-
-
-def chunk_slices(rows: slice, chunk: int) -> Iterator[slice]:
-    """The rows of a shard, a chunk at a time; the last may be short."""
-    for start in range(rows.start, rows.stop, chunk):
-        yield slice(start, min(start + chunk, rows.stop))
+from storage.shards import HOLE, Values
 
 
 def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None:
@@ -31,9 +23,9 @@ def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None
     Args:
         path: of the file.
         cut: how the rows are cut.
-        chunks: the shard's rows, uint8 (n, ...), as ``chunk_slices`` gives them.
+        chunks: the shard's rows, uint8 (n, ...), a chunk at a time; the array's last may be short.
     """
-    index = np.full((cut.shard // cut.chunk, 2), _HOLE, dtype="<u8")
+    index = np.full((cut.shard // cut.chunk, 2), HOLE, dtype="<u8")
     with replacing(path) as temporary, temporary.open("wb") as file:
         for number, rows in enumerate(chunks):
             # After the array's last row a chunk goes on with the fill value, 0.

@@ -23,7 +23,8 @@ Index = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 Check = Callable[[Rows, Values], None]
 
-_HOLE = (1 << 64) - 1
+# Offset and length, in a shard's index, of a chunk that was never written.
+HOLE = (1 << 64) - 1
 _CHECKSUM_BYTES = 4
 _WRONG_CHECKSUM = "its checksum is wrong"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -142,7 +143,7 @@ class ShardReader:
     def _seek(self, entry: Index, decoded: int, first: int, stop: int) -> int:
         """Go to a chunk of so many bytes, decoded, and tell how many it has in the file."""
         offset, size = int(entry[0]), int(entry[1])
-        if offset == _HOLE or size == _HOLE:
+        if offset == HOLE or size == HOLE:
             raise DamagedError("a chunk was never written", first, stop)
         if size > 2 * decoded + 1024:
             raise DamagedError("a chunk declares an impossible size", first, stop)

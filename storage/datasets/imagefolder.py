@@ -23,9 +23,8 @@ from storage.datasets.listing import Entry, Listing, Numbers
 from storage.digests import RowsDigest, canonical_json, digest_of, row_hashes
 from storage.errors import GradshardError
 from storage.files import replace_folder, replacing, sweep, sync, write_text
-from storage.layout import Layout
+from storage.layout import Layout, stretches
 from storage.ledger import Ledger, ShardReceipt
-from storage.plain_shards import chunk_slices
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")
@@ -135,8 +134,8 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
         writing.write_shard(task.store, task.cut, shard, _decoded(task, entries, labels, hashes), labels)
     except _BrokenShardError as error:
         return Outcome(shard, len(entries), error.broken)
-    for file in _files(shard):
-        sync(task.store / file)
+    # The images' file is on the disk already.
+    sync(task.store / dataset.labels_file(shard))
     receipt = Receipt(
         shard=shard,
         files={file: (task.store / file).stat().st_size for file in _files(shard)},
@@ -163,7 +162,7 @@ def _decoded(
         _BrokenShardError: after the last chunk, if some are broken.
     """
     broken = []
-    for rows in chunk_slices(slice(0, len(entries)), task.cut.chunk):
+    for rows in stretches(slice(0, len(entries)), task.cut.chunk):
         images = np.zeros((rows.stop - rows.start, *task.transform.sample_shape), dtype=np.uint8)
         for row, entry in enumerate(entries[rows]):
             try:

@@ -14,8 +14,8 @@ from storage.datasets.dataset import FORMAT, VERSION, Images, Labels, images_fil
 from storage.datasets.raw_images import RawImages
 from storage.digests import RowsDigest
 from storage.errors import GradshardError
-from storage.layout import Layout
-from storage.plain_shards import chunk_slices, write_plain_shard
+from storage.layout import Layout, stretches
+from storage.plain_shards import write_plain_shard
 
 
 def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, where: str) -> None:
@@ -78,16 +78,15 @@ def write_shard(folder: Path, cut: Layout, shard: int, images: Iterable[Images],
         folder: the split's group.
         cut: how its rows are cut.
         shard: which shard.
-        images: those of the shard, uint8 (n, C, H, W), a chunk at a time, as ``plain_shards.chunk_slices`` gives them.
+        images: those of the shard, uint8 (n, C, H, W), a chunk at a time.
         labels: those of the shard, (n,).
     """
     write_plain_shard(folder / images_file(shard), cut, images)
     file = folder / labels_file(shard)
     # Zarr merges what is written to a partly filled shard with what is there.
     file.unlink(missing_ok=True)
-    zarr.open_array(folder / "labels", mode="r+").with_config({"write_empty_chunks": True})[cut.shard_rows(shard)] = (
-        labels
-    )
+    array = zarr.open_array(folder / "labels", mode="r+").with_config({"write_empty_chunks": True})
+    array[cut.shard_rows(shard)] = labels
 
 
 def seal_split(folder: Path, digest: RowsDigest, attributes: Mapping[str, Any] | None = None) -> None:
@@ -116,7 +115,7 @@ def _digested(
     images: Images | RawImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest
 ) -> Iterator[Images]:
     """The images of a shard, a chunk at a time, as the digest takes them."""
-    for part in chunk_slices(rows, chunk):
+    for part in stretches(rows, chunk):
         some = images[part]
         digest.update(some, labels[part])
         yield some

@@ -80,20 +80,24 @@ def _probe_batch(
         foreign = step_direction(policy) * transferred.sign()
     options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_direction(policy) < 0}
     examples = {
-        "fgsm": perturb(images, signs, epsilon),
         "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
         "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),
         "noise": perturb(images, noise, epsilon),
-        "fgsm_less_alpha": perturb(images, signs, epsilon - strength.alpha),
     }
+    # The sweep has most of these values: every set of examples passes the model once, the clean images too.
+    less = epsilon - strength.alpha
+    own = {value: _errors(model, perturb(images, signs, value), labels) for value in {*epsilons, epsilon, less}}
+    others = {value: _errors(model, perturb(images, foreign, value), labels) for value in epsilons if value}
+    strong = [perturb(images, signs, value) for value in (epsilon, less)]
     return Probe(
         n=len(images),
         classes=_logits(model, images[:1]).shape[1],
-        errors={name: _errors(model, found, labels) for name, found in examples.items()},
-        curve={value: _errors(model, perturb(images, signs, value), labels) for value in epsilons},
-        transferred={value: _errors(model, perturb(images, foreign, value), labels) for value in epsilons},
+        errors={name: _errors(model, found, labels) for name, found in examples.items()}
+        | {"fgsm": own[epsilon], "fgsm_less_alpha": own[less]},
+        curve={value: own[value] for value in epsilons},
+        transferred={value: others.get(value, own[value]) for value in epsilons},
         zero_gradients=int((slope.flatten(1) == 0).all(1).sum()),
-        violations=sum(violations(found, images, epsilon) for found in examples.values()),
+        violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
     )
 
 

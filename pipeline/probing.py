@@ -1,6 +1,6 @@
 """White-box measurements of one model that tell whether its gradient can be trusted; ``diagnostics`` judges them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -74,20 +74,18 @@ def _probe_batch(
 ) -> Probe:
     slope, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
     signs, epsilon = step_direction(policy) * slope.sign(), strength.epsilon
-    foreign = signs
+    less = epsilon - strength.alpha
+    # The sweep has most of these values: every set of examples passes the model once, the clean images too.
+    own = others = _sweep(model, images, labels, signs, {*epsilons, epsilon, less})
     if holdout is not model:
-        transferred, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
-        foreign = step_direction(policy) * transferred.sign()
+        foreign, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
+        others = own | _sweep(model, images, labels, step_direction(policy) * foreign.sign(), {*epsilons} - {0.0})
     options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_direction(policy) < 0}
     examples = {
         "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
         "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),
         "noise": perturb(images, noise, epsilon),
     }
-    # The sweep has most of these values: every set of examples passes the model once, the clean images too.
-    less = epsilon - strength.alpha
-    own = {value: _errors(model, perturb(images, signs, value), labels) for value in {*epsilons, epsilon, less}}
-    others = {value: _errors(model, perturb(images, foreign, value), labels) for value in epsilons if value}
     strong = [perturb(images, signs, value) for value in (epsilon, less)]
     return Probe(
         n=len(images),
@@ -95,7 +93,7 @@ def _probe_batch(
         errors={name: _errors(model, found, labels) for name, found in examples.items()}
         | {"fgsm": own[epsilon], "fgsm_less_alpha": own[less]},
         curve={value: own[value] for value in epsilons},
-        transferred={value: others.get(value, own[value]) for value in epsilons},
+        transferred={value: others[value] for value in epsilons},
         zero_gradients=int((slope.flatten(1) == 0).all(1).sum()),
         violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
     )
@@ -105,6 +103,13 @@ def violations(examples: Tensor, images: Tensor, epsilon: float) -> int:
     """How many examples are further than epsilon from their image in some pixel, or leave [0, 1]."""
     outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)
     return int(outside.flatten(1).any(1).sum())
+
+
+def _sweep(
+    model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, epsilons: Collection[float]
+) -> dict[float, int]:
+    """The errors on images moved by every epsilon along the signs."""
+    return {value: _errors(model, perturb(images, signs, value), labels) for value in epsilons}
 
 
 def _errors(model: nn.Module, examples: Tensor, labels: Tensor) -> int:

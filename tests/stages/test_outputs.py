@@ -290,7 +290,7 @@ def test_black_box_results_count_queries_and_examples(finished_project):
     assert list(found["targets"]) == ["A_adv", "A_adv-ens"]
     for target in found["targets"].values():
         assert [row["queries"] for row in target["substitute"]] == [50, 100, 200]
-        assert [row["queries_per_example"] for row in target["estimation"]["estimated"]] == [2 * 98, 2 * 784]
+        assert [row["queries_per_example"] for row in target["estimation"]["estimated"]] == [2 * 98, 2 * 392]
         assert {row["n"] for row in target["substitute"]} == {60}
         assert target["estimation"]["true_gradient"]["n"] == 5
     assert [row["source"] for row in found["forest"]["rows"]] == ["", "A"]

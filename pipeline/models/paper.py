@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.dropout import Dropout
+from pipeline.models.flatten import Flatten
 from storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
@@ -48,7 +49,7 @@ def _a(shape: Shape, classes: int) -> nn.Module:
             conv2=nn.Conv2d(64, 64, 5),
             relu2=nn.ReLU(),
             drop2=Dropout(0.25),
-            flatten=nn.Flatten(),
+            flatten=Flatten(),
             fc3=nn.Linear(64 * math.prod(size), 128),
             relu3=nn.ReLU(),
             drop3=Dropout(0.5),
@@ -71,7 +72,7 @@ def _b(shape: Shape, classes: int) -> nn.Module:
             conv3=nn.Conv2d(128, 128, 5),
             relu3=nn.ReLU(),
             drop3=Dropout(0.5),
-            flatten=nn.Flatten(),
+            flatten=Flatten(),
             fc4=nn.Linear(128 * math.prod(size), classes),
         )
     )
@@ -87,7 +88,7 @@ def _c(shape: Shape, classes: int) -> nn.Module:
             conv2=nn.Conv2d(128, 64, 3),
             relu2=nn.ReLU(),
             drop2=Dropout(0.25),
-            flatten=nn.Flatten(),
+            flatten=Flatten(),
             fc3=nn.Linear(64 * math.prod(size), 128),
             relu3=nn.ReLU(),
             drop3=Dropout(0.5),
@@ -97,7 +98,7 @@ def _c(shape: Shape, classes: int) -> nn.Module:
 
 
 def _d(shape: Shape, classes: int) -> nn.Module:
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=Flatten())
     width = math.prod(shape)
     for number in range(1, 5):
         layers[f"fc{number}"] = nn.Linear(width, 300)

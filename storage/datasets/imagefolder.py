@@ -28,7 +28,7 @@ from storage.ledger import Ledger, ShardReceipt
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")
-_NAMES_A_GROUP = 1 << 16
+_NAMES_A_GROUP = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class FolderBuilder:
         kinds = ", ".join(listing.EXTENSIONS)
         if not len(files):
             raise GradshardError(f"{self._source.root / folder} holds no images ({kinds})")
-        counts = np.bincount(files.labels(), minlength=len(self._source.class_names))
+        counts = files.counts(len(self._source.class_names))
         # A test set may lack classes; of the training images, only classes that a list of names has may be missing.
         for name, count in zip(self._source.class_names, counts, strict=True):
             if folder == self._source.train and not count and (self._source.root / folder / name).is_dir():
@@ -361,7 +361,8 @@ def _files(shard: int) -> tuple[str, str]:
 def _write_files(path: Path, files: Listing, order: Numbers) -> None:
     """Write the file of each row as a Parquet file of one column."""
     schema = pa.schema([("file", pa.string())])
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    # Every name stands once, so a dictionary would only take memory.
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
         for start in range(0, len(order), _NAMES_A_GROUP):
             names = [entry.file for entry in files.take(order[start : start + _NAMES_A_GROUP])]
             writer.write_table(pa.table([pa.array(names, pa.string())], schema=schema))

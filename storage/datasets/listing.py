@@ -1,14 +1,13 @@
 """Which files a folder of images holds, and in which order they become rows.
 
-A listing lies on disk, 32 bytes and a name for each file, and is read by number, so that memory does not grow with the
-number of images beyond the permutation's 8 bytes for each.
+A listing lies on disk, 32 bytes and a name for each file, and is read by number, so that memory grows with the number
+of images by no more than the permutation, some 25 bytes for each while it is drawn, and the names of one class.
 """
 
 import hashlib
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", 
 _RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4"), ("size", "<i8"), ("modified", "<i8")])
 _NUMBER = np.dtype("<i8")
 _BLOCK = 4096
+_RECORDS, _NAMES = "records", "names"
 
 Numbers = npt.NDArray[np.int64]
 
@@ -67,54 +67,56 @@ def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
                 f"{root / split / name}: there is no class {name} in the training images, so it has no label: remove "
                 "the folder, or name all classes in dataset.class_names"
             )
-        found = [Path(folder, file) for folder, _, files in _walk(root / split / name) for file in files]
-        for file, path in sorted((path.relative_to(root).as_posix(), path) for path in found):
-            stat = path.stat()
+        for file in sorted(_images(root, Path(split, name).as_posix())):
+            stat = (root / file).stat()
             yield Entry(_text(file), labels[name], stat.st_size, stat.st_mtime_ns)
 
 
 class Listing:
-    """Entries that ``write_listing`` put on disk, read by number."""
+    """Entries that ``write_listing`` put on disk, read by number.
+
+    Its files are mapped for each reading anew: pages that were read before are not held.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def __len__(self) -> int:
-        return len(self._records)
+        return self._file(_RECORDS).stat().st_size // _RECORD.itemsize
 
     def take(self, numbers: Numbers) -> list[Entry]:
         """The entries with these numbers."""
-        records = self._records[numbers]
-        names = (self._names[r["offset"] : r["offset"] + r["length"]].decode() for r in records)
+        if not len(numbers):
+            return []
+        records = _mapped(self._file(_RECORDS), _RECORD)[numbers]
+        with self._file(_NAMES).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as names:
+            found = [names[r["offset"] : r["offset"] + r["length"]].decode() for r in records]
         return [
             Entry(name, int(record["label"]), int(record["size"]), int(record["modified"]))
-            for name, record in zip(names, records, strict=True)
+            for name, record in zip(found, records, strict=True)
         ]
 
     def __iter__(self) -> Iterator[Entry]:
         for start in range(0, len(self), _BLOCK):
             yield from self.take(np.arange(start, min(start + _BLOCK, len(self))))
 
-    def labels(self) -> npt.NDArray[np.int32]:
-        """The label of every entry, int32 (n,)."""
-        labels: npt.NDArray[np.int32] = self._records["label"]
-        return labels
+    def counts(self, classes: int) -> Numbers:
+        """How many entries have each label, int64 (classes,)."""
+        counts = np.zeros(classes, dtype=np.int64)
+        for start in range(0, len(self), _BLOCK):
+            labels = _mapped(self._file(_RECORDS), _RECORD)["label"][start : start + _BLOCK]
+            counts += np.bincount(labels, minlength=classes)
+        return counts
 
-    @cached_property
-    def _records(self) -> npt.NDArray[Any]:
-        return _mapped(self._folder / "records", _RECORD)
-
-    @cached_property
-    def _names(self) -> Any:
-        with (self._folder / "names").open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    def _file(self, name: str) -> Path:
+        return self._folder / name
 
 
 def write_listing(folder: Path, entries: Iterable[Entry]) -> Listing:
     """Put entries on disk, in place of those that were there."""
     folder.mkdir(parents=True, exist_ok=True)
     offset = 0
-    with (folder / "records").open("wb") as records, (folder / "names").open("wb") as names:
+    with (folder / _RECORDS).open("wb") as records, (folder / _NAMES).open("wb") as names:
         for entry in entries:
             name = entry.file.encode()
             record = np.array([(offset, len(name), entry.label, entry.size, entry.modified)], dtype=_RECORD)
@@ -169,11 +171,16 @@ def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """``os.walk`` through links, without what is hidden, and of the files only the images."""
-    for path, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield path, folders, [f for f in files if not f.startswith(".") and f.lower().endswith(EXTENSIONS)]
+def _images(root: Path, folder: str) -> Iterator[str]:
+    """The paths, relative to ``root``, of the images below a folder of it, through links and without what is hidden."""
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _images(root, f"{folder}/{entry.name}")
+            elif entry.name.lower().endswith(EXTENSIONS):
+                yield f"{folder}/{entry.name}"
 
 
 def _text(name: str) -> str:

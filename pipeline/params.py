@@ -60,7 +60,13 @@ def _fraction(value: object) -> object:
     return value
 
 
+def _word(value: object) -> object:
+    """Read YAML's ``true``, which is no text, as the word."""
+    return "true" if value is True else value
+
+
 Pixels = Annotated[float, BeforeValidator(_fraction)]
+Label = Annotated[LabelPolicy, BeforeValidator(_word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
@@ -167,7 +173,7 @@ class SignsParams(_Section):
 
     model: ModelName
     gradient: Gradient
-    label: LabelPolicy
+    label: Label
     precision: StorePrecision = "fp32"
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")] | None = None
 
@@ -204,7 +210,7 @@ class AdversarialParams(_Section):
     learning_rate: PositiveFloat
     clean_weight: Annotated[float, Field(ge=0, le=1)]
     gradient: Gradient
-    label: LabelPolicy
+    label: Label
     live_mode: Mode
     schedule: ScheduleKind
     objective: Objective = "both"
@@ -288,7 +294,7 @@ class EvaluationParams(_Section):
     diagnosed: list[str]
     sweep: list[Pixels]
     seed: NonNegativeInt = 0
-    label: EvaluationLabel = "true"
+    label: Annotated[EvaluationLabel, BeforeValidator(_word)] = "true"
     top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
     sample: PositiveInt | None = None
 

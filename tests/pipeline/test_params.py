@@ -115,6 +115,14 @@ def test_epsilon_may_be_a_fraction(content):
     assert (attack.epsilon, attack.alpha) == (0.0625, 0.03125)
 
 
+def test_the_label_true_needs_no_quotes(content):
+    changed = copy.deepcopy(content)
+    for key in ("signs/A/label", "adversarial/label", "evaluation/label"):
+        put(changed, key, True)
+    params = check_params(changed, where="params.yaml")
+    assert [params.signs["A"].label, params.adversarial.label, params.evaluation.label] == ["true"] * 3
+
+
 def test_a_missing_or_broken_file_is_told(tmp_path):
     with pytest.raises(GradshardError, match="no parameter file"):
         read_params(tmp_path / "params.yaml")

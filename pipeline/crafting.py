@@ -12,7 +12,7 @@ from pipeline.vocabulary import Gradient, LabelPolicy, StorePrecision
 
 # Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
 # not change the result.
-BATCH_PIXELS = 64 * 28 * 28
+BATCH_PIXELS = 128 * 28 * 28
 
 
 @dataclass(frozen=True)

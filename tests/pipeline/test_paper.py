@@ -17,7 +17,7 @@ def test_the_mnist_profile_measures_every_figure_that_the_paper_gives():
     assert set(paper.ERRORS) <= measured_in("mnist")
 
 
-@pytest.mark.parametrize("profile", ["mnist5k", "cifar10"])
+@pytest.mark.parametrize("profile", ["mnist5k", "cifar10", "cifar10-fixed"])
 def test_figures_are_compared_with_the_papers_own_data_alone(profile):
     assert paper.names(read_params(PROFILES / f"{profile}.yaml")) == {}
 

@@ -19,7 +19,7 @@ def use(tmp_path):
 
 def test_without_a_name_it_lists_the_profiles_and_marks_the_active_one(use, tmp_path):
     (tmp_path / "params.yaml").write_text(profiles()["mnist"])
-    expected = ["  cifar10", "  imagenet", "  imagenet-eval", "* mnist", "  mnist5k"]
+    expected = ["  cifar10", "  cifar10-fixed", "  imagenet", "  imagenet-eval", "* mnist", "  mnist5k"]
     assert use().stdout.splitlines() == expected
 
 
@@ -41,4 +41,4 @@ def test_edits_are_not_overwritten_unless_forced(use, tmp_path):
 def test_an_unknown_profile_is_refused(use):
     refused = use("cifar")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("pipeline: no profile cifar: there are cifar10, imagenet, imagenet-eval")
+    assert refused.stderr.startswith("pipeline: no profile cifar: there are cifar10, cifar10-fixed, imagenet")

@@ -13,6 +13,7 @@ from torch import nn
 
 from pipeline.dropout import Dropout
 from pipeline.models.flatten import Flatten
+from pipeline.models.grey import GreyConv2d
 from storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
@@ -44,7 +45,7 @@ def _a(shape: Shape, classes: int) -> nn.Module:
     size = _conv(_conv((height, width), 5), 5)
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 64, 5),
+            conv1=_first(channels, 64, 5),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(64, 64, 5),
             relu2=nn.ReLU(),
@@ -65,7 +66,7 @@ def _b(shape: Shape, classes: int) -> nn.Module:
         OrderedDict(
             drop0=Dropout(0.2),
             pad1=nn.ZeroPad2d((*_same(width, 8, 2), *_same(height, 8, 2))),
-            conv1=nn.Conv2d(channels, 64, 8, stride=2),
+            conv1=_first(channels, 64, 8, stride=2),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(64, 128, 6, stride=2),
             relu2=nn.ReLU(),
@@ -83,7 +84,7 @@ def _c(shape: Shape, classes: int) -> nn.Module:
     size = _conv(_conv((height, width), 3), 3)
     return nn.Sequential(
         OrderedDict(
-            conv1=nn.Conv2d(channels, 128, 3),
+            conv1=_first(channels, 128, 3),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(128, 64, 3),
             relu2=nn.ReLU(),
@@ -111,6 +112,11 @@ def _d(shape: Shape, classes: int) -> nn.Module:
 
 ARCHITECTURES: Mapping[str, Callable[[Shape, int], nn.Module]] = {"A": _a, "B": _b, "C": _c, "D": _d}
 _HE_NORMAL = {"D": {"fc1", "fc2", "fc3", "fc4"}}
+
+
+def _first(channels: int, features: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
+    """The layer that sees the images."""
+    return (GreyConv2d if channels == 1 else nn.Conv2d)(channels, features, kernel, stride=stride)
 
 
 def _conv(size: tuple[int, int], kernel: int, stride: int = 1) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Computing a sign store: model A over real digits, on all cores, beside a bare loop and beside attack libraries.
 
 The whole of it is timed: reading images, gradients, packing, compressing, writing and the receipts, over the local Dask
-cluster that `precompute` starts. The bare loop computes the same gradients and keeps nothing, at that one of four batch
-sizes which was fastest on a sixteenth of the rows. The libraries make FGSM examples of the same images as their users
-do, in fp32, which is less: no labels, no exact signs, nothing stored. The 8,192 rows make shards of 512; MNIST's 60,000
-make shards of 4,096, where what a shard costs beside its rows weighs an eighth.
+cluster that `precompute` starts. The bare loop computes the same gradients by the same layers and keeps nothing, at
+that one of four batch sizes which was fastest on a sixteenth of the rows. The libraries make FGSM examples of the same
+images as their users do, by torch's own layers and in fp32, which is less: no labels, no exact signs, nothing stored.
+The 8,192 rows make shards of 512; MNIST's 60,000 make shards of 4,096, where what a shard costs beside its rows weighs
+an eighth.
 
 What it does not show: a GPU; the start of the process and of the cluster; several processes (`scaling` does).
 """
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.digits import dataset_of_digits
+from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from pipeline import models
 from pipeline.attacks import input_gradient
@@ -121,7 +123,7 @@ def _bare(model: nn.Module, images: Tensor, batch: int, precision: StorePrecisio
 
 
 def _libraries(images: Tensor) -> dict[str, Step]:
-    """FGSM of three attack libraries on model A in torch's default layout, in batches of 128."""
+    """FGSM of three attack libraries on model A of torch's own layers in its default layout, in batches of 128."""
     import foolbox
     import torchattacks
     from art.attacks.evasion import FastGradientMethod
@@ -129,7 +131,7 @@ def _libraries(images: Tensor) -> dict[str, Step]:
 
     logging.getLogger("art").setLevel(logging.ERROR)
     shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
-    model = models.build("A", shape, 10, seed=0).eval().to(memory_format=torch.contiguous_format)
+    model = plain_model(shape).eval()
     labels = torch.zeros(len(images), dtype=torch.int64)
     classifier = PyTorchClassifier(
         model, loss=nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, clip_values=(0.0, 1.0), device_type="cpu"

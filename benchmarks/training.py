@@ -12,7 +12,7 @@ computes before it.
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.digits import dataset_of_digits, random_store
+from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from pipeline import models
 from pipeline.attacks import fgsm
@@ -151,7 +152,7 @@ def _plain_loop(split: Split) -> Step:
     """Standard adversarial training as people write it: eager, fp32, default layout, FGSM by torchattacks."""
     import torchattacks
 
-    model, (images, labels) = _as_people_write_it(split), _batch(split)
+    model, (images, labels) = plain_model(split.sample_shape), _batch(split)
     optimizer = torch.optim.Adam(model.parameters())
     attack = torchattacks.FGSM(model, eps=EPSILON)
 
@@ -174,7 +175,7 @@ def _art_loop(split: Split) -> Step:
     from art.estimators.classification import PyTorchClassifier
 
     logging.getLogger("art").setLevel(logging.ERROR)
-    model, (images, labels) = _as_people_write_it(split), _batch(split)
+    model, (images, labels) = plain_model(split.sample_shape), _batch(split)
     classifier = PyTorchClassifier(
         model,
         loss=nn.CrossEntropyLoss(),
@@ -201,12 +202,6 @@ def _batch(split: Split) -> tuple[Tensor, Tensor]:
 
 def _model(split: Split) -> nn.Module:
     return models.build("A", split.sample_shape, 10, seed=0)
-
-
-def _as_people_write_it(split: Split) -> nn.Module:
-    """Model A in torch's own layers and default memory format."""
-    layers: Iterable[nn.Module] = _model(split).to(memory_format=torch.contiguous_format).children()
-    return nn.Sequential(*(nn.Dropout(layer.p) if isinstance(layer, nn.Dropout) else layer for layer in layers))
 
 
 if __name__ == "__main__":

@@ -101,12 +101,14 @@ def versions() -> dict[str, str]:
 
 
 def _cpu() -> str:
+    """The processor's name, with its family and model where there are such: a cloud calls many of them the same."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    lines = info.read_text().splitlines() if info.exists() else []
+    found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in found:
+        return platform.processor() or platform.machine()
+    numbers = f" (family {found['cpu family']}, model {found['model']})" if "cpu family" in found else ""
+    return found["model name"] + numbers
 
 
 if __name__ == "__main__":

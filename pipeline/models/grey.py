@@ -16,7 +16,8 @@ class GreyConv2d(nn.Conv2d):
     torch's own.
     """
 
-    def forward(self, images: Tensor) -> Tensor:  # noqa: D102
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (N, C, H', W') of images (N, 1, H, W)."""
         if images.device.type != "cpu" or not (images.requires_grad and torch.is_grad_enabled()):
             return super().forward(images)
         features: Tensor = _ToPixels.apply(super().forward(images.detach()), images, self.weight.detach(), self.stride)

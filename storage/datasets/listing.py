@@ -88,7 +88,7 @@ class Listing:
         """The entries with these numbers."""
         if not len(numbers):
             return []
-        records = _mapped(self._file(_RECORDS), _RECORD)[numbers]
+        records = self._records(numbers)
         with self._file(_NAMES).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as names:
             found = [names[r["offset"] : r["offset"] + r["length"]].decode() for r in records]
         return [
@@ -97,16 +97,23 @@ class Listing:
         ]
 
     def __iter__(self) -> Iterator[Entry]:
-        for start in range(0, len(self), _BLOCK):
-            yield from self.take(np.arange(start, min(start + _BLOCK, len(self))))
+        for numbers in self._blocks():
+            yield from self.take(numbers)
 
     def counts(self, classes: int) -> Numbers:
         """How many entries have each label, int64 (classes,)."""
         counts = np.zeros(classes, dtype=np.int64)
-        for start in range(0, len(self), _BLOCK):
-            labels = _mapped(self._file(_RECORDS), _RECORD)["label"][start : start + _BLOCK]
-            counts += np.bincount(labels, minlength=classes)
+        for numbers in self._blocks():
+            counts += np.bincount(self._records(numbers)["label"], minlength=classes)
         return counts
+
+    def _blocks(self) -> Iterator[Numbers]:
+        for start in range(0, len(self), _BLOCK):
+            yield np.arange(start, min(start + _BLOCK, len(self)))
+
+    def _records(self, numbers: Numbers) -> npt.NDArray[Any]:
+        records: npt.NDArray[Any] = _mapped(self._file(_RECORDS), _RECORD)[numbers]
+        return records
 
     def _file(self, name: str) -> Path:
         return self._folder / name

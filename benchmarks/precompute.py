@@ -34,7 +34,7 @@ from pipeline.crafting import Direction, to_pixels
 from pipeline.params import SignsParams
 from pipeline.precision import arithmetic_context
 from pipeline.vocabulary import StorePrecision
-from stages.cluster import connected
+from stages.cluster import connected, threads
 from stages.loading import load_model
 from stages.options import ClusterPlace
 from stages.precompute import ShardTask, compute_missing, store_spec
@@ -58,7 +58,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
         weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
         images = to_pixels(torch.from_numpy(data.train.load()[0]))
-        with connected(ClusterPlace(), "cpu") as client:
+        with connected(ClusterPlace(), "cpu", spare=1) as client:
             steps: dict[str, Step] = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
             for precision in PRECISIONS:
                 batch = _best_batch(model, images[: len(images) // 16], precision, repeats=1 if quick else 5)
@@ -103,7 +103,9 @@ def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Clie
     def step() -> None:
         builder = StoreBuilder(folder / f"{precision}-{next(number)}", spec)
         builder.create()
-        task = ShardTask(folder / "digits.zarr", file, "cpu", direction, builder)
+        task = ShardTask(
+            folder / "digits.zarr", file, "cpu", direction, builder, at_once=threads(ClusterPlace(), "cpu")
+        )
         with redirect_stderr(io.StringIO()):
             compute_missing(task, "A", client)
         shutil.rmtree(builder.folder)

@@ -29,9 +29,22 @@ _LOOK_SECONDS = 10.0
 _SLOW, _SLOW_SECONDS = 5.0, 60.0
 
 
+def threads(place: ClusterPlace, device: str) -> int | None:
+    """How many tasks compute at once in each process of a cluster on this machine; none: a running cluster decides."""
+    if place.scheduler is not None:
+        return None
+    return 1 if device != "cpu" else max(1, _cores() // max(place.workers, 1))
+
+
 @contextmanager
-def connected(place: ClusterPlace, device: str) -> Iterator[Client]:
+def connected(place: ClusterPlace, device: str, *, spare: int = 0) -> Iterator[Client]:
     """A client of the cluster; one on this machine is sized to it and ends with the context.
+
+    Args:
+        place: where it is.
+        device: what tasks compute on.
+        spare: so many threads more than ``threads`` has each process of a cluster on this machine, for tasks that see
+            to it themselves that no more compute at once: the others wait for disks.
 
     Raises:
         GradshardError: no cluster answers at the address.
@@ -41,7 +54,10 @@ def connected(place: ClusterPlace, device: str) -> Iterator[Client]:
             say(f"computing on {place.scheduler}, {_workers_text(client)}; dashboard: {client.dashboard_link}")
             yield client
         return
-    with _local_cluster(place.workers, device) as cluster, Client(cluster) as client:
+    with (
+        _local_cluster(place.workers, device, (threads(place, device) or 1) + spare) as cluster,
+        Client(cluster) as client,
+    ):
         if place.workers:
             say(f"computing in {_workers_text(client)}; dashboard: {client.dashboard_link}")
         yield client
@@ -145,7 +161,7 @@ def _remote_client(address: str) -> Iterator[Client]:
 
 
 @contextmanager
-def _local_cluster(workers: int, device: str) -> Iterator[SpecCluster]:
+def _local_cluster(workers: int, device: str, threads_each: int) -> Iterator[SpecCluster]:
     # A free port: two computations side by side must not quarrel over one. A cluster that is this process alone has no
     # dashboard, since its start takes longer than that of all the rest. A failed task is told once, by its caller.
     options: dict[str, Any] = {
@@ -156,25 +172,27 @@ def _local_cluster(workers: int, device: str) -> Iterator[SpecCluster]:
     if device == "cuda" and workers > 0:
         with SpecCluster(
             scheduler={"cls": Scheduler, "options": {"dashboard": True, "dashboard_address": ":0"}},
-            workers=_one_worker_a_gpu(workers),
+            workers=_one_worker_a_gpu(workers, threads_each),
             silence_logs=logging.CRITICAL,
         ) as cluster:
             yield cluster
         return
-    threads = 1 if device != "cpu" else max(1, _cores() // max(workers, 1))
     with LocalCluster(
-        n_workers=max(workers, 1), threads_per_worker=threads, processes=workers > 0, **options
+        n_workers=max(workers, 1), threads_per_worker=threads_each, processes=workers > 0, **options
     ) as cluster:
         yield cluster
 
 
-def _one_worker_a_gpu(workers: int) -> dict[int, dict[str, Any]]:
-    """Workers of one thread, each of which sees one GPU; they take the GPUs in turn."""
+def _one_worker_a_gpu(workers: int, threads_each: int) -> dict[int, dict[str, Any]]:
+    """Workers each of which sees one GPU; they take the GPUs in turn."""
     import torch  # not needed by whoever decodes images
 
     gpus = max(1, torch.cuda.device_count())
     return {
-        number: {"cls": Nanny, "options": {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": str(number % gpus)}}}
+        number: {
+            "cls": Nanny,
+            "options": {"nthreads": threads_each, "env": {"CUDA_VISIBLE_DEVICES": str(number % gpus)}},
+        }
         for number in range(workers)
     }
 
@@ -184,5 +202,5 @@ def _cores() -> int:
 
 
 def _workers_text(client: Client) -> str:
-    threads = client.nthreads()
-    return f"{len(threads)} workers with {sum(threads.values())} threads"
+    each = client.nthreads()
+    return f"{len(each)} workers with {sum(each.values())} threads"

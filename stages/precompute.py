@@ -2,8 +2,10 @@
 
 import functools
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -15,12 +17,12 @@ from pipeline.crafting import Direction, agreement_with_float64
 from pipeline.params import Params, SignsParams
 from pipeline.precision import choose_device
 from stages import paths
-from stages.cluster import connected, spread
+from stages.cluster import connected, spread, threads
 from stages.computing import compute_rows
 from stages.console import progress, say, say_waiting
 from stages.loading import LoadedModel, load_model, weights_of
 from stages.options import ClusterPlace, cluster_options, params_option
-from storage.datasets.dataset import Dataset, Split, open_dataset
+from storage.datasets.dataset import Split, open_dataset
 from storage.errors import GradshardError
 from storage.partial import partial
 from storage.signs.building import StoreBuilder, plan_store
@@ -37,15 +39,23 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
 
 
+# While so many threads of a process write their shards, the others compute.
+_WRITERS = 1
+
+
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker needs to compute shards: paths and digests, never the model itself."""
+    """What a worker needs to compute shards: paths and digests, never the model itself.
+
+    ``at_once`` is how many shards a process computes at once; without it, as many as it has threads.
+    """
 
     dataset: Path
     weights: Path
     device: str
     direction: Direction
     builder: StoreBuilder
+    at_once: int | None = None
 
 
 @click.command()
@@ -83,8 +93,9 @@ def command(params: Params, store: str, cluster: ClusterPlace) -> None:
             device=device.type,
             direction=direction,
             builder=builder,
+            at_once=threads(cluster, device.type),
         )
-        with connected(cluster, device.type) as client:
+        with connected(cluster, device.type, spare=_WRITERS) as client:
             compute_missing(task, store, client)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
@@ -101,22 +112,31 @@ def compute_shard(task: ShardTask, shard: int) -> Receipt:
     done = task.builder.ledger.receipt(shard, task.builder.store)
     if done is not None:
         return done
-    data, loaded = _open(task)
+    opened = _open(task)
     rows = task.builder.layout.shard_rows(shard)
-    planes, labels = compute_rows(loaded, data.train, rows, task.direction, torch.device(task.device))
+    with opened.turns:
+        planes, labels = compute_rows(opened.model, opened.rows, rows, task.direction, torch.device(task.device))
     return task.builder.write_shard(shard, planes, labels)
+
+
+class _Opened(NamedTuple):
+    """What the shards of a store are computed from, and whose turn it is."""
+
+    rows: Split
+    model: LoadedModel
+    turns: AbstractContextManager[object]
 
 
 _opening = threading.Lock()
 
 
-def _open(task: ShardTask) -> tuple[Dataset, LoadedModel]:
+def _open(task: ShardTask) -> _Opened:
     with _opening:
-        return _open_once(task.dataset, task.weights, task.device, task.builder.spec)
+        return _open_once(task.dataset, task.weights, task.device, task.builder.spec, task.at_once)
 
 
 @functools.lru_cache(maxsize=1)
-def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec) -> tuple[Dataset, LoadedModel]:
+def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec, at_once: int | None) -> _Opened:
     if device == "cpu":
         # Shards are the parallelism: one thread each, and no result can depend on how many there are.
         torch.set_num_threads(1)
@@ -126,7 +146,7 @@ def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec) -> tu
         raise GradshardError(
             f"{dataset} or {weights} changed while signs of {spec.model.name} were computed: start again"
         )
-    return data, loaded
+    return _Opened(data.train, loaded, nullcontext() if at_once is None else threading.Semaphore(at_once))
 
 
 def compute_missing(task: ShardTask, store: str, client: Client) -> None:

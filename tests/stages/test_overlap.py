@@ -1,0 +1,76 @@
+"""Writing a shard is hidden behind computing the next: it is not a shard's turn to compute that keeps it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from pipeline import models
+from pipeline.crafting import Direction
+from pipeline.params import SignsParams
+from stages import precompute
+from stages.cluster import connected, threads
+from stages.loading import load_model
+from stages.options import ClusterPlace
+from stages.precompute import ShardTask, compute_shard
+from storage import weights
+from storage.signs.building import StoreBuilder
+
+DIRECTION = Direction("exact", "predicted")
+
+
+@pytest.fixture
+def task(tmp_path, small_dataset_path, small_dataset):
+    model = models.build("D", small_dataset.sample_shape, small_dataset.classes, seed=1)
+    file = tmp_path / "D.safetensors"
+    weights.save(file, model.state_dict(), {"architecture": "D"})
+    loaded = load_model(file, "D", small_dataset, torch.device("cpu"))
+    wanted = SignsParams(model="D", gradient="exact", label="predicted")
+    spec = precompute.store_spec(wanted, loaded, small_dataset.train, DIRECTION, torch.device("cpu"))
+    builder = StoreBuilder(tmp_path / "building", spec)
+    builder.create()
+    return ShardTask(small_dataset_path, file, "cpu", DIRECTION, builder, at_once=1)
+
+
+def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task, monkeypatch):
+    compute, write = precompute.compute_rows, StoreBuilder.write_shard
+    shards = range(min(3, task.builder.layout.shards))
+    computing, alone, last = threading.Lock(), [], threading.Event()
+
+    def counted(*arguments):
+        alone.append(computing.acquire(blocking=False))
+        if len(alone) == len(shards):
+            last.set()
+        try:
+            return compute(*arguments)
+        finally:
+            if computing.locked():
+                computing.release()
+
+    def held_up(self, shard, planes, labels):
+        """The first shard's writing ends only once the last shard is being computed."""
+        assert shard != 0 or last.wait(60), "no other shard was computed while this one was written"
+        return write(self, shard, planes, labels)
+
+    monkeypatch.setattr(precompute, "compute_rows", counted)
+    monkeypatch.setattr(StoreBuilder, "write_shard", held_up)
+    with ThreadPoolExecutor(2) as pool:
+        receipts = list(pool.map(lambda shard: compute_shard(task, shard), shards))
+    assert len(shards) > 1
+    assert [receipt.shard for receipt in receipts] == list(shards)
+    assert all(alone), "two shards were computed at once"
+
+
+@pytest.mark.parametrize(("workers", "device", "at_once"), [(1, "cpu", None), (1, "cuda", 1), (500, "cpu", 1)])
+def test_a_process_has_a_thread_for_each_shard_at_once_and_the_spare_ones(workers, device, at_once, monkeypatch):
+    monkeypatch.setattr("stages.cluster._cores", lambda: 3)
+    place = ClusterPlace(workers=workers)
+    assert threads(place, device) == (at_once or 3)
+    if workers == 1 and device == "cpu":
+        with connected(place, device, spare=1) as client:
+            assert list(client.nthreads().values()) == [4]
+
+
+def test_a_running_cluster_decides_itself_how_much_it_computes_at_once():
+    assert threads(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu") is None

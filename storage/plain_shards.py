@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 
+from storage.checksums import CHECKSUM_BYTES, crc32c
 from storage.files import replacing
 from storage.layout import Layout
 from storage.shards import HOLE, Values
@@ -40,5 +40,4 @@ def _write_checked(file: BinaryIO, content: Values, rest: bytes = b"") -> None:
     """Write bytes, more bytes, and the CRC-32C of both, little-endian."""
     file.write(content.data)
     file.write(rest)
-    checksum: int = google_crc32c.extend(google_crc32c.value(content), rest)
-    file.write(checksum.to_bytes(4, "little"))
+    file.write(crc32c(rest, crc32c(content)).to_bytes(CHECKSUM_BYTES, "little"))

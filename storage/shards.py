@@ -5,17 +5,19 @@ rows, never the fill value; what a stranger's chunk declares must not decide how
 cost one read of its own bytes. The files are plain Zarr all the same: tests read them by three other libraries.
 """
 
+import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import BinaryIO
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 from numcodecs import zstd
 
+from storage.checksums import CHECKSUM_BYTES, crc32c
 from storage.layout import Layout, power_of_two_below
 
 Values = npt.NDArray[np.uint8]
@@ -25,11 +27,13 @@ Check = Callable[[Rows, Values], None]
 
 # Offset and length, in a shard's index, of a chunk that was never written.
 HOLE = (1 << 64) - 1
-_CHECKSUM_BYTES = 4
 _WRONG_CHECKSUM = "its checksum is wrong"
+_CUT_OFF = "the file is cut off"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # The longest header of a zstd frame.
 _HEADER_BYTES = 18
+# From so many bytes on, a row that is not compressed goes to its place without a stop.
+_LARGE_ROW_BYTES = 1 << 17
 # What goes from a file to its places at once: half of a common second-level cache.
 _BLOCK_BYTES = 1 << 19
 
@@ -100,7 +104,7 @@ class ShardReader:
             DamagedError: it is cut off or its checksum is wrong.
         """
         chunks = self.encoding.layout.shard // self.encoding.layout.chunk
-        size = 16 * chunks + _CHECKSUM_BYTES
+        size = 16 * chunks + CHECKSUM_BYTES
         start = 0 if self.encoding.index_first else self.file.seek(0, os.SEEK_END) - size
         self.file.seek(max(start, 0))
         content = self.file.read(size)
@@ -127,27 +131,32 @@ class ShardReader:
         Raises:
             DamagedError: a chunk is missing, damaged or no chunk of this array; then ``out`` may hold anything.
         """
-        shard, chunk, index = self.rows, self.encoding.layout.chunk, self.index()
-        starts, flat = range(shard.start, shard.stop, chunk), out.reshape(len(out), -1)
-        edges = np.searchsorted(rows, np.append(starts, shard.stop)).tolist()
+        chunk, index, flat = self.encoding.layout.chunk, self.index(), out.reshape(len(out), -1)
+        end = self.file.seek(0, os.SEEK_END)
         read = self._read_compressed if self.encoding.compressed else self._read_plain
-        for number, first in enumerate(starts):
-            low, high, stop = edges[number], edges[number + 1], min(first + chunk, shard.stop)
-            if low < high:
-                size = self._seek(index[number], chunk * flat.shape[1], first, stop)
-                try:
-                    read(first, size, _Places(rows[low:high], flat, positions[low:high], check))
-                except ValueError as error:
-                    raise DamagedError(f"a chunk: {error}", first, stop) from error
+        for low, high in self._same_chunk(rows):
+            first = int(rows[low]) // chunk * chunk
+            stop = min(first + chunk, self.rows.stop)
+            entry = index[(first - self.rows.start) // chunk]
+            size = self._seek(entry, chunk * flat.shape[1], end, first, stop)
+            try:
+                read(first, size, _Places(rows[low:high], flat, positions[low:high], check))
+            except ValueError as error:
+                raise DamagedError(f"a chunk: {error}", first, stop) from error
 
-    def _seek(self, entry: Index, decoded: int, first: int, stop: int) -> int:
-        """Go to a chunk of so many bytes, decoded, and tell how many it has in the file."""
+    def _same_chunk(self, rows: Rows) -> Iterable[tuple[int, int]]:
+        """From where to where ascending rows lie in one chunk, for each chunk that holds some."""
+        edges = np.flatnonzero(np.diff(rows // self.encoding.layout.chunk, prepend=-1, append=-1))
+        return pairwise(edges.tolist())
+
+    def _seek(self, entry: Index, decoded: int, end: int, first: int, stop: int) -> int:
+        """Go to a chunk of so many bytes, decoded, in a file of ``end``, and tell how many it has there."""
         offset, size = int(entry[0]), int(entry[1])
         if offset == HOLE or size == HOLE:
             raise DamagedError("a chunk was never written", first, stop)
         if size > 2 * decoded + 1024:
             raise DamagedError("a chunk declares an impossible size", first, stop)
-        if offset + size > self.file.seek(0, os.SEEK_END):
+        if offset + size > end:
             raise DamagedError("a chunk: the file is cut off", first, stop)
         self.file.seek(offset)
         return size
@@ -162,20 +171,39 @@ class ShardReader:
             places.put(first + start, rows[start : start + step])
 
     def _read_plain(self, first: int, size: int, places: "_Places") -> None:
-        """Large rows go straight to their places, small ones in blocks that the checksum finds in the cache."""
-        chunk, step, checksum = self.encoding.layout.chunk, self._step(places.row_bytes), 0
-        if size != chunk * places.row_bytes + _CHECKSUM_BYTES:
+        chunk = self.encoding.layout.chunk
+        if size != chunk * places.row_bytes + CHECKSUM_BYTES:
             raise ValueError(f"it does not hold {chunk * places.row_bytes} bytes")
-        block = self.scratch.decoded(step * places.row_bytes)
-        straight = places.straight() if step == 1 else {}
-        for start in range(first, first + chunk, step):
-            values = straight.get(start, block)
-            self._fill(values)
-            checksum = google_crc32c.extend(checksum, values)
-            if values is block:
-                places.put(start, block.reshape(step, -1))
-        if checksum != int.from_bytes(self.file.read(_CHECKSUM_BYTES), "little"):
+        straight = places.straight() if places.row_bytes >= _LARGE_ROW_BYTES and hasattr(os, "readv") else None
+        found, expected = self._blocks(first, places) if straight is None else self._straight(first, straight)
+        if found != int.from_bytes(expected, "little"):
             raise ValueError(_WRONG_CHECKSUM)
+
+    def _straight(self, first: int, straight: dict[int, Values]) -> tuple[int, Values]:
+        """Read a chunk's rows to their places at once: threads that read row by row would often wait for one another.
+
+        Gives the checksum found and the one that was stored.
+        """
+        chunk, row_bytes = self.encoding.layout.chunk, len(next(iter(straight.values())))
+        spare = self.scratch.decoded(chunk * row_bytes + CHECKSUM_BYTES)
+        unwanted, stored = spare[CHECKSUM_BYTES:].reshape(chunk, row_bytes), spare[:CHECKSUM_BYTES]
+        rows = [straight.get(first + number, unwanted[number]) for number in range(chunk)]
+        if (
+            os.readv(self.file.fileno(), [values.data for values in [*rows, stored]])
+            < chunk * row_bytes + CHECKSUM_BYTES
+        ):
+            raise ValueError(_CUT_OFF)
+        return functools.reduce(lambda checksum, values: crc32c(values, checksum), rows, 0), stored
+
+    def _blocks(self, first: int, places: "_Places") -> tuple[int, bytes]:
+        """The same in blocks of rows that the checksum finds in the cache, and from there to their places."""
+        chunk, step, checksum = self.encoding.layout.chunk, self._step(places.row_bytes), 0
+        block = self.scratch.decoded(step * places.row_bytes)
+        for start in range(first, first + chunk, step):
+            self._fill(block)
+            checksum = crc32c(block, checksum)
+            places.put(start, block.reshape(step, -1))
+        return checksum, self.file.read(CHECKSUM_BYTES)
 
     def _step(self, row_bytes: int) -> int:
         """The rows of a block."""
@@ -183,7 +211,7 @@ class ShardReader:
 
     def _fill(self, memory: Values) -> None:
         if self.file.readinto(memory) < len(memory):  # type: ignore[attr-defined]
-            raise ValueError("the file is cut off")
+            raise ValueError(_CUT_OFF)
 
 
 @dataclass(slots=True)
@@ -199,10 +227,10 @@ class _Places:
     def row_bytes(self) -> int:
         return int(self.out.shape[1])
 
-    def straight(self) -> dict[int, Values]:
-        """The places of the rows, if each has one and needs no check."""
+    def straight(self) -> dict[int, Values] | None:
+        """The place of each row, if none has two or needs a check."""
         places = {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
-        return places if len(places) == len(self.rows) and self.check is None else {}
+        return places if len(places) == len(self.rows) and self.check is None else None
 
     def put(self, start: int, values: Values) -> None:
         """Bring what the rows from ``start`` on hold to their places."""
@@ -236,8 +264,8 @@ def decode(content: bytes | Values, out: Values) -> None:
 
 def _checked(content: bytes | Values) -> bytes | Values:
     """The content without its checksum: CRC-32C, 4 bytes, little-endian."""
-    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    if len(checksum) < _CHECKSUM_BYTES or google_crc32c.value(body) != int.from_bytes(checksum, "little"):
+    body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
+    if len(checksum) < CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "little"):
         raise ValueError(_WRONG_CHECKSUM)
     return body
 

@@ -7,6 +7,8 @@ from storage.datasets.dataset import label_dtype, open_dataset, rows_digest
 from storage.datasets.writing import write_dataset
 from storage.errors import GradshardError
 
+SHAPES = [(300, 3, 5, 4), (20, 3, 301, 299), (200, 1, 362, 363)]
+
 
 def write(path, images, labels, classes=10):
     splits = {"train": (images, labels), "test": (images[:2], labels[:2])}
@@ -40,14 +42,18 @@ def test_a_dataset_opens_in_plain_zarr(tmp_path, images, labels):
     assert np.array_equal(group["train/labels"][:], labels)
 
 
-@pytest.mark.parametrize("shape", [(300, 3, 5, 4), (20, 3, 301, 299)], ids=["small rows", "large rows"])
-def test_single_rows_are_read_in_any_order_and_more_than_once(tmp_path, shape):
+@pytest.mark.parametrize("shape", SHAPES, ids=["small rows", "large rows", "several large rows a chunk"])
+@pytest.mark.parametrize("vectored", [True, False])
+def test_single_rows_are_read_in_any_order_and_more_than_once(tmp_path, shape, vectored, monkeypatch):
+    if not vectored:
+        monkeypatch.delattr("os.readv")
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     write(tmp_path / "d.zarr", images, np.zeros(len(images), dtype=np.int64))
     train = open_dataset(tmp_path / "d.zarr").train
     for seed in range(5):
-        rows = np.random.default_rng(seed).integers(0, len(images), 30)
-        assert np.array_equal(train.take_images(rows), images[rows])
+        generator = np.random.default_rng(seed)
+        for rows in (generator.integers(0, len(images), 30), generator.permutation(len(images))[:30]):
+            assert np.array_equal(train.take_images(rows), images[rows])
     assert np.array_equal(train.read_images(7, 19), images[7:19])
     assert train.take_images(rows[:0]).shape == (0, *shape[1:])
 
@@ -71,7 +77,7 @@ def test_images_in_another_form_are_refused(tmp_path, images, labels):
         open_dataset(tmp_path / "d.zarr")
 
 
-@pytest.mark.parametrize("shape", [(300, 3, 5, 4), (20, 3, 301, 299)], ids=["small rows", "large rows"])
+@pytest.mark.parametrize("shape", SHAPES, ids=["small rows", "large rows", "several large rows a chunk"])
 @pytest.mark.parametrize("damage", ["changed", "cut", "missing"])
 def test_a_damaged_shard_of_images_is_an_error_that_names_its_rows(tmp_path, shape, damage):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -62,7 +62,7 @@ PROFILES = Path(__file__).parents[2] / "pipeline/profiles"
             "imagenet-eval",
             {"inception_v3": ["v3", "v3_adv"], "inception_resnet_v2": ["IncRes_v2", "IncRes_v2_adv-ens"]},
         ),
-        ("cifar10", {"20 epochs": ["v3_adv", "v3_adv-ens3", "v3_adv-ens4"]}),
+        ("cifar10", {"24 epochs": ["v3_adv", "v3_adv-ens3", "v3_adv-ens4"]}),
         ("cifar10-fixed", {"24 epochs": ["VGG_adv", "VGG_adv-ens"]}),
         ("mnist5k", {"10 epochs": ["A_adv", "A_adv-ens"]}),
     ],

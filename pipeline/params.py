@@ -1,10 +1,9 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Self, get_args
+from typing import Annotated, Self
 
 from pydantic import (
     BaseModel,
@@ -20,10 +19,10 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.mistakes import did_you_mean, mistake, sentence
 from pipeline.vocabulary import (
     RANDOM,
     AttackName,
@@ -109,11 +108,11 @@ class DatasetParams(_Section):
     def _check(self) -> Self:
         if self.name == "imagefolder":
             if self.size is None:
-                raise _error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
+                raise mistake("size", "is missing: how many pixels high and wide the images shall be, such as 299")
             if self.classes is not None:
-                raise _error("classes", "is for other datasets: the folders are the classes, or name class_names")
+                raise mistake("classes", "is for other datasets: the folders are the classes, or name class_names")
         elif extra := sorted(self.model_fields_set - _ANY_DATASET):
-            raise _error(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
+            raise mistake(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
         return self
 
 
@@ -157,7 +156,7 @@ class StaticModel(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.epochs and "weights" not in self.model_fields_set:
-            raise _error(
+            raise mistake(
                 "epochs",
                 "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
                 "an untrained model), or give a number of epochs",
@@ -193,9 +192,9 @@ class AttackParams(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 0 < self.epsilon <= 1:
-            raise _error("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
+            raise mistake("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
         if not 0 < self.alpha < self.epsilon:
-            raise _error("alpha", f"must be above 0 and below eps ({self.epsilon}), but is {self.alpha}")
+            raise mistake("alpha", f"must be above 0 and below eps ({self.epsilon}), but is {self.alpha}")
         return self
 
 
@@ -412,7 +411,7 @@ class Params(_Section):
         if self.blackbox.forest is not None:
             self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
-            raise _error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
+            raise mistake("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
         return self
@@ -423,27 +422,27 @@ class Params(_Section):
             for name, model in models.items():
                 key = f"robust.{group}.{name}"
                 if name in seen:
-                    raise _error(key, "is the name of another model; give it a name of its own")
+                    raise mistake(key, "is the name of another model; give it a name of its own")
                 seen.add(name)
                 if not _SOURCES[group](len(model.sources)):
-                    raise _error(f"{key}.sources", f"must {_WANTED_SOURCES[group]}")
+                    raise mistake(f"{key}.sources", f"must {_WANTED_SOURCES[group]}")
                 models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
                 if self.evaluation.holdout in models_of:
-                    raise _error(
+                    raise mistake(
                         f"{key}.sources",
                         f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
                         "choose another evaluation.holdout",
                     )
                 self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
                 if model.attack != "fgsm" and model.sources:
-                    raise _error(
+                    raise mistake(
                         f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
                     )
                 if model.run_of is not None:
                     self._check_names(f"{key}.run_of", [model.run_of], list(models), "a model beside it")
                 late = [epoch for epoch in model.snapshots if epoch > model.epochs]
                 if late:
-                    raise _error(
+                    raise mistake(
                         f"{key}.snapshots",
                         f"must not come after the last epoch, {model.epochs}, but has {late[0]}",
                     )
@@ -452,9 +451,9 @@ class Params(_Section):
     def _check_names(key: str, names: list[str], known: list[str], what: str) -> None:
         for name in names:
             if name not in known:
-                raise _error(key, f"names {name}, which is not {what}{_did_you_mean(name, known)}")
+                raise mistake(key, f"names {name}, which is not {what}{did_you_mean(name, known)}")
         if len(set(names)) < len(names):
-            raise _error(key, "names one model twice")
+            raise mistake(key, "names one model twice")
 
 
 def read_params(path: Path) -> Params:
@@ -483,42 +482,4 @@ def check_params(content: object, *, where: str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise GradshardError(f"{where}: {_sentence(error.errors()[0])}") from error
-
-
-def _error(key: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
-
-
-def _sentence(error: ErrorDetails) -> str:
-    context = error.get("ctx", {})
-    keys = [str(part) for part in error["loc"] if part != "[key]"]
-    if "key" in context and error["type"] == "gradshard":
-        keys.append(str(context["key"]))
-    key = ".".join(keys) or "the file"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key}{_did_you_mean(keys[-1], _known_keys(keys[:-1]))}"
-    if error["type"] == "missing":
-        return f"key {key} is missing"
-    if error["type"] == "gradshard":
-        return f"{key} {error['msg']}"
-    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{key} {message}, but is {error['input']!r}"
-
-
-def _known_keys(keys: list[str]) -> list[str]:
-    """The keys of the section at a path, for suggestions."""
-    section: object = Params
-    for key in keys:
-        field = getattr(section, "model_fields", {}).get(key)
-        # A section has fields; a dictionary of sections has names, each with the dictionary's value type.
-        section = field.annotation if field is not None else get_args(section)[-1]
-    fields = getattr(section, "model_fields", {})
-    return [getattr(field, "alias", None) or name for name, field in fields.items()]
-
-
-def _did_you_mean(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f" (did you mean {close[0]}?)"
-    return f" (there are {', '.join(known)})" if known else ""
+        raise GradshardError(f"{where}: {sentence(error.errors()[0], Params)}") from error

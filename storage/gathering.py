@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
-from storage.layout import Layout
+from storage.layout import Layout, held
 from storage.shards import Rows, Scratch, Values
 
 Task = Callable[[Scratch], None]
@@ -51,12 +50,8 @@ def visits(rows: Rows, layout: Layout) -> list[Visit]:
         return []
     positions = _ascending(rows)
     ascending = rows[positions]
-    first, last = int(ascending[0]) // layout.shard, int(ascending[-1]) // layout.shard
-    edges = np.searchsorted(ascending, np.arange(first, last + 2) * layout.shard).tolist()
     return [
-        Visit(shard, ascending[low:high], positions[low:high])
-        for shard, (low, high) in enumerate(pairwise(edges), start=first)
-        if low < high
+        Visit(shard, ascending[low:high], positions[low:high]) for shard, low, high in held(ascending, layout.shard)
     ]
 
 

@@ -7,6 +7,10 @@ of rows, so that the chunks of a dataset and of its sign stores line up although
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 1 << 26
@@ -55,6 +59,17 @@ def stretches(rows: slice, step: int) -> Iterator[slice]:
     """The rows, so many at a time; the last stretch may be short."""
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
+
+
+def held(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
+    """The units of ``size`` rows that hold some of the ascending ``rows``: number, and from where to where they are."""
+    if not len(rows):
+        return
+    first, last = int(rows[0]) // size, int(rows[-1]) // size
+    edges = np.searchsorted(rows, np.arange(first, last + 2) * size).tolist()
+    for number, (low, high) in enumerate(pairwise(edges), start=first):
+        if low < high:
+            yield number, low, high
 
 
 def _nearest_power_of_two(value: float) -> int:

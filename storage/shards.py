@@ -8,9 +8,8 @@ cost one read of its own bytes. The files are plain Zarr all the same: tests rea
 import functools
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import BinaryIO
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from numcodecs import zstd
 
 from storage.checksums import CHECKSUM_BYTES, crc32c
-from storage.layout import Layout, power_of_two_below
+from storage.layout import Layout, held, power_of_two_below
 
 Values = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.uint64]
@@ -134,20 +133,14 @@ class ShardReader:
         chunk, index, flat = self.encoding.layout.chunk, self.index(), out.reshape(len(out), -1)
         end = self.file.seek(0, os.SEEK_END)
         read = self._read_compressed if self.encoding.compressed else self._read_plain
-        for low, high in self._same_chunk(rows):
-            first = int(rows[low]) // chunk * chunk
-            stop = min(first + chunk, self.rows.stop)
+        for number, low, high in held(rows, chunk):
+            first, stop = number * chunk, min((number + 1) * chunk, self.rows.stop)
             entry = index[(first - self.rows.start) // chunk]
             size = self._seek(entry, chunk * flat.shape[1], end, first, stop)
             try:
                 read(first, size, _Places(rows[low:high], flat, positions[low:high], check))
             except ValueError as error:
                 raise DamagedError(f"a chunk: {error}", first, stop) from error
-
-    def _same_chunk(self, rows: Rows) -> Iterable[tuple[int, int]]:
-        """From where to where ascending rows lie in one chunk, for each chunk that holds some."""
-        edges = np.flatnonzero(np.diff(rows // self.encoding.layout.chunk, prepend=-1, append=-1))
-        return pairwise(edges.tolist())
 
     def _seek(self, entry: Index, decoded: int, end: int, first: int, stop: int) -> int:
         """Go to a chunk of so many bytes, decoded, in a file of ``end``, and tell how many it has there."""

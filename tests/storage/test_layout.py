@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +32,15 @@ def test_chunks_of_one_dataset_line_up_whatever_their_row_size(rows, row_bytes):
 def test_known_datasets_get_chunks_of_a_megabyte_and_enough_shards(rows, row_bytes, chunk, shard, shards):
     cut = layout.plan(rows, row_bytes)
     assert (cut.chunk, cut.shard, cut.shards) == (chunk, shard, shards)
+
+
+@given(st.lists(st.integers(0, 500)), st.integers(1, 70))
+def test_the_units_that_hold_some_rows_are_found_with_all_of_them(rows, size):
+    rows = np.sort(np.array(rows, dtype=np.int64))
+    found = list(layout.held(rows, size))
+    assert [number for number, _, _ in found] == sorted({row // size for row in rows.tolist()})
+    assert np.array_equal(np.concatenate([rows[:0], *(rows[low:high] for _, low, high in found)]), rows)
+    assert all((rows[low:high] // size == number).all() for number, low, high in found)
 
 
 @given(st.integers(1, 10**9), st.integers(1, 1_000_000))

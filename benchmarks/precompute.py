@@ -37,7 +37,7 @@ from pipeline.vocabulary import StorePrecision
 from stages.cluster import connected, threads
 from stages.loading import load_model
 from stages.options import ClusterPlace
-from stages.precompute import ShardTask, compute_missing, store_spec
+from stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
 from storage import weights
 from storage.datasets.dataset import Dataset, open_dataset
 from storage.signs.building import StoreBuilder
@@ -58,7 +58,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
         weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
         images = to_pixels(torch.from_numpy(data.train.load()[0]))
-        with connected(ClusterPlace(), "cpu", spare=1) as client:
+        with connected(ClusterPlace(), "cpu", spare=WRITERS) as client:
             steps: dict[str, Step] = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
             for precision in PRECISIONS:
                 batch = _best_batch(model, images[: len(images) // 16], precision, repeats=1 if quick else 5)

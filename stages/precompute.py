@@ -40,7 +40,7 @@ _AGREEMENT_ROWS = 256
 
 
 # While so many threads of a process write their shards, the others compute.
-_WRITERS = 1
+WRITERS = 1
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def command(params: Params, store: str, cluster: ClusterPlace) -> None:
             builder=builder,
             at_once=threads(cluster, device.type),
         )
-        with connected(cluster, device.type, spare=_WRITERS) as client:
+        with connected(cluster, device.type, spare=WRITERS) as client:
             compute_missing(task, store, client)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())

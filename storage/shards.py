@@ -178,13 +178,11 @@ class ShardReader:
         Gives the checksum found and the one that was stored.
         """
         chunk, row_bytes = self.encoding.layout.chunk, len(next(iter(straight.values())))
-        spare = self.scratch.decoded(chunk * row_bytes + CHECKSUM_BYTES)
+        size = chunk * row_bytes + CHECKSUM_BYTES
+        spare = self.scratch.decoded(size)
         unwanted, stored = spare[CHECKSUM_BYTES:].reshape(chunk, row_bytes), spare[:CHECKSUM_BYTES]
         rows = [straight.get(first + number, unwanted[number]) for number in range(chunk)]
-        if (
-            os.readv(self.file.fileno(), [values.data for values in [*rows, stored]])
-            < chunk * row_bytes + CHECKSUM_BYTES
-        ):
+        if os.readv(self.file.fileno(), [values.data for values in (*rows, stored)]) < size:
             raise ValueError(_CUT_OFF)
         return functools.reduce(lambda checksum, values: crc32c(values, checksum), rows, 0), stored
 

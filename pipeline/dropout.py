@@ -8,9 +8,13 @@ of them per draw. On a GPU torch's own dropout is used, but where only some rows
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,32 @@ class Dropout(nn.Dropout):
         """Drop elements of ``input`` in training mode."""
         if not self.training or self.p == 0 or (input.device.type != "cpu" and _passing is None):
             return super().forward(input)
-        return input * _scaled_mask(input, self.p)
+        kept: Tensor = _Kept.apply(input, _mask(input, self.p), 1 / (1 - self.p))
+        return kept
 
 
-def _scaled_mask(like: Tensor, p: float) -> Tensor:
-    """0 or 1 / (1 - p) for each element, in the dtype and memory format of ``like``."""
+class _Kept(torch.autograd.Function):
+    """The elements that a mask keeps, scaled; bit by bit, which reads and writes less than products with a mask."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+        context.save_for_backward(mask)
+        context.scale = scale
+        return _kept(values, mask, scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = context.saved_tensors
+        return _kept(gradient, mask, context.scale), None, None
+
+
+def _kept(values: Tensor, mask: Tensor, scale: float) -> Tensor:
+    return (values.view(mask.dtype) & mask).view(values.dtype).mul_(scale)
+
+
+def _mask(like: Tensor, p: float) -> Tensor:
+    """All bits, or none, for each element, in integers of its width and in the memory format of ``like``."""
     bits = 8 if (p * 256).is_integer() else 16
     count = like.numel()
     whole = count if _passing is None else count // len(like) * _passing.total
@@ -61,6 +86,6 @@ def _scaled_mask(like: Tensor, p: float) -> Tensor:
         # Rows come first in every memory format that a batch of images or features has.
         rows = numbers[:whole].view(_passing.total, -1)
         numbers = rows[_passing.positions.to(like.device)].flatten()
-    mask = torch.empty_like(like)
-    mask.as_strided((count,), (1,)).copy_(numbers[:count] >= round(p * 2**bits)).mul_(1 / (1 - p))
-    return mask
+    mask = torch.empty_like(like, dtype=_INTEGERS[like.element_size()])
+    torch.ge(numbers[:count], round(p * 2**bits), out=mask.as_strided((count,), (1,)))
+    return mask.neg_()

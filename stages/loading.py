@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pipeline import models
+from pipeline.memory import keep_freed_memory
 from pipeline.params import Params
 from stages import paths
 from storage import weights
@@ -52,6 +53,7 @@ def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.de
     Raises:
         GradshardError: it is missing, damaged, or holds another architecture or one for other images.
     """
+    keep_freed_memory()
     tensors, record = weights.load(path)
     if record.get("architecture") != architecture:
         raise GradshardError(

@@ -32,6 +32,7 @@ STAGES = {
 }
 # They name, show or check, but no output follows from them.
 WITHOUT_EFFECT = {
+    "pipeline/memory.py",
     "pipeline/mistakes.py",
     "pipeline/params.py",
     "pipeline/vocabulary.py",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.memory import keep_freed_memory
 from pipeline.precision import Arithmetic
 from pipeline.training.batches import Stored, make_batch, read
 from pipeline.training.objective import Losses, Objective
@@ -54,6 +55,7 @@ class Trainer:
         arithmetic: Arithmetic,
         compiled: bool = False,
     ) -> None:
+        keep_freed_memory()
         self.model = model.to(device).train().requires_grad_(True)
         self.run = run
         self.step = 0

@@ -64,7 +64,7 @@ PROFILES = Path(__file__).parents[2] / "pipeline/profiles"
         ),
         ("cifar10", {"24 epochs": ["v3_adv", "v3_adv-ens3", "v3_adv-ens4"]}),
         ("cifar10-fixed", {"24 epochs": ["VGG_adv", "VGG_adv-ens"]}),
-        ("mnist5k", {"8 epochs": ["A_adv", "A_adv-ens"]}),
+        ("mnist5k", {"6 epochs": ["A_adv", "A_adv-ens"]}),
     ],
 )
 def test_models_that_compare_are_grouped_as_in_the_papers_tables(profile, groups):

@@ -1,11 +1,12 @@
 """Shuffled batches of 64 images, labels and packed signs, beside other people's loaders and readers written by hand.
 
 Rows a second, whole epochs, of 60,000 rows of MNIST's size and 3,000 of 3 x 299 x 299. Two windows of ours take two
-thirds of what the small rows take, and half of what the large ones do. All files are in the system's cache, but for
-the rows "beyond memory": there each epoch is a process of its own that may allocate half of what it reads, and the
-files were dropped from the cache. Ours decompresses the signs and holds every byte against its checksum; no other
-does. Everything is measured in one run, in turn; a loader counts that is installed. The best of several is the best
-of each round. "Level" is a ratio of 0.95: medians of equal things differ by some hundredths here.
+thirds of what the small rows take, and half of what the large ones do. Each epoch is read in a process of its own, the
+second one of its loader: what another has left in the C library's hands changes some rates by a factor of two. All
+files are in the system's cache, but for the rows "beyond memory": there the process may allocate half of what it
+reads, and the files were dropped from the cache. Ours decompresses the signs and holds every byte against its
+checksum; no other does. Everything is measured in one run, in turn; a loader counts that is installed. The best of
+several is the best of each round. "Level" is a ratio of 0.95: medians of equal things differ by some hundredths here.
 
 MosaicML Streaming asks for a NumPy older than ours, so it is in no extra: `pip install --no-deps mosaicml-streaming`,
 then `pip install brotli catalogue python-snappy transformers zstd`. LitData, WebDataset and Hugging Face datasets come
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 
 from benchmarks.loaders import BATCH, MAPPED, READY_MADE, Batch, Epoch, Loader, Place
-from benchmarks.ratios import Claim, claim, ratios, seconds
+from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from benchmarks.readers import BY_HAND
 from benchmarks.rows import SIGNS, LabelledSigns, imagenet_rows, mnist_rows, opened, stored
 from pipeline import models
@@ -106,7 +107,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         claims += _compare(large, rows, best, repeats=repeats)
         beyond = replace(large, name="ImageNet-size rows beyond memory", memory=min(large.memory, BUDGET) // 2)
         loaders = [*ready_made, *by_hand, MAPPED][-2 if quick else 0 :]
-        times = _beyond_memory(beyond, loaders, repeats=repeats)
+        times = _in_turn(beyond, loaders, repeats=repeats, beyond_memory=True)
         claims += _best(beyond, times, {f"the best of all{but}": (loaders, LEVEL)})
     return claims
 
@@ -125,18 +126,15 @@ Best = Mapping[str, tuple[list[Loader], float]]
 
 
 def _compare(at: Stored, rows: LabelledSigns, best: Best, *, repeats: int) -> list[Claim]:
-    """Whole epochs, in this process."""
+    """Whole epochs of files that are in the cache."""
     split, store = opened(at.ours)
-    steps = {}
-    # One by one, each to its first epoch's end: processes are forked before TensorStore has threads, which must not be.
-    for name in (*(loader.name for loader in _OTHERS if loader.installed), _OURS):
-        steps[name] = partial(_read, at.open(name), len(rows))
-        steps[name]()
+    times = _in_turn(at, [loader for loader in _OTHERS if loader.installed], repeats=repeats, beyond_memory=False)
     whole = ReadingPlan(resident=True, chunk=len(rows), window=1)
-    steps["resident"] = partial(_read, _epochs(Resident(split, {SIGNS: store}), whole, len(rows)), len(rows))
-    steps["gathered"] = partial(_read, partial(_gather, rows), len(rows))
-    times = seconds(steps, repeats=repeats)
-    found = ratios(times, "gathered", "resident")
+    steps: dict[str, Step] = {
+        "resident": partial(_read, _epochs(Resident(split, {SIGNS: store}), whole, len(rows)), len(rows)),
+        "gathered": partial(_read, partial(_gather, rows), len(rows)),
+    }
+    found = ratios(seconds(steps, repeats=repeats), "gathered", "resident")
     return [
         *_best(at, times, best),
         claim(f"{at.name}: resident over a plain gather in memory", found, target=GATHER, at="least"),
@@ -180,32 +178,47 @@ def _gather(rows: LabelledSigns) -> Iterator[Batch]:
         yield Batch(rows.images[which], rows.labels[which], rows.planes[which])
 
 
-def _beyond_memory(at: Stored, loaders: list[Loader], *, repeats: int) -> dict[str, list[float]]:
-    """Whole epochs, each in a process that may allocate less than it reads, of files that are not in the cache."""
+def _in_turn(at: Stored, loaders: list[Loader], *, repeats: int, beyond_memory: bool) -> dict[str, list[float]]:
+    """The seconds of whole epochs, ours and others', each in a process of its own."""
     times: dict[str, list[float]] = {name: [] for name in (_OURS, *(loader.name for loader in loaders))}
     for _ in range(repeats):
         for name, found in times.items():
-            code = f"from benchmarks.streaming import bounded; bounded({str(at.folder)!r}, {at.memory}, {name!r})"
-            done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, check=True)
+            call = f"alone({str(at.folder)!r}, {at.memory}, {name!r}, beyond_memory={beyond_memory})"
+            command = [sys.executable, "-W", "ignore", "-c", f"from benchmarks.streaming import alone; {call}"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
             found.append(json.loads(done.stdout.splitlines()[-1]))
     return times
 
 
-def bounded(folder: str, memory: int, name: str) -> None:
-    """Read an epoch within ``BUDGET``, of files that are not in the system's cache, and print the seconds it takes."""
+def alone(folder: str, memory: int, name: str, *, beyond_memory: bool) -> None:
+    """Read an epoch, and print the seconds it takes.
+
+    Either the second one of a loader, or its first within ``BUDGET`` of files that are not in the system's cache.
+    """
     at = Stored("", Path(folder), memory)
     rows = len(opened(at.ours)[0])
     epoch = at.open(name)
-    for path in Path(folder).rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
-    limit = 1024 * int(data.split()[1]) + BUDGET
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    if beyond_memory:
+        _leave_cache(at.folder)
+        _bound_memory()
+    else:
+        _read(epoch, rows)
     start = time.perf_counter()
     _read(epoch, rows)
     print(json.dumps(time.perf_counter() - start))
+
+
+def _leave_cache(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _bound_memory() -> None:
+    data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
+    limit = 1024 * int(data.split()[1]) + BUDGET
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 class _Waiting:

@@ -65,7 +65,7 @@ def put(content, key, value):
         ("evaluation/label", "predicted", "evaluation.label should be 'true' or 'least_likely', but is 'predicted'"),
         ("evaluation/top", [], "evaluation.top "),
         ("robust/self_only/A_adv/sources", ["A"], "robust.self_only.A_adv.sources must be empty or left out"),
-        ("robust/self_only/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 8, but has 11"),
+        ("robust/self_only/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 6, but has 11"),
         ("robust/self_only/A", {"architecture": "A", "epochs": 1}, "robust.self_only.A is the name of another model"),
         ("signs/D/model", "Z", "signs.D.model names Z, which is not a static model"),
         ("signs/D/model", "B", "robust.ensemble.A_adv-ens.sources names the holdout B"),

@@ -1,0 +1,50 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import resource
+import sys
+
+import numpy as np
+import torch
+
+from pipeline import models
+from pipeline.training import trainer
+from pipeline.training.optimizers import Optimization
+from pipeline.training.run import Run
+from storage.stream import RawBatch, ReadingPlan
+
+if "given back" in sys.argv:
+    trainer.keep_freed_memory = lambda: None
+
+
+class Images:
+    def read(self, requests):
+        for request in requests:
+            images = np.zeros((len(request.rows), 1, 28, 28), dtype=np.uint8)
+            yield RawBatch(images, np.zeros(len(request.rows), dtype=np.int64), None)
+
+
+torch.set_num_threads(1)
+run = Run(64 * 9, 64, 1, 0, Optimization("adam", 0.001), ReadingPlan(True, 64 * 9, 1))
+model = models.build("A", (1, 28, 28), 10, seed=0)
+training = trainer.Trainer(model, run, device=torch.device("cpu"), arithmetic="fp32")
+faults = []
+for _ in training.steps(Images()):
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print((faults[-1] - faults[5]) / (len(faults) - 6))
+"""
+
+
+def pages_of_a_step(*arguments):
+    done = subprocess.run([sys.executable, "-c", STEPS, *arguments], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another one")
+def test_a_training_step_does_not_have_its_memory_zeroed_anew():
+    assert pages_of_a_step("given back") > 1000
+    assert pages_of_a_step() < 200

@@ -51,7 +51,11 @@ class Dropout(nn.Dropout):
         """Drop elements of ``input`` in training mode."""
         if not self.training or self.p == 0 or (input.device.type != "cpu" and _passing is None):
             return super().forward(input)
-        kept: Tensor = _Kept.apply(input, _mask(input, self.p), 1 / (1 - self.p))
+        mask, scale = _mask(input, self.p), 1 / (1 - self.p)
+        if torch.compiler.is_compiling():
+            # One kernel either way, and a function of our own would be compiled again for every call.
+            return input * mask * -scale
+        kept: Tensor = _Kept.apply(input, mask, scale)
         return kept
 
 
@@ -76,7 +80,7 @@ def _kept(values: Tensor, mask: Tensor, scale: float) -> Tensor:
 
 
 def _mask(like: Tensor, p: float) -> Tensor:
-    """All bits, or none, for each element, in integers of its width and in the memory format of ``like``."""
+    """-1, all bits, or 0 for each element, in integers of its width and in the memory format of ``like``."""
     bits = 8 if (p * 256).is_integer() else 16
     count = like.numel()
     whole = count if _passing is None else count // len(like) * _passing.total

@@ -68,7 +68,7 @@ class Trainer:
             arithmetic=arithmetic,
             batch_norm=run.batch_norm,
             ranks=run.ranks.size,
-            passes=cast(nn.Module, torch.compile(self.model)) if compiled else None,
+            passes=_compiled(self.model) if compiled else None,
         )
         self._losses: Callable[..., Losses] = objective
         if run.ranks.size > 1:
@@ -143,6 +143,15 @@ class Trainer:
     def _mean(self, parts: list[Tensor]) -> float | None:
         """The mean over steps of losses that each rank has a part of."""
         return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    from torch._functorch import config as functorch_config
+
+    # A clean pass that serves gradient and loss is gone through backwards twice; by default a compiled one overwrites
+    # what it saved the first time.
+    functorch_config.donated_buffer = False
+    return cast(nn.Module, torch.compile(model))
 
 
 def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from pipeline import models
 from pipeline.attacks import fgsm, gradient_through, input_gradient
 from pipeline.crafting import Direction, signed_gradients, to_pixels
+from pipeline.dropout import Dropout
 from pipeline.precision import choose_compilation
 from pipeline.training.adversary import Adversary
 from pipeline.training.batches import Stored, make_batch
@@ -275,11 +277,15 @@ def test_training_learns_the_digits(start):
 
 
 @pytest.mark.slow
-def test_a_compiled_run_takes_the_steps_of_an_eager_one(start):
+@pytest.mark.parametrize("model", ["in pieces, between which dropout draws", "in one piece"])
+def test_a_compiled_run_takes_the_steps_of_an_eager_one(start, small_dataset, model):
     losses = []
     for compiled in (False, True):
         trainer, reader = start(robust=adversary(schedule="rotate"), epochs=1)
-        again = Trainer(trainer.model, trainer.run, device=CPU, arithmetic="fp32", compiled=compiled)
+        module = models.build("A", small_dataset.sample_shape, 10, seed=3)
+        if model == "in one piece":
+            module = nn.Sequential(*(layer for layer in module if not isinstance(layer, Dropout)))
+        again = Trainer(module, trainer.run, device=CPU, arithmetic="fp32", compiled=compiled)
         losses.append([(r.clean_loss, r.adversarial_loss) for r in (s.record for s in again.steps(reader)) if r])
     assert np.allclose(losses[0], losses[1], rtol=1e-4)
 

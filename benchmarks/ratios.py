@@ -1,5 +1,6 @@
 """Ratios of times measured side by side, because absolute times on a shared machine mean little."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,15 +72,20 @@ def seconds(steps: Mapping[str, Step], *, repeats: int, warm_up: bool = True) ->
         repeats: the rounds that count.
         warm_up: whether each is done once before.
     """
-    names = list(steps)
     if warm_up:
         for step in steps.values():
             step()
+    return in_turn({name: functools.partial(_seconds, step) for name, step in steps.items()}, repeats=repeats)
+
+
+def in_turn(steps: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, list[float]]:
+    """What several things tell of themselves, as seconds, each once a round, in an order that turns every round."""
+    names = list(steps)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(repeats):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
-            found[name].append(_seconds(steps[name]))
+            found[name].append(steps[name]())
     return found
 
 

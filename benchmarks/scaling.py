@@ -8,8 +8,8 @@ alone reads 60,000 and 600,000 rows of MNIST's size and may hold 32 MB: an epoch
 the most memory that the process ever had, interpreter and libraries included. Ten times the rows make larger shards
 here, until a shard has 64 MiB: `precompute`, which holds the packed signs of a shard, needs more memory up to there.
 
-Workers are Dask's, one and two processes of one thread each, and compute a store of model A's signs; their start is
-left out. Opening is timed in this process.
+Workers are Dask's, one and two processes of one thread each, and compute a store of model A's signs; their start and
+the first shard of each are left out. Opening is timed in this process.
 
 What it does not show: rows that are not in the system's cache; several machines; and the resident mode, whose memory
 grows with the rows because it holds them all. A store's manifest names all its files, which are as many for either
@@ -19,30 +19,31 @@ more: `opening` holds what that means for a command.
 
 import io
 import json
-import logging
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from benchmarks.commands import Usage, project, run
 from benchmarks.digits import dataset_of_digits
-from benchmarks.ratios import Claim, claim, compare, ratios, seconds
+from benchmarks.memory import own_bytes
+from benchmarks.ratios import Claim, claim, compare, in_turn, ratios
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
 from pipeline import models
 from pipeline.crafting import Direction
 from pipeline.params import SignsParams
+from stages.cluster import local_cluster
 from stages.loading import load_model
-from stages.precompute import ShardTask, compute_missing, store_spec
+from stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
 from storage import weights
 from storage.datasets.dataset import open_dataset
 from storage.signs.building import StoreBuilder
@@ -127,22 +128,27 @@ def _stage_claims(stage: str, rounds: list[dict[str, Usage]], *, quick: bool) ->
 
 def _workers(*, quick: bool) -> list[Claim]:
     rows, repeats = (64, 1) if quick else (8_192, 5)
-    with tempfile.TemporaryDirectory() as name, _one_thread_each(1) as one, _one_thread_each(2) as two:
+    with tempfile.TemporaryDirectory() as name:
         task = _signs_task(Path(name), rows)
-        times = seconds({"one": lambda: _compute(task, one), "two": lambda: _compute(task, two)}, repeats=repeats)
+        # One cluster at a time: processes that wait for work take time from those that have some.
+        steps = {name: partial(_computing, task, workers) for name, workers in (("one", 1), ("two", 2))}
+        times = in_turn(steps, repeats=repeats)
     title = "rate of `precompute` by two workers of one thread over that by one"
     return [claim(title, ratios(times, "one", "two"), target=WORKERS, at="least")]
 
 
-@contextmanager
-def _one_thread_each(workers: int) -> Iterator[Client]:
-    with (
-        LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=logging.ERROR
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+def _computing(task: ShardTask, workers: int) -> float:
+    with local_cluster(workers, "cpu", 1) as cluster, Client(cluster) as client:
+        task.builder.create()
+        client.run(compute_shard, task, 0)
+        shutil.rmtree(task.builder.folder)
+        task.builder.create()
+        start = time.perf_counter()
+        with redirect_stderr(io.StringIO()):
+            compute_missing(task, "A", client)
+        took = time.perf_counter() - start
+    shutil.rmtree(task.builder.folder)
+    return took
 
 
 def _signs_task(folder: Path, rows: int) -> ShardTask:
@@ -156,13 +162,6 @@ def _signs_task(folder: Path, rows: int) -> ShardTask:
     loaded = load_model(folder / "A.safetensors", "A", data, device)
     builder = StoreBuilder(folder / "store", store_spec(wanted, loaded, data.train, direction, device))
     return ShardTask(folder / "digits.zarr", folder / "A.safetensors", "cpu", direction, builder)
-
-
-def _compute(task: ShardTask, client: Client) -> None:
-    shutil.rmtree(task.builder.folder, ignore_errors=True)
-    task.builder.create()
-    with redirect_stderr(io.StringIO()):
-        compute_missing(task, "A", client)
 
 
 def _streaming(*, quick: bool) -> list[Claim]:
@@ -217,9 +216,7 @@ def read(folder: str, memory: int, epochs: int) -> None:
         for _ in reader.read(Request(rows, SIGNS) for rows in order.batches(_BATCH)):
             pass
     took = time.perf_counter() - start
-    # Not what `getrusage` tells: that counts what the parent process had when it started this one.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(json.dumps({"seconds": took, "peak": 1024 * int(peak.split()[1])}))
+    print(json.dumps({"seconds": took, "peak": own_bytes("VmHWM")}))
 
 
 if __name__ == "__main__":

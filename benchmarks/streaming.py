@@ -36,7 +36,8 @@ import numpy as np
 import torch
 
 from benchmarks.loaders import BATCH, MAPPED, READY_MADE, Batch, Epoch, Loader, Place
-from benchmarks.ratios import Claim, Step, claim, ratios, seconds
+from benchmarks.memory import own_bytes
+from benchmarks.ratios import Claim, Step, claim, in_turn, ratios, seconds
 from benchmarks.readers import BY_HAND
 from benchmarks.rows import SIGNS, LabelledSigns, imagenet_rows, mnist_rows, opened, stored
 from pipeline import models
@@ -180,14 +181,15 @@ def _gather(rows: LabelledSigns) -> Iterator[Batch]:
 
 def _in_turn(at: Stored, loaders: list[Loader], *, repeats: int, beyond_memory: bool) -> dict[str, list[float]]:
     """The seconds of whole epochs, ours and others', each in a process of its own."""
-    times: dict[str, list[float]] = {name: [] for name in (_OURS, *(loader.name for loader in loaders))}
-    for _ in range(repeats):
-        for name, found in times.items():
-            call = f"alone({str(at.folder)!r}, {at.memory}, {name!r}, beyond_memory={beyond_memory})"
-            command = [sys.executable, "-W", "ignore", "-c", f"from benchmarks.streaming import alone; {call}"]
-            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-    return times
+    names = [_OURS, *(loader.name for loader in loaders)]
+    return in_turn({name: partial(_alone, at, name, beyond_memory) for name in names}, repeats=repeats)
+
+
+def _alone(at: Stored, name: str, beyond_memory: bool) -> float:
+    call = f"alone({str(at.folder)!r}, {at.memory}, {name!r}, beyond_memory={beyond_memory})"
+    command = [sys.executable, "-W", "ignore", "-c", f"from benchmarks.streaming import alone; {call}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    return float(done.stdout.splitlines()[-1])
 
 
 def alone(folder: str, memory: int, name: str, *, beyond_memory: bool) -> None:
@@ -216,8 +218,7 @@ def _leave_cache(folder: Path) -> None:
 
 
 def _bound_memory() -> None:
-    data = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmData"))
-    limit = 1024 * int(data.split()[1]) + BUDGET
+    limit = own_bytes("VmData") + BUDGET
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from http import HTTPStatus
 
+import dask
 import pytest
 import torch
 from distributed import Client
@@ -138,6 +139,13 @@ def test_the_dashboard_of_a_local_cluster_is_reachable():
     with connected(ClusterPlace(workers=1), "cpu") as client, urllib.request.urlopen(client.dashboard_link) as page:
         assert page.status == HTTPStatus.OK
         assert "Dask" in page.read().decode()
+
+
+def test_a_cluster_here_watches_itself_less_often_unless_its_user_says_otherwise():
+    tick, profile = "distributed.admin.tick.interval", "distributed.worker.profile.interval"
+    with dask.config.set({tick: "50ms"}), connected(ClusterPlace(workers=1), "cpu") as client:
+        assert list(client.run(dask.config.get, tick).values()) == ["50ms"]
+        assert list(client.run(dask.config.get, profile).values()) == ["100ms"]
 
 
 def deadly(item):

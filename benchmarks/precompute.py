@@ -60,9 +60,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         images = to_pixels(torch.from_numpy(data.train.load()[0]))
         with connected(ClusterPlace(), "cpu", spare=WRITERS) as client:
             stores = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
-            claims = [
-                _beside_bare(store, model, images, precision, quick=quick) for precision, store in stores.items()
-            ]
+            claims = [_beside_bare(store, model, images, precision, quick=quick) for precision, store in stores.items()]
             times = seconds(stores | _libraries(images), repeats=1 if quick else 5)
     return claims + _beside_libraries(times)
 

@@ -6,6 +6,7 @@ cost one read of its own bytes. The files are plain Zarr all the same: tests rea
 """
 
 import functools
+import io
 import math
 import os
 from collections.abc import Callable
@@ -24,6 +25,8 @@ Index = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 Check = Callable[[Rows, Values], None]
 
+# No file reaches so far, and no system takes an offset from twice as far on.
+_LAST_OFFSET = 1 << 62
 # Offset and length, in a shard's index, of a chunk that was never written.
 HOLE = (1 << 64) - 1
 _WRONG_CHECKSUM = "its checksum is wrong"
@@ -105,11 +108,9 @@ class ShardReader:
         chunks = self.encoding.layout.shard // self.encoding.layout.chunk
         size = 16 * chunks + CHECKSUM_BYTES
         start = 0 if self.encoding.index_first else self.file.seek(0, os.SEEK_END) - size
-        self.file.seek(max(start, 0))
-        content = self.file.read(size)
-        if len(content) < size:
-            raise DamagedError("the file is cut off", self.rows.start, self.rows.stop)
+        content = np.empty(size, dtype=np.uint8)
         try:
+            self._fill(max(start, 0), content)
             return np.frombuffer(_checked(content), dtype="<u8").reshape(chunks, 2)
         except ValueError as error:
             raise DamagedError(f"the shard's index: {error}", self.rows.start, self.rows.stop) from error
@@ -131,88 +132,105 @@ class ShardReader:
             DamagedError: a chunk is missing, damaged or no chunk of this array; then ``out`` may hold anything.
         """
         chunk, index, flat = self.encoding.layout.chunk, self.index(), out.reshape(len(out), -1)
-        end = self.file.seek(0, os.SEEK_END)
+        distinct = bool((np.diff(rows) > 0).all())
         read = self._read_compressed if self.encoding.compressed else self._read_plain
         for number, low, high in held(rows, chunk):
             first, stop = number * chunk, min((number + 1) * chunk, self.rows.stop)
             entry = index[(first - self.rows.start) // chunk]
-            size = self._seek(entry, chunk * flat.shape[1], end, first, stop)
+            offset, size = self._locate(entry, chunk * flat.shape[1], first, stop)
             try:
-                read(first, size, _Places(rows[low:high], flat, positions[low:high], check))
+                read(first, offset, size, _Places(rows[low:high], flat, positions[low:high], check, distinct))
             except ValueError as error:
                 raise DamagedError(f"a chunk: {error}", first, stop) from error
 
-    def _seek(self, entry: Index, decoded: int, end: int, first: int, stop: int) -> int:
-        """Go to a chunk of so many bytes, decoded, in a file of ``end``, and tell how many it has there."""
+    def _locate(self, entry: Index, decoded: int, first: int, stop: int) -> tuple[int, int]:
+        """Where a chunk of so many bytes, decoded, begins in the file, and how many it has there."""
         offset, size = int(entry[0]), int(entry[1])
         if offset == HOLE or size == HOLE:
             raise DamagedError("a chunk was never written", first, stop)
         if size > 2 * decoded + 1024:
             raise DamagedError("a chunk declares an impossible size", first, stop)
-        if offset + size > end:
-            raise DamagedError("a chunk: the file is cut off", first, stop)
-        self.file.seek(offset)
-        return size
+        if offset > _LAST_OFFSET:
+            raise DamagedError("a chunk declares an impossible place", first, stop)
+        return offset, size
 
-    def _read_compressed(self, first: int, size: int, places: "_Places") -> None:
+    def _read_compressed(self, first: int, offset: int, size: int, places: "_Places") -> None:
         chunk, step = self.encoding.layout.chunk, self._step(places.row_bytes)
         stored, decoded = self.scratch.stored(size), self.scratch.decoded(chunk * places.row_bytes)
-        self._fill(stored)
+        self._fill(offset, stored)
         decode(stored, decoded)
         rows = decoded.reshape(chunk, -1)
         for start in range(0, chunk, step):
             places.put(first + start, rows[start : start + step])
 
-    def _read_plain(self, first: int, size: int, places: "_Places") -> None:
+    def _read_plain(self, first: int, offset: int, size: int, places: "_Places") -> None:
         chunk = self.encoding.layout.chunk
         if size != chunk * places.row_bytes + CHECKSUM_BYTES:
             raise ValueError(f"it does not hold {chunk * places.row_bytes} bytes")
-        straight = places.straight() if places.row_bytes >= _LARGE_ROW_BYTES and hasattr(os, "readv") else None
-        found, expected = self._blocks(first, places) if straight is None else self._straight(first, straight)
+        straight = places.straight() if places.row_bytes >= _LARGE_ROW_BYTES and self._positional else None
+        if straight is None:
+            found, expected = self._blocks(first, offset, places)
+        else:
+            found, expected = self._straight(first, offset, straight)
         if found != int.from_bytes(expected, "little"):
             raise ValueError(_WRONG_CHECKSUM)
 
-    def _straight(self, first: int, straight: dict[int, Values]) -> tuple[int, Values]:
+    def _straight(self, first: int, offset: int, straight: dict[int, Values]) -> tuple[int, Values]:
         """Read a chunk's rows to their places at once: threads that read row by row would often wait for one another.
 
         Gives the checksum found and the one that was stored.
         """
         chunk, row_bytes = self.encoding.layout.chunk, len(next(iter(straight.values())))
-        size = chunk * row_bytes + CHECKSUM_BYTES
-        spare = self.scratch.decoded(size)
+        spare = self.scratch.decoded(chunk * row_bytes + CHECKSUM_BYTES)
         unwanted, stored = spare[CHECKSUM_BYTES:].reshape(chunk, row_bytes), spare[:CHECKSUM_BYTES]
         rows = [straight.get(first + number, unwanted[number]) for number in range(chunk)]
-        if os.readv(self.file.fileno(), [values.data for values in (*rows, stored)]) < size:
-            raise ValueError(_CUT_OFF)
+        self._fill(offset, *rows, stored)
         return functools.reduce(lambda checksum, values: crc32c(values, checksum), rows, 0), stored
 
-    def _blocks(self, first: int, places: "_Places") -> tuple[int, bytes]:
+    def _blocks(self, first: int, offset: int, places: "_Places") -> tuple[int, Values]:
         """The same in blocks of rows that the checksum finds in the cache, and from there to their places."""
-        chunk, step, checksum = self.encoding.layout.chunk, self._step(places.row_bytes), 0
-        block = self.scratch.decoded(step * places.row_bytes)
-        for start in range(first, first + chunk, step):
-            self._fill(block)
+        chunk, row_bytes, checksum = self.encoding.layout.chunk, places.row_bytes, 0
+        step = self._step(row_bytes)
+        block, stored = self.scratch.decoded(step * row_bytes), np.empty(CHECKSUM_BYTES, dtype=np.uint8)
+        for start in range(0, chunk, step):
+            last = (stored,) if start + step == chunk else ()
+            self._fill(offset + start * row_bytes, block, *last)
             checksum = crc32c(block, checksum)
-            places.put(start, block.reshape(step, -1))
-        return checksum, self.file.read(CHECKSUM_BYTES)
+            places.put(first + start, block.reshape(step, -1))
+        return checksum, stored
 
     def _step(self, row_bytes: int) -> int:
         """The rows of a block."""
         return math.gcd(self.encoding.layout.chunk, power_of_two_below(_BLOCK_BYTES / row_bytes))
 
-    def _fill(self, memory: Values) -> None:
-        if self.file.readinto(memory) < len(memory):  # type: ignore[attr-defined]
+    @property
+    def _positional(self) -> bool:
+        return isinstance(self.file, io.FileIO) and hasattr(os, "preadv")
+
+    def _fill(self, offset: int, *memory: Values) -> None:
+        """Read from ``offset`` on into one array after the other.
+
+        In one call of the system where there is one: during each call another thread may take Python's lock, and then
+        this one waits until it is woken, which takes longer than a short call.
+        """
+        if self._positional:
+            found = os.preadv(self.file.fileno(), [values.data for values in memory], offset)
+        else:
+            self.file.seek(offset)
+            found = sum(self.file.readinto(values) for values in memory)  # type: ignore[attr-defined]
+        if found < sum(len(values) for values in memory):
             raise ValueError(_CUT_OFF)
 
 
 @dataclass(slots=True)
 class _Places:
-    """Where the wanted rows of a chunk go: see ``ShardReader.take``."""
+    """Where the wanted rows of a chunk go: see ``ShardReader.take``; and whether none is wanted twice."""
 
     rows: Rows
     out: Values
     positions: Rows
     check: Check | None
+    distinct: bool
 
     @property
     def row_bytes(self) -> int:
@@ -220,17 +238,17 @@ class _Places:
 
     def straight(self) -> dict[int, Values] | None:
         """The place of each row, if none has two or needs a check."""
-        places = {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
-        return places if len(places) == len(self.rows) and self.check is None else None
+        if self.check is not None or not self.distinct:
+            return None
+        return {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
 
     def put(self, start: int, values: Values) -> None:
         """Bring what the rows from ``start`` on hold to their places."""
         low, high = self.rows.searchsorted(start), self.rows.searchsorted(start + len(values))
         if low == high:
             return
-        which = self.rows[low:high] - start
-        if len(which) < len(values) or not (which == np.arange(len(values))).all():
-            values = values[which]
+        if high - low < len(values) or not self.distinct:
+            values = values[self.rows[low:high] - start]
         if self.check is not None:
             self.check(self.rows[low:high], values)
         # As items of an opaque type, which NumPy copies each at once.

@@ -103,11 +103,15 @@ class Gatherer:
     def __init__(self, name: str) -> None:
         self._threads = ThreadPoolExecutor(THREADS, name)
         self._closed = False
+        self._beginning = threading.Lock()
 
     def gather(self, tasks: Iterable[Task]) -> Gathering:
         """Begin to do tasks, several at a time."""
         waiting = iter(list(tasks))
-        return Gathering([self._threads.submit(self._work, waiting) for _ in range(THREADS)])
+        # A thread that is at work may keep this one from starting the next for five milliseconds, which is how long
+        # Python waits before it takes its lock from a thread that gives it up only for moments.
+        with self._beginning:
+            return Gathering([self._threads.submit(self._work, waiting) for _ in range(THREADS)])
 
     def close(self) -> None:
         """Leave what was not begun, and end the threads."""
@@ -115,6 +119,8 @@ class Gatherer:
         self._threads.shutdown(cancel_futures=True)
 
     def _work(self, waiting: Iterator[Task]) -> None:
+        with self._beginning:
+            pass
         for task in waiting:
             if self._closed:
                 return

@@ -5,7 +5,6 @@ rows, never the fill value; what a stranger's chunk declares must not decide how
 cost one read of its own bytes. The files are plain Zarr all the same: tests read them by three other libraries.
 """
 
-import functools
 import io
 import math
 import os
@@ -155,13 +154,11 @@ class ShardReader:
         return offset, size
 
     def _read_compressed(self, first: int, offset: int, size: int, places: "_Places") -> None:
-        chunk, step = self.encoding.layout.chunk, self._step(places.row_bytes)
+        chunk = self.encoding.layout.chunk
         stored, decoded = self.scratch.stored(size), self.scratch.decoded(chunk * places.row_bytes)
         self._fill(offset, stored)
         decode(stored, decoded)
-        rows = decoded.reshape(chunk, -1)
-        for start in range(0, chunk, step):
-            places.put(first + start, rows[start : start + step])
+        places.put(first, decoded.reshape(chunk, -1))
 
     def _read_plain(self, first: int, offset: int, size: int, places: "_Places") -> None:
         chunk = self.encoding.layout.chunk
@@ -185,7 +182,10 @@ class ShardReader:
         unwanted, stored = spare[CHECKSUM_BYTES:].reshape(chunk, row_bytes), spare[:CHECKSUM_BYTES]
         rows = [straight.get(first + number, unwanted[number]) for number in range(chunk)]
         self._fill(offset, *rows, stored)
-        return functools.reduce(lambda checksum, values: crc32c(values, checksum), rows, 0), stored
+        checksum = 0
+        for values in rows:
+            checksum = crc32c(values, checksum)
+        return checksum, stored
 
     def _blocks(self, first: int, offset: int, places: "_Places") -> tuple[int, Values]:
         """The same in blocks of rows that the checksum finds in the cache, and from there to their places."""

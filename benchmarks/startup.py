@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import project, run
-from benchmarks.ratios import Claim, Step, claim, seconds
+from benchmarks.ratios import Claim, claim, in_turn
 
 HELP, OVERHEAD = 0.3, 3.0
 _ROWS = 20
@@ -26,12 +26,12 @@ def measure(*, quick: bool = False) -> list[Claim]:
         run(folder, "prepare")
         run(folder, "train-static", "D")
         run(folder, "precompute", "D")
-        steps: dict[str, Step] = {
-            "help": lambda: run(folder, "--help"),
+        steps = {
+            "help": lambda: run(folder, "--help").seconds,
             "train-static": lambda: _again(folder, "models/static", "train-static", "D"),
             "precompute": lambda: _again(folder, "signs/D.zarr", "precompute", "D"),
         }
-        times = seconds(steps, repeats=1 if quick else 9)
+        times = in_turn(steps, repeats=1 if quick else 9)
     return [
         claim("time of `gradshard --help`, over 0.3 s", [time / HELP for time in times["help"]], target=1.0),
         claim("time of `train-static` on 20 digits, over 3 s", _shares(times["train-static"]), target=1.0),
@@ -48,10 +48,10 @@ def _few_epochs(params: dict[str, Any]) -> None:
     params["signs"]["D"] = {"model": "D", "gradient": "exact", "label": "predicted"}
 
 
-def _again(folder: Path, made: str, *arguments: str) -> None:
+def _again(folder: Path, made: str, *arguments: str) -> float:
     """Run a stage as if for the first time: without what it made before."""
     shutil.rmtree(folder / made)
-    run(folder, *arguments)
+    return run(folder, *arguments).seconds
 
 
 if __name__ == "__main__":

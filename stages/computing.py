@@ -29,9 +29,12 @@ def compute_rows(
     for some in stretches(rows, _step(split)):
         images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
-        signs, used = signed_gradients(model.module, images, labels, direction)
-        place = slice(some.start - rows.start, some.stop - rows.start)
-        planes[place], chosen[place] = bitplanes.pack(signs.numpy()), used.numpy()
+        # Packed batch by batch, out of the cache: unpacked signs take eight times the room.
+        for batch in stretches(slice(0, len(images)), batch_rows(images[0].numel())):
+            signs, used = signed_gradients(model.module, images[batch], labels[batch], direction)
+            start = some.start - rows.start + batch.start
+            place = slice(start, start + len(signs))
+            planes[place], chosen[place] = bitplanes.pack(signs.numpy()), used.numpy()
     return planes, chosen
 
 

@@ -22,8 +22,10 @@ def packed_bytes(pixels: int) -> int:
 
 def pack(signs: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Pack signs, int8 (n, pixels) of -1, 0 and +1, into planes, uint8 (n, 2, ceil(pixels / 8))."""
-    planes = np.stack([signs > 0, signs == 0], axis=1)
-    return np.packbits(planes, axis=-1)
+    planes = np.empty((len(signs), 2, packed_bytes(signs.shape[1])), dtype=np.uint8)
+    planes[:, 0] = np.packbits(signs > 0, axis=-1)
+    planes[:, 1] = np.packbits(signs == 0, axis=-1)
+    return planes
 
 
 def unpack(planes: npt.NDArray[np.uint8], pixels: int) -> npt.NDArray[np.int8]:

@@ -7,18 +7,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attacks import gradient_through, input_gradient, perturb, step_direction
+from pipeline.attacks import choose_labels, gradient_through, input_gradient, perturb, step_direction
 from pipeline.dropout import rows_of
 from pipeline.precision import Arithmetic, arithmetic_context
 from pipeline.training.adversary import Adversary
 from pipeline.training.batch_norm import frozen_statistics, synchronised
 from pipeline.training.batches import Batch, Part
-from pipeline.vocabulary import BatchNorm
+from pipeline.training.single_backward import row_by_row, slopes_on_the_way
+from pipeline.vocabulary import BatchNorm, Gradient
+
+# Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
+_FEW = 0.25
 
 
 @dataclass(frozen=True)
 class Losses:
-    """``total`` is what to go down; ``clean`` and ``adversarial`` are this rank's part of the means over the batch."""
+    """``total`` is what to go down; ``clean`` and ``adversarial`` are this rank's part of the means over the batch.
+
+    What of the parameters' gradient is in their ``grad`` already, is not in the graph of ``total``.
+    """
 
     total: Tensor
     clean: Tensor
@@ -50,6 +57,8 @@ class Objective(nn.Module):
         self._ranks = ranks
         # Kept out of the module's children: compiled, it is the same model once more.
         self._passes = (passes or model,)
+        # Ranks add up their gradients in the one backward pass that ``total`` is for.
+        self._alone = ranks == 1 and passes is None and row_by_row(model)
 
     def forward(self, batch: Batch, live: bool) -> Losses:
         """The losses; ``live`` says that the model itself crafts."""
@@ -66,22 +75,50 @@ class Objective(nn.Module):
     def _both(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every image counts twice, clean and perturbed (section 5.1)."""
         if live and adversary.attack == "fgsm" and adversary.live_mode == "train":
-            clean, adversarial = self._shared(batch, adversary)
+            clean, perturbed = self._shared(batch, adversary)
+            adversarial = self._loss(self._logits(perturbed, batch.part), batch)
         else:
             perturbed = self._perturbed(batch, adversary, live)
             both = self._logits(torch.cat([batch.images, perturbed]), batch.part, copies=2)
-            clean, adversarial = both[: len(batch.images)], both[len(batch.images) :]
-        return self._weighed(self._loss(clean, batch), self._loss(adversarial, batch), adversary.clean_weight)
+            clean, adversarial = (
+                self._loss(part, batch) for part in (both[: len(batch.images)], both[len(batch.images) :])
+            )
+        return self._weighed(clean, adversarial, adversary.clean_weight)
 
     def _shared(self, batch: Batch, adversary: Adversary) -> tuple[Tensor, Tensor]:
-        """The model perturbs for itself: one clean pass serves the gradient and the loss, as in the authors' code."""
-        inputs = batch.images.requires_grad_(True)
-        clean = self._logits(inputs, batch.part)
-        slope, _ = gradient_through(
-            clean, inputs, batch.labels, gradient=adversary.gradient, policy=adversary.policy, keep_graph=True
-        )
-        signs = step_direction(adversary.policy) * slope.sign()
-        return clean, self._logits(perturb(batch.images.detach(), signs, batch.epsilon), batch.part)
+        """The clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
+
+        Where it can be, from one backward pass too, after which the loss has no graph.
+        """
+        inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
+        logits = self._logits(inputs, batch.part)
+        clean, chosen = self._loss(logits, batch), choose_labels(logits, batch.labels, adversary.policy)
+        gradient, others = adversary.gradient, self._passing_again(batch, chosen, adversary)
+        if others is None:
+            slope, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
+        else:
+            weight, clean = adversary.clean_weight, clean.detach()
+            slope = slopes_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
+            if len(others):
+                slope[others] = self._slopes_again(batch, others, chosen, random, gradient)
+        return clean, perturb(batch.images, step_direction(adversary.policy) * slope.sign(), batch.epsilon)
+
+    def _passing_again(self, batch: Batch, chosen: Tensor, adversary: Adversary) -> Tensor | None:
+        """The rows that one backward pass for loss and gradient does not serve, if there are few and it may be one.
+
+        On a GPU it may not: to learn there which rows these are takes longer than a second backward pass.
+        """
+        if not self._alone or batch.images.device.type != "cpu" or not adversary.clean_weight:
+            return None
+        others = (chosen != batch.labels).nonzero().flatten()
+        return others if len(others) <= _FEW * len(batch.images) else None
+
+    def _slopes_again(self, batch: Batch, rows: Tensor, chosen: Tensor, random: Tensor, gradient: Gradient) -> Tensor:
+        """The gradients of some rows for the labels ``chosen``, by a pass in which the same features are dropped."""
+        with torch.random.fork_rng(devices=()), _dropping(batch.part, rows):
+            torch.set_rng_state(random)
+            slope, _ = input_gradient(self.model, batch.images[rows], chosen[rows], gradient=gradient)
+        return slope
 
     def _half(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""

@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from pipeline.crafting import BATCH_PIXELS
 from pipeline.oracle import Oracle
+from pipeline.training.optimizers import Adam
 
-_BATCH = 64
+_BATCH, _RATE = 64, 1e-3
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def substitutes(
 
 
 def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> None:
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = Adam(model)
     generator = torch.Generator().manual_seed(seed)
     model.train()
     with torch.random.fork_rng():
@@ -61,9 +62,8 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, see
             order = torch.randperm(len(images), generator=generator)
             for start in range(0, len(order), _BATCH):
                 rows = order[start : start + _BATCH]
-                optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(functional.cross_entropy(model(images[rows]), labels[rows]))
-                optimizer.step()
+                optimizer.step(_RATE)
     model.eval()
 
 

@@ -119,8 +119,9 @@ class _Watch:
 
     def done(self, key: str) -> None:
         """A task is done; for the median."""
-        if key in self._seen:
-            self._took.append(time.monotonic() - self._seen[key])
+        # One that no look has seen took no longer than from one look to the next.
+        now = time.monotonic()
+        self._took.append(now - self._seen.get(key, now - _LOOK_SECONDS))
 
     def stop(self) -> None:
         """No more looking."""

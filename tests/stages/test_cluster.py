@@ -1,5 +1,6 @@
 """A Dask cluster of separate processes: workers die, the client dies, and the bytes are the same."""
 
+import functools
 import itertools
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from http import HTTPStatus
@@ -162,17 +164,32 @@ def test_a_task_that_kills_its_workers_is_named():
         assert found == []
 
 
-def slow(item):
-    time.sleep(3.0 if item == 5 else 0.05)
+TOLD = threading.Event()
+
+
+def quick_but_the_last(seconds, item):
+    if item < 5:
+        time.sleep(seconds)
+    elif TOLD.wait(30):
+        time.sleep(0.3)  # to be told of no second time
     return item
 
 
-def test_a_straggler_is_told_with_its_worker(monkeypatch, capsys):
-    monkeypatch.setattr("stages.cluster._LOOK_SECONDS", 0.02)
-    monkeypatch.setattr("stages.cluster._SLOW_SECONDS", 1.0)
+@pytest.mark.parametrize(("quick", "look"), [(0.05, 0.02), (0, 0.2)], ids=["others seen", "others done before a look"])
+def test_a_straggler_is_told_once_with_its_worker(monkeypatch, quick, look):
+    told = []
+    TOLD.clear()
+
+    def say(sentence):
+        told.append(sentence)
+        TOLD.set()
+
+    monkeypatch.setattr("stages.cluster.say", say)
+    monkeypatch.setattr("stages.cluster._LOOK_SECONDS", look)
+    monkeypatch.setattr("stages.cluster._SLOW_SECONDS", 0.5)
+    task = functools.partial(quick_but_the_last, quick)
     with connected(ClusterPlace(), "cpu") as client:
-        assert sorted(item for item, _ in spread(client, slow, range(6), what="shard")) == list(range(6))
-    told = [line for line in capsys.readouterr().err.splitlines() if "has been at" in line]
+        assert sorted(item for item, _ in spread(client, task, range(6), what="shard")) == list(range(6))
     assert len(told) == 1
     assert told[0].startswith("shard 5 has been at ")
 

@@ -29,7 +29,7 @@ def compute_rows(
     for some in stretches(rows, _step(split)):
         images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
-        # Packed batch by batch, out of the cache: unpacked signs take eight times the room.
+        # Packed batch by batch, out of the cache: unpacked signs take four times the room.
         for batch in stretches(slice(0, len(images)), batch_rows(images[0].numel())):
             signs, used = signed_gradients(model.module, images[batch], labels[batch], direction)
             start = some.start - rows.start + batch.start

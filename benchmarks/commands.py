@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from storage.datasets.dataset import Images, Labels
-from storage.datasets.ingest import Raw, mnist5k
+from gradshard.storage.datasets.dataset import Images, Labels
+from gradshard.storage.datasets.ingest import Raw, mnist5k
 
 _ROOT = Path(__file__).parents[1]
 # Run by a small process, because a child's peak is at least what its parent had when it started it.
@@ -67,7 +67,7 @@ def run(folder: Path, *arguments: str) -> Usage:
     Raises:
         RuntimeError: it failed; with what it said.
     """
-    command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "stages", *arguments]
+    command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "gradshard", *arguments]
     environment = os.environ | {"PYTHONPATH": str(_ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
     found = json.loads(done.stdout)

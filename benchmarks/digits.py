@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import Split, open_dataset
-from storage.datasets.ingest import mnist5k
-from storage.datasets.writing import write_dataset
-from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder, plan_store
-from storage.signs.manifest import DirectionRecord, ModelRecord
-from storage.signs.store import SignStore, open_store
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.datasets.ingest import mnist5k
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.building import StoreBuilder, plan_store
+from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord
+from gradshard.storage.signs.store import SignStore, open_store
 
 
 def dataset_of_digits(path: Path, *, rows: int) -> Split:

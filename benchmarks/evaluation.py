@@ -22,18 +22,18 @@ from torch import Tensor, nn
 
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, compare
-from pipeline import models
-from pipeline.catalogue import Draws, Strength, craft
-from pipeline.crafting import BATCH_PIXELS, to_pixels
-from pipeline.evaluation import BLOCK, Crafting, block_draws, cells, plan_craftings
-from pipeline.params import Params, read_params
-from pipeline.precision import arithmetic_context
-from stages.attacking import Bench, Portion, attack, correct, matrix_rows, portions
-from stages.cluster import connected
-from stages.loading import ModelFile
-from stages.options import ClusterPlace
-from storage import results, weights
-from storage.datasets.dataset import Dataset, open_dataset
+from gradshard.pipeline import models
+from gradshard.pipeline.catalogue import Draws, Strength, craft
+from gradshard.pipeline.crafting import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.evaluation import BLOCK, Crafting, block_draws, cells, plan_craftings
+from gradshard.pipeline.params import Params, read_params
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.stages.attacking import Bench, Portion, attack, correct, matrix_rows, portions
+from gradshard.stages.cluster import connected
+from gradshard.stages.loading import ModelFile
+from gradshard.stages.options import ClusterPlace
+from gradshard.storage import results, weights
+from gradshard.storage.datasets.dataset import Dataset, open_dataset
 
 TARGET = 1.15
 MODELS = ("A", "B")

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.ratios import Claim, compare
-from storage.layout import plan
-from storage.signs.bitplanes import packed_bytes
-from storage.signs.manifest import (
+from gradshard.storage.layout import plan
+from gradshard.storage.signs.bitplanes import packed_bytes
+from gradshard.storage.signs.manifest import (
     DatasetRecord,
     DirectionRecord,
     FileRecord,
@@ -20,7 +20,7 @@ from storage.signs.manifest import (
     StoreSpec,
     seal,
 )
-from storage.signs.names import MANIFEST, expected_files
+from gradshard.storage.signs.names import MANIFEST, expected_files
 
 TARGET = 1.1
 
@@ -35,7 +35,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
 
 
 def _info(store: Path) -> None:
-    subprocess.run([sys.executable, "-m", "stages", "store", "info", str(store)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "gradshard", "store", "info", str(store)], check=True, capture_output=True)
 
 
 def _store(

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pipeline import models
+from gradshard.pipeline import models
 
 
 def plain_model(sample_shape: tuple[int, int, int]) -> nn.Sequential:

@@ -28,19 +28,19 @@ from torch.nn import functional
 from benchmarks.digits import dataset_of_digits
 from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
-from pipeline import models
-from pipeline.attacks import input_gradient
-from pipeline.crafting import Direction, to_pixels
-from pipeline.params import SignsParams
-from pipeline.precision import arithmetic_context
-from pipeline.vocabulary import StorePrecision
-from stages.cluster import connected, threads
-from stages.loading import load_model
-from stages.options import ClusterPlace
-from stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
-from storage import weights
-from storage.datasets.dataset import Dataset, open_dataset
-from storage.signs.building import StoreBuilder
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.crafting import Direction, to_pixels
+from gradshard.pipeline.params import SignsParams
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.pipeline.vocabulary import StorePrecision
+from gradshard.stages.cluster import connected, threads
+from gradshard.stages.loading import load_model
+from gradshard.stages.options import ClusterPlace
+from gradshard.stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
+from gradshard.storage import weights
+from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.storage.signs.building import StoreBuilder
 
 BATCHES = (32, 64, 128, 256)
 LIBRARY_BATCH = 128

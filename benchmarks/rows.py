@@ -19,16 +19,16 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from storage.datasets import ingest
-from storage.datasets.dataset import Images, Split, open_dataset
-from storage.datasets.download import OnBytes
-from storage.datasets.ingest import FOLDER_VARIABLE
-from storage.datasets.writing import write_dataset
-from storage.signs import bitplanes
-from storage.signs.bitplanes import Planes
-from storage.signs.building import StoreBuilder, plan_store
-from storage.signs.manifest import DirectionRecord, ModelRecord
-from storage.signs.store import SignStore, open_store
+from gradshard.storage.datasets import ingest
+from gradshard.storage.datasets.dataset import Images, Split, open_dataset
+from gradshard.storage.datasets.download import OnBytes
+from gradshard.storage.datasets.ingest import FOLDER_VARIABLE
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.bitplanes import Planes
+from gradshard.storage.signs.building import StoreBuilder, plan_store
+from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord
+from gradshard.storage.signs.store import SignStore, open_store
 
 MNIST_ROWS, IMAGENET_ROWS = 60_000, 3_000
 SIGNS = "signs"

@@ -38,17 +38,17 @@ from benchmarks.digits import dataset_of_digits
 from benchmarks.memory import own_bytes
 from benchmarks.ratios import Claim, claim, compare, in_turn, ratios
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
-from pipeline import models
-from pipeline.crafting import Direction
-from pipeline.params import SignsParams
-from stages.cluster import local_cluster
-from stages.loading import load_model
-from stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
-from storage import weights
-from storage.datasets.dataset import open_dataset
-from storage.signs.building import StoreBuilder
-from storage.stream import Windowed, plan_reading
-from storage.windows import Request
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import Direction
+from gradshard.pipeline.params import SignsParams
+from gradshard.stages.cluster import local_cluster
+from gradshard.stages.loading import load_model
+from gradshard.stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
+from gradshard.storage import weights
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.stream import Windowed, plan_reading
+from gradshard.storage.windows import Request
 
 ROWS, TIMES = 60_000, 10
 TIME, MEMORY, OPENING, WORKERS = 1.1, 1.05, 1.1, 1.8

@@ -23,18 +23,18 @@ from torch.nn import functional
 from benchmarks.digits import dataset_of_digits, random_store
 from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
-from pipeline import models
-from pipeline.attacks import fgsm
-from pipeline.crafting import to_pixels
-from pipeline.precision import Arithmetic, arithmetic_context, choose_precision
-from pipeline.training.adversary import Adversary
-from pipeline.training.optimizers import Adam, Optimization
-from pipeline.training.run import Run
-from pipeline.training.trainer import Trainer
-from pipeline.vocabulary import SELF, Mode
-from storage.datasets.dataset import Split
-from storage.signs.store import SignStore
-from storage.stream import open_reader, plan_reading
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import fgsm
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.precision import Arithmetic, arithmetic_context, choose_precision
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.optimizers import Adam, Optimization
+from gradshard.pipeline.training.run import Run
+from gradshard.pipeline.training.trainer import Trainer
+from gradshard.pipeline.vocabulary import SELF, Mode
+from gradshard.storage.datasets.dataset import Split
+from gradshard.storage.signs.store import SignStore
+from gradshard.storage.stream import open_reader, plan_reading
 
 BATCH = 64
 SOURCES = ("A", "C", "D")

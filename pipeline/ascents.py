@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import attack_loss
+from gradshard.pipeline.attacks import attack_loss
 
 Loss = Literal["exact", "cross_entropy", "hinge"]
 

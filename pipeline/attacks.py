@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.vocabulary import Gradient, LabelPolicy
+from gradshard.pipeline.vocabulary import Gradient, LabelPolicy
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:

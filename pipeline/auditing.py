@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import input_gradient
-from pipeline.crafting import BATCH_PIXELS, to_pixels
-from pipeline.vocabulary import Gradient, LabelPolicy
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.crafting import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.vocabulary import Gradient, LabelPolicy
 
 # Two classes whose logits are nearer than this share of the largest one may change places on another machine.
 TIE = 0.02

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 # Of APGD and FAB; Square makes 5,000 queries.
 STEPS = 100

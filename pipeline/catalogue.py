@@ -7,10 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascents import momentum_fgsm, pgd
-from pipeline.attacks import choose_labels, fgsm, iterative_fgsm, rand_fgsm, random_signs, step_direction
-from pipeline.autoattack import autoattack, check_autoattack
-from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
+from gradshard.pipeline.ascents import momentum_fgsm, pgd
+from gradshard.pipeline.attacks import choose_labels, fgsm, iterative_fgsm, rand_fgsm, random_signs, step_direction
+from gradshard.pipeline.autoattack import autoattack, check_autoattack
+from gradshard.pipeline.vocabulary import AttackName, Gradient, LabelPolicy
 
 # Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
 _PGD_REACH = 2.5

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline.statistics import ErrorRate, spread
-from pipeline.vocabulary import CLEAN
+from gradshard.pipeline.statistics import ErrorRate, spread
+from gradshard.pipeline.vocabulary import CLEAN
 
 ATTACK_TITLES = {
     CLEAN: "Clean",

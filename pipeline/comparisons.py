@@ -7,9 +7,9 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.cells import ATTACK_TITLES
-from pipeline.statistics import holm, mcnemar
-from pipeline.vocabulary import CLEAN
+from gradshard.pipeline.cells import ATTACK_TITLES
+from gradshard.pipeline.statistics import holm, mcnemar
+from gradshard.pipeline.vocabulary import CLEAN
 
 Correct = Callable[[str, str, str], npt.NDArray[np.bool_] | None]
 

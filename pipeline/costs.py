@@ -9,8 +9,8 @@ every batch, as the paper's code did, costs s.
 import math
 from dataclasses import dataclass
 
-from storage import layout
-from storage.signs import bitplanes
+from gradshard.storage import layout
+from gradshard.storage.signs import bitplanes
 
 # Measured on the signs of the paper's MNIST models, between 0.75 and 1.05; random signs take 1.2 at most.
 BITS_PER_PIXEL = 1.05

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import input_gradient
-from pipeline.precision import arithmetic_context
-from pipeline.vocabulary import Gradient, LabelPolicy, StorePrecision
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.pipeline.vocabulary import Gradient, LabelPolicy, StorePrecision
 
 # Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
 # not change the result.

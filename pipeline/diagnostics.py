@@ -7,8 +7,8 @@ docs/diagnostics.md says of each flag what it means and what to do.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.probe import Probe
-from pipeline.statistics import ErrorRate
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.statistics import ErrorRate
 
 # FGSM and RAND+FGSM differ a little on any model: the random step costs epsilon, but is a fresh start.
 RAND_MARGIN = 0.05

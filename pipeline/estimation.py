@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.attacks import perturb
-from pipeline.oracle import Oracle
+from gradshard.pipeline.attacks import perturb
+from gradshard.pipeline.oracle import Oracle
 
 
 def confidence_margin(confidences: Tensor, labels: Tensor) -> Tensor:

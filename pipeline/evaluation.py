@@ -11,9 +11,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from pipeline.catalogue import OF_THE_PAPER, OWN_LOSS, Draws, Strength, craft, draw
-from pipeline.crafting import BATCH_PIXELS
-from pipeline.vocabulary import AttackName, Gradient, LabelPolicy
+from gradshard.pipeline.catalogue import OF_THE_PAPER, OWN_LOSS, Draws, Strength, craft, draw
+from gradshard.pipeline.crafting import BATCH_PIXELS
+from gradshard.pipeline.vocabulary import AttackName, Gradient, LabelPolicy
 
 # Test examples that share one draw of the attacks' random part, see ``block_draws``.
 BLOCK = 500

@@ -3,7 +3,7 @@
 import csv
 import io
 
-from pipeline.cells import Cell, Table
+from gradshard.pipeline.cells import Cell, Table
 
 _FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
 

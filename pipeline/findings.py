@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.cells import ATTACK_TITLES
-from pipeline.matrix import Matrix
-from pipeline.probe import Probe
-from pipeline.statistics import ErrorRate
-from pipeline.tables import TRANSFERRED
+from gradshard.pipeline.cells import ATTACK_TITLES
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.statistics import ErrorRate
+from gradshard.pipeline.tables import TRANSFERRED
 
 
 @dataclass(frozen=True)

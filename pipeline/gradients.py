@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import gradient_through, input_gradient, margin
+from gradshard.pipeline.attacks import gradient_through, input_gradient, margin
 
 
 @dataclass(frozen=True)

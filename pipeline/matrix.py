@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline import paper
-from pipeline.cells import RateCell
-from pipeline.statistics import ErrorRate
-from pipeline.vocabulary import CLEAN, WORST_CASE, Gradient
+from gradshard.pipeline import paper
+from gradshard.pipeline.cells import RateCell
+from gradshard.pipeline.statistics import ErrorRate
+from gradshard.pipeline.vocabulary import CLEAN, WORST_CASE, Gradient
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline import paper
-from pipeline.cells import Cell, NumberCell, RateCell, Table
-from pipeline.probe import Probe
-from pipeline.statistics import ErrorRate
+from gradshard.pipeline import paper
+from gradshard.pipeline.cells import Cell, NumberCell, RateCell, Table
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.statistics import ErrorRate
 
 _PROBES = {
     "noise": "random signs",

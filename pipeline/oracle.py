@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.crafting import BATCH_PIXELS
+from gradshard.pipeline.crafting import BATCH_PIXELS
 
 
 class Oracle:

@@ -22,8 +22,8 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.mistakes import did_you_mean, mistake, sentence
-from pipeline.vocabulary import (
+from gradshard.pipeline.mistakes import did_you_mean, mistake, sentence
+from gradshard.pipeline.vocabulary import (
     RANDOM,
     AttackName,
     BatchNorm,
@@ -44,7 +44,7 @@ from pipeline.vocabulary import (
     StorePrecision,
     TrainingAttack,
 )
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 FILE_NAME = "params.yaml"
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attacks import fgsm, input_gradient, margin
-from pipeline.vocabulary import Gradient
+from gradshard.pipeline.attacks import fgsm, input_gradient, margin
+from gradshard.pipeline.vocabulary import Gradient
 
 
 def transferring(

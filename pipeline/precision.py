@@ -6,8 +6,8 @@ from typing import Literal
 
 import torch
 
-from pipeline.vocabulary import Compilation, DeviceName, Precision
-from storage.errors import GradshardError
+from gradshard.pipeline.vocabulary import Compilation, DeviceName, Precision
+from gradshard.storage.errors import GradshardError
 
 # Steps: compiling takes about a minute, and a step of a small model saves milliseconds.
 _EARNED_BACK = 10_000

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.statistics import ErrorRate
+from gradshard.pipeline.statistics import ErrorRate
 
 _CURVES = ("curve", "transferred")
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import input_gradient, iterative_fgsm, perturb, rand_fgsm, step_direction
-from pipeline.catalogue import Strength
-from pipeline.crafting import BATCH_PIXELS
-from pipeline.probe import Probe
-from pipeline.vocabulary import Gradient, LabelPolicy
+from gradshard.pipeline.attacks import input_gradient, iterative_fgsm, perturb, rand_fgsm, step_direction
+from gradshard.pipeline.catalogue import Strength
+from gradshard.pipeline.crafting import BATCH_PIXELS
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.vocabulary import Gradient, LabelPolicy
 
 # Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
 _ROUNDING = 1e-5

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline import paper
-from pipeline.params import Params
-from pipeline.vocabulary import Gradient
+from gradshard.pipeline import paper
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.vocabulary import Gradient
 
 
 def trained_on(params: Params, target: str) -> str:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.crafting import BATCH_PIXELS
-from pipeline.oracle import Oracle
-from pipeline.training.optimizers import Adam
+from gradshard.pipeline.crafting import BATCH_PIXELS
+from gradshard.pipeline.oracle import Oracle
+from gradshard.pipeline.training.optimizers import Adam
 
 _BATCH, _RATE = 64, 1e-3
 

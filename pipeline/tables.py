@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pipeline.cells import ATTACK_TITLES, RateCell, RunsCell, Table
-from pipeline.matrix import Matrix
-from pipeline.statistics import tied_for_best
-from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
+from gradshard.pipeline.cells import ATTACK_TITLES, RateCell, RunsCell, Table
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.statistics import tied_for_best
+from gradshard.pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.
 TRANSFERRED = ("fgsm", "ifgsm", "rand_fgsm")

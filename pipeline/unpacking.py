@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from storage.signs import bitplanes
+from gradshard.storage.signs import bitplanes
 
 
 def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Tensor:
-    """Unpack bit planes into signs times a number: the tensor form of ``storage.signs.bitplanes.unpack``.
+    """Unpack bit planes into signs times a number: the tensor form of ``gradshard.storage.signs.bitplanes.unpack``.
 
     Compiled, it is one kernel. On the CPU and not compiled, each pair of bytes is looked up in a table.
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.attacks import input_gradient
-from pipeline.auditing import compare
-from pipeline.crafting import BATCH_PIXELS, to_pixels
-from pipeline.training.augmentation import Views
-from pipeline.vocabulary import Gradient
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.auditing import compare
+from gradshard.pipeline.crafting import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.training.augmentation import Views
+from gradshard.pipeline.vocabulary import Gradient
 
 
 @dataclass(frozen=True)

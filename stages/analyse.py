@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import storage
-from pipeline.crafting import to_pixels
-from pipeline.gradients import gradient_norms, wrong_signs
-from pipeline.params import Params
-from pipeline.planes import loss_plane, transferring
-from pipeline.precision import arithmetic_context, choose_device
-from stages import paths
-from stages.console import progress, say
-from stages.loading import LoadedModel, load_model, weights_of
-from stages.options import params_option
-from storage.datasets.dataset import Split, open_dataset
-from storage.files import replacing, write_text
+from gradshard import storage
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.gradients import gradient_norms, wrong_signs
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.planes import loss_plane, transferring
+from gradshard.pipeline.precision import arithmetic_context, choose_device
+from gradshard.stages import paths
+from gradshard.stages.console import progress, say
+from gradshard.stages.loading import LoadedModel, load_model, weights_of
+from gradshard.stages.options import params_option
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.files import replacing, write_text
 
 _BLOCK = 500
 _GRID = 41

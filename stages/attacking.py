@@ -17,21 +17,21 @@ import torch
 from distributed import Client
 from torch import Tensor, nn
 
-from pipeline.autoattack import STEPS as AUTOATTACK_STEPS
-from pipeline.catalogue import Draws
-from pipeline.crafting import to_pixels
-from pipeline.evaluation import BLOCK, Cell, Crafting, block_draws, evaluate_block, worst_cases
-from pipeline.params import Params
-from pipeline.precision import arithmetic_context
-from pipeline.statistics import ErrorRate
-from pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
-from stages.cluster import spread
-from stages.console import progress
-from stages.loading import ModelFile, load_model
-from storage.datasets.dataset import Split, open_dataset
-from storage.errors import GradshardError
-from storage.files import replacing
-from storage.results import Rows
+from gradshard.pipeline.autoattack import STEPS as AUTOATTACK_STEPS
+from gradshard.pipeline.catalogue import Draws
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.evaluation import BLOCK, Cell, Crafting, block_draws, evaluate_block, worst_cases
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.pipeline.statistics import ErrorRate
+from gradshard.pipeline.vocabulary import ANY_SOURCE, CLEAN, WORST_CASE
+from gradshard.stages.cluster import spread
+from gradshard.stages.console import progress
+from gradshard.stages.loading import ModelFile, load_model
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing
+from gradshard.storage.results import Rows
 
 Key = dict[str, Any]
 _SAMPLE = 7

@@ -8,23 +8,23 @@ import click
 import torch
 from torch import Tensor
 
-import storage
-from pipeline import models
-from pipeline.attacks import fgsm, rand_fgsm, random_signs
-from pipeline.crafting import to_pixels
-from pipeline.estimation import estimated_rand_fgsm, pixel_groups
-from pipeline.forest import Forest
-from pipeline.oracle import Oracle
-from pipeline.params import ForestParams, Params
-from pipeline.precision import arithmetic_context, choose_device
-from pipeline.substitute import Growth, substitutes
-from stages import paths
-from stages.console import progress, say
-from stages.loading import LoadedModel, load_model, weights_of
-from stages.options import params_option
-from storage.datasets.dataset import Dataset, open_dataset
-from storage.errors import GradshardError
-from storage.files import write_text
+from gradshard import storage
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import fgsm, rand_fgsm, random_signs
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.estimation import estimated_rand_fgsm, pixel_groups
+from gradshard.pipeline.forest import Forest
+from gradshard.pipeline.oracle import Oracle
+from gradshard.pipeline.params import ForestParams, Params
+from gradshard.pipeline.precision import arithmetic_context, choose_device
+from gradshard.pipeline.substitute import Growth, substitutes
+from gradshard.stages import paths
+from gradshard.stages.console import progress, say
+from gradshard.stages.loading import LoadedModel, load_model, weights_of
+from gradshard.stages.options import params_option
+from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import write_text
 
 
 @click.command()

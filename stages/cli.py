@@ -5,22 +5,23 @@ import sys
 
 import click
 
-import storage
-from stages.lazy import LazyGroup
-from storage.errors import GradshardError
+from gradshard import storage
+from gradshard.stages.lazy import LazyGroup
+from gradshard.storage.errors import GradshardError
 
 _COMMANDS = {
-    "prepare": ("stages.prepare", "Check the raw images and store them in one fixed order."),
-    "train-static": ("stages.train_static", "Train a static model on clean images."),
-    "precompute": ("stages.precompute", "Store the signed gradients of a static model."),
-    "train-robust": ("stages.train_robust", "Train a robust model on perturbed images."),
-    "evaluate": ("stages.evaluate", "Attack every target from every source."),
-    "analyse": ("stages.analyse", "Measure the models' gradients and the loss around images."),
-    "blackbox": ("stages.blackbox", "Attack by queries alone, and a random forest."),
-    "report": ("stages.report", "Write the results as one HTML page."),
-    "table": ("stages.table", "Put the table of defences into a Markdown file."),
-    "plan": ("stages.plan", "What an experiment takes on many GPUs, before it is started."),
-    "store": ("stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
+    "prepare": ("gradshard.stages.prepare", "Check the raw images and store them in one fixed order."),
+    "train-static": ("gradshard.stages.train_static", "Train a static model on clean images."),
+    "precompute": ("gradshard.stages.precompute", "Store the signed gradients of a static model."),
+    "train-robust": ("gradshard.stages.train_robust", "Train a robust model on perturbed images."),
+    "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
+    "analyse": ("gradshard.stages.analyse", "Measure the models' gradients and the loss around images."),
+    "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),
+    "report": ("gradshard.stages.report", "Write the results as one HTML page."),
+    "table": ("gradshard.stages.table", "Put the table of defences into a Markdown file."),
+    "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
+    "plan": ("gradshard.stages.plan", "What an experiment takes on many GPUs, before it is started."),
+    "store": ("gradshard.stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
 }
 
 # The exit code of a stage that Ctrl-C ended, as shells have it.

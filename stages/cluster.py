@@ -18,9 +18,9 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from stages.console import say
-from stages.options import ClusterPlace
-from storage.errors import GradshardError
+from gradshard.stages.console import say
+from gradshard.stages.options import ClusterPlace
+from gradshard.storage.errors import GradshardError
 
 Result = TypeVar("Result")
 

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import torch
 
-from pipeline.crafting import Direction, batch_rows, signed_gradients
-from stages.loading import LoadedModel
-from storage.datasets.dataset import Split
-from storage.layout import stretches
-from storage.signs import bitplanes
-from storage.signs.bitplanes import Labels, Planes, packed_bytes
+from gradshard.pipeline.crafting import Direction, batch_rows, signed_gradients
+from gradshard.stages.loading import LoadedModel
+from gradshard.storage.datasets.dataset import Split
+from gradshard.storage.layout import stretches
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.bitplanes import Labels, Planes, packed_bytes
 
 # What is read at once: enough that opening a file weighs nothing, too little to weigh in memory.
 _PIECE_BYTES = 1 << 20

@@ -12,19 +12,19 @@ from typing import Any
 
 from distributed import Client
 
-from pipeline.catalogue import Strength
-from pipeline.diagnostics import flags
-from pipeline.evaluation import BLOCK
-from pipeline.precision import arithmetic_context
-from pipeline.probe import Probe
-from pipeline.probing import probe
-from pipeline.statistics import ErrorRate
-from pipeline.vocabulary import Gradient
-from stages.attacking import Bench, opened, read_block, sampled_rows
-from stages.cluster import spread
-from stages.console import progress
-from storage.files import write_text
-from storage.results import Rows
+from gradshard.pipeline.catalogue import Strength
+from gradshard.pipeline.diagnostics import flags
+from gradshard.pipeline.evaluation import BLOCK
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.probing import probe
+from gradshard.pipeline.statistics import ErrorRate
+from gradshard.pipeline.vocabulary import Gradient
+from gradshard.stages.attacking import Bench, opened, read_block, sampled_rows
+from gradshard.stages.cluster import spread
+from gradshard.stages.console import progress
+from gradshard.storage.files import write_text
+from gradshard.storage.results import Rows
 
 
 def diagnose(bench: Bench, rows: Sequence[Mapping[str, Any]], client: Client, *, strength: Strength) -> dict[str, Any]:

@@ -9,27 +9,27 @@ import click
 import numpy as np
 import torch
 
-import storage
-from pipeline.attacks import fgsm, input_gradient
-from pipeline.catalogue import Strength, check_attacks
-from pipeline.crafting import to_pixels
-from pipeline.evaluation import Cell, cells, plan_craftings
-from pipeline.params import Params
-from pipeline.precision import choose_device
-from pipeline.vocabulary import CLEAN
-from stages import paths
-from stages.attacking import Bench, Portion, attack, correct, matrix_rows, opened, portions
-from stages.cluster import connected
-from stages.console import say, say_waiting
-from stages.diagnose import diagnose
-from stages.loading import ModelFile, model_file
-from stages.options import ClusterPlace, cluster_options, params_option
-from storage import results
-from storage.datasets.dataset import Dataset, open_dataset
-from storage.errors import GradshardError
-from storage.files import replacing, write_text
-from storage.partial import partial
-from storage.signs.store import open_store
+from gradshard import storage
+from gradshard.pipeline.attacks import fgsm, input_gradient
+from gradshard.pipeline.catalogue import Strength, check_attacks
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.evaluation import Cell, cells, plan_craftings
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.precision import choose_device
+from gradshard.pipeline.vocabulary import CLEAN
+from gradshard.stages import paths
+from gradshard.stages.attacking import Bench, Portion, attack, correct, matrix_rows, opened, portions
+from gradshard.stages.cluster import connected
+from gradshard.stages.console import say, say_waiting
+from gradshard.stages.diagnose import diagnose
+from gradshard.stages.loading import ModelFile, model_file
+from gradshard.stages.options import ClusterPlace, cluster_options, params_option
+from gradshard.storage import results
+from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing, write_text
+from gradshard.storage.partial import partial
+from gradshard.storage.signs.store import open_store
 
 _ILLUSTRATED_EXAMPLES = 8
 

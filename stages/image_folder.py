@@ -8,12 +8,12 @@ from pathlib import Path
 
 from distributed import Client
 
-import storage
-from pipeline.params import DatasetParams
-from stages.cluster import connected, spread
-from stages.console import progress, say, say_waiting
-from stages.options import ClusterPlace
-from storage.datasets.imagefolder import (
+from gradshard import storage
+from gradshard.pipeline.params import DatasetParams
+from gradshard.stages.cluster import connected, spread
+from gradshard.stages.console import progress, say, say_waiting
+from gradshard.stages.options import ClusterPlace
+from gradshard.storage.datasets.imagefolder import (
     SPLITS,
     Broken,
     FolderBuilder,
@@ -23,9 +23,9 @@ from storage.datasets.imagefolder import (
     make_shard,
     open_folder,
 )
-from storage.datasets.images import Transform
-from storage.errors import GradshardError
-from storage.partial import partial
+from gradshard.storage.datasets.images import Transform
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.partial import partial
 
 # The libraries that the bytes of a dataset follow from.
 _LIBRARIES = ("numcodecs", "numpy", "pillow", "pyarrow", "zarr")

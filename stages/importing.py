@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.crafting import BATCH_PIXELS, to_pixels
-from pipeline.precision import arithmetic_context
-from stages import paths
-from stages.console import say
-from storage import weights
-from storage.datasets.dataset import Dataset, Split
-from storage.files import write_text
+from gradshard.pipeline.crafting import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.stages import paths
+from gradshard.stages.console import say
+from gradshard.storage import weights
+from gradshard.storage.datasets.dataset import Dataset, Split
+from gradshard.storage.files import write_text
 
 _EXAMPLES = 100
 

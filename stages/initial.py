@@ -5,13 +5,13 @@ from pathlib import Path
 
 from torch import nn
 
-from pipeline import models
-from pipeline.params import StaticModel
-from pipeline.vocabulary import PRETRAINED, RANDOM
-from stages.console import say
-from storage import weights
-from storage.datasets.dataset import Dataset
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.params import StaticModel
+from gradshard.pipeline.vocabulary import PRETRAINED, RANDOM
+from gradshard.stages.console import say
+from gradshard.storage import weights
+from gradshard.storage.datasets.dataset import Dataset
+from gradshard.storage.errors import GradshardError
 
 _TOLD = 3
 

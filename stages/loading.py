@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.memory import keep_freed_memory
-from pipeline.params import Params
-from stages import paths
-from storage import weights
-from storage.datasets.dataset import Dataset
-from storage.digests import file_sha256
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.memory import keep_freed_memory
+from gradshard.pipeline.params import Params
+from gradshard.stages import paths
+from gradshard.storage import weights
+from gradshard.storage.datasets.dataset import Dataset
+from gradshard.storage.digests import file_sha256
+from gradshard.storage.errors import GradshardError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import time
 
 import torch
 
-from pipeline import models
-from pipeline.crafting import BATCH_PIXELS, Direction, signed_gradients
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import BATCH_PIXELS, Direction, signed_gradients
 
 _SECONDS = 2.0
 

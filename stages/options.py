@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.params import FILE_NAME, Params, read_params
+from gradshard.pipeline.params import FILE_NAME, Params, read_params
 
 Command = Callable[..., Any]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.params import Params
-from storage.errors import GradshardError
+from gradshard.pipeline.params import Params
+from gradshard.storage.errors import GradshardError
 
 EVALUATION = Path("evaluation")
 ANALYSIS = Path("analysis")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipeline.costs import BITS_PER_PIXEL
+from gradshard.pipeline.costs import BITS_PER_PIXEL
 
 Command = Callable[..., Any]
 
@@ -94,6 +94,6 @@ def _rate(rate: float | None, architecture: str | None, sample: tuple[int, int, 
         return rate
     assert architecture is not None
     # Imported here: arithmetic on a given rate needs no torch.
-    from stages.measuring import signed_gradient_rate
+    from gradshard.stages.measuring import signed_gradient_rate
 
     return signed_gradient_rate(architecture, sample, classes)

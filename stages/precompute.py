@@ -12,22 +12,22 @@ import numpy as np
 import torch
 from distributed import Client
 
-from pipeline.attacks import step_direction
-from pipeline.crafting import Direction, agreement_with_float64
-from pipeline.params import Params, SignsParams
-from pipeline.precision import choose_device
-from stages import paths
-from stages.cluster import connected, spread, threads
-from stages.computing import compute_rows
-from stages.console import progress, say, say_waiting
-from stages.loading import LoadedModel, load_model, weights_of
-from stages.options import ClusterPlace, cluster_options, params_option
-from storage.datasets.dataset import Split, open_dataset
-from storage.errors import GradshardError
-from storage.partial import partial
-from storage.signs.building import StoreBuilder, plan_store
-from storage.signs.ledger import Receipt
-from storage.signs.manifest import (
+from gradshard.pipeline.attacks import step_direction
+from gradshard.pipeline.crafting import Direction, agreement_with_float64
+from gradshard.pipeline.params import Params, SignsParams
+from gradshard.pipeline.precision import choose_device
+from gradshard.stages import paths
+from gradshard.stages.cluster import connected, spread, threads
+from gradshard.stages.computing import compute_rows
+from gradshard.stages.console import progress, say, say_waiting
+from gradshard.stages.loading import LoadedModel, load_model, weights_of
+from gradshard.stages.options import ClusterPlace, cluster_options, params_option
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.partial import partial
+from gradshard.storage.signs.building import StoreBuilder, plan_store
+from gradshard.storage.signs.ledger import Receipt
+from gradshard.storage.signs.manifest import (
     AgreementRecord,
     DirectionRecord,
     ModelRecord,

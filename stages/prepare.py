@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from pipeline.params import DatasetParams, Params
-from stages import paths
-from stages.console import progress, say, say_waiting, transfer
-from stages.options import ClusterPlace, cluster_options, params_option
-from storage.datasets import ingest
-from storage.datasets.dataset import open_dataset
-from storage.datasets.writing import write_dataset
-from storage.errors import GradshardError
-from storage.files import replace_folder
-from storage.partial import partial
+from gradshard.pipeline.params import DatasetParams, Params
+from gradshard.stages import paths
+from gradshard.stages.console import progress, say, say_waiting, transfer
+from gradshard.stages.options import ClusterPlace, cluster_options, params_option
+from gradshard.storage.datasets import ingest
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replace_folder
+from gradshard.storage.partial import partial
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(params: Params, cluster: ClusterPlace) -> None:
     target = paths.dataset(params)
     if params.dataset.name == "imagefolder":
         # Imported here: the other datasets need no Dask.
-        from stages.image_folder import prepare_folder
+        from gradshard.stages.image_folder import prepare_folder
 
         prepare_folder(params.dataset, _raw_folder(params.dataset), target, cluster)
     else:

@@ -16,20 +16,20 @@ import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
 
-from pipeline import exports, figures, measurements, paper, selection, tables
-from pipeline.cells import Table
-from pipeline.comparisons import Comparison, compare
-from pipeline.findings import Finding, findings
-from pipeline.matrix import Matrix
-from pipeline.params import Params
-from pipeline.probe import Probe
-from pipeline.vocabulary import CLEAN, Gradient
-from stages import paths
-from stages.console import say
-from stages.options import params_option
-from storage import results
-from storage.errors import GradshardError
-from storage.files import write_text
+from gradshard.pipeline import exports, figures, measurements, paper, selection, tables
+from gradshard.pipeline.cells import Table
+from gradshard.pipeline.comparisons import Comparison, compare
+from gradshard.pipeline.findings import Finding, findings
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.vocabulary import CLEAN, Gradient
+from gradshard.stages import paths
+from gradshard.stages.console import say
+from gradshard.stages.options import params_option
+from gradshard.storage import results
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import write_text
 
 _GRADIENT_TITLES = {
     "exact": "Error rates, exact gradient",

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from pipeline import exports, paper, selection, tables
-from pipeline.matrix import Matrix
-from pipeline.params import Params
-from pipeline.vocabulary import Gradient
-from stages.console import say
-from stages.options import params_option
-from storage import results
-from storage.errors import GradshardError
-from storage.files import write_text
+from gradshard.pipeline import exports, paper, selection, tables
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.vocabulary import Gradient
+from gradshard.stages.console import say
+from gradshard.stages.options import params_option
+from gradshard.storage import results
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import write_text
 
 _BEGIN, _END = "<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"
 

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import click
 
-from pipeline import models
-from pipeline.params import Params, RobustModel
-from pipeline.precision import choose_device
-from pipeline.training.adversary import Adversary
-from pipeline.training.ranks import joined
-from pipeline.vocabulary import SELF
-from stages import paths, training_run
-from stages.options import params_option
-from stages.store.opening import cache_options, open_place
-from storage.datasets.dataset import Split, open_dataset
-from storage.errors import GradshardError
-from storage.signs.store import SignStore
-from storage.stream import open_reader, plan_reading
+from gradshard.pipeline import models
+from gradshard.pipeline.params import Params, RobustModel
+from gradshard.pipeline.precision import choose_device
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.ranks import joined
+from gradshard.pipeline.vocabulary import SELF
+from gradshard.stages import paths, training_run
+from gradshard.stages.options import params_option
+from gradshard.stages.store.opening import cache_options, open_place
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs.store import SignStore
+from gradshard.storage.stream import open_reader, plan_reading
 
 
 @click.command()

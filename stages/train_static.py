@@ -2,16 +2,16 @@
 
 import click
 
-from pipeline import models
-from pipeline.params import Params
-from pipeline.precision import choose_device
-from pipeline.training.ranks import joined
-from pipeline.vocabulary import PRETRAINED, RANDOM
-from stages import importing, paths, training_run
-from stages.initial import initial_model
-from stages.options import params_option
-from storage.datasets.dataset import open_dataset
-from storage.stream import open_reader, plan_reading
+from gradshard.pipeline import models
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.precision import choose_device
+from gradshard.pipeline.training.ranks import joined
+from gradshard.pipeline.vocabulary import PRETRAINED, RANDOM
+from gradshard.stages import importing, paths, training_run
+from gradshard.stages.initial import initial_model
+from gradshard.stages.options import params_option
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.stream import open_reader, plan_reading
 
 
 @click.command()

@@ -10,23 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import pipeline
-import storage
-from pipeline.params import Params
-from pipeline.precision import choose_compilation, choose_precision
-from pipeline.training.adversary import Adversary
-from pipeline.training.augmentation import Augmentation
-from pipeline.training.optimizers import Optimization
-from pipeline.training.ranks import Ranks
-from pipeline.training.run import Run
-from pipeline.training.trainer import Record, Trainer
-from stages import paths
-from stages.console import progress, say, say_waiting
-from storage import weights
-from storage.digests import folder_sha256
-from storage.files import copy, replace_folder, write_text
-from storage.partial import partial
-from storage.stream import Reader, ReadingPlan
+from gradshard import pipeline, storage
+from gradshard.pipeline.params import Params
+from gradshard.pipeline.precision import choose_compilation, choose_precision
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.ranks import Ranks
+from gradshard.pipeline.training.run import Run
+from gradshard.pipeline.training.trainer import Record, Trainer
+from gradshard.stages import paths
+from gradshard.stages.console import progress, say, say_waiting
+from gradshard.storage import weights
+from gradshard.storage.digests import folder_sha256
+from gradshard.storage.files import copy, replace_folder, write_text
+from gradshard.storage.partial import partial
+from gradshard.storage.stream import Reader, ReadingPlan
 
 _CHECKPOINT_SECONDS = 120.0
 

@@ -14,8 +14,8 @@ from typing import Protocol
 
 import numpy as np
 
-from storage.layout import Layout, held
-from storage.shards import Rows, Scratch, Values
+from gradshard.storage.layout import Layout, held
+from gradshard.storage.shards import Rows, Scratch, Values
 
 Task = Callable[[Scratch], None]
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from storage.files import write_text
+from gradshard.storage.files import write_text
 
 
 class ShardReceipt(BaseModel):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from storage.digests import digest_of
+from gradshard.storage.digests import digest_of
 
 ROOT = Path(".partial")
 

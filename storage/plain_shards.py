@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from storage.checksums import CHECKSUM_BYTES, crc32c
-from storage.files import replacing
-from storage.layout import Layout
-from storage.shards import HOLE, Values
+from gradshard.storage.checksums import CHECKSUM_BYTES, crc32c
+from gradshard.storage.files import replacing
+from gradshard.storage.layout import Layout
+from gradshard.storage.shards import HOLE, Values
 
 
 def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import GradshardError
-from storage.files import replacing
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing
 
 _KEY = [
     ("dataset", pa.string()),

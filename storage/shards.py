@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import zstd
 
-from storage.checksums import CHECKSUM_BYTES, crc32c
-from storage.layout import Layout, held, power_of_two_below
+from gradshard.storage.checksums import CHECKSUM_BYTES, crc32c
+from gradshard.storage.layout import Layout, held, power_of_two_below
 
 Values = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.uint64]

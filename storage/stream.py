@@ -17,15 +17,15 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from storage.datasets.dataset import Images, Split, label_dtype
-from storage.gathering import Gatherer, Gathering, Rowwise, Task, Visit, gathering, visits
-from storage.lending import Lender
-from storage.order import Order
-from storage.shards import Scratch, Values
-from storage.signs import bitplanes
-from storage.signs.bitplanes import Planes
-from storage.signs.store import SignStore
-from storage.windows import Cutter, Part, Request, Window
+from gradshard.storage.datasets.dataset import Images, Split, label_dtype
+from gradshard.storage.gathering import Gatherer, Gathering, Rowwise, Task, Visit, gathering, visits
+from gradshard.storage.lending import Lender
+from gradshard.storage.order import Order
+from gradshard.storage.shards import Scratch, Values
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.bitplanes import Planes
+from gradshard.storage.signs.store import SignStore
+from gradshard.storage.windows import Cutter, Part, Request, Window
 
 T = TypeVar("T")
 

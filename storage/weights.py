@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from storage.digests import canonical_json
-from storage.errors import GradshardError
-from storage.files import replacing
+from gradshard.storage.digests import canonical_json
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing
 
 # One key: the library does not promise an order for several, and equal weights must give equal bytes.
 _KEY = "gradshard"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from storage.order import Rows
+from gradshard.storage.order import Rows
 
 
 class Request(NamedTuple):

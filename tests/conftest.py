@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage.datasets.dataset import Dataset, open_dataset
-from storage.datasets.ingest import mnist5k
-from storage.datasets.writing import write_dataset
-from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder, plan_store
-from storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec
-from storage.signs.store import SignStore, open_store
+from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.storage.datasets.ingest import mnist5k
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.building import StoreBuilder, plan_store
+from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec
+from gradshard.storage.signs.store import SignStore, open_store
 from tests.projects import Project, call, new_project
 
 # Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.

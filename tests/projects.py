@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from stages.cli import main
+from gradshard.stages.cli import main
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ class Project:
 
     def popen(self, *arguments: str) -> subprocess.Popen:
         """Start a stage as a process of its own."""
-        command = [sys.executable, "-m", "stages", *arguments]
+        command = [sys.executable, "-m", "gradshard", *arguments]
         return subprocess.Popen(command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run(self, *arguments: str) -> str:

@@ -10,40 +10,57 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"storage": set(), "pipeline": {"storage"}, "stages": {"pipeline", "storage"}}
+CODE = [path for folder in (*MAY_IMPORT, "benchmarks", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def imported(path):
+    """Return the dotted names that a module imports, members of packages included."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: import by absolute name"
-            yield str(node.module).split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("package", list(MAY_IMPORT))
 def test_a_package_imports_only_those_below_it(package):
     for path in sorted((ROOT / package).rglob("*.py")):
-        ours = {name for name in imported(path) if name in MAY_IMPORT or name in ("tests", "benchmarks")}
+        names = list(imported(path))
+        ours = {name.split(".")[1] for name in names if name.startswith("gradshard.")}
         assert ours <= MAY_IMPORT[package] | {package}, path
+        assert not [name for name in names if name.split(".")[0] in ("tests", "benchmarks")], path
+
+
+def test_nothing_is_imported_by_a_bare_name():
+    assert len(CODE) > 200
+    for path in CODE:
+        assert not [name for name in imported(path) if name.split(".")[0] in MAY_IMPORT], path
+
+
+def test_the_package_is_links_to_the_folders_of_code():
+    for name in MAY_IMPORT:
+        link = ROOT / "gradshard" / name
+        assert link.is_symlink()
+        assert link.readlink() == Path("..") / name
 
 
 def test_every_folder_of_code_is_part_of_the_distribution():
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     folders = {path.parent.relative_to(ROOT) for name in MAY_IMPORT for path in (ROOT / name).rglob("*.py")}
-    assert set(listed) == {str(folder).replace("/", ".") for folder in folders} | {"pipeline.profiles"}
+    assert set(listed) == {f"gradshard.{folder}".replace("/", ".") for folder in folders} | {"gradshard"}
 
 
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
         (
-            "import stages.__main__, stages.cli",
+            "import gradshard.__main__, gradshard.stages.cli",
             {"torch", "zarr", "numpy", "distributed", "matplotlib", "pyarrow", "pydantic"},
         ),
-        ("import pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
-        ("import stages.prepare, stages.report", {"torch", "distributed"}),
-        ("import stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
+        ("import gradshard.pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
+        ("import gradshard.stages.prepare, gradshard.stages.report", {"torch", "distributed"}),
+        ("import gradshard.stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code, heavy):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.__main__ import profiles
-from pipeline.params import check_params, read_params
-from stages.table import defences
+from gradshard.pipeline.params import check_params, read_params
+from gradshard.pipeline.profiles import profiles
+from gradshard.stages.table import defences
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,7 +49,7 @@ def project(finished_project, tmp_path):
 
 @pytest.mark.parametrize(("page", "script"), list(scripts()))
 def test_the_commands_of_the_docs_run(project, page, script):
-    if "python -m pipeline" in script:
+    if "gradshard profile" in script:
         (project.path / "params.yaml").write_text(profiles()["mnist5k"])
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = ["bash", "-euo", "pipefail", "-c", script]

@@ -70,7 +70,7 @@ def closure(path):
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
-            names = [name.replace(".", "/") for name in names]
+            names = [name.removeprefix("gradshard.").replace(".", "/") for name in names]
             paths = [path for name in names for path in (f"{name}.py", f"{name}/__init__.py")]
             waiting += [
                 p for p in paths if p.split("/")[0] in ("pipeline", "stages", "storage") and (ROOT / p).exists()
@@ -95,7 +95,7 @@ def test_every_stage_says_what_it_does_and_runs_a_command_of_ours():
     assert set(definitions()) == set(STAGES)
     for name, stage in definitions().items():
         assert stage["desc"]
-        assert stage["cmd"].startswith(f"python -m stages {name.removesuffix('-self').removesuffix('-pair')}")
+        assert stage["cmd"].startswith(f"python -m gradshard {name.removesuffix('-self').removesuffix('-pair')}")
 
 
 class DvcProject(Project):
@@ -122,6 +122,7 @@ def project(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("clone") / "project"
     for name in ("pipeline", "stages", "storage"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "gradshard", folder / "gradshard", symlinks=True)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

@@ -1,7 +1,7 @@
 """The models by name; a model maps images in [0, 1], (N, C, H, W), to logits (N, classes)."""
 
-from pipeline.models.paper import ARCHITECTURES
-from pipeline.models.registry import (
+from gradshard.pipeline.models.paper import ARCHITECTURES
+from gradshard.pipeline.models.registry import (
     Shape,
     build,
     fill,

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -79,7 +79,7 @@ def _find(architecture: str) -> Callable[..., Any]:
 
 
 def _let_the_project_be_found() -> None:
-    """Modules beside params.yaml are importable for ``gradshard`` as they are for ``python -m stages``."""
+    """Modules beside params.yaml are importable for ``gradshard`` as they are for ``python -m gradshard``."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

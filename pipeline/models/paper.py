@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import nn
 
-from pipeline.dropout import Dropout
-from pipeline.models.flatten import Flatten
-from pipeline.models.grey import GreyConv2d
-from storage.errors import GradshardError
+from gradshard.pipeline.dropout import Dropout
+from gradshard.pipeline.models.flatten import Flatten
+from gradshard.pipeline.models.grey import GreyConv2d
+from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.models import factories, paper, small
-from pipeline.models.normalised import Normalised
-from storage.errors import GradshardError
+from gradshard.pipeline.models import factories, paper, small
+from gradshard.pipeline.models.normalised import Normalised
+from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
 
@@ -37,7 +37,7 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
         _check_logits(model, architecture, sample_shape, classes, advice="choose another one")
     elif architecture.startswith(_TIMM):
         # Imported here: it takes seconds, and only those who name it need it installed.
-        from pipeline.models import timm_models
+        from gradshard.pipeline.models import timm_models
 
         name = architecture.removeprefix(_TIMM)
         model = _seeded(lambda: timm_models.build(name, sample_shape, classes), seed)
@@ -59,7 +59,7 @@ def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: in
         GradshardError: it has none, they cannot be fetched, or it does not take these images.
     """
     name = _timm_name(architecture)
-    from pipeline.models import timm_models
+    from gradshard.pipeline.models import timm_models
 
     model = _seeded(lambda: timm_models.build(name, sample_shape, classes, pretrained=True), seed)
     _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
@@ -73,7 +73,7 @@ def pretrained_classes(architecture: str) -> int:
         GradshardError: it has none.
     """
     name = _timm_name(architecture)
-    from pipeline.models import timm_models
+    from gradshard.pipeline.models import timm_models
 
     return timm_models.pretrained_classes(name)
 
@@ -132,7 +132,7 @@ def origin(architecture: str) -> dict[str, str]:
         GradshardError: the library or the module is not there.
     """
     if architecture.startswith(_TIMM):
-        from pipeline.models import timm_models
+        from gradshard.pipeline.models import timm_models
 
         return {"timm": timm_models.version()}
     return {"factory": factories.source_digest(architecture)} if needs_code(architecture) else {}

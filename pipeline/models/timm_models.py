@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.models.normalised import Normalised
-from storage.errors import GradshardError
+from gradshard.pipeline.models.normalised import Normalised
+from gradshard.storage.errors import GradshardError
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:

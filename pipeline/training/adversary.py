@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.vocabulary import EpsilonLaw, Gradient, LabelPolicy, Mode, Objective, ScheduleKind, TrainingAttack
+from gradshard.pipeline.vocabulary import (
+    EpsilonLaw,
+    Gradient,
+    LabelPolicy,
+    Mode,
+    Objective,
+    ScheduleKind,
+    TrainingAttack,
+)
 
 _EPSILONS = 1
 

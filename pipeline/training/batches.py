@@ -8,11 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.crafting import to_pixels
-from pipeline.training.run import Run
-from pipeline.unpacking import unpack_signs
-from storage.stream import RawBatch, Reader, Resident
-from storage.windows import Request
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.training.run import Run
+from gradshard.pipeline.unpacking import unpack_signs
+from gradshard.storage.stream import RawBatch, Reader, Resident
+from gradshard.storage.windows import Request
 
 # Of a device's free memory; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attacks import choose_labels, gradient_through, input_gradient, perturb, step_direction
-from pipeline.dropout import rows_of
-from pipeline.precision import Arithmetic, arithmetic_context
-from pipeline.training.adversary import Adversary
-from pipeline.training.batch_norm import frozen_statistics, synchronised
-from pipeline.training.batches import Batch, Part
-from pipeline.training.single_backward import row_by_row, slopes_on_the_way
-from pipeline.vocabulary import BatchNorm, Gradient
+from gradshard.pipeline.attacks import choose_labels, gradient_through, input_gradient, perturb, step_direction
+from gradshard.pipeline.dropout import rows_of
+from gradshard.pipeline.precision import Arithmetic, arithmetic_context
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
+from gradshard.pipeline.training.batches import Batch, Part
+from gradshard.pipeline.training.single_backward import row_by_row, slopes_on_the_way
+from gradshard.pipeline.vocabulary import BatchNorm, Gradient
 
 # Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
 _FEW = 0.25

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from pipeline.vocabulary import OptimizerName
+from gradshard.pipeline.vocabulary import OptimizerName
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.training import schedule
-from pipeline.training.adversary import Adversary
-from pipeline.training.augmentation import Augmentation
-from pipeline.training.optimizers import Optimization
-from pipeline.training.ranks import Ranks
-from pipeline.vocabulary import SELF, BatchNorm
-from storage.stream import ReadingPlan
-from storage.windows import Request
+from gradshard.pipeline.training import schedule
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.ranks import Ranks
+from gradshard.pipeline.vocabulary import SELF, BatchNorm
+from gradshard.storage.stream import ReadingPlan
+from gradshard.storage.windows import Request
 
 CLEAN_BATCH = ""
 

@@ -1,20 +1,20 @@
 """One backward pass that gives the parameters the gradient of the clean loss, and the images that of the attack's.
 
-The cross-entropy is J = log(1 + exp(u)) for the margin u (see ``pipeline.attacks.margin``). So in a model whose rows do
-not touch one another, going backward from the mean of sigmoid(u_i) u_i, the factors held constant, gives the parameters
-the gradient of the mean of J, and each image a positive multiple of its own gradient of u: the same signs, where the
-attack is about the true label.
+The cross-entropy is J = log(1 + exp(u)) for the margin u (``gradshard.pipeline.attacks.margin``). So in a model whose
+rows do not touch one another, going backward from the mean of sigmoid(u_i) u_i, the factors held constant, gives the
+parameters the gradient of the mean of J, and each image a positive multiple of its own gradient of u: the same signs,
+where the attack is about the true label.
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.attacks import margin
-from pipeline.dropout import Dropout
-from pipeline.models.flatten import Flatten
-from pipeline.models.grey import GreyConv2d
-from pipeline.vocabulary import Gradient
+from gradshard.pipeline.attacks import margin
+from gradshard.pipeline.dropout import Dropout
+from gradshard.pipeline.models.flatten import Flatten
+from gradshard.pipeline.models.grey import GreyConv2d
+from gradshard.pipeline.vocabulary import Gradient
 
 # What a factor is at least: far below what single precision adds to the other examples' share of a gradient, and far
 # above what would lose a sign on its way to the image.

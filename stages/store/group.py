@@ -2,20 +2,20 @@
 
 import click
 
-from stages.lazy import LazyGroup
+from gradshard.stages.lazy import LazyGroup
 
 _COMMANDS = {
-    "info": ("stages.store.info", "What a store is, without reading its shards."),
-    "verify": ("stages.store.verify", "Whether a store is intact, byte by byte."),
-    "audit": ("stages.store.audit", "Whether a store is honest: compute some rows again."),
-    "views": ("stages.store.views", "How well the signs hold for crops and mirror images."),
-    "repair": ("stages.store.repair", "Compute the damaged shards again."),
-    "diff": ("stages.store.diff", "How far two stores agree."),
-    "export": ("stages.store.archive:export_command", "Write a store to one file."),
-    "import": ("stages.store.archive:import_command", "Unpack and check such a file."),
-    "push": ("stages.store.transfer:push_command", "Copy a store to a folder or URL."),
-    "pull": ("stages.store.transfer:pull_command", "Fetch a store from a folder or URL."),
-    "plan": ("stages.store.plan", "What stores would cost, and when they pay off."),
+    "info": ("gradshard.stages.store.info", "What a store is, without reading its shards."),
+    "verify": ("gradshard.stages.store.verify", "Whether a store is intact, byte by byte."),
+    "audit": ("gradshard.stages.store.audit", "Whether a store is honest: compute some rows again."),
+    "views": ("gradshard.stages.store.views", "How well the signs hold for crops and mirror images."),
+    "repair": ("gradshard.stages.store.repair", "Compute the damaged shards again."),
+    "diff": ("gradshard.stages.store.diff", "How far two stores agree."),
+    "export": ("gradshard.stages.store.archive:export_command", "Write a store to one file."),
+    "import": ("gradshard.stages.store.archive:import_command", "Unpack and check such a file."),
+    "push": ("gradshard.stages.store.transfer:push_command", "Copy a store to a folder or URL."),
+    "pull": ("gradshard.stages.store.transfer:pull_command", "Fetch a store from a folder or URL."),
+    "plan": ("gradshard.stages.store.plan", "What stores would cost, and when they pay off."),
 }
 
 

@@ -2,9 +2,9 @@
 
 import click
 
-from stages.store.output import bytes_text, json_option, table, tell
-from storage.sharing.location import manifest_at
-from storage.signs.manifest import Manifest
+from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.storage.sharing.location import manifest_at
+from gradshard.storage.signs.manifest import Manifest
 
 
 @click.command()

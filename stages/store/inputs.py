@@ -8,14 +8,14 @@ from typing import Any, get_args
 import click
 import torch
 
-from pipeline import models
-from pipeline.crafting import Direction
-from pipeline.precision import choose_device
-from pipeline.vocabulary import DeviceName, Gradient, LabelPolicy
-from stages.loading import LoadedModel, load_model
-from storage.datasets.dataset import Split, open_dataset
-from storage.errors import GradshardError
-from storage.signs.manifest import Manifest
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import Direction
+from gradshard.pipeline.precision import choose_device
+from gradshard.pipeline.vocabulary import DeviceName, Gradient, LabelPolicy
+from gradshard.stages.loading import LoadedModel, load_model
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs.manifest import Manifest
 
 Command = Callable[..., Any]
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from storage.sharing.location import is_url
-from storage.sharing.mirror import open_remote
-from storage.signs.store import SignStore, open_store
+from gradshard.storage.sharing.location import is_url
+from gradshard.storage.sharing.mirror import open_remote
+from gradshard.storage.signs.store import SignStore, open_store
 
 Command = Callable[..., Any]
 

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import click
 
-from pipeline.costs import plan
-from stages.planning import Stores, stores_options
-from stages.store.output import bytes_text, json_option, table, tell
+from gradshard.pipeline.costs import plan
+from gradshard.stages.planning import Stores, stores_options
+from gradshard.stages.store.output import bytes_text, json_option, table, tell
 
 
 @click.command()

@@ -7,17 +7,17 @@ from pathlib import Path
 import click
 import torch
 
-from pipeline.vocabulary import DeviceName
-from stages.computing import compute_rows
-from stages.console import progress
-from stages.store.inputs import Origin, open_origin, origin_options
-from stages.store.output import found_something, json_option, tell
-from stages.store.verify import check, fault_lines
-from storage.signs.bitplanes import Labels, Planes
-from storage.signs.files import Folder
-from storage.signs.manifest import Manifest, read_manifest
-from storage.signs.repair import repair, shards_of
-from storage.signs.verify import Fault
+from gradshard.pipeline.vocabulary import DeviceName
+from gradshard.stages.computing import compute_rows
+from gradshard.stages.console import progress
+from gradshard.stages.store.inputs import Origin, open_origin, origin_options
+from gradshard.stages.store.output import found_something, json_option, tell
+from gradshard.stages.store.verify import check, fault_lines
+from gradshard.storage.signs.bitplanes import Labels, Planes
+from gradshard.storage.signs.files import Folder
+from gradshard.storage.signs.manifest import Manifest, read_manifest
+from gradshard.storage.signs.repair import repair, shards_of
+from gradshard.storage.signs.verify import Fault
 
 
 @click.command()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from stages.console import progress, say_waiting
-from stages.store.output import digest_option, json_option, tell
-from storage.sharing.location import manifest_at
-from storage.sharing.transfer import pull, push
-from storage.signs.manifest import read_manifest
+from gradshard.stages.console import progress, say_waiting
+from gradshard.stages.store.output import digest_option, json_option, tell
+from gradshard.storage.sharing.location import manifest_at
+from gradshard.storage.sharing.transfer import pull, push
+from gradshard.storage.signs.manifest import read_manifest
 
 
 @click.command()

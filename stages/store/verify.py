@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from stages.console import progress
-from stages.store.output import digest_option, found_something, json_option, tell
-from storage.sharing.location import is_url, open_location, remote_manifest
-from storage.sharing.transfer import check_digest
-from storage.signs.files import Folder, ReadableFiles
-from storage.signs.manifest import Manifest, read_manifest
-from storage.signs.verify import Fault, stray_files, verify
+from gradshard.stages.console import progress
+from gradshard.stages.store.output import digest_option, found_something, json_option, tell
+from gradshard.storage.sharing.location import is_url, open_location, remote_manifest
+from gradshard.storage.sharing.transfer import check_digest
+from gradshard.storage.signs.files import Folder, ReadableFiles
+from gradshard.storage.signs.manifest import Manifest, read_manifest
+from gradshard.storage.signs.verify import Fault, stray_files, verify
 
 
 @click.command()

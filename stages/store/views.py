@@ -6,15 +6,15 @@ import click
 import numpy as np
 import torch
 
-from pipeline.precision import arithmetic_context
-from pipeline.training.augmentation import Augmentation
-from pipeline.views import Held, signs_held
-from pipeline.vocabulary import DeviceName
-from stages.console import progress
-from stages.store.inputs import open_origin, origin_options
-from stages.store.opening import cache_options, open_place
-from stages.store.output import json_option, table, tell
-from storage.signs import bitplanes
+from gradshard.pipeline.precision import arithmetic_context
+from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.views import Held, signs_held
+from gradshard.pipeline.vocabulary import DeviceName
+from gradshard.stages.console import progress
+from gradshard.stages.store.inputs import open_origin, origin_options
+from gradshard.stages.store.opening import cache_options, open_place
+from gradshard.stages.store.output import json_option, table, tell
+from gradshard.storage.signs import bitplanes
 
 
 @click.command()

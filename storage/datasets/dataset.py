@@ -15,11 +15,11 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation, ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 
-from storage.digests import RowsDigest
-from storage.errors import GradshardError
-from storage.gathering import gather
-from storage.layout import Layout
-from storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader
+from gradshard.storage.digests import RowsDigest
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.gathering import gather
+from gradshard.storage.layout import Layout
+from gradshard.storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader
 
 FORMAT = "gradshard-dataset"
 VERSION = 1

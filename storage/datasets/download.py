@@ -7,7 +7,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 _BLOCK_BYTES = 1 << 16
 _TIMEOUT_SECONDS = 30.0

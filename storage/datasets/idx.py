@@ -10,8 +10,8 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from storage.datasets.raw_images import RawImages
-from storage.errors import GradshardError
+from gradshard.storage.datasets.raw_images import RawImages
+from gradshard.storage.errors import GradshardError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from storage.datasets import dataset, listing, writing
-from storage.datasets.images import BrokenImageError, Transform, read_image
-from storage.datasets.listing import Entry, Listing, Numbers
-from storage.digests import RowsDigest, canonical_json, digest_of, row_hashes
-from storage.errors import GradshardError
-from storage.files import replace_folder, replacing, sweep, sync, write_text
-from storage.layout import Layout, stretches
-from storage.ledger import Ledger, ShardReceipt
+from gradshard.storage.datasets import dataset, listing, writing
+from gradshard.storage.datasets.images import BrokenImageError, Transform, read_image
+from gradshard.storage.datasets.listing import Entry, Listing, Numbers
+from gradshard.storage.digests import RowsDigest, canonical_json, digest_of, row_hashes
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replace_folder, replacing, sweep, sync, write_text
+from gradshard.storage.layout import Layout, stretches
+from gradshard.storage.ledger import Ledger, ShardReceipt
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import Images, Labels
-from storage.datasets.download import OnBytes, download
-from storage.datasets.idx import idx_images, idx_labels
-from storage.datasets.npz import npz_split
-from storage.datasets.raw_images import RawImages
-from storage.errors import GradshardError
+from gradshard.storage.datasets.dataset import Images, Labels
+from gradshard.storage.datasets.download import OnBytes, download
+from gradshard.storage.datasets.idx import idx_images, idx_labels
+from gradshard.storage.datasets.npz import npz_split
+from gradshard.storage.datasets.raw_images import RawImages
+from gradshard.storage.errors import GradshardError
 
 FOLDER_VARIABLE = "GRADSHARD_DATA"
 DOWNLOADS = Path("data/raw")

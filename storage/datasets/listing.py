@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from storage.digests import canonical_json
-from storage.errors import GradshardError
+from gradshard.storage.digests import canonical_json
+from gradshard.storage.errors import GradshardError
 
 # Those that torchvision takes for images.
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")

@@ -8,9 +8,9 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from storage.datasets.dataset import Images, Labels
-from storage.datasets.raw_images import Pixels, RawImages
-from storage.errors import GradshardError
+from gradshard.storage.datasets.dataset import Images, Labels
+from gradshard.storage.datasets.raw_images import Pixels, RawImages
+from gradshard.storage.errors import GradshardError
 
 _CHANNELS = (1, 3)
 

@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from storage.errors import GradshardError
+from gradshard.storage.errors import GradshardError
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -9,13 +9,13 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from storage import layout
-from storage.datasets.dataset import FORMAT, VERSION, Images, Labels, images_file, label_dtype, labels_file
-from storage.datasets.raw_images import RawImages
-from storage.digests import RowsDigest
-from storage.errors import GradshardError
-from storage.layout import Layout, stretches
-from storage.plain_shards import write_plain_shard
+from gradshard.storage import layout
+from gradshard.storage.datasets.dataset import FORMAT, VERSION, Images, Labels, images_file, label_dtype, labels_file
+from gradshard.storage.datasets.raw_images import RawImages
+from gradshard.storage.digests import RowsDigest
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.layout import Layout, stretches
+from gradshard.storage.plain_shards import write_plain_shard
 
 
 def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, where: str) -> None:

@@ -12,11 +12,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.errors import GradshardError
-from storage.files import replacing
-from storage.sharing.transfer import check_digest, receiving
-from storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
-from storage.signs.names import MANIFEST
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing
+from gradshard.storage.sharing.transfer import check_digest, receiving
+from gradshard.storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
+from gradshard.storage.signs.names import MANIFEST
 
 Advance = Callable[[int], None]
 

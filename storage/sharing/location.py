@@ -9,9 +9,9 @@ from typing import Any, BinaryIO
 
 from fsspec.core import url_to_fs
 
-from storage.errors import GradshardError
-from storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
-from storage.signs.names import MANIFEST
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
+from gradshard.storage.signs.names import MANIFEST
 
 _BLOCK = 1 << 20
 _EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "ssh"}

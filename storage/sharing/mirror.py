@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from storage.digests import file_sha256
-from storage.errors import GradshardError
-from storage.files import replacing
-from storage.sharing.location import Location, open_location, remote_manifest
-from storage.signs.manifest import FileRecord, Manifest
-from storage.signs.store import SignStore, open_files
+from gradshard.storage.digests import file_sha256
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replacing
+from gradshard.storage.sharing.location import Location, open_location, remote_manifest
+from gradshard.storage.signs.manifest import FileRecord, Manifest
+from gradshard.storage.signs.store import SignStore, open_files
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from storage.digests import file_sha256
-from storage.errors import GradshardError
-from storage.files import replace_folder, write_bytes
-from storage.partial import partial
-from storage.sharing.location import (
+from gradshard.storage.digests import file_sha256
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replace_folder, write_bytes
+from gradshard.storage.partial import partial
+from gradshard.storage.sharing.location import (
     UNFINISHED,
     ConnectionBrokenError,
     Location,
@@ -22,11 +22,11 @@ from storage.sharing.location import (
     open_location,
     remote_manifest,
 )
-from storage.sharing.mirror import fetch
-from storage.signs.files import Folder
-from storage.signs.manifest import FileRecord, Manifest, parse_manifest, read_manifest
-from storage.signs.names import MANIFEST
-from storage.signs.store import open_files
+from gradshard.storage.sharing.mirror import fetch
+from gradshard.storage.signs.files import Folder
+from gradshard.storage.signs.manifest import FileRecord, Manifest, parse_manifest, read_manifest
+from gradshard.storage.signs.names import MANIFEST
+from gradshard.storage.signs.store import open_files
 
 Advance = Callable[[int], None]
 

@@ -11,10 +11,10 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec, ShardingCodecIndexLocation, ZstdCodec
 
-from storage.datasets.dataset import label_dtype
-from storage.errors import GradshardError
-from storage.signs import bitplanes, manifest
-from storage.signs.manifest import StoreSpec
+from gradshard.storage.datasets.dataset import label_dtype
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import bitplanes, manifest
+from gradshard.storage.signs.manifest import StoreSpec
 
 ENCODING = (
     "Bit planes, most significant bit first: plane 0 is sign > 0, plane 1 is sign == 0, so sign = 2 * plane0 + plane1 "

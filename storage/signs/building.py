@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from storage import __version__, layout
-from storage.datasets.dataset import Split, label_dtype
-from storage.digests import digest_of, file_sha256
-from storage.errors import GradshardError
-from storage.files import replace_folder, sweep, sync, write_text
-from storage.layout import Layout
-from storage.signs import arrays, card, manifest
-from storage.signs.bitplanes import Labels, Planes, packed_bytes
-from storage.signs.ledger import Ledger, Receipt
-from storage.signs.manifest import (
+from gradshard.storage import __version__, layout
+from gradshard.storage.datasets.dataset import Split, label_dtype
+from gradshard.storage.digests import digest_of, file_sha256
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.files import replace_folder, sweep, sync, write_text
+from gradshard.storage.layout import Layout
+from gradshard.storage.signs import arrays, card, manifest
+from gradshard.storage.signs.bitplanes import Labels, Planes, packed_bytes
+from gradshard.storage.signs.ledger import Ledger, Receipt
+from gradshard.storage.signs.manifest import (
     DatasetRecord,
     DirectionRecord,
     FileRecord,
@@ -32,7 +32,7 @@ from storage.signs.manifest import (
     ModelRecord,
     StoreSpec,
 )
-from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
 
 # The libraries that the bytes of a store follow from.
 _LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")

@@ -5,8 +5,8 @@ It begins with the metadata block that Hugging Face's hub reads, so that a store
 
 from collections.abc import Mapping
 
-from storage.signs.manifest import FileRecord, StoreSpec
-from storage.signs.names import shard_of
+from gradshard.storage.signs.manifest import FileRecord, StoreSpec
+from gradshard.storage.signs.names import shard_of
 
 _TEMPLATE = """\
 ---

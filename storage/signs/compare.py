@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from storage.signs.store import SignStore
+from gradshard.storage.signs.store import SignStore
 
 
 def compare(

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from storage import ledger
-from storage.signs.manifest import FileRecord
+from gradshard.storage import ledger
+from gradshard.storage.signs.manifest import FileRecord
 
 
 class Receipt(ledger.ShardReceipt):

@@ -12,11 +12,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from storage.digests import digest_of
-from storage.errors import GradshardError
-from storage.layout import Layout
-from storage.signs import bitplanes
-from storage.signs.names import MANIFEST, expected_files, shard_of
+from gradshard.storage.digests import digest_of
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.layout import Layout
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.names import MANIFEST, expected_files, shard_of
 
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1

@@ -7,14 +7,14 @@ differently, is not put in.
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from storage.digests import file_sha256
-from storage.files import copy, write_bytes, write_text
-from storage.signs import card, manifest
-from storage.signs.bitplanes import Labels, Planes
-from storage.signs.building import StoreBuilder
-from storage.signs.manifest import Manifest
-from storage.signs.names import CARD, MANIFEST, shard_of
-from storage.signs.verify import Fault
+from gradshard.storage.digests import file_sha256
+from gradshard.storage.files import copy, write_bytes, write_text
+from gradshard.storage.signs import card, manifest
+from gradshard.storage.signs.bitplanes import Labels, Planes
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.signs.manifest import Manifest
+from gradshard.storage.signs.names import CARD, MANIFEST, shard_of
+from gradshard.storage.signs.verify import Fault
 
 Compute = Callable[[int], tuple[Planes, Labels]]
 

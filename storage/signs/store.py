@@ -15,16 +15,16 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from storage.datasets.dataset import Split, label_dtype
-from storage.errors import GradshardError
-from storage.gathering import gather
-from storage.layout import Layout
-from storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
-from storage.signs import arrays, bitplanes
-from storage.signs.bitplanes import Planes
-from storage.signs.files import Folder, StoreFiles
-from storage.signs.manifest import Manifest, read_manifest
-from storage.signs.names import METADATA, labels_file, signs_file
+from gradshard.storage.datasets.dataset import Split, label_dtype
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.gathering import gather
+from gradshard.storage.layout import Layout
+from gradshard.storage.shards import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
+from gradshard.storage.signs import arrays, bitplanes
+from gradshard.storage.signs.bitplanes import Planes
+from gradshard.storage.signs.files import Folder, StoreFiles
+from gradshard.storage.signs.manifest import Manifest, read_manifest
+from gradshard.storage.signs.names import METADATA, labels_file, signs_file
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import label_dtype
-from storage.errors import GradshardError
-from storage.shards import DamagedError, Encoding, ShardReader, decode
-from storage.signs import arrays, bitplanes, manifest
-from storage.signs.bitplanes import Planes
-from storage.signs.building import content_digest, shard_content
-from storage.signs.files import ReadableFiles
-from storage.signs.manifest import Manifest
-from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.datasets.dataset import label_dtype
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.shards import DamagedError, Encoding, ShardReader, decode
+from gradshard.storage.signs import arrays, bitplanes, manifest
+from gradshard.storage.signs.bitplanes import Planes
+from gradshard.storage.signs.building import content_digest, shard_content
+from gradshard.storage.signs.files import ReadableFiles
+from gradshard.storage.signs.manifest import Manifest
+from gradshard.storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
 
 Advance = Callable[[int], None]
 

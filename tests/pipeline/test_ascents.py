@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.ascents import ascend, hinge, momentum_fgsm, pgd
-from pipeline.attacks import fgsm
+from gradshard.pipeline.ascents import ascend, hinge, momentum_fgsm, pgd
+from gradshard.pipeline.attacks import fgsm
 
 EPSILON = 0.1
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from pipeline.attacks import (
+from gradshard.pipeline.attacks import (
     attack_loss,
     choose_labels,
     fgsm,
@@ -20,7 +20,7 @@ from pipeline.attacks import (
     random_signs,
     step_direction,
 )
-from pipeline.catalogue import Strength, craft, draw
+from gradshard.pipeline.catalogue import Strength, craft, draw
 
 ATTACKS = ["fgsm", "ifgsm", "rand_fgsm"]
 

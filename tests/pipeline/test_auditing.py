@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.auditing import audit_rows, compare, detection, labels_follow, limits
+from gradshard.pipeline.auditing import audit_rows, compare, detection, labels_follow, limits
 
 
 def test_gain_is_the_share_of_the_first_order_gain_that_the_signs_reach():

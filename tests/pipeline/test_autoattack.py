@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.autoattack import STEPS, autoattack, check_autoattack
-from pipeline.catalogue import Strength, craft, draw
-from pipeline.crafting import to_pixels
-from pipeline.probing import violations
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.autoattack import STEPS, autoattack, check_autoattack
+from gradshard.pipeline.catalogue import Strength, craft, draw
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.probing import violations
+from gradshard.storage.errors import GradshardError
 from tests.pipeline.trained import train_on
 
 EPSILON = 0.1
@@ -102,7 +102,7 @@ def test_where_it_cannot_run_one_sentence_says_why(monkeypatch):
 def test_a_missing_package_is_told_before_anything_is_attacked(copied_project, gradshard, monkeypatch):
     copied_project.edit(lambda params: params["evaluation"]["attacks"].update(autoattack=["A"]))
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    monkeypatch.setattr("stages.evaluate.attack", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr("gradshard.stages.evaluate.attack", lambda *_: pytest.fail("it went on"))
     code, said = gradshard(copied_project, "evaluate")
     assert code == 2
     assert "pip install 'gradshard[autoattack]'" in said
@@ -110,7 +110,7 @@ def test_a_missing_package_is_told_before_anything_is_attacked(copied_project, g
 
 @pytest.mark.slow
 def test_it_takes_part_in_the_worst_case_of_the_matrix(copied_project, gradshard):
-    from storage.results import read_matrix
+    from gradshard.storage.results import read_matrix
 
     copied_project.edit(lambda params: params["evaluation"]["attacks"].update(autoattack=["A"]))
     copied_project.edit(lambda params: params["evaluation"].update(targets=["A"], gradients=["exact", "cross_entropy"]))

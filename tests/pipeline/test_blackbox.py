@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.attacks import fgsm, input_gradient, perturb, rand_fgsm, random_signs
-from pipeline.crafting import to_pixels
-from pipeline.estimation import confidence_margin, estimate_signs, estimated_rand_fgsm, pixel_groups
-from pipeline.forest import Forest
-from pipeline.oracle import Oracle
-from pipeline.substitute import Growth, augmented, substitutes
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import fgsm, input_gradient, perturb, rand_fgsm, random_signs
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.estimation import confidence_margin, estimate_signs, estimated_rand_fgsm, pixel_groups
+from gradshard.pipeline.forest import Forest
+from gradshard.pipeline.oracle import Oracle
+from gradshard.pipeline.substitute import Growth, augmented, substitutes
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipeline.comparisons import compare
-from pipeline.statistics import mcnemar
+from gradshard.pipeline.comparisons import compare
+from gradshard.pipeline.statistics import mcnemar
 
 RIGHT = {
     ("first", "B", "fgsm"): np.arange(1000) >= 200,

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.attacks import input_gradient
-from pipeline.crafting import Direction, agreement_with_float64, signed_gradients, to_pixels
-from pipeline.training.optimizers import Optimization
-from pipeline.training.run import Run
-from pipeline.training.trainer import Trainer
-from storage.stream import open_reader, plan_reading
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.crafting import Direction, agreement_with_float64, signed_gradients, to_pixels
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.run import Run
+from gradshard.pipeline.training.trainer import Trainer
+from gradshard.storage.stream import open_reader, plan_reading
 
 
 @pytest.fixture(scope="module")
 def confident_model(small_dataset_path):
     """Model B, trained until it is confident: where softmax cross-entropy rounds."""
-    from storage.datasets.dataset import open_dataset
+    from gradshard.storage.datasets.dataset import open_dataset
 
     split = open_dataset(small_dataset_path).train
     reading = plan_reading(split, {}, memory=1 << 30)

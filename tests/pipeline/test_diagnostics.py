@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import diagnostics
-from pipeline.diagnostics import flags
-from pipeline.probe import Probe
-from pipeline.statistics import ErrorRate
+from gradshard.pipeline import diagnostics
+from gradshard.pipeline.diagnostics import flags
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.statistics import ErrorRate
 
 N = 1000
 # An undefended model: as measured on model A of the paper, exact gradient.

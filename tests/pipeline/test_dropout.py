@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pipeline.dropout import Dropout, rows_of
+from gradshard.pipeline.dropout import Dropout, rows_of
 
 
 @pytest.mark.parametrize("p", [0.2, 0.25, 0.5, 0.9])

@@ -4,10 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.attacks import fgsm
-from pipeline.catalogue import Strength, draw
-from pipeline.evaluation import block_draws, cells, evaluate_block, plan_craftings, true_label_ranks, worst_cases
-from pipeline.vocabulary import AttackName
+from gradshard.pipeline.attacks import fgsm
+from gradshard.pipeline.catalogue import Strength, draw
+from gradshard.pipeline.evaluation import (
+    block_draws,
+    cells,
+    evaluate_block,
+    plan_craftings,
+    true_label_ranks,
+    worst_cases,
+)
+from gradshard.pipeline.vocabulary import AttackName
 
 STRENGTH = Strength(0.3, 0.05, 4)
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from pipeline.findings import findings
-from pipeline.matrix import Matrix
-from pipeline.probe import Probe
+from gradshard.pipeline.findings import findings
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.probe import Probe
 
 # The paper's figures at 6 epochs (tables 1, 2 and 4), per 10,000.
 ERRORS = {

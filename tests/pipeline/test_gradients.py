@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from pipeline.gradients import gradient_norms, wrong_signs
-from pipeline.planes import loss_plane, transferring
+from gradshard.pipeline.gradients import gradient_norms, wrong_signs
+from gradshard.pipeline.planes import loss_plane, transferring
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import sys
 import numpy as np
 import torch
 
-from pipeline import models
-from pipeline.training import trainer
-from pipeline.training.optimizers import Optimization
-from pipeline.training.run import Run
-from storage.stream import RawBatch, ReadingPlan
+from gradshard.pipeline import models
+from gradshard.pipeline.training import trainer
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.run import Run
+from gradshard.storage.stream import RawBatch, ReadingPlan
 
 if "given back" in sys.argv:
     trainer.keep_freed_memory = lambda: None

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import paper
-from pipeline.params import read_params
+from gradshard.pipeline import paper
+from gradshard.pipeline.params import read_params
 
 PROFILES = Path(__file__).parents[2] / "pipeline/profiles"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.__main__ import profiles
-from pipeline.params import check_params, read_params
-from storage.errors import GradshardError
+from gradshard.pipeline.params import check_params, read_params
+from gradshard.pipeline.profiles import profiles
+from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.ascents import momentum_fgsm, pgd
-from pipeline.attacks import fgsm, input_gradient, iterative_fgsm, perturb, rand_fgsm
-from pipeline.catalogue import Draws, Strength, craft
-from pipeline.crafting import to_pixels
+from gradshard.pipeline.ascents import momentum_fgsm, pgd
+from gradshard.pipeline.attacks import fgsm, input_gradient, iterative_fgsm, perturb, rand_fgsm
+from gradshard.pipeline.catalogue import Draws, Strength, craft
+from gradshard.pipeline.crafting import to_pixels
 from tests.pipeline import peers
 from tests.pipeline.peers import Climb
 from tests.pipeline.rounding import Reference

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from pipeline.attacks import fgsm, random_signs
-from pipeline.catalogue import Strength
-from pipeline.probe import Probe
-from pipeline.probing import probe, violations
+from gradshard.pipeline.attacks import fgsm, random_signs
+from gradshard.pipeline.catalogue import Strength
+from gradshard.pipeline.probe import Probe
+from gradshard.pipeline.probing import probe, violations
 
 STRENGTH = Strength(epsilon=0.1, alpha=0.02, steps=5)
 EPSILONS = (0.0, 0.05, 0.1, 1.0)

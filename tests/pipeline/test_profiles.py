@@ -1,17 +1,17 @@
-"""``python -m pipeline use``: one command between profiles, and no edit lost."""
+"""``gradshard profile``: one command between profiles, and no edit lost."""
 
 import subprocess
 import sys
 
 import pytest
 
-from pipeline.__main__ import profiles
+from gradshard.pipeline.profiles import profiles
 
 
 @pytest.fixture
 def use(tmp_path):
     def run(*arguments):
-        command = [sys.executable, "-m", "pipeline", "use", *arguments]
+        command = [sys.executable, "-m", "gradshard", "profile", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     return run
@@ -41,4 +41,4 @@ def test_edits_are_not_overwritten_unless_forced(use, tmp_path):
 def test_an_unknown_profile_is_refused(use):
     refused = use("cifar")
     assert refused.returncode == 2
-    assert refused.stderr.startswith("pipeline: no profile cifar: there are cifar10, cifar10-fixed, imagenet")
+    assert refused.stderr.startswith("gradshard: no profile cifar: there are cifar10, cifar10-fixed, imagenet")

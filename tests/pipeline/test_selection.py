@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import selection
-from pipeline.params import read_params
+from gradshard.pipeline import selection
+from gradshard.pipeline.params import read_params
 
 
 @pytest.fixture(scope="module")

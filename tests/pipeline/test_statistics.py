@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipeline.statistics import ErrorRate, holm, mcnemar, spread, tied_for_best
+from gradshard.pipeline.statistics import ErrorRate, holm, mcnemar, spread, tied_for_best
 
 
 def test_the_interval_is_the_papers_normal_approximation():

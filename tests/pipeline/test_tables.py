@@ -3,11 +3,11 @@ import io
 
 import pytest
 
-from pipeline import exports
-from pipeline.cells import NumberCell, RunsCell
-from pipeline.matrix import Matrix
-from pipeline.statistics import ErrorRate
-from pipeline.tables import (
+from gradshard.pipeline import exports
+from gradshard.pipeline.cells import NumberCell, RunsCell
+from gradshard.pipeline.matrix import Matrix
+from gradshard.pipeline.statistics import ErrorRate
+from gradshard.pipeline.tables import (
     defence_table,
     gradients_table,
     holdouts_table,

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._inductor import metrics
 
-from pipeline.attacks import perturb
-from pipeline.unpacking import unpack_signs
-from storage.signs import bitplanes
+from gradshard.pipeline.attacks import perturb
+from gradshard.pipeline.unpacking import unpack_signs
+from gradshard.storage.signs import bitplanes
 
 
 def example(rows, channels, height, width, seed):

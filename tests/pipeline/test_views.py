@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.attacks import input_gradient
-from pipeline.crafting import to_pixels
-from pipeline.training.augmentation import Augmentation, Views
-from pipeline.views import signs_held
+from gradshard.pipeline.attacks import input_gradient
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.training.augmentation import Augmentation, Views
+from gradshard.pipeline.views import signs_held
 
 
 class Pixelwise(nn.Module):

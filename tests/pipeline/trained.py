@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline import models
-from pipeline.crafting import to_pixels
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import to_pixels
 
 
 def train_on(digits: dict, architecture: str, *, seed: int, epochs: int = 4, rows: int = 2000) -> nn.Module:

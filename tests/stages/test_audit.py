@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.crafting import Direction, signed_gradients
-from stages.store import audit
-from stages.store.inputs import open_origin
-from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder
-from storage.signs.store import open_store
+from gradshard.pipeline.crafting import Direction, signed_gradients
+from gradshard.stages.store import audit
+from gradshard.stages.store.inputs import open_origin
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.signs.store import open_store
 from tests.projects import call
 
 

@@ -3,19 +3,22 @@
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from stages.store.group import _COMMANDS as _STORE_COMMANDS
+from gradshard.stages.store.group import _COMMANDS as _STORE_COMMANDS
 
+ROOT = Path(__file__).parents[2]
 STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "blackbox", "report"]
 
 
 def run(*arguments, **options):
-    command = [sys.executable, "-m", "stages", *arguments]
+    command = [sys.executable, "-m", "gradshard", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
@@ -44,29 +47,42 @@ def test_the_version_is_told():
     assert re.fullmatch(r"gradshard, version \d+\.\d+\.\d+\n", run("--version").stdout)
 
 
-@pytest.mark.parametrize("package", ["storage", "pipeline"])
-def test_a_foreign_package_of_our_name_is_told_in_one_sentence(tmp_path, package):
-    (tmp_path / package).mkdir()
-    (tmp_path / package / "__init__.py").touch()
-    code = "import sys; sys.argv = ['gradshard', 'prepare']; from stages.__main__ import main; main()"
+def decoys(folder):
+    """Make modules of other people's with the names of our folders."""
+    (folder / "storage.py").write_text("raise SystemExit('the decoy storage was imported')")
+    for name in ("pipeline", "stages"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text(f"raise SystemExit('the decoy {name} was imported')")
+
+
+@pytest.mark.parametrize("way", [["-m", "gradshard"], [str(Path(sys.executable).parent / "gradshard")]])
+def test_foreign_packages_of_our_folders_names_change_nothing(copied_project, way):
+    decoys(copied_project.path)
+    command = [sys.executable, *way] if way[0] == "-m" else way
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        [*command, "precompute", "A"],
+        cwd=copied_project.path,
+        env=os.environ | {"PYTHONPATH": str(copied_project.path)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert done.stderr.startswith(
-        f"gradshard: the package {package} would be imported from {tmp_path / package} instead"
-    )
-    assert done.stderr.count("\n") == 1
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_copy_that_lost_its_links_says_so_in_one_sentence(tmp_path):
+    (tmp_path / "gradshard").mkdir()
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copy(ROOT / "gradshard" / name, tmp_path / "gradshard")
+    done = run("--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "gradshard.stages is not there" in done.stderr
+    assert "core.symlinks" in done.stderr
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_and_time(copied_project):
     main, terminal = pty.openpty()
-    command = [sys.executable, "-m", "stages", "train-static", "D"]
+    command = [sys.executable, "-m", "gradshard", "train-static", "D"]
     process = subprocess.Popen(command, cwd=copied_project.path, stderr=terminal, env=os.environ | {"TERM": "xterm"})
     os.close(terminal)
     shown = b""

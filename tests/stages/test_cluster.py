@@ -18,9 +18,9 @@ import pytest
 import torch
 from distributed import Client
 
-from stages.cluster import connected, spread
-from stages.options import ClusterPlace
-from storage.errors import GradshardError
+from gradshard.stages.cluster import connected, spread
+from gradshard.stages.options import ClusterPlace
+from gradshard.storage.errors import GradshardError
 from tests.projects import new_project
 from tests.stages.test_kill import files
 from tests.stages.test_kill_precompute import receipts
@@ -129,7 +129,7 @@ def test_models_are_evaluated_on_a_cluster_with_the_same_results(whole, cluster,
 
 
 def test_an_address_without_a_scheduler_is_one_sentence(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("stages.cluster._CONNECT_SECONDS", 1)
+    monkeypatch.setattr("gradshard.stages.cluster._CONNECT_SECONDS", 1)
     with (
         pytest.raises(GradshardError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "),
         connected(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu"),
@@ -184,9 +184,9 @@ def test_a_straggler_is_told_once_with_its_worker(monkeypatch, quick, look):
         told.append(sentence)
         TOLD.set()
 
-    monkeypatch.setattr("stages.cluster.say", say)
-    monkeypatch.setattr("stages.cluster._LOOK_SECONDS", look)
-    monkeypatch.setattr("stages.cluster._SLOW_SECONDS", 0.5)
+    monkeypatch.setattr("gradshard.stages.cluster.say", say)
+    monkeypatch.setattr("gradshard.stages.cluster._LOOK_SECONDS", look)
+    monkeypatch.setattr("gradshard.stages.cluster._SLOW_SECONDS", 0.5)
     task = functools.partial(quick_but_the_last, quick)
     with connected(ClusterPlace(), "cpu") as client:
         assert sorted(item for item, _ in spread(client, task, range(6), what="shard")) == list(range(6))

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from storage.datasets.dataset import open_dataset
-from storage.signs.store import open_store
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.signs.store import open_store
 from tests.imagefolders import write_folder
 from tests.projects import call, new_project
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.crafting import Direction, signed_gradients
-from stages.computing import compute_rows
-from stages.loading import LoadedModel
-from storage.datasets.dataset import Split, open_dataset
-from storage.datasets.writing import write_dataset
-from storage.signs import bitplanes
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import Direction, signed_gradients
+from gradshard.stages.computing import compute_rows
+from gradshard.stages.loading import LoadedModel
+from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.signs import bitplanes
 
 DIRECTION = Direction("exact", "predicted")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages import console
+from gradshard.stages import console
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ cp -r "$2"/. "$1"
 cd "$1"
 free=$(df --output=avail -k . | tail -1)
 head -c $(((free - $4) * 1024)) /dev/zero > ballast
-code=0; "$3" -m stages precompute A --workers "$5" > out 2> "$2/first" || code=$?
+code=0; "$3" -m gradshard precompute A --workers "$5" > out 2> "$2/first" || code=$?
 echo "first exit code: $code"
 echo "shards done: $(ls .partial/precompute-A-*/ledger/*.json | wc -l)"
 [ ! -e signs/A.zarr ] || echo "published"
 rm ballast out
-code=0; "$3" -m stages precompute A --workers "$5" 2> "$2/second" || code=$?
+code=0; "$3" -m gradshard precompute A --workers "$5" 2> "$2/second" || code=$?
 echo "second exit code: $code"
 cp -r signs "$2"/signs
 """

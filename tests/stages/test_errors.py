@@ -163,7 +163,7 @@ def test_a_mistyped_command_or_option_is_told_with_code_2(gradshard, project):
 
 
 def test_an_output_folder_that_is_not_writable_is_told(copied_project):
-    command = [sys.executable, "-m", "stages", "train-static", "A"]
+    command = [sys.executable, "-m", "gradshard", "train-static", "A"]
     if os.geteuid() == 0:
         # Root without its capabilities obeys permissions like anybody.
         command = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", *command]
@@ -188,11 +188,11 @@ cd "$1"
 rm -rf signs/D.zarr
 free=$(df --output=avail -k . | tail -1)
 dd if=/dev/zero of=filler bs=1k count=$((free - 60)) status=none
-code=0; "$3" -m stages precompute D || code=$?
+code=0; "$3" -m gradshard precompute D || code=$?
 echo "first: $code"
 [ ! -e signs/D.zarr ] || echo "half-written"
 rm filler
-"$3" -m stages precompute D
+"$3" -m gradshard precompute D
 diff -r signs/D.zarr "$2"/signs/D.zarr && echo "the same bytes"
 """
 

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from PIL import Image
 
-from storage.datasets.dataset import open_dataset
+from gradshard.storage.datasets.dataset import open_dataset
 from tests.imagefolders import files_of, write_folder
 from tests.projects import Project, new_project
 

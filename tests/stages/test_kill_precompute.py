@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from storage.signs.ledger import Ledger
+from gradshard.storage.signs.ledger import Ledger
 from tests.projects import Project, new_project
 from tests.stages.test_kill import files
 

@@ -23,7 +23,7 @@ FOLDERS = ("models/robust", "models/snapshots", "training")
 
 def start(project, ranks):
     return subprocess.Popen(
-        [*TORCHRUN, str(ranks), "-m", "stages", "train-robust", "A_adv"],
+        [*TORCHRUN, str(ranks), "-m", "gradshard", "train-robust", "A_adv"],
         cwd=project.path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

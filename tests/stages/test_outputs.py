@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.attacks import fgsm
-from pipeline.crafting import to_pixels
-from pipeline.params import read_params
-from stages.loading import load_model
-from storage import results
-from storage.datasets.dataset import open_dataset
-from storage.signs import bitplanes
-from storage.signs.store import open_store
+from gradshard.pipeline.attacks import fgsm
+from gradshard.pipeline.crafting import to_pixels
+from gradshard.pipeline.params import read_params
+from gradshard.stages.loading import load_model
+from gradshard.storage import results
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.store import open_store
 from tests.projects import new_project
 
 CPU = torch.device("cpu")

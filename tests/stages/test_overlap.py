@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from pipeline import models
-from pipeline.crafting import Direction
-from pipeline.params import SignsParams
-from stages import precompute
-from stages.cluster import connected, threads
-from stages.loading import load_model
-from stages.options import ClusterPlace
-from stages.precompute import ShardTask, compute_shard
-from storage import weights
-from storage.signs.building import StoreBuilder
+from gradshard.pipeline import models
+from gradshard.pipeline.crafting import Direction
+from gradshard.pipeline.params import SignsParams
+from gradshard.stages import precompute
+from gradshard.stages.cluster import connected, threads
+from gradshard.stages.loading import load_model
+from gradshard.stages.options import ClusterPlace
+from gradshard.stages.precompute import ShardTask, compute_shard
+from gradshard.storage import weights
+from gradshard.storage.signs.building import StoreBuilder
 
 DIRECTION = Direction("exact", "predicted")
 
@@ -64,7 +64,7 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task
 
 @pytest.mark.parametrize(("workers", "device", "at_once"), [(1, "cpu", None), (1, "cuda", 1), (500, "cpu", 1)])
 def test_a_process_has_a_thread_for_each_shard_at_once_and_the_spare_ones(workers, device, at_once, monkeypatch):
-    monkeypatch.setattr("stages.cluster._cores", lambda: 3)
+    monkeypatch.setattr("gradshard.stages.cluster._cores", lambda: 3)
     place = ClusterPlace(workers=workers)
     assert threads(place, device) == (at_once or 3)
     if workers == 1 and device == "cpu":

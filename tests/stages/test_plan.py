@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.costs import experiment, plan
+from gradshard.pipeline.costs import experiment, plan
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
@@ -15,7 +15,7 @@ BILLION = ("--rows", "1000000000", "--shape", "3,299,299", "--sources", "3", "--
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "stages", "plan", *arguments]
+    command = [sys.executable, "-m", "gradshard", "plan", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 

@@ -10,9 +10,9 @@ import torch
 import zarr
 from safetensors.torch import load_file
 
-from pipeline.crafting import BATCH_PIXELS
-from storage.datasets.dataset import open_dataset
-from storage.signs.manifest import read_manifest
+from gradshard.pipeline.crafting import BATCH_PIXELS
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.signs.manifest import read_manifest
 from tests.imagefolders import write_folder
 from tests.projects import Project, new_project
 

@@ -12,9 +12,9 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from pipeline import models
-from storage import weights
-from storage.signs.manifest import read_manifest
+from gradshard.pipeline import models
+from gradshard.storage import weights
+from gradshard.storage.signs.manifest import read_manifest
 from tests.imagefolders import files_of
 
 FACTORY = """

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from storage.signs.manifest import read_manifest
+from gradshard.storage.signs.manifest import read_manifest
 from tests.projects import call
 
 
@@ -172,7 +172,7 @@ def test_too_little_memory_is_told_in_a_sentence(copied_project, gradshard, monk
     def manifest_at(place):
         return np.empty((1 << 48, 1 << 10))
 
-    monkeypatch.setattr("stages.store.info.manifest_at", manifest_at)
+    monkeypatch.setattr("gradshard.stages.store.info.manifest_at", manifest_at)
     code, said = gradshard(copied_project, "store", "info", "signs/A.zarr")
     assert code == 2
     assert said.startswith("gradshard: not enough memory (Unable to allocate")

@@ -1,6 +1,6 @@
 import pytest
 
-from storage import files
+from gradshard.storage import files
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import GradshardError
-from storage.gathering import Gatherer, gather, gathering, visits
-from storage.layout import Layout
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.gathering import Gatherer, gather, gathering, visits
+from gradshard.storage.layout import Layout
 
 
 class Numbered:

@@ -19,18 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from storage.datasets.dataset import open_dataset
-from storage.datasets.writing import create_root, create_split
-from storage.digests import RowsDigest
-from storage.layout import plan
-from storage.signs.bitplanes import packed_bytes
-from storage.signs.building import StoreBuilder
-from storage.signs.ledger import Receipt
-from storage.signs import manifest
-from storage.signs.manifest import DatasetRecord, DirectionRecord, FileRecord, LayoutRecord, ModelRecord, StoreSpec
-from storage.signs.names import MANIFEST, expected_files, labels_file, signs_file
-from storage.signs.store import open_store
-from storage.stream import plan_reading
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.datasets.writing import create_root, create_split
+from gradshard.storage.digests import RowsDigest
+from gradshard.storage.layout import plan
+from gradshard.storage.signs.bitplanes import packed_bytes
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.signs.ledger import Receipt
+from gradshard.storage.signs import manifest
+from gradshard.storage.signs.manifest import DatasetRecord, DirectionRecord, FileRecord, LayoutRecord, ModelRecord
+from gradshard.storage.signs.manifest import StoreSpec
+from gradshard.storage.signs.names import MANIFEST, expected_files, labels_file, signs_file
+from gradshard.storage.signs.store import open_store
+from gradshard.storage.stream import plan_reading
 import zarr
 
 folder, rows = Path(sys.argv[1]), int(sys.argv[2])

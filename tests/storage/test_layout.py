@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import layout
+from gradshard.storage import layout
 
 MNIST, IMAGENET = (60_000, 196), (1_281_167, 67_052)
 

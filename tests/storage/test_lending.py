@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import torch
 
-from storage.lending import Lender
+from gradshard.storage.lending import Lender
 
 
 def address(array):

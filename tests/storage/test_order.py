@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.order import Order
+from gradshard.storage.order import Order
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
 SEEDS = st.integers(0, 2**31)

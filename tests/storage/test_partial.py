@@ -5,13 +5,13 @@ import time
 
 import pytest
 
-from storage.partial import partial
+from gradshard.storage.partial import partial
 
 HOLD = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from storage.partial import partial
+    from gradshard.storage.partial import partial
     with partial("job", {"x": 1}, on_wait=print, root=Path(sys.argv[1])) as work:
         (work.folder / "started").touch()
         time.sleep(float(sys.argv[2]))

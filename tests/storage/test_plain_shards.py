@@ -5,8 +5,8 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from storage.layout import Layout, stretches
-from storage.plain_shards import write_plain_shard
+from gradshard.storage.layout import Layout, stretches
+from gradshard.storage.plain_shards import write_plain_shard
 
 ROWS = {"whole shards": (64, 4, 16), "a short last chunk": (61, 4, 16), "chunks without rows": (53, 4, 16)}
 

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from storage import results
-from storage.errors import GradshardError
+from gradshard.storage import results
+from gradshard.storage.errors import GradshardError
 
 KEY = {"dataset": "d", "target": "A", "source": "B", "attack": "fgsm", "gradient": "exact"} | {
     "eps": 0.3,

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage import shards
-from storage.datasets.dataset import open_dataset
-from storage.datasets.writing import write_dataset
-from storage.errors import GradshardError
-from storage.gathering import THREADS
-from storage.layout import CHUNK_BYTES
-from storage.stream import Resident, Windowed, open_reader, plan_reading
-from storage.windows import Request
+from gradshard.storage import shards
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.gathering import THREADS
+from gradshard.storage.layout import CHUNK_BYTES
+from gradshard.storage.stream import Resident, Windowed, open_reader, plan_reading
+from gradshard.storage.windows import Request
 from tests.conftest import build_store
 
 

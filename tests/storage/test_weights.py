@@ -5,8 +5,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from storage import weights
-from storage.errors import GradshardError
+from gradshard.storage import weights
+from gradshard.storage.errors import GradshardError
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2]), "scalar": torch.tensor(3.0)}
 RECORD = {"architecture": "A", "epoch": 3, "nested": {"y": [1, 2], "x": None}}

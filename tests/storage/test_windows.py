@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.order import Order
-from storage.windows import Cutter, Request
+from gradshard.storage.order import Order
+from gradshard.storage.windows import Cutter, Request
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
 SEEDS = st.integers(0, 2**31)

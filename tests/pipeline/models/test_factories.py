@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import models
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]
 SHAPE = (3, 8, 10)

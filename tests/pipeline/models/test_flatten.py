@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.models.flatten import Flatten
+from gradshard.pipeline import models
+from gradshard.pipeline.models.flatten import Flatten
 
 LAYOUTS = [torch.channels_last, torch.contiguous_format]
 

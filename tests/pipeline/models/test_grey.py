@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.models.grey import GreyConv2d
+from gradshard.pipeline import models
+from gradshard.pipeline.models.grey import GreyConv2d
 
 CASES = [(5, 1, (28, 28)), (8, 2, (30, 31)), (3, 1, (9, 5)), (3, 2, (8, 8))]
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.dropout import Dropout
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.dropout import Dropout
+from gradshard.storage.errors import GradshardError
 
 MNIST = (1, 28, 28)
 

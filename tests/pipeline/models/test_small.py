@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.models.small import ARCHITECTURES
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.models.small import ARCHITECTURES
+from gradshard.storage.errors import GradshardError
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -6,10 +6,10 @@ import pytest
 import timm
 import torch
 
-from pipeline import models
-from pipeline.models.normalised import Normalised
-from storage import weights
-from storage.errors import GradshardError
+from gradshard.pipeline import models
+from gradshard.pipeline.models.normalised import Normalised
+from gradshard.storage import weights
+from gradshard.storage.errors import GradshardError
 
 TINY = "timm:test_resnet"
 SHAPE = (3, 64, 64)

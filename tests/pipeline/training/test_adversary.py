@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.training.adversary import truncated_normal
+from gradshard.pipeline.training.adversary import truncated_normal
 
 
 def test_epsilons_follow_the_normal_of_deviation_half_truncated_to_its_range():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.augmentation import Augmentation, Views
+from gradshard.pipeline.training.augmentation import Augmentation, Views
 
 
 def by_hand(values, shift, flip):

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline.attacks import input_gradient, perturb
-from pipeline.training.adversary import Adversary
-from pipeline.training.batches import Batch, Part
-from pipeline.training.objective import Objective
+from gradshard.pipeline.attacks import input_gradient, perturb
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.batches import Batch, Part
+from gradshard.pipeline.training.objective import Objective
 from tests.conftest import LinearModel
 
 

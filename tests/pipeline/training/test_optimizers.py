@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.optimizers import Adam, Optimization, RMSProp, load_state
+from gradshard.pipeline.training.optimizers import Adam, Optimization, RMSProp, load_state
 
 
 def gradients(model, seed):
@@ -50,7 +50,7 @@ def test_it_goes_on_from_its_state(kind):
 
 def test_training_does_not_import_torchs_compiler():
     code = (
-        "import sys, torch, pipeline.training.trainer; from pipeline.training.optimizers import Adam; "
+        "import sys, torch, pipeline.training.trainer; from gradshard.pipeline.training.optimizers import Adam; "
         "Adam(torch.nn.Linear(2, 2))"
     )
     command = [sys.executable, "-c", f"{code}; sys.exit('torch._dynamo' in sys.modules)"]

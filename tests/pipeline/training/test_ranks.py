@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.ranks import Ranks
-from storage.errors import GradshardError
+from gradshard.pipeline.training.ranks import Ranks
+from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]
 # What each rank runs: a few steps on random images, every loss kept by the first.
@@ -20,14 +20,14 @@ PROGRAM = """
 import json, sys
 import numpy as np, torch
 from torch import nn
-from pipeline import models
-from pipeline.training import trainer
-from pipeline.training.adversary import Adversary
-from pipeline.training.augmentation import Augmentation
-from pipeline.training.optimizers import Optimization
-from pipeline.training.ranks import joined
-from pipeline.training.run import Run
-from storage.stream import RawBatch, ReadingPlan
+from gradshard.pipeline import models
+from gradshard.pipeline.training import trainer
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.ranks import joined
+from gradshard.pipeline.training.run import Run
+from gradshard.storage.stream import RawBatch, ReadingPlan
 
 options = json.loads(sys.argv[1])
 trainer.RECORD_STEPS = 1
@@ -126,8 +126,8 @@ def test_two_ranks_take_the_steps_of_one(changed):
 
 LOST = """
 import sys, torch
-from pipeline.training.ranks import joined
-from storage.errors import GradshardError
+from gradshard.pipeline.training.ranks import joined
+from gradshard.storage.errors import GradshardError
 with joined(torch.device("cpu")) as (ranks, device):
     ranks.total(torch.ones(1))
     if not ranks.first:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.training.schedule import source
+from gradshard.pipeline.training.schedule import source
 
 SOURCES = ["self", "A", "C", "D"]
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import models
-from pipeline.attacks import gradient_through
-from pipeline.training.adversary import Adversary
-from pipeline.training.batches import Batch, Part
-from pipeline.training.objective import Objective
-from pipeline.training.single_backward import row_by_row, slopes_on_the_way
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import gradient_through
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.batches import Batch, Part
+from gradshard.pipeline.training.objective import Objective
+from gradshard.pipeline.training.single_backward import row_by_row, slopes_on_the_way
 
 ROWS, SHAPE = 16, (1, 28, 28)
 

@@ -6,20 +6,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipeline import models
-from pipeline.attacks import fgsm, input_gradient
-from pipeline.crafting import Direction, signed_gradients, to_pixels
-from pipeline.dropout import Dropout
-from pipeline.precision import choose_compilation
-from pipeline.training.adversary import Adversary
-from pipeline.training.batches import Stored, make_batch
-from pipeline.training.objective import Objective
-from pipeline.training.optimizers import Optimization
-from pipeline.training.run import Run
-from pipeline.training.trainer import RECORD_STEPS, Trainer
-from storage.errors import GradshardError
-from storage.signs import bitplanes
-from storage.stream import open_reader, plan_reading
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks import fgsm, input_gradient
+from gradshard.pipeline.crafting import Direction, signed_gradients, to_pixels
+from gradshard.pipeline.dropout import Dropout
+from gradshard.pipeline.precision import choose_compilation
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.batches import Stored, make_batch
+from gradshard.pipeline.training.objective import Objective
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.run import Run
+from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.stream import open_reader, plan_reading
 from tests.conftest import build_store
 
 CPU = torch.device("cpu")

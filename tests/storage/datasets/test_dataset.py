@@ -3,9 +3,9 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from storage.datasets.dataset import label_dtype, open_dataset, rows_digest
-from storage.datasets.writing import write_dataset
-from storage.errors import GradshardError
+from gradshard.storage.datasets.dataset import label_dtype, open_dataset, rows_digest
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.errors import GradshardError
 
 SHAPES = [(300, 3, 5, 4), (20, 3, 301, 299), (200, 1, 362, 363)]
 

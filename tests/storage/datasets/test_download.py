@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from storage.datasets import ingest
-from storage.datasets.download import download
-from storage.errors import GradshardError
+from gradshard.storage.datasets import ingest
+from gradshard.storage.datasets.download import download
+from gradshard.storage.errors import GradshardError
 from tests.storage.datasets.test_ingest import write_idx_folder
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

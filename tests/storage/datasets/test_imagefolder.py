@@ -10,10 +10,10 @@ import pytest
 import zarr
 from PIL import Image
 
-from storage.datasets.dataset import open_dataset, rows_digest
-from storage.datasets.imagefolder import FolderBuilder, is_published, make_shard, open_folder
-from storage.datasets.images import Transform, read_image
-from storage.errors import GradshardError
+from gradshard.storage.datasets.dataset import open_dataset, rows_digest
+from gradshard.storage.datasets.imagefolder import FolderBuilder, is_published, make_shard, open_folder
+from gradshard.storage.datasets.images import Transform, read_image
+from gradshard.storage.errors import GradshardError
 from tests.imagefolders import files_of, write_folder
 
 AS_IS = Transform(32, 0.875, "bicubic")

@@ -7,8 +7,8 @@ from PIL import Image, ImageCms
 from timm.data import create_transform
 from torchvision import transforms
 
-from pipeline.vocabulary import Interpolation
-from storage.datasets.images import BrokenImageError, Transform, read_image
+from gradshard.pipeline.vocabulary import Interpolation
+from gradshard.storage.datasets.images import BrokenImageError, Transform, read_image
 from tests.imagefolders import coloured
 
 RNG = np.random.default_rng(0)

@@ -4,10 +4,10 @@ import struct
 import numpy as np
 import pytest
 
-from storage.datasets import ingest
-from storage.datasets.dataset import rows_digest
-from storage.datasets.idx import idx_images
-from storage.errors import GradshardError
+from gradshard.storage.datasets import ingest
+from gradshard.storage.datasets.dataset import rows_digest
+from gradshard.storage.datasets.idx import idx_images
+from gradshard.storage.errors import GradshardError
 
 
 def idx_bytes(array):

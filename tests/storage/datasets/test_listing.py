@@ -3,9 +3,9 @@ import os
 import numpy as np
 import pytest
 
-from storage.datasets import listing
-from storage.datasets.listing import Entry, Listing, row_order, scan, write_listing
-from storage.errors import GradshardError
+from gradshard.storage.datasets import listing
+from gradshard.storage.datasets.listing import Entry, Listing, row_order, scan, write_listing
+from gradshard.storage.errors import GradshardError
 
 
 def touch(folder, *names):

@@ -6,7 +6,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from storage.signs.store import SignStore
+from gradshard.storage.signs.store import SignStore
 from tests.conftest import build_store
 from tests.storage.sharing import servers
 

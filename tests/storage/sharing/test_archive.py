@@ -14,10 +14,10 @@ import pytest
 import zarr
 from zarr.storage import ZipStore
 
-from storage.errors import GradshardError
-from storage.sharing.archive import export_archive, import_archive
-from storage.signs.manifest import SIZE_LIMIT
-from storage.signs.names import CARD, MANIFEST, signs_file
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.sharing.archive import export_archive, import_archive
+from gradshard.storage.signs.manifest import SIZE_LIMIT
+from gradshard.storage.signs.names import CARD, MANIFEST, signs_file
 from tests.conftest import build_store
 from tests.projects import call
 from tests.storage.sharing.conftest import contents, forbidden

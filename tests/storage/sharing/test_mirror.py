@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from storage.errors import GradshardError
-from storage.sharing.mirror import open_remote
-from storage.sharing.transfer import push
-from storage.signs.names import labels_file, signs_file
-from storage.stream import Windowed, open_reader, plan_reading
-from storage.windows import Request
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.sharing.mirror import open_remote
+from gradshard.storage.sharing.transfer import push
+from gradshard.storage.signs.names import labels_file, signs_file
+from gradshard.storage.stream import Windowed, open_reader, plan_reading
+from gradshard.storage.windows import Request
 from tests.projects import ROOT
 from tests.storage.sharing.conftest import contents
 
@@ -131,8 +131,8 @@ READ_AT_RANDOM = """
 import sys
 from pathlib import Path
 import numpy as np
-from storage.sharing.mirror import open_remote
-from storage.signs.store import open_store
+from gradshard.storage.sharing.mirror import open_remote
+from gradshard.storage.signs.store import open_store
 
 url, local, cache, limit, seed = sys.argv[1:]
 remote, local = open_remote(url, Path(cache), limit=int(limit)), open_store(Path(local))

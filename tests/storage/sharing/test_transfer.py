@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import GradshardError
-from storage.sharing import transfer
-from storage.sharing.location import manifest_at, open_location
-from storage.sharing.mirror import open_remote
-from storage.sharing.transfer import PENDING, pull, push
-from storage.signs.manifest import read_manifest
-from storage.signs.names import signs_file
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.sharing import transfer
+from gradshard.storage.sharing.location import manifest_at, open_location
+from gradshard.storage.sharing.mirror import open_remote
+from gradshard.storage.sharing.transfer import PENDING, pull, push
+from gradshard.storage.signs.manifest import read_manifest
+from gradshard.storage.signs.names import signs_file
 from tests.projects import Project, call
 from tests.storage.sharing import servers
 from tests.storage.sharing.conftest import contents, forbidden
@@ -395,7 +395,7 @@ def test_another_store_than_the_one_asked_for_is_refused(nginx, source, other_st
     ],
 )
 def test_a_url_without_its_library_is_told_in_one_sentence(url, library, remedy, tmp_path):
-    code = f"import sys; sys.modules[{library!r}] = None; from stages.cli import main; main()"
+    code = f"import sys; sys.modules[{library!r}] = None; from gradshard.stages.cli import main; main()"
     command = [sys.executable, "-c", code, "store", "info", url]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert remedy in one_sentence(done.returncode, done.stderr)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from storage.signs import arrays
-from storage.signs.names import METADATA
+from gradshard.storage.signs import arrays
+from gradshard.storage.signs.names import METADATA
 from tests.storage.signs.honest import SPEC
 
 

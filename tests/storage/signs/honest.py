@@ -3,10 +3,10 @@
 import contextlib
 import json
 
-from storage.digests import digest_of
-from storage.signs import manifest
-from storage.signs.manifest import FileRecord
-from storage.signs.names import expected_files
+from gradshard.storage.digests import digest_of
+from gradshard.storage.signs import manifest
+from gradshard.storage.signs.manifest import FileRecord
+from gradshard.storage.signs.names import expected_files
 from tests.storage.signs.test_verify import spec_of
 
 SPEC = spec_of(100, chunk=8, shard=64)

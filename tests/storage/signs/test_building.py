@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import zarr
 
-from storage.errors import GradshardError
-from storage.signs import bitplanes
-from storage.signs.building import StoreBuilder
-from storage.signs.manifest import read_manifest
-from storage.signs.store import open_store
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.signs.manifest import read_manifest
+from gradshard.storage.signs.store import open_store
 from tests.conftest import build_store, random_signs, store_spec
 
 

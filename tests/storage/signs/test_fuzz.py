@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.errors import GradshardError
-from storage.signs import arrays
-from storage.signs.manifest import SHARD_LIMIT, Manifest, parse_manifest
-from storage.signs.names import METADATA, expected_files
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import arrays
+from gradshard.storage.signs.manifest import SHARD_LIMIT, Manifest, parse_manifest
+from gradshard.storage.signs.names import METADATA, expected_files
 from tests.storage.signs.honest import HONEST, SPEC, TEXT, resealed
 
 BYTE_EDITS = st.lists(

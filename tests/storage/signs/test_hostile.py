@@ -9,12 +9,12 @@ import google_crc32c
 import pytest
 from numcodecs import zstd
 
-from storage.errors import GradshardError
-from storage.signs import arrays, manifest
-from storage.signs.manifest import parse_manifest, read_manifest
-from storage.signs.names import MANIFEST, METADATA, labels_file, signs_file
-from storage.signs.store import open_store
-from storage.signs.verify import Fault
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import arrays, manifest
+from gradshard.storage.signs.manifest import parse_manifest, read_manifest
+from gradshard.storage.signs.names import MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.signs.store import open_store
+from gradshard.storage.signs.verify import Fault
 from tests.storage.signs.honest import HONEST, SPEC, TEXT, resealed
 from tests.storage.signs.test_verify import (
     KnownStore,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import zarr
 
-from storage.signs import bitplanes
-from storage.signs.store import open_store
+from gradshard.storage.signs import bitplanes
+from gradshard.storage.signs.store import open_store
 from tests.storage.signs.test_verify import KnownStore, publish, spec_of
 
 SPECS = {

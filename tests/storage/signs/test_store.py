@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
-from storage.datasets.dataset import open_dataset
-from storage.datasets.writing import write_dataset
-from storage.digests import digest_of
-from storage.errors import GradshardError
-from storage.signs.store import open_store
+from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.storage.datasets.writing import write_dataset
+from gradshard.storage.digests import digest_of
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs.store import open_store
 
 
 def test_a_store_of_another_dataset_is_refused_and_both_are_named(small_store, small_dataset, digits, tmp_path):

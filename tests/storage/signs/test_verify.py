@@ -10,12 +10,12 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from storage.digests import file_sha256
-from storage.errors import GradshardError
-from storage.signs import bitplanes, manifest
-from storage.signs.building import StoreBuilder
-from storage.signs.files import Folder
-from storage.signs.manifest import (
+from gradshard.storage.digests import file_sha256
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.signs import bitplanes, manifest
+from gradshard.storage.signs.building import StoreBuilder
+from gradshard.storage.signs.files import Folder
+from gradshard.storage.signs.manifest import (
     DatasetRecord,
     DirectionRecord,
     FileRecord,
@@ -25,9 +25,9 @@ from storage.signs.manifest import (
     StoreSpec,
     read_manifest,
 )
-from storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
-from storage.signs.repair import repair
-from storage.signs.verify import Fault, stray_files, verify
+from gradshard.storage.signs.names import CARD, MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.signs.repair import repair
+from gradshard.storage.signs.verify import Fault, stray_files, verify
 from tests.conftest import random_signs
 
 HOLE = (1 << 64) - 1

@@ -92,9 +92,7 @@ def _small_models(params: dict[str, Any]) -> None:
     params["static"] = {name: {"architecture": "D", "epochs": 1, "seed": 1} for name in ("D", "H")}
     params["signs"] = {"D": only}
     params["robust"] |= {
-        "self_only": {},
-        "pair": {},
-        "ensemble": {"D_adv": {"architecture": "D", "sources": ["D"], "epochs": 1, "seed": 10}},
+        "D_adv": {"architecture": "D", "sources": ["D"], "epochs": 1, "seed": 10},
     }
     params["streaming"] = {"memory": "16 MiB"}
     params["evaluation"] |= {"holdout": "H", "targets": ["D", "D_adv"], "attacks": {"fgsm": ["D", "D_adv"]}}

@@ -130,7 +130,7 @@ def names(params: Params) -> dict[str, str]:
 
 def _mnist_names(params: Params) -> dict[str, str]:
     called = {name: name for name, model in params.static.items() if model.architecture == name}
-    for name, model in params.robust.models.items():
+    for name, model in params.robust.items():
         base = _mnist_robust_name(params, model)
         if base:
             called[name] = f"{base}@{model.epochs}"
@@ -154,7 +154,7 @@ def _imagenet_names(params: Params) -> dict[str, str]:
         for name, model in params.static.items()
         if model.weights == PRETRAINED and model.architecture in _PUBLISHED
     }
-    for name, model in params.robust.models.items():
+    for name, model in params.robust.items():
         trained = family(model.architecture)
         sources = tuple(sorted(family(params.static[params.signs[s].model].architecture) for s in model.sources))
         if (trained, sources) in _IMAGENET_ROBUST:

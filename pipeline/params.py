@@ -1,6 +1,5 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
-from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self
@@ -16,6 +15,7 @@ from pydantic import (
     PositiveInt,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -218,7 +218,7 @@ class AdversarialParams(_Section):
 
 
 class RobustModel(_Section):
-    """A robust model; its sources are the model itself and the named sign stores.
+    """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
     ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for every batch, so no sources);
     ``gradient`` overrides that of ``adversarial``; ``run_of`` names the model that this one repeats with another seed.
@@ -232,40 +232,6 @@ class RobustModel(_Section):
     attack: TrainingAttack = "fgsm"
     gradient: Gradient | None = None
     run_of: ModelName | None = None
-
-
-_SOURCES: Mapping[str, Callable[[int], bool]] = {
-    "self_only": lambda count: count == 0,
-    "pair": lambda count: count == 2,
-    "ensemble": lambda count: count > 0,
-}
-_WANTED_SOURCES = {
-    "self_only": "be empty or left out",
-    "pair": "name two stores",
-    "ensemble": "name the stores it trains on",
-}
-
-
-class RobustParams(_Section):
-    """The robust models: ``self_only`` (standard adversarial training), and ensembles of a ``pair`` or more stores.
-
-    They are lists of their own because a DVC template cannot give the entries of one different numbers of stores to
-    depend on: ``ensemble`` is for three, as in the paper, unless dvc.yaml is changed.
-    """
-
-    self_only: dict[ModelName, RobustModel]
-    pair: dict[ModelName, RobustModel] = Field(default_factory=dict)
-    ensemble: dict[ModelName, RobustModel]
-
-    @property
-    def ensembles(self) -> dict[str, RobustModel]:
-        """The models that train on stores, by name."""
-        return {**self.pair, **self.ensemble}
-
-    @property
-    def models(self) -> dict[str, RobustModel]:
-        """All robust models by name."""
-        return {**self.self_only, **self.ensembles}
 
 
 class StreamingParams(_Section):
@@ -360,6 +326,13 @@ class BlackboxParams(_Section):
     forest: ForestParams | None = None
 
 
+_OLD_GROUPS = ("self_only", "pair", "ensemble")
+
+
+def _is_group(value: object) -> bool:
+    return isinstance(value, dict) and "architecture" not in value
+
+
 class Params(_Section):
     """All parameters of the pipeline."""
 
@@ -371,7 +344,7 @@ class Params(_Section):
     signs: dict[ModelName, SignsParams]
     attack: AttackParams
     adversarial: AdversarialParams
-    robust: RobustParams
+    robust: dict[ModelName, RobustModel]
     streaming: StreamingParams
     evaluation: EvaluationParams
     analysis: AnalysisParams
@@ -380,8 +353,8 @@ class Params(_Section):
     @property
     def models(self) -> list[str]:
         """Every model there will be, robust ones with their snapshots as NAME@EPOCH."""
-        snapshots = [f"{name}@{e}" for name, model in self.robust.models.items() for e in model.snapshots]
-        return [*self.static, *self.robust.models, *snapshots]
+        snapshots = [f"{name}@{e}" for name, model in self.robust.items() for e in model.snapshots]
+        return [*self.static, *self.robust, *snapshots]
 
     @property
     def repeats(self) -> dict[str, str]:
@@ -390,7 +363,7 @@ class Params(_Section):
             name: "@".join([first, *epoch])
             for name in self.models
             for base, *epoch in [name.split("@")]
-            if base in self.robust.models and (first := self.robust.models[base].run_of) is not None
+            if base in self.robust and (first := self.robust[base].run_of) is not None
         }
 
     @model_validator(mode="after")
@@ -416,36 +389,38 @@ class Params(_Section):
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
         return self
 
+    @field_validator("robust", mode="before")
+    @classmethod
+    def _refuse_groups(cls, robust: object) -> object:
+        """Tell who has parameters of gradshard 0.1, which grouped robust models by their number of stores."""
+        grouped = [name for name in _OLD_GROUPS if isinstance(robust, dict) and _is_group(robust.get(name))]
+        if grouped:
+            raise mistake(grouped[0], "is a group of gradshard 0.1: write its models directly below robust")
+        return robust
+
     def _check_robust(self) -> None:
-        robust, seen = self.robust, set(self.static)
-        for group, models in (("self_only", robust.self_only), ("pair", robust.pair), ("ensemble", robust.ensemble)):
-            for name, model in models.items():
-                key = f"robust.{group}.{name}"
-                if name in seen:
-                    raise mistake(key, "is the name of another model; give it a name of its own")
-                seen.add(name)
-                if not _SOURCES[group](len(model.sources)):
-                    raise mistake(f"{key}.sources", f"must {_WANTED_SOURCES[group]}")
-                models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
-                if self.evaluation.holdout in models_of:
-                    raise mistake(
-                        f"{key}.sources",
-                        f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
-                        "choose another evaluation.holdout",
-                    )
-                self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
-                if model.attack != "fgsm" and model.sources:
-                    raise mistake(
-                        f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
-                    )
-                if model.run_of is not None:
-                    self._check_names(f"{key}.run_of", [model.run_of], list(models), "a model beside it")
-                late = [epoch for epoch in model.snapshots if epoch > model.epochs]
-                if late:
-                    raise mistake(
-                        f"{key}.snapshots",
-                        f"must not come after the last epoch, {model.epochs}, but has {late[0]}",
-                    )
+        for name, model in self.robust.items():
+            key = f"robust.{name}"
+            if name in self.static:
+                raise mistake(key, "is the name of another model; give it a name of its own")
+            models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
+            if self.evaluation.holdout in models_of:
+                raise mistake(
+                    f"{key}.sources",
+                    f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
+                    "choose another evaluation.holdout",
+                )
+            self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
+            if model.attack != "fgsm" and model.sources:
+                raise mistake(f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty")
+            if model.run_of is not None:
+                alike = [other for other, its in self.robust.items() if other != name and its.sources == model.sources]
+                self._check_names(f"{key}.run_of", [model.run_of], alike, "a robust model with the same sources")
+            late = [epoch for epoch in model.snapshots if epoch > model.epochs]
+            if late:
+                raise mistake(
+                    f"{key}.snapshots", f"must not come after the last epoch, {model.epochs}, but has {late[0]}"
+                )
 
     @staticmethod
     def _check_names(key: str, names: list[str], known: list[str], what: str) -> None:

@@ -10,7 +10,7 @@ from gradshard.pipeline.vocabulary import Gradient
 
 def trained_on(params: Params, target: str) -> str:
     """The gradient that a robust model was trained on; empty for a static one."""
-    model = params.robust.models.get(_base(target))
+    model = params.robust.get(_base(target))
     return (model.gradient or params.adversarial.gradient) if model else ""
 
 
@@ -32,7 +32,7 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     that share an architecture compare: their weights may come from a defence.
     """
     static = {name: params.static[name] for name in targets if name in params.static}
-    robust = {name: params.robust.models[base] for name in targets if (base := _base(name)) in params.robust.models}
+    robust = {name: params.robust[base] for name in targets if (base := _base(name)) in params.robust}
     families = dict.fromkeys(paper.family(model.architecture) for model in robust.values())
     if not robust:
         counts = Counter(paper.family(model.architecture) for model in static.values())
@@ -65,15 +65,23 @@ def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
     return [
         name
         for name in params.evaluation.targets
-        if name in params.robust.models
-        and params.robust.models[name].attack == "rand_fgsm"
-        and trained_on(params, name) == gradient
+        if name in params.robust and params.robust[name].attack == "rand_fgsm" and trained_on(params, name) == gradient
     ]
+
+
+def standard(params: Params, names: Sequence[str]) -> list[str]:
+    """Return those of ``names`` that are robust models without stores (standard adversarial training)."""
+    return [name for name in names if name in params.robust and not params.robust[name].sources]
+
+
+def ensembles(params: Params, names: Sequence[str]) -> list[str]:
+    """Return those of ``names`` that are robust models trained on stores (ensemble adversarial training)."""
+    return [name for name in names if name in params.robust and params.robust[name].sources]
 
 
 def held_out(params: Params) -> list[str]:
     """The static models that craft FGSM at evaluation and that no robust model has as a source."""
-    seen = {params.signs[store].model for model in params.robust.models.values() for store in model.sources}
+    seen = {params.signs[store].model for model in params.robust.values() for store in model.sources}
     return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
 
 
@@ -83,5 +91,5 @@ def _base(target: str) -> str:
 
 
 def _in_the_paper(params: Params, target: str) -> bool:
-    model = params.robust.models.get(_base(target))
+    model = params.robust.get(_base(target))
     return target not in params.repeats and (model is None or model.attack == "fgsm")

@@ -13,6 +13,7 @@ _COMMANDS = {
     "prepare": ("gradshard.stages.prepare", "Check the raw images and store them in one fixed order."),
     "train-static": ("gradshard.stages.train_static", "Train a static model on clean images."),
     "precompute": ("gradshard.stages.precompute", "Store the signed gradients of a static model."),
+    "sources": ("gradshard.stages.sources", "Note the digests of a robust model's sign stores."),
     "train-robust": ("gradshard.stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
     "analyse": ("gradshard.stages.analyse", "Measure the models' gradients and the loss around images."),

@@ -79,5 +79,5 @@ def weights_of(params: Params, name: str) -> tuple[Path, str]:
     if not path.exists():
         stage = "train-static" if model in params.static else "train-robust"
         raise GradshardError(f"no weights at {path}: run `gradshard {stage} {model}` first, or `dvc pull` them")
-    trained = params.static[model] if model in params.static else params.robust.models[model]
+    trained = params.static[model] if model in params.static else params.robust[model]
     return path, trained.architecture

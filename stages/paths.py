@@ -10,7 +10,8 @@ ANALYSIS = Path("analysis")
 BLACKBOX = Path("blackbox")
 REPORT = Path("report")
 TRAINING = Path("training")
-MODEL_FOLDERS = tuple(Path("models") / kind for kind in ("static", "robust", "snapshots"))
+# DVC depends on them as a whole, also where the parameters put nothing there.
+SHARED_FOLDERS = (*(Path("models") / kind for kind in ("static", "robust", "snapshots")), Path("signs"))
 
 
 def dataset(params: Params) -> Path:
@@ -23,11 +24,16 @@ def store(name: str) -> Path:
     return Path("signs") / f"{name}.zarr"
 
 
+def sources(model: str) -> Path:
+    """The file with the digests of a robust model's sign stores."""
+    return Path("sources") / f"{model}.json"
+
+
 def weights(params: Params, model: str) -> Path:
     """The weights of a static or robust model, or of a robust model's snapshot NAME@EPOCH."""
     if model in params.static:
         return Path("models/static") / f"{model}.safetensors"
-    if model in params.robust.models:
+    if model in params.robust:
         return Path("models/robust") / f"{model}.safetensors"
     return snapshots(model.rpartition("@")[0]) / f"{model}.safetensors"
 

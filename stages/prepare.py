@@ -38,8 +38,7 @@ def command(params: Params, cluster: ClusterPlace) -> None:
         prepare_folder(params.dataset, _raw_folder(params.dataset), target, cluster)
     else:
         _prepare_arrays(params.dataset, target)
-    # DVC's stage `evaluate` depends on these folders, and a profile may have no robust model.
-    for folder in paths.MODEL_FOLDERS:
+    for folder in paths.SHARED_FOLDERS:
         folder.mkdir(parents=True, exist_ok=True)
     made = open_dataset(target)
     say(

@@ -140,7 +140,7 @@ def _tables(params: Params, matrix: Matrix, shown: Sequence[str], groups: Mappin
         found.append(tables.holdouts_table(matrix, robust, holdouts))
     random = selection.trained_on_random_steps(params, matrix.gradient)
     if random:
-        beside = [name for name in shown if name in params.robust.self_only]
+        beside = selection.standard(params, shown)
         found.append(tables.random_training_table(matrix, [*beside, *random], holdout))
     return found
 
@@ -208,8 +208,8 @@ def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
 
 
 def _findings(params: Params, matrix: Matrix, probes: Mapping[str, Probe], shown: Sequence[str]) -> list[Finding]:
-    baseline = next((name for name in shown if name in params.robust.self_only), None)
-    ensemble = next((name for name in shown if name in params.robust.ensembles), None)
+    baseline = next(iter(selection.standard(params, shown)), None)
+    ensemble = next(iter(selection.ensembles(params, shown)), None)
     if baseline is None or ensemble is None:
         return []
     holdout = params.evaluation.holdout
@@ -290,7 +290,7 @@ def _curves(params: Params) -> dict[str, dict[str, list[float]]]:
 
 
 def _trained(params: Params) -> list[str]:
-    return [*params.static, *params.robust.models]
+    return [*params.static, *params.robust]
 
 
 def _read(path: Path) -> str:

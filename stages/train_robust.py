@@ -41,8 +41,8 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     snapshots models/snapshots/MODEL/, and the curves training/MODEL.tsv. Killed and started again, it goes on from its
     last checkpoint and ends with the same bytes.
     """
-    paths.one_of(model, list(params.robust.models), "a robust model")
-    robust = params.robust.models[model]
+    paths.one_of(model, list(params.robust), "a robust model")
+    robust = params.robust[model]
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)

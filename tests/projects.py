@@ -24,7 +24,7 @@ def tiny_params() -> dict:
     params["training"]["batch"] = 32
     for model in params["static"].values():
         model.update(architecture="D", epochs=2)
-    for model in (*params["robust"]["self_only"].values(), *params["robust"]["ensemble"].values()):
+    for model in params["robust"].values():
         model.update(architecture="D", epochs=3, snapshots=[1])
     params["blackbox"]["examples"] = 60
     params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3)

@@ -22,9 +22,8 @@ STAGES = {
     "prepare": "prepare",
     "train-static": "train_static",
     "precompute": "precompute",
+    "sources": "sources",
     "train-robust": "train_robust",
-    "train-robust-self": "train_robust",
-    "train-robust-pair": "train_robust",
     "evaluate": "evaluate",
     "analyse": "analyse",
     "blackbox": "blackbox",
@@ -95,7 +94,7 @@ def test_every_stage_says_what_it_does_and_runs_a_command_of_ours():
     assert set(definitions()) == set(STAGES)
     for name, stage in definitions().items():
         assert stage["desc"]
-        assert stage["cmd"].startswith(f"python -m gradshard {name.removesuffix('-self').removesuffix('-pair')}")
+        assert stage["cmd"].startswith(f"python -m gradshard {name}")
 
 
 class DvcProject(Project):
@@ -159,7 +158,7 @@ def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
         "blackbox",
         "evaluate",
         "report",
-        "train-robust-self@A_adv",
+        "train-robust@A_adv",
         "train-robust@A_adv-ens",
     ]
 
@@ -172,6 +171,7 @@ def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, 
         "evaluate",
         "precompute@A",
         "report",
+        "sources@A_adv-ens",
         "train-robust@A_adv-ens",
         "train-static@A",
     ]

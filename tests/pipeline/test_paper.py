@@ -53,15 +53,9 @@ def test_figures_are_by_top_k():
 
 def test_only_models_trained_as_in_the_paper_bear_its_names():
     params = read_params(PROFILES / "mnist.yaml")
-    changed = params.robust.model_copy(
-        update={
-            "self_only": {
-                "other_architecture": params.robust.self_only["A_adv"].model_copy(update={"architecture": "B"}),
-                "other_attack": params.robust.self_only["A_adv"].model_copy(update={"attack": "rand_fgsm"}),
-            },
-            "ensemble": {
-                "two_sources": params.robust.ensemble["A_adv-ens"].model_copy(update={"sources": ["A", "C"]}),
-            },
-        }
-    )
+    changed = {
+        "other_architecture": params.robust["A_adv"].model_copy(update={"architecture": "B"}),
+        "other_attack": params.robust["A_adv"].model_copy(update={"attack": "rand_fgsm"}),
+        "two_sources": params.robust["A_adv-ens"].model_copy(update={"sources": ["A", "C"]}),
+    }
     assert set(paper.names(params.model_copy(update={"robust": changed}))) == set("ABCD")

@@ -41,20 +41,19 @@ def put(content, key, value):
         ("attack/eps", "16/0", "attack.eps should be a valid number, but is '16/0'"),
         ("attack/alpha", 0.3, "attack.alpha must be above 0 and below eps (0.3), but is 0.3"),
         ("attack/alpha", 0, "attack.alpha must be above 0"),
-        ("robust/ensemble/A_adv-ens/sources", ["A", "B"], "robust.ensemble.A_adv-ens.sources names the holdout B"),
+        ("robust/A_adv-ens/sources", ["A", "B"], "robust.A_adv-ens.sources names the holdout B"),
         (
-            "robust/ensemble/A_adv-ens/sources",
+            "robust/A_adv-ens/sources",
             ["A", "E"],
             "sources names E, which is not a sign store (there are A, C",
         ),
-        ("robust/ensemble/A_adv-ens/sources", ["A", "A"], "robust.ensemble.A_adv-ens.sources names one model twice"),
-        ("robust/ensemble/A_adv-ens/sources", [], "sources must name the stores it trains on"),
+        ("robust/A_adv-ens/sources", ["A", "A"], "robust.A_adv-ens.sources names one model twice"),
         (
-            "robust/pair",
+            "robust/ensemble",
             {"P": {"architecture": "A", "epochs": 1, "sources": ["A"]}},
-            "robust.pair.P.sources must name two stores",
+            "robust.ensemble is a group of gradshard 0.1: write its models directly below robust",
         ),
-        ("robust/pair", {"A_adv": {"architecture": "A", "epochs": 1}}, "robust.pair.A_adv is the name of another"),
+        ("robust/self_only", {}, "robust.self_only is a group of gradshard 0.1"),
         ("training/optimizer", "sgd", "training.optimizer should be 'adam' or 'rmsprop', but is 'sgd'"),
         ("training/compile", True, "training.compile should be 'auto', 'on' or 'off', but is True"),
         ("training/decay", 1.5, "training.decay should be less than or equal to 1, but is 1.5"),
@@ -64,13 +63,12 @@ def put(content, key, value):
         ("signs/A/precision", "tf32", "signs.A.precision should be 'fp32' or 'bf16', but is 'tf32'"),
         ("evaluation/label", "predicted", "evaluation.label should be 'true' or 'least_likely', but is 'predicted'"),
         ("evaluation/top", [], "evaluation.top "),
-        ("robust/self_only/A_adv/sources", ["A"], "robust.self_only.A_adv.sources must be empty or left out"),
-        ("robust/self_only/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 6, but has 11"),
-        ("robust/self_only/A", {"architecture": "A", "epochs": 1}, "robust.self_only.A is the name of another model"),
+        ("robust/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 6, but has 11"),
+        ("robust/A", {"architecture": "A", "epochs": 1}, "robust.A is the name of another model"),
         ("signs/D/model", "Z", "signs.D.model names Z, which is not a static model"),
-        ("signs/D/model", "B", "robust.ensemble.A_adv-ens.sources names the holdout B"),
-        ("robust/ensemble/A_adv-ens/attack", "rand_fgsm", "attack is rand_fgsm, which no stored sign serves"),
-        ("robust/ensemble/A_adv-ens/run_of", "A_adv", "run_of names A_adv, which is not a model beside it"),
+        ("signs/D/model", "B", "robust.A_adv-ens.sources names the holdout B"),
+        ("robust/A_adv-ens/attack", "rand_fgsm", "attack is rand_fgsm, which no stored sign serves"),
+        ("robust/A_adv-ens/run_of", "A_adv", "run_of names A_adv, which is not a robust model with the same sources"),
         ("evaluation/holdout", "Z", "evaluation.holdout names Z, which is not a static model"),
         ("evaluation/targets", ["A_adv@9"], "names A_adv@9, which is not a model (did you mean A_adv?)"),
         (
@@ -137,19 +135,27 @@ def test_every_profile_fits_the_schema_and_is_named_after_its_file(name):
     assert params.profile == name
 
 
-def test_the_active_parameters_are_the_default_profile():
-    assert (ROOT / "params.yaml").read_text() == profiles()["mnist5k"]
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("params.yaml")), ids=lambda path: path.parent.name)
+def test_the_parameters_of_every_published_result_fit_the_schema(path):
+    read_params(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_a_robust_model_takes_any_number_of_sources(content, count):
+    content["signs"] = {f"S{number}": {"model": "A", "gradient": "exact", "label": "predicted"} for number in range(5)}
+    put(content, "robust/A_adv-ens/sources", list(content["signs"])[:count])
+    assert len(check_params(content, where="params.yaml").robust["A_adv-ens"].sources) == count
 
 
 def test_the_mnist_profile_is_the_papers_experiment():
     params = check_params(YAML(typ="safe").load(profiles()["mnist"]), where="mnist")
     assert {model.epochs for model in params.static.values()} == {6}
-    assert {(model.epochs, *model.snapshots) for model in params.robust.models.values()} == {(12, 6)}
+    assert {(model.epochs, *model.snapshots) for model in params.robust.values()} == {(12, 6)}
     assert (params.training.batch, params.training.learning_rate, params.adversarial.learning_rate) == (
         64,
         0.001,
         0.001,
     )
     assert (params.attack.epsilon, params.attack.alpha, params.attack.steps) == (0.3, 0.05, 10)
-    assert params.robust.ensemble["A_adv-ens"].sources == ["A", "C", "D"]
+    assert params.robust["A_adv-ens"].sources == ["A", "C", "D"]
     assert params.evaluation.holdout == "B"

@@ -34,7 +34,7 @@ def coloured_project(tmp_path_factory, digits):
         params["blackbox"]["estimation"].update(examples=3, groups=[98])
 
     project.edit(change)
-    project.edit(lambda params: params["robust"].update(self_only={}))
+    project.edit(lambda params: params["robust"].pop("A_adv"))
     stages = ["prepare", *(f"train-static {m}" for m in "ABCD"), *(f"precompute {m}" for m in "ACD")]
     stages += ["train-robust A_adv-ens", "evaluate", "analyse", "blackbox", "report"]
     with pytest.MonkeyPatch.context() as patch:

@@ -38,7 +38,7 @@ def undisturbed(tmp_path_factory, digits):
     """A project with larger work: one store of many shards, one robust model of many epochs."""
     project = new_project(tmp_path_factory.mktemp("undisturbed") / "project", digits, train=2000)
     project.edit(lambda params: params["static"]["A"].update(architecture="B"))
-    project.edit(lambda params: params["robust"]["self_only"]["A_adv"].update(epochs=12, snapshots=[1, 6]))
+    project.edit(lambda params: params["robust"]["A_adv"].update(epochs=12, snapshots=[1, 6]))
     project.edit(lambda params: params["evaluation"].update(targets=["A"], attacks={}, illustrated=[]))
     for stage in (["prepare"], ["train-static", "A"]):
         project.run(*stage)

@@ -65,7 +65,7 @@ def kill_after_a_checkpoint(project, rank):
 def trained(tmp_path_factory, digits):
     """A project whose robust model two undisturbed ranks trained, and the project before."""
     project = new_project(tmp_path_factory.mktemp("ranks") / "project", digits, train=2000)
-    project.edit(lambda params: params["robust"]["self_only"]["A_adv"].update(epochs=12, snapshots=[1]))
+    project.edit(lambda params: params["robust"]["A_adv"].update(epochs=12, snapshots=[1]))
     project.edit(lambda params: params["training"].update(precision="fp32"))
     project.run("prepare")
     before = project.copy_to(project.path.parent / "before")

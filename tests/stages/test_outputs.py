@@ -126,7 +126,7 @@ def test_curves_and_counts_of_live_batches_are_written(finished_project):
 def test_a_snapshot_is_the_model_after_that_epoch(finished_project, tmp_path, digits, gradshard):
     """A run of one epoch ends with the weights that a longer run passes through."""
     short = new_project(tmp_path / "short", digits)
-    short.edit(lambda params: params["robust"]["self_only"]["A_adv"].update(epochs=1, snapshots=[1]))
+    short.edit(lambda params: params["robust"]["A_adv"].update(epochs=1, snapshots=[1]))
     short.edit(lambda params: params["evaluation"].update(targets=["A"], attacks={}, illustrated=[]))
     assert gradshard(short, "prepare")[0] == 0
     assert gradshard(short, "train-robust", "A_adv")[0] == 0

@@ -136,7 +136,7 @@ def test_all_four_are_evaluated_on_real_photographs_of_299_pixels(tmp_path, digi
             name: {"architecture": f"timm:{timms}", "epochs": 0, "seed": 3, "weights": "random"}
             for name, timms in names.items()
         }
-        params["signs"], params["robust"] = {}, {"self_only": {}, "pair": {}, "ensemble": {}}
+        params["signs"], params["robust"] = {}, {}
         params["attack"]["eps"] = "16/256"
         params["evaluation"] = {"holdout": "v4", "targets": list(names), "attacks": {"fgsm": list(names)}}
         params["evaluation"] |= {"label": "least_likely", "top": [1, 5], "sample": images, "gradients": ["exact"]}

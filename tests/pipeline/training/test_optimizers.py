@@ -50,7 +50,8 @@ def test_it_goes_on_from_its_state(kind):
 
 def test_training_does_not_import_torchs_compiler():
     code = (
-        "import sys, torch, pipeline.training.trainer; from gradshard.pipeline.training.optimizers import Adam; "
+        "import sys, torch, gradshard.pipeline.training.trainer; "
+        "from gradshard.pipeline.training.optimizers import Adam; "
         "Adam(torch.nn.Linear(2, 2))"
     )
     command = [sys.executable, "-c", f"{code}; sys.exit('torch._dynamo' in sys.modules)"]

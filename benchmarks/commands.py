@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from ruamel.yaml import YAML
 
-from gradshard.storage.datasets.dataset import Images, Labels
-from gradshard.storage.datasets.ingest import Raw, mnist5k
+from gradshard.storage.formats.dataset import Images, Labels
+from gradshard.storage.ingest.sources import Raw, mnist5k
 
 _ROOT = Path(__file__).parents[1]
 # Run by a small process, because a child's peak is at least what its parent had when it started it.
@@ -42,7 +42,7 @@ def project(folder: Path, *, train: int, test: int, change: Callable[[dict[str, 
     (x_train, y_train), (x_test, y_test) = _digits("train", train), _digits("test", test)
     np.savez(folder / "digits.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     yaml = YAML()
-    params: dict[str, Any] = yaml.load((_ROOT / "pipeline/profiles/mnist5k.yaml").read_text(encoding="utf-8"))
+    params: dict[str, Any] = yaml.load((_ROOT / "pipeline/config/profiles/mnist5k.yaml").read_text(encoding="utf-8"))
     params["dataset"] = {"name": "npz", "path": "digits.npz"}
     change(params)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:

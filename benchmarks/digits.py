@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gradshard.storage.datasets.dataset import Split, open_dataset
-from gradshard.storage.datasets.ingest import mnist5k
-from gradshard.storage.datasets.writing import write_dataset
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.building import StoreBuilder, plan_store
-from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord
-from gradshard.storage.signs.store import SignStore, open_store
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.ingest.sources import mnist5k
 
 
 def dataset_of_digits(path: Path, *, rows: int) -> Split:

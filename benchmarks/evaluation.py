@@ -23,23 +23,23 @@ from torch import Tensor, nn
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, compare
 from gradshard.pipeline import models
-from gradshard.pipeline.catalogue import Draws, Strength, craft
-from gradshard.pipeline.crafting import BATCH_PIXELS, to_pixels
-from gradshard.pipeline.evaluation import BLOCK, Crafting, block_draws, cells, plan_craftings
-from gradshard.pipeline.params import Params, read_params
-from gradshard.pipeline.precision import arithmetic_context
-from gradshard.stages.attacking import Bench, Portion, attack, correct, matrix_rows, portions
-from gradshard.stages.cluster import connected
-from gradshard.stages.loading import ModelFile
-from gradshard.stages.options import ClusterPlace
-from gradshard.storage import results, weights
-from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.pipeline.attacks.registry import Draws, Strength, craft
+from gradshard.pipeline.config.schema import Params, read_params
+from gradshard.pipeline.evaluation.error_matrix import BLOCK, Crafting, block_draws, cells, plan_craftings
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.stages.support.attack_blocks import Bench, Portion, attack, correct, matrix_rows, portions
+from gradshard.stages.support.dask_cluster import connected
+from gradshard.stages.support.models import ModelFile
+from gradshard.stages.support.options import ClusterPlace
+from gradshard.storage.formats import checkpoints, results
+from gradshard.storage.formats.dataset import Dataset, open_dataset
 
 TARGET = 1.15
 MODELS = ("A", "B")
 STRENGTH = Strength(epsilon=0.3, alpha=0.05, steps=10)
 
-_PARAMS = Path(__file__).parents[1] / "pipeline/profiles/mnist5k.yaml"
+_PARAMS = Path(__file__).parents[1] / "pipeline/config/profiles/mnist5k.yaml"
 _CPU = torch.device("cpu")
 
 
@@ -72,9 +72,9 @@ def _evaluated(
     client: Client,
 ) -> Step:
     for name, module in built.items():
-        weights.save(folder / f"{name}.safetensors", module.state_dict(), {"architecture": name})
+        checkpoints.save(folder / f"{name}.safetensors", module.state_dict(), {"architecture": name})
     files = tuple(
-        ModelFile(name, folder / f"{name}.safetensors", name, weights.tensors_digest(module.state_dict(), name))
+        ModelFile(name, folder / f"{name}.safetensors", name, checkpoints.tensors_digest(module.state_dict(), name))
         for name, module in built.items()
     )
     number = itertools.count()

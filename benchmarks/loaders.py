@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from benchmarks.rows import LabelledSigns
-from gradshard.storage.signs import bitplanes
+from gradshard.storage.formats import bitplanes
 
 BATCH = 64
 # Processes, for the loaders that were faster with some than in this process, on two cores.

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.ratios import Claim, compare
-from gradshard.storage.layout import plan
-from gradshard.storage.signs.bitplanes import packed_bytes
-from gradshard.storage.signs.manifest import (
+from gradshard.storage.formats.bitplanes import packed_bytes
+from gradshard.storage.formats.chunking import plan
+from gradshard.storage.formats.manifest import (
     DatasetRecord,
     DirectionRecord,
     FileRecord,
@@ -20,7 +20,7 @@ from gradshard.storage.signs.manifest import (
     StoreSpec,
     seal,
 )
-from gradshard.storage.signs.names import MANIFEST, expected_files
+from gradshard.storage.formats.store_paths import MANIFEST, expected_files
 
 TARGET = 1.1
 

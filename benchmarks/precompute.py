@@ -29,18 +29,18 @@ from benchmarks.digits import dataset_of_digits
 from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks import input_gradient
-from gradshard.pipeline.crafting import Direction, to_pixels
-from gradshard.pipeline.params import SignsParams
-from gradshard.pipeline.precision import arithmetic_context
-from gradshard.pipeline.vocabulary import StorePrecision
-from gradshard.stages.cluster import connected, threads
-from gradshard.stages.loading import load_model
-from gradshard.stages.options import ClusterPlace
+from gradshard.pipeline.config.schema import SignsParams
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.signs import Direction, to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.types import StorePrecision
 from gradshard.stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
-from gradshard.storage import weights
-from gradshard.storage.datasets.dataset import Dataset, open_dataset
-from gradshard.storage.signs.building import StoreBuilder
+from gradshard.stages.support.dask_cluster import connected, threads
+from gradshard.stages.support.models import load_model
+from gradshard.stages.support.options import ClusterPlace
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import Dataset, open_dataset
+from gradshard.storage.formats.sign_writer import StoreBuilder
 
 BATCHES = (32, 64, 128, 256)
 LIBRARY_BATCH = 128
@@ -56,7 +56,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
         dataset_of_digits(folder / "digits.zarr", rows=256 if quick else 8192)
         data = open_dataset(folder / "digits.zarr")
         model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
-        weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
+        checkpoints.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
         images = to_pixels(torch.from_numpy(data.train.load()[0]))
         with connected(ClusterPlace(), "cpu", spare=WRITERS) as client:
             stores = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}

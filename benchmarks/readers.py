@@ -16,7 +16,7 @@ import zarr
 
 from benchmarks.loaders import BATCH, Batch, Bytes, Epoch, Loader, Place
 from benchmarks.rows import SIGNS, LabelledSigns, opened
-from gradshard.storage.order import Order
+from gradshard.storage.streaming.shuffle import Order
 
 Stretches = Callable[[list[slice], Bytes, Bytes], None]
 

@@ -19,16 +19,16 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage
 
-from gradshard.storage.datasets import ingest
-from gradshard.storage.datasets.dataset import Images, Split, open_dataset
-from gradshard.storage.datasets.download import OnBytes
-from gradshard.storage.datasets.ingest import FOLDER_VARIABLE
-from gradshard.storage.datasets.writing import write_dataset
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.bitplanes import Planes
-from gradshard.storage.signs.building import StoreBuilder, plan_store
-from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord
-from gradshard.storage.signs.store import SignStore, open_store
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.dataset import Images, Split, open_dataset
+from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.ingest import sources
+from gradshard.storage.ingest.download import OnBytes
+from gradshard.storage.ingest.sources import FOLDER_VARIABLE
 
 MNIST_ROWS, IMAGENET_ROWS = 60_000, 3_000
 SIGNS = "signs"
@@ -58,7 +58,7 @@ class LabelledSigns:
 def mnist_rows(rows: int = MNIST_ROWS) -> LabelledSigns:
     """Rows of 1 x 28 x 28 pixels."""
     folder = _data_folder() / "mnist"
-    raw = ingest.mnist(folder, show=_no_download) if folder.is_dir() else ingest.mnist5k()
+    raw = sources.mnist(folder, show=_no_download) if folder.is_dir() else sources.mnist5k()
     images, labels = raw.splits["train"]
     return _repeated(images[:], labels.astype(np.int64), rows, classes=10, zeros=0.06)
 

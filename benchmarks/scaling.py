@@ -39,16 +39,16 @@ from benchmarks.memory import own_bytes
 from benchmarks.ratios import Claim, claim, compare, in_turn, ratios
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
 from gradshard.pipeline import models
-from gradshard.pipeline.crafting import Direction
-from gradshard.pipeline.params import SignsParams
-from gradshard.stages.cluster import local_cluster
-from gradshard.stages.loading import load_model
+from gradshard.pipeline.config.schema import SignsParams
+from gradshard.pipeline.gradients.signs import Direction
 from gradshard.stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
-from gradshard.storage import weights
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.signs.building import StoreBuilder
-from gradshard.storage.stream import Windowed, plan_reading
-from gradshard.storage.windows import Request
+from gradshard.stages.support.dask_cluster import local_cluster
+from gradshard.stages.support.models import load_model
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.sign_writer import StoreBuilder
+from gradshard.storage.streaming.reader import Windowed, plan_reading
+from gradshard.storage.streaming.windows import Request
 
 ROWS, TIMES = 60_000, 10
 TIME, MEMORY, OPENING, WORKERS = 1.1, 1.05, 1.1, 1.8
@@ -154,7 +154,7 @@ def _signs_task(folder: Path, rows: int) -> ShardTask:
     dataset_of_digits(folder / "digits.zarr", rows=rows)
     data = open_dataset(folder / "digits.zarr")
     model = models.build("A", data.sample_shape, data.classes, seed=0)
-    weights.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
+    checkpoints.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
     device = torch.device("cpu")
     wanted = SignsParams(model="A", gradient="exact", label="predicted")
     direction = Direction("exact", "predicted", "fp32")

@@ -41,13 +41,13 @@ from benchmarks.ratios import Claim, Step, claim, in_turn, ratios, seconds
 from benchmarks.readers import BY_HAND
 from benchmarks.rows import SIGNS, LabelledSigns, imagenet_rows, mnist_rows, opened, stored
 from gradshard.pipeline import models
-from gradshard.pipeline.precision import choose_precision
+from gradshard.pipeline.models.precision import choose_precision
 from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.config import Run
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.run import Run
 from gradshard.pipeline.training.trainer import Trainer
-from gradshard.storage.stream import RawBatch, Reader, ReadingPlan, Resident, Windowed, plan_reading
-from gradshard.storage.windows import Request
+from gradshard.storage.streaming.reader import RawBatch, Reader, ReadingPlan, Resident, Windowed, plan_reading
+from gradshard.storage.streaming.windows import Request
 
 LEVEL, FASTER, GATHER, HIDDEN = 0.95, 2.0, 0.8, 0.01
 # What a process may allocate beyond what it has when it begins to read, for rows of twice as many bytes.

@@ -24,17 +24,17 @@ from benchmarks.digits import dataset_of_digits, random_store
 from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks import fgsm
-from gradshard.pipeline.crafting import to_pixels
-from gradshard.pipeline.precision import Arithmetic, arithmetic_context, choose_precision
+from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.models.precision import Arithmetic, arithmetic_context, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.config import Run
 from gradshard.pipeline.training.optimizers import Adam, Optimization
-from gradshard.pipeline.training.run import Run
 from gradshard.pipeline.training.trainer import Trainer
-from gradshard.pipeline.vocabulary import SELF, Mode
-from gradshard.storage.datasets.dataset import Split
-from gradshard.storage.signs.store import SignStore
-from gradshard.storage.stream import open_reader, plan_reading
+from gradshard.pipeline.types import SELF, Mode
+from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 BATCH = 64
 SOURCES = ("A", "C", "D")

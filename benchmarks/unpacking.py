@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from benchmarks.ratios import Claim, claim, ratios, seconds
-from gradshard.pipeline.attacks import perturb
-from gradshard.pipeline.unpacking import unpack_signs
-from gradshard.storage.signs import bitplanes
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.storage.formats import bitplanes
 
 TARGET = 0.5
 EPSILON = 0.3

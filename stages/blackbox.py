@@ -10,21 +10,22 @@ from torch import Tensor
 
 from gradshard import storage
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks import fgsm, rand_fgsm, random_signs
-from gradshard.pipeline.crafting import to_pixels
-from gradshard.pipeline.estimation import estimated_rand_fgsm, pixel_groups
-from gradshard.pipeline.forest import Forest
-from gradshard.pipeline.oracle import Oracle
-from gradshard.pipeline.params import ForestParams, Params
-from gradshard.pipeline.precision import arithmetic_context, choose_device
-from gradshard.pipeline.substitute import Growth, substitutes
-from gradshard.stages import paths
-from gradshard.stages.console import progress, say
-from gradshard.stages.loading import LoadedModel, load_model, weights_of
-from gradshard.stages.options import params_option
-from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.pipeline.attacks.fgsm import fgsm, rand_fgsm
+from gradshard.pipeline.blackbox.finite_differences import estimated_rand_fgsm, pixel_groups
+from gradshard.pipeline.blackbox.oracle import Oracle
+from gradshard.pipeline.blackbox.random_forest import Forest
+from gradshard.pipeline.blackbox.substitute import Growth, substitutes
+from gradshard.pipeline.config.schema import ForestParams, Params
+from gradshard.pipeline.gradients.perturb import random_signs
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context, choose_device
+from gradshard.stages.support import paths
+from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import progress, say
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import write_text
+from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.dataset import Dataset, open_dataset
 
 
 @click.command()

@@ -10,26 +10,27 @@ import numpy as np
 import torch
 
 from gradshard import storage
-from gradshard.pipeline.attacks import fgsm, input_gradient
-from gradshard.pipeline.catalogue import Strength, check_attacks
-from gradshard.pipeline.crafting import to_pixels
-from gradshard.pipeline.evaluation import Cell, cells, plan_craftings
-from gradshard.pipeline.params import Params
-from gradshard.pipeline.precision import choose_device
-from gradshard.pipeline.vocabulary import CLEAN
-from gradshard.stages import paths
-from gradshard.stages.attacking import Bench, Portion, attack, correct, matrix_rows, opened, portions
-from gradshard.stages.cluster import connected
-from gradshard.stages.console import say, say_waiting
-from gradshard.stages.diagnose import diagnose
-from gradshard.stages.loading import ModelFile, model_file
-from gradshard.stages.options import ClusterPlace, cluster_options, params_option
-from gradshard.storage import results
-from gradshard.storage.datasets.dataset import Dataset, open_dataset
+from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.attacks.registry import Strength, check_attacks
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.error_matrix import Cell, cells, plan_craftings
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.types import CLEAN
+from gradshard.stages.support import paths
+from gradshard.stages.support.attack_blocks import Bench, Portion, attack, correct, matrix_rows, opened, portions
+from gradshard.stages.support.dask_cluster import connected
+from gradshard.stages.support.gradient_masking import diagnose
+from gradshard.stages.support.models import ModelFile, model_file
+from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.progress import say, say_waiting
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import replacing, write_text
-from gradshard.storage.partial import partial
-from gradshard.storage.signs.store import open_store
+from gradshard.storage.formats import results
+from gradshard.storage.formats.atomic import replacing, write_text
+from gradshard.storage.formats.dataset import Dataset, open_dataset
+from gradshard.storage.formats.sign_reader import open_store
+from gradshard.storage.workspace import partial
 
 _ILLUSTRATED_EXAMPLES = 8
 

@@ -5,9 +5,9 @@ from dataclasses import asdict
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.pipeline.costs import GOOD_WINDOW, Experiment, Plan, experiment, plan
-from gradshard.stages.planning import Stores, stores_options
+from gradshard.pipeline.cost_model import GOOD_WINDOW, Experiment, Plan, experiment, plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.stages.support.planning import Stores, stores_options
 
 
 @click.command()

@@ -12,28 +12,22 @@ import numpy as np
 import torch
 from distributed import Client
 
-from gradshard.pipeline.attacks import step_direction
-from gradshard.pipeline.crafting import Direction, agreement_with_float64
-from gradshard.pipeline.params import Params, SignsParams
-from gradshard.pipeline.precision import choose_device
-from gradshard.stages import paths
-from gradshard.stages.cluster import connected, spread, threads
-from gradshard.stages.computing import compute_rows
-from gradshard.stages.console import progress, say, say_waiting
-from gradshard.stages.loading import LoadedModel, load_model, weights_of
-from gradshard.stages.options import ClusterPlace, cluster_options, params_option
-from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.pipeline.config.schema import Params, SignsParams
+from gradshard.pipeline.gradients.loss import step_direction
+from gradshard.pipeline.gradients.signs import Direction, agreement_with_float64
+from gradshard.pipeline.models.precision import choose_device
+from gradshard.stages.support import paths
+from gradshard.stages.support.compute_rows import compute_rows
+from gradshard.stages.support.dask_cluster import connected, spread, threads
+from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.partial import partial
-from gradshard.storage.signs.building import StoreBuilder, plan_store
-from gradshard.storage.signs.ledger import Receipt
-from gradshard.storage.signs.manifest import (
-    AgreementRecord,
-    DirectionRecord,
-    ModelRecord,
-    StoreSpec,
-    read_manifest,
-)
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.manifest import AgreementRecord, DirectionRecord, ModelRecord, StoreSpec, read_manifest
+from gradshard.storage.formats.sign_receipts import Receipt
+from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.workspace import partial
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import click
 
-from gradshard.pipeline.params import DatasetParams, Params
-from gradshard.stages import paths
-from gradshard.stages.console import progress, say, say_waiting, transfer
-from gradshard.stages.options import ClusterPlace, cluster_options, params_option
-from gradshard.storage.datasets import ingest
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.datasets.writing import write_dataset
+from gradshard.pipeline.config.schema import DatasetParams, Params
+from gradshard.stages.support import paths
+from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.progress import progress, say, say_waiting, transfer
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import replace_folder
-from gradshard.storage.partial import partial
+from gradshard.storage.formats.atomic import replace_folder
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.ingest import sources
+from gradshard.storage.workspace import partial
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(params: Params, cluster: ClusterPlace) -> None:
     target = paths.dataset(params)
     if params.dataset.name == "imagefolder":
         # Imported here: the other datasets need no Dask.
-        from gradshard.stages.image_folder import prepare_folder
+        from gradshard.stages.support.image_folder import prepare_folder
 
         prepare_folder(params.dataset, _raw_folder(params.dataset), target, cluster)
     else:
@@ -58,21 +58,22 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
         replace_folder(store, target)
 
 
-def _read_raw(params: DatasetParams) -> ingest.Raw:
+def _read_raw(params: DatasetParams) -> sources.Raw:
     if params.name == "mnist5k":
-        return ingest.mnist5k()
+        return sources.mnist5k()
     if params.name == "mnist":
-        return ingest.mnist(ingest.raw_folder(params.path, params.name), show=transfer)
+        return sources.mnist(sources.raw_folder(params.path, params.name), show=transfer)
     folder = _raw_folder(params)
     if params.name == "idx":
-        return ingest.idx(folder, classes=params.classes)
-    return ingest.npz(folder, classes=params.classes)
+        return sources.idx(folder, classes=params.classes)
+    return sources.npz(folder, classes=params.classes)
 
 
 def _raw_folder(params: DatasetParams) -> Path:
-    folder = ingest.raw_folder(params.path, params.name)
+    folder = sources.raw_folder(params.path, params.name)
     if folder is None:
         raise GradshardError(
-            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, or {ingest.FOLDER_VARIABLE}"
+            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, "
+            f"or {sources.FOLDER_VARIABLE}"
         )
     return folder

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from gradshard.pipeline.params import FILE_NAME, read_params
-from gradshard.pipeline.profiles import profiles
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import FILE_NAME, read_params
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import write_text
+from gradshard.storage.formats.atomic import write_text
 
 
 @click.command()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,20 @@ import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
 
-from gradshard.pipeline import exports, figures, measurements, paper, selection, tables
-from gradshard.pipeline.cells import Table
-from gradshard.pipeline.comparisons import Comparison, compare
-from gradshard.pipeline.findings import Finding, findings
-from gradshard.pipeline.matrix import Matrix
-from gradshard.pipeline.params import Params
-from gradshard.pipeline.probe import Probe
-from gradshard.pipeline.vocabulary import CLEAN, Gradient
-from gradshard.stages import paths
-from gradshard.stages.console import say
-from gradshard.stages.options import params_option
-from gradshard.storage import results
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.report import export, figures, measurements, published, selection, tables
+from gradshard.pipeline.report.claims import Finding, findings
+from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.report.significance import Comparison, compare
+from gradshard.pipeline.report.table import Table
+from gradshard.pipeline.types import CLEAN, Gradient
+from gradshard.stages.support import paths
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import write_text
+from gradshard.storage.formats import results
+from gradshard.storage.formats.atomic import write_text
 
 _GRADIENT_TITLES = {
     "exact": "Error rates, exact gradient",
@@ -68,7 +69,7 @@ def command(params: Params, into: Path) -> None:
         n=rows[0]["n"],
         sample=params.evaluation.sample,
         attack=provenance["params"]["attack"],
-        compared=bool(paper.names(params)),
+        compared=bool(published.names(params)),
         sections=sections,
         general=general,
         planes_svg=planes,
@@ -103,7 +104,7 @@ class Section:
 def _section(
     params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient, top: int
 ) -> Section:
-    called, holdout = paper.names(params), params.evaluation.holdout
+    called, holdout = published.names(params), params.evaluation.holdout
     matrix = Matrix(rows, gradient, called, top)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
@@ -162,7 +163,7 @@ class General:
 def _general_tables(
     params: Params, rows: Sequence[Mapping[str, Any]], norms: Mapping[str, Any], blackbox: Mapping[str, Any]
 ) -> General:
-    called, targets = paper.names(params), blackbox["targets"]
+    called, targets = published.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
@@ -263,10 +264,10 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
         for table in (*section.tables, *section.probes)
     ]
     named += [(table.name, "", table) for table in general.tables]
-    text = "".join(f"## {table.title}\n\n{title}{exports.markdown(table)}\n" for _, title, table in named)
+    text = "".join(f"## {table.title}\n\n{title}{export.markdown(table)}\n" for _, title, table in named)
     write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
     for name, _, table in named:
-        write_text(into / "tables" / f"{name}.csv", exports.comma_separated(table))
+        write_text(into / "tables" / f"{name}.csv", export.comma_separated(table))
 
 
 def _images(params: Params) -> str:
@@ -308,8 +309,5 @@ def _yaml(value: Mapping[str, Any]) -> str:
 
 
 def _template() -> jinja2.Template:
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("report.html")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string((files("gradshard.pipeline.report") / "page.html").read_text(encoding="utf-8"))

@@ -4,12 +4,12 @@ import json
 
 import click
 
-from gradshard.pipeline.params import Params
-from gradshard.stages import paths
-from gradshard.stages.console import say
-from gradshard.stages.options import params_option
-from gradshard.storage.files import write_text
-from gradshard.storage.signs.manifest import read_manifest
+from gradshard.pipeline.config.schema import Params
+from gradshard.stages.support import paths
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
+from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.manifest import read_manifest
 
 
 @click.command()

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from gradshard.pipeline import exports, paper, selection, tables
-from gradshard.pipeline.matrix import Matrix
-from gradshard.pipeline.params import Params
-from gradshard.pipeline.vocabulary import Gradient
-from gradshard.stages.console import say
-from gradshard.stages.options import params_option
-from gradshard.storage import results
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.report import export, published, selection, tables
+from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.types import Gradient
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.files import write_text
+from gradshard.storage.formats import results
+from gradshard.storage.formats.atomic import write_text
 
 _BEGIN, _END = "<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"
 
@@ -39,9 +39,9 @@ def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: 
 
 def defences(matrix: Path, params: Params, gradient: Gradient) -> str:
     """The table of defences in Markdown, with the paper's figures where it has them."""
-    found = Matrix(results.read_matrix(matrix), gradient, paper.names(params))
+    found = Matrix(results.read_matrix(matrix), gradient, published.names(params))
     groups = selection.compared(params, selection.shown_targets(params, gradient))
-    return exports.markdown(tables.defence_table(found, groups, params.evaluation.holdout))
+    return export.markdown(tables.defence_table(found, groups, params.evaluation.holdout))
 
 
 def replaced(file: Path, table: str) -> str:

@@ -5,18 +5,18 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline import models
-from gradshard.pipeline.params import Params, RobustModel
-from gradshard.pipeline.precision import choose_device
+from gradshard.pipeline.config.schema import Params, RobustModel
+from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.ranks import joined
-from gradshard.pipeline.vocabulary import SELF
-from gradshard.stages import paths, training_run
-from gradshard.stages.options import params_option
-from gradshard.stages.store.opening import cache_options, open_place
-from gradshard.storage.datasets.dataset import Split, open_dataset
+from gradshard.pipeline.training.distributed import joined
+from gradshard.pipeline.types import SELF
+from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.support import paths, training_run
+from gradshard.stages.support.options import params_option
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.signs.store import SignStore
-from gradshard.storage.stream import open_reader, plan_reading
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 
 @click.command()

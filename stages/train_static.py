@@ -3,15 +3,15 @@
 import click
 
 from gradshard.pipeline import models
-from gradshard.pipeline.params import Params
-from gradshard.pipeline.precision import choose_device
-from gradshard.pipeline.training.ranks import joined
-from gradshard.pipeline.vocabulary import PRETRAINED, RANDOM
-from gradshard.stages import importing, paths, training_run
-from gradshard.stages.initial import initial_model
-from gradshard.stages.options import params_option
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.stream import open_reader, plan_reading
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.training.distributed import joined
+from gradshard.pipeline.types import PRETRAINED, RANDOM
+from gradshard.stages.support import imported_weights, paths, training_run
+from gradshard.stages.support.initial_weights import initial_model
+from gradshard.stages.support.options import params_option
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 
 @click.command()
@@ -39,7 +39,7 @@ def command(params: Params, model: str) -> None:
     if not static.epochs:
         recipe |= training_run.versions()
         place, device = paths.weights(params, model), choose_device(params.device)
-        importing.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
+        imported_weights.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
         return
     data.check_trainable()
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradshard.storage.datasets.dataset import Dataset, open_dataset
-from gradshard.storage.datasets.ingest import mnist5k
-from gradshard.storage.datasets.writing import write_dataset
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.building import StoreBuilder, plan_store
-from gradshard.storage.signs.manifest import DirectionRecord, ModelRecord, StoreSpec
-from gradshard.storage.signs.store import SignStore, open_store
-from tests.projects import Project, call, new_project
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.dataset import Dataset, open_dataset
+from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord, StoreSpec
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.ingest.sources import mnist5k
+from tests.helpers.projects import Project, call, new_project
 
 # Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:

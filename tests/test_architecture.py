@@ -58,7 +58,7 @@ def test_every_folder_of_code_is_part_of_the_distribution():
             "import gradshard.__main__, gradshard.stages.cli",
             {"torch", "zarr", "numpy", "distributed", "matplotlib", "pyarrow", "pydantic"},
         ),
-        ("import gradshard.pipeline.params", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
+        ("import gradshard.pipeline.config.schema", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
         ("import gradshard.stages.prepare, gradshard.stages.report", {"torch", "distributed"}),
         ("import gradshard.stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
     ],

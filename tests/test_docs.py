@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gradshard.pipeline.params import check_params, read_params
-from gradshard.pipeline.profiles import profiles
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import check_params, read_params
 from gradshard.stages.table import defences
 
 ROOT = Path(__file__).parents[1]

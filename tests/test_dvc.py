@@ -15,7 +15,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
-from tests.projects import Project, new_project
+from tests.helpers.projects import Project, new_project
 
 ROOT = Path(__file__).parents[1]
 STAGES = {

@@ -1,6 +1,5 @@
 """The models by name; a model maps images in [0, 1], (N, C, H, W), to logits (N, classes)."""
 
-from gradshard.pipeline.models.paper import ARCHITECTURES
 from gradshard.pipeline.models.registry import (
     Shape,
     build,
@@ -11,6 +10,7 @@ from gradshard.pipeline.models.registry import (
     pretrained_classes,
     restore,
 )
+from gradshard.pipeline.models.tramer import ARCHITECTURES
 
 __all__ = [
     "ARCHITECTURES",

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.models import factories, paper, small
-from gradshard.pipeline.models.normalised import Normalised
+from gradshard.pipeline.models import custom, small, tramer
+from gradshard.pipeline.models.normalize import Normalised
 from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
 
 _TIMM = "timm:"
-_FORMS = f"{', '.join([*paper.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
+_FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
 
 
 def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
@@ -30,8 +30,8 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
     Raises:
         GradshardError: no such architecture, or not one for these images.
     """
-    if architecture in paper.ARCHITECTURES:
-        model = paper.build(architecture, sample_shape, classes, seed=seed)
+    if architecture in tramer.ARCHITECTURES:
+        model = tramer.build(architecture, sample_shape, classes, seed=seed)
     elif architecture in small.ARCHITECTURES:
         model = _seeded(lambda: small.ARCHITECTURES[architecture](sample_shape, classes), seed)
         _check_logits(model, architecture, sample_shape, classes, advice="choose another one")
@@ -42,8 +42,8 @@ def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) ->
         name = architecture.removeprefix(_TIMM)
         model = _seeded(lambda: timm_models.build(name, sample_shape, classes), seed)
         _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
-    elif factories.is_factory(architecture):
-        model = _seeded(lambda: factories.build(architecture, sample_shape, classes), seed)
+    elif custom.is_factory(architecture):
+        model = _seeded(lambda: custom.build(architecture, sample_shape, classes), seed)
         _check_logits(model, architecture, sample_shape, classes, advice="mend the factory")
     else:
         raise GradshardError(f"unknown architecture {architecture}: the known ones are {_FORMS}")
@@ -135,12 +135,12 @@ def origin(architecture: str) -> dict[str, str]:
         from gradshard.pipeline.models import timm_models
 
         return {"timm": timm_models.version()}
-    return {"factory": factories.source_digest(architecture)} if needs_code(architecture) else {}
+    return {"factory": custom.source_digest(architecture)} if needs_code(architecture) else {}
 
 
 def needs_code(architecture: str) -> bool:
     """Whether building it runs code that is neither gradshard's nor timm's."""
-    return not architecture.startswith(_TIMM) and factories.is_factory(architecture)
+    return not architecture.startswith(_TIMM) and custom.is_factory(architecture)
 
 
 def _timm_name(architecture: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from gradshard.pipeline.models.normalised import Normalised
+from gradshard.pipeline.models.normalize import Normalised
 from gradshard.storage.errors import GradshardError
 
 

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.pipeline.vocabulary import (
-    EpsilonLaw,
-    Gradient,
-    LabelPolicy,
-    Mode,
-    Objective,
-    ScheduleKind,
-    TrainingAttack,
-)
+from gradshard.pipeline.types import EpsilonLaw, Gradient, LabelPolicy, Mode, Objective, ScheduleKind, TrainingAttack
 
 _EPSILONS = 1
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from gradshard.pipeline.vocabulary import OptimizerName
+from gradshard.pipeline.types import OptimizerName
 
 
 @dataclass(frozen=True)

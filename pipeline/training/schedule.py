@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradshard.pipeline.vocabulary import ScheduleKind
+from gradshard.pipeline.types import ScheduleKind
 
 
 def source(kind: ScheduleKind, sources: Sequence[str], *, seed: int, epoch: int, batch: int, batches: int) -> str:

@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.memory import keep_freed_memory
-from gradshard.pipeline.precision import Arithmetic
-from gradshard.pipeline.training.batches import Stored, make_batch, read
-from gradshard.pipeline.training.objective import Losses, Objective
+from gradshard.pipeline.models.precision import Arithmetic
+from gradshard.pipeline.training.config import Run
+from gradshard.pipeline.training.data import Stored, make_batch, read
+from gradshard.pipeline.training.distributed import lost_ranks_told
+from gradshard.pipeline.training.loss import Losses, Objective
+from gradshard.pipeline.training.malloc import keep_freed_memory
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer
-from gradshard.pipeline.training.ranks import lost_ranks_told
-from gradshard.pipeline.training.run import Run
-from gradshard.pipeline.vocabulary import SELF
+from gradshard.pipeline.types import SELF
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.stream import Reader
+from gradshard.storage.streaming.reader import Reader
 
 RECORD_STEPS = 25
 

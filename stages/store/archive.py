@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.console import progress, say_waiting
 from gradshard.stages.store.output import bytes_text, digest_option, json_option, tell
-from gradshard.storage.sharing.archive import export_archive, import_archive
-from gradshard.storage.signs.manifest import read_manifest
+from gradshard.stages.support.progress import progress, say_waiting
+from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.remote.archive import export_archive, import_archive
 
 
 @click.command()

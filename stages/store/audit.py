@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gradshard.pipeline.auditing import Limits, RowAudit, audit_rows, detection, labels_follow, limits
-from gradshard.pipeline.precision import arithmetic_context
-from gradshard.pipeline.vocabulary import DeviceName
-from gradshard.stages.console import Advance, progress
-from gradshard.stages.store.inputs import Origin, open_origin, origin_options
-from gradshard.stages.store.opening import cache_options, open_place
+from gradshard.pipeline.audit.recompute import Limits, RowAudit, audit_rows, detection, labels_follow, limits
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.types import DeviceName
+from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.origin import Origin, open_origin, origin_options
 from gradshard.stages.store.output import found_something, json_option, table, tell
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.store import SignStore
+from gradshard.stages.support.progress import Advance, progress
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.sign_reader import SignStore
 
 Rows = npt.NDArray[np.int64]
 

@@ -6,12 +6,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.stages.console import progress
-from gradshard.stages.store.opening import cache_options, open_place
+from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.output import found_something, json_option, tell
+from gradshard.stages.support.progress import progress
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.signs.compare import compare
-from gradshard.storage.signs.store import SignStore
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.maintenance.diff import compare
 
 
 @click.command()

@@ -2,13 +2,13 @@
 
 import click
 
-from gradshard.stages.lazy import LazyGroup
+from gradshard.stages.support.lazy_group import LazyGroup
 
 _COMMANDS = {
     "info": ("gradshard.stages.store.info", "What a store is, without reading its shards."),
     "verify": ("gradshard.stages.store.verify", "Whether a store is intact, byte by byte."),
     "audit": ("gradshard.stages.store.audit", "Whether a store is honest: compute some rows again."),
-    "views": ("gradshard.stages.store.views", "How well the signs hold for crops and mirror images."),
+    "views": ("gradshard.stages.store.augment", "How well the signs hold for crops and mirror images."),
     "repair": ("gradshard.stages.store.repair", "Compute the damaged shards again."),
     "diff": ("gradshard.stages.store.diff", "How far two stores agree."),
     "export": ("gradshard.stages.store.archive:export_command", "Write a store to one file."),

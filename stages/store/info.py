@@ -3,8 +3,8 @@
 import click
 
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
-from gradshard.storage.sharing.location import manifest_at
-from gradshard.storage.signs.manifest import Manifest
+from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.remote.location import manifest_at
 
 
 @click.command()

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import click
 
-from gradshard.pipeline.costs import plan
-from gradshard.stages.planning import Stores, stores_options
+from gradshard.pipeline.cost_model import plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.stages.support.planning import Stores, stores_options
 
 
 @click.command()

@@ -7,17 +7,17 @@ from pathlib import Path
 import click
 import torch
 
-from gradshard.pipeline.vocabulary import DeviceName
-from gradshard.stages.computing import compute_rows
-from gradshard.stages.console import progress
-from gradshard.stages.store.inputs import Origin, open_origin, origin_options
+from gradshard.pipeline.types import DeviceName
+from gradshard.stages.store.origin import Origin, open_origin, origin_options
 from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.store.verify import check, fault_lines
-from gradshard.storage.signs.bitplanes import Labels, Planes
-from gradshard.storage.signs.files import Folder
-from gradshard.storage.signs.manifest import Manifest, read_manifest
-from gradshard.storage.signs.repair import repair, shards_of
-from gradshard.storage.signs.verify import Fault
+from gradshard.stages.support.compute_rows import compute_rows
+from gradshard.stages.support.progress import progress
+from gradshard.storage.formats.bitplanes import Labels, Planes
+from gradshard.storage.formats.manifest import Manifest, read_manifest
+from gradshard.storage.formats.store_files import Folder
+from gradshard.storage.maintenance.repair import repair, shards_of
+from gradshard.storage.maintenance.verify import Fault
 
 
 @click.command()

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.console import progress, say_waiting
 from gradshard.stages.store.output import digest_option, json_option, tell
-from gradshard.storage.sharing.location import manifest_at
-from gradshard.storage.sharing.transfer import pull, push
-from gradshard.storage.signs.manifest import read_manifest
+from gradshard.stages.support.progress import progress, say_waiting
+from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.remote.location import manifest_at
+from gradshard.storage.remote.transfer import pull, push
 
 
 @click.command()

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.console import progress
 from gradshard.stages.store.output import digest_option, found_something, json_option, tell
-from gradshard.storage.sharing.location import is_url, open_location, remote_manifest
-from gradshard.storage.sharing.transfer import check_digest
-from gradshard.storage.signs.files import Folder, ReadableFiles
-from gradshard.storage.signs.manifest import Manifest, read_manifest
-from gradshard.storage.signs.verify import Fault, stray_files, verify
+from gradshard.stages.support.progress import progress
+from gradshard.storage.formats.manifest import Manifest, read_manifest
+from gradshard.storage.formats.store_files import Folder, ReadableFiles
+from gradshard.storage.maintenance.verify import Fault, stray_files, verify
+from gradshard.storage.remote.location import is_url, open_location, remote_manifest
+from gradshard.storage.remote.transfer import check_digest
 
 
 @click.command()

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from gradshard.pipeline.crafting import Direction, signed_gradients
+from gradshard.pipeline.gradients.signs import Direction, signed_gradients
 from gradshard.stages.store import audit
-from gradshard.stages.store.inputs import open_origin
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.building import StoreBuilder
-from gradshard.storage.signs.store import open_store
-from tests.projects import call
+from gradshard.stages.store.origin import open_origin
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.sign_reader import open_store
+from gradshard.storage.formats.sign_writer import StoreBuilder
+from tests.helpers.projects import call
 
 
 @pytest.fixture(scope="module")

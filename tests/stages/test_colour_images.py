@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.signs.store import open_store
-from tests.imagefolders import write_folder
-from tests.projects import call, new_project
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.sign_reader import open_store
+from tests.helpers.imagefolders import write_folder
+from tests.helpers.projects import call, new_project
 
 pytestmark = pytest.mark.slow
 

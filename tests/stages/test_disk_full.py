@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.projects import new_project
+from tests.helpers.projects import new_project
 from tests.stages.test_kill import files
 
 pytestmark = pytest.mark.slow

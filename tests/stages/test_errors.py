@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
-from tests.storage.datasets.test_ingest import write_idx_folder
+from tests.storage.ingest.test_sources import write_idx_folder
 
 OUTPUTS = ("data", "models", "signs", "training", "evaluation", "report")
 

@@ -11,9 +11,9 @@ import pytest
 import zarr
 from PIL import Image
 
-from gradshard.storage.datasets.dataset import open_dataset
-from tests.imagefolders import files_of, write_folder
-from tests.projects import Project, new_project
+from gradshard.storage.formats.dataset import open_dataset
+from tests.helpers.imagefolders import files_of, write_folder
+from tests.helpers.projects import Project, new_project
 
 
 @pytest.fixture(scope="module")

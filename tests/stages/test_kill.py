@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.projects import new_project
+from tests.helpers.projects import new_project
 
 pytestmark = pytest.mark.slow
 

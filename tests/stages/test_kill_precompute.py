@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gradshard.storage.signs.ledger import Ledger
-from tests.projects import Project, new_project
+from gradshard.storage.formats.sign_receipts import Ledger
+from tests.helpers.projects import Project, new_project
 from tests.stages.test_kill import files
 
 pytestmark = pytest.mark.slow

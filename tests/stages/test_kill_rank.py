@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.projects import new_project
+from tests.helpers.projects import new_project
 from tests.stages.test_kill import files
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from gradshard.pipeline.profiles import profiles
-from gradshard.storage.datasets.dataset import open_dataset
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.storage.formats.dataset import open_dataset
 
 
 @pytest.mark.skipif("GRADSHARD_DATA" not in os.environ, reason="GRADSHARD_DATA names no folder of MNIST's files")

@@ -11,15 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from gradshard.pipeline.attacks import fgsm
-from gradshard.pipeline.crafting import to_pixels
-from gradshard.pipeline.params import read_params
-from gradshard.stages.loading import load_model
-from gradshard.storage import results
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.signs.store import open_store
-from tests.projects import new_project
+from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.config.schema import read_params
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.stages.support.models import load_model
+from gradshard.storage.formats import bitplanes, results
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.sign_reader import open_store
+from tests.helpers.projects import new_project
 
 CPU = torch.device("cpu")
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.crafting import Direction
-from gradshard.pipeline.params import SignsParams
+from gradshard.pipeline.config.schema import SignsParams
+from gradshard.pipeline.gradients.signs import Direction
 from gradshard.stages import precompute
-from gradshard.stages.cluster import connected, threads
-from gradshard.stages.loading import load_model
-from gradshard.stages.options import ClusterPlace
 from gradshard.stages.precompute import ShardTask, compute_shard
-from gradshard.storage import weights
-from gradshard.storage.signs.building import StoreBuilder
+from gradshard.stages.support.dask_cluster import connected, threads
+from gradshard.stages.support.models import load_model
+from gradshard.stages.support.options import ClusterPlace
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.sign_writer import StoreBuilder
 
 DIRECTION = Direction("exact", "predicted")
 
@@ -24,7 +24,7 @@ DIRECTION = Direction("exact", "predicted")
 def task(tmp_path, small_dataset_path, small_dataset):
     model = models.build("D", small_dataset.sample_shape, small_dataset.classes, seed=1)
     file = tmp_path / "D.safetensors"
-    weights.save(file, model.state_dict(), {"architecture": "D"})
+    checkpoints.save(file, model.state_dict(), {"architecture": "D"})
     loaded = load_model(file, "D", small_dataset, torch.device("cpu"))
     wanted = SignsParams(model="D", gradient="exact", label="predicted")
     spec = precompute.store_spec(wanted, loaded, small_dataset.train, DIRECTION, torch.device("cpu"))
@@ -64,7 +64,7 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task
 
 @pytest.mark.parametrize(("workers", "device", "at_once"), [(1, "cpu", None), (1, "cuda", 1), (500, "cpu", 1)])
 def test_a_process_has_a_thread_for_each_shard_at_once_and_the_spare_ones(workers, device, at_once, monkeypatch):
-    monkeypatch.setattr("gradshard.stages.cluster._cores", lambda: 3)
+    monkeypatch.setattr("gradshard.stages.support.dask_cluster._cores", lambda: 3)
     place = ClusterPlace(workers=workers)
     assert threads(place, device) == (at_once or 3)
     if workers == 1 and device == "cpu":

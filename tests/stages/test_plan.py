@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradshard.pipeline.costs import experiment, plan
+from gradshard.pipeline.cost_model import experiment, plan
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")

@@ -10,11 +10,11 @@ import torch
 import zarr
 from safetensors.torch import load_file
 
-from gradshard.pipeline.crafting import BATCH_PIXELS
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.signs.manifest import read_manifest
-from tests.imagefolders import write_folder
-from tests.projects import Project, new_project
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.manifest import read_manifest
+from tests.helpers.imagefolders import write_folder
+from tests.helpers.projects import Project, new_project
 
 pytestmark = pytest.mark.slow
 

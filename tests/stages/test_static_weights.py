@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from gradshard.pipeline import models
-from gradshard.storage import weights
-from gradshard.storage.signs.manifest import read_manifest
-from tests.imagefolders import files_of
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.manifest import read_manifest
+from tests.helpers.imagefolders import files_of
 
 FACTORY = """
 from torch import nn
@@ -49,9 +49,9 @@ def test_given_weights_are_taken_as_they_are_and_all_that_follows_is_the_same(gi
     assert code == 0, said
     assert "models/static/A.safetensors: taken as it is, " in said
     assert "on the first 100 train images" in said
-    tensors, record = weights.load(given.path / "models/static/A.safetensors")
-    expected, _ = weights.load(given.path / "given.safetensors")
-    assert weights.tensors_digest(tensors, "D") == weights.tensors_digest(expected, "D")
+    tensors, record = checkpoints.load(given.path / "models/static/A.safetensors")
+    expected, _ = checkpoints.load(given.path / "given.safetensors")
+    assert checkpoints.tensors_digest(tensors, "D") == checkpoints.tensors_digest(expected, "D")
     assert (record["architecture"], record["epoch"]) == ("D", 0)
     assert "given" not in json.dumps(record)
     assert gradshard(given, "precompute", "A")[0] == 0
@@ -88,7 +88,7 @@ def test_training_begins_with_given_weights(given, gradshard):
 def test_weights_may_be_random_and_untrained_if_that_is_said(given, gradshard):
     set_static(given, "A", weights="random", seed=7)
     assert gradshard(given, "train-static", "A")[0] == 0
-    tensors, _ = weights.load(given.path / "models/static/A.safetensors")
+    tensors, _ = checkpoints.load(given.path / "models/static/A.safetensors")
     built = models.build("D", (1, 28, 28), 10, seed=7).state_dict()
     assert all(torch.equal(built[name], tensor) for name, tensor in tensors.items())
 
@@ -162,7 +162,7 @@ def test_pretrained_weights_are_taken_for_their_own_classes(given, hub):
     set_static(given, "A", architecture="timm:test_resnet.r160_in1k", weights="pretrained")
     given.run("prepare")
     assert "models/static/A.safetensors: taken as it is, " in given.run("train-static", "A")
-    tensors, _ = weights.load(given.path / "models/static/A.safetensors")
+    tensors, _ = checkpoints.load(given.path / "models/static/A.safetensors")
     for name, tensor in hub.items():
         # Grey images: timm adds up the first layer's weights over the channels.
         expected = tensor.sum(1, keepdim=True) if name == "conv1.0.weight" else tensor
@@ -179,7 +179,7 @@ def test_pretrained_weights_get_a_new_classifier_where_they_are_trained_for_othe
     set_static(given, "A", epochs=1)
     said = given.run("train-static", "A")
     assert "its pretrained weights are for 1000 classes; the classifier for 10 is new" in said
-    assert weights.load(given.path / "models/static/A.safetensors")[0]["model.fc.weight"].shape[0] == 10
+    assert checkpoints.load(given.path / "models/static/A.safetensors")[0]["model.fc.weight"].shape[0] == 10
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from gradshard.storage.signs.manifest import read_manifest
-from tests.projects import call
+from gradshard.storage.formats.manifest import read_manifest
+from tests.helpers.projects import call
 
 
 @pytest.fixture

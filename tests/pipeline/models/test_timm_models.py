@@ -7,9 +7,9 @@ import timm
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.models.normalised import Normalised
-from gradshard.storage import weights
+from gradshard.pipeline.models.normalize import Normalised
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
 
 TINY = "timm:test_resnet"
 SHAPE = (3, 64, 64)
@@ -33,7 +33,7 @@ def test_the_tag_says_how_a_model_normalises():
     tf, gluon = (models.build(f"timm:inception_v3.{tag}", (3, 75, 75), 5, seed=0) for tag in ("tf_in1k", "gluon_in1k"))
     assert tf.mean.ravel().tolist() == [0.5, 0.5, 0.5]
     assert gluon.mean.ravel().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    assert weights.tensors_digest(tf.state_dict(), "x") != weights.tensors_digest(gluon.state_dict(), "x")
+    assert checkpoints.tensors_digest(tf.state_dict(), "x") != checkpoints.tensors_digest(gluon.state_dict(), "x")
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -54,13 +54,13 @@ def test_a_model_comes_back_from_its_file_with_all_buffers(tmp_path, name):
     model = models.build(name, SHAPE, 7, seed=1)
     for _ in range(3):
         model(torch.rand(8, *SHAPE))
-    weights.save(tmp_path / "w.safetensors", model.state_dict(), {"architecture": name})
-    tensors, _ = weights.load(tmp_path / "w.safetensors")
+    checkpoints.save(tmp_path / "w.safetensors", model.state_dict(), {"architecture": name})
+    tensors, _ = checkpoints.load(tmp_path / "w.safetensors")
     restored = models.restore(name, SHAPE, 7, tensors, where="w")
     images = torch.rand(4, *SHAPE)
     assert torch.equal(restored(images), model.eval()(images))
     assert {"mean", "std"} <= tensors.keys()
-    assert weights.tensors_digest(tensors, name) == weights.tensors_digest(model.state_dict(), name)
+    assert checkpoints.tensors_digest(tensors, name) == checkpoints.tensors_digest(model.state_dict(), name)
 
 
 def test_a_checkpoint_of_timms_own_names_fills_a_model():

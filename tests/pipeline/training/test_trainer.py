@@ -7,19 +7,20 @@ from torch import nn
 from torch.nn import functional
 
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks import fgsm, input_gradient
-from gradshard.pipeline.crafting import Direction, signed_gradients, to_pixels
-from gradshard.pipeline.dropout import Dropout
-from gradshard.pipeline.precision import choose_compilation
+from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.signs import Direction, signed_gradients, to_pixels
+from gradshard.pipeline.models.dropout import Dropout
+from gradshard.pipeline.models.precision import choose_compilation
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.batches import Stored, make_batch
-from gradshard.pipeline.training.objective import Objective
+from gradshard.pipeline.training.config import Run
+from gradshard.pipeline.training.data import Stored, make_batch
+from gradshard.pipeline.training.loss import Objective
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.run import Run
 from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.signs import bitplanes
-from gradshard.storage.stream import open_reader, plan_reading
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.streaming.reader import open_reader, plan_reading
 from tests.conftest import build_store
 
 CPU = torch.device("cpu")

@@ -1,0 +1,1 @@
+"""Measurements of models that are no attack: how accurate their gradients are, and the loss around images."""

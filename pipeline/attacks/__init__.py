@@ -1,0 +1,1 @@
+"""The attacks, and the one table of them: `registry`."""

@@ -1,0 +1,129 @@
+"""Attacks that climb in many small steps inside the ball: PGD, momentum iterative FGSM, and the C&W hinge.
+
+Every step goes by a sign, stays within epsilon of the image (L-infinity) and within [0, 1].
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.loss import attack_loss
+
+Loss = Literal["exact", "cross_entropy", "hinge"]
+
+
+def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    """How far the best other class is ahead, float (N,): the loss of Carlini and Wagner (2017, f6) without its cut-off.
+
+    Cut off where the attack succeeds it would stop there; not cut off it goes on, which no label changes.
+    """
+    column = labels.unsqueeze(1)
+    return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column).squeeze(1)
+
+
+def ascend(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    start: Tensor,
+    epsilon: float,
+    step: float,
+    steps: int,
+    loss: Loss = "exact",
+    momentum: float = 0.0,
+) -> Tensor:
+    """Climb from ``start`` in ``steps`` signed steps of size ``step``; gives images (N, C, H, W).
+
+    Momentum sums gradients of unit L1 norm, each decayed by that factor (Dong et al. 2018).
+    """
+    objective = _objective(loss)
+    adversarial, velocity = _within(start, images, epsilon), torch.zeros_like(images)
+    for _ in range(steps):
+        with torch.enable_grad():
+            inputs = adversarial.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(objective(model(inputs), labels), inputs)
+        if momentum:
+            norm = slope.flatten(1).abs().sum(1).clamp_min(torch.finfo(slope.dtype).tiny)
+            velocity = momentum * velocity + slope / norm.view(-1, 1, 1, 1)
+            slope = velocity
+        adversarial = _within(adversarial + step * slope.sign(), images, epsilon)
+    return adversarial
+
+
+def momentum_fgsm(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    steps: int,
+    momentum: float = 1.0,
+    loss: Loss = "exact",
+) -> Tensor:
+    """MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image itself."""
+    return ascend(
+        model,
+        images,
+        labels,
+        start=images,
+        epsilon=epsilon,
+        step=epsilon / steps,
+        steps=steps,
+        loss=loss,
+        momentum=momentum,
+    )
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    step: float,
+    steps: int,
+    noise: Tensor,
+    loss: Loss = "exact",
+) -> Tensor:
+    """PGD (Madry et al. 2018) with restarts; of each example's ends the one of the largest margin is kept.
+
+    Args:
+        model: in eval mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: int64 (N,).
+        epsilon: the radius of the ball.
+        step: the size of a step.
+        steps: how many.
+        noise: the random starts, uniform in [-1, 1], (restarts, N, C, H, W), in units of epsilon.
+        loss: what is climbed; ``hinge`` is the attack of Carlini and Wagner in this ball.
+    """
+    best, margin = images, torch.full((len(images),), -torch.inf, device=images.device)
+    for offset in noise:
+        end = ascend(
+            model,
+            images,
+            labels,
+            start=images + epsilon * offset,
+            epsilon=epsilon,
+            step=step,
+            steps=steps,
+            loss=loss,
+        )
+        with torch.no_grad():
+            reached = hinge(model(end).float(), labels)
+        better = reached > margin
+        best, margin = torch.where(better.view(-1, 1, 1, 1), end, best), torch.where(better, reached, margin)
+    return best
+
+
+def _objective(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+    if loss == "hinge":
+        return lambda logits, labels: hinge(logits.float(), labels).sum()
+    return lambda logits, labels: attack_loss(logits, labels, loss)
+
+
+def _within(candidate: Tensor, images: Tensor, epsilon: float) -> Tensor:
+    return torch.clamp(candidate, images - epsilon, images + epsilon).clamp_(0, 1)

@@ -1,0 +1,49 @@
+"""How well stored signs hold for crops and mirror images of the images they were computed at."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.audit.recompute import compare
+from gradshard.pipeline.gradients.augmentation import Views
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.types import Gradient
+
+
+@dataclass(frozen=True)
+class Held:
+    """Per image, float64 (n,): the share of signs that the gradient at the view has too, and their gain there.
+
+    The agreement counts the pixels that came from the image; the gain is that of ``auditing``, the share of an attack's
+    first-order gain that the moved signs keep, padded pixels included.
+    """
+
+    agreement: Tensor
+    gain: Tensor
+
+
+def signs_held(
+    model: nn.Module, images: Tensor, signs: Tensor, labels: Tensor, views: Views, *, gradient: Gradient
+) -> Held:
+    """Move images and their signs alike, and compare the signs with the gradient at the moved images.
+
+    Args:
+        model: in eval mode, the one that the signs are of.
+        images: uint8 (n, C, H, W), on the model's device.
+        signs: -1, 0 or +1, int8 (n, C, H, W), at the images themselves.
+        labels: those that the signs were taken for, int64 (n,).
+        views: how each image is moved.
+        gradient: which gradient the signs are of.
+    """
+    size, found = max(1, BATCH_PIXELS // images[0].numel()), []
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        view = views[rows]
+        moved, inside = view.apply(signs[rows]), view.apply(torch.ones_like(signs[rows])) == 1
+        slope, _ = input_gradient(model, to_pixels(view.apply(images[rows])), labels[rows], gradient=gradient)
+        equal = (slope.sign() == moved) & inside
+        gain, _ = compare(slope.flatten(1), moved.flatten(1))
+        found.append((equal.flatten(1).sum(1).double() / inside.flatten(1).sum(1), gain))
+    return Held(torch.cat([agreement for agreement, _ in found]).cpu(), torch.cat([gain for _, gain in found]).cpu())

@@ -1,0 +1,29 @@
+"""A target as an adaptive adversary sees it (appendix A, definition 3): it answers queries, and they are counted."""
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+
+
+class Oracle:
+    """Answers for a model, in eval mode, and counts: one image is one query."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self.queries = 0
+
+    def labels(self, images: Tensor) -> Tensor:
+        """The predicted classes of images (n, C, H, W) in [0, 1], int64 (n,)."""
+        return self._answer(images).argmax(1)
+
+    def confidences(self, images: Tensor) -> Tensor:
+        """The softmax of images (n, C, H, W) in [0, 1], float32 (n, classes), as a prediction service gives it."""
+        return self._answer(images).softmax(1)
+
+    def _answer(self, images: Tensor) -> Tensor:
+        self.queries += len(images)
+        size = max(1, BATCH_PIXELS // images[0].numel())
+        with torch.no_grad():
+            parts = [self._model(images[at : at + size]).float() for at in range(0, len(images), size)]
+        return torch.cat(parts)

@@ -1,0 +1,80 @@
+"""A substitute for a target that answers with labels alone, grown by Jacobian-based augmentation.
+
+Papernot et al. 2017, "Practical black-box attacks against machine learning"; section 6 and appendix A.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gradshard.pipeline.blackbox.oracle import Oracle
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.training.optimizers import Adam
+
+_BATCH, _RATE = 64, 1e-3
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a substitute grows: trained anew each round, on a set that each round doubles until ``limit`` images."""
+
+    rounds: int
+    epochs: int
+    step: float
+    limit: int
+    seed: int
+
+
+def substitutes(
+    oracle: Oracle, fresh: Callable[[], nn.Module], images: Tensor, growth: Growth
+) -> Iterator[tuple[nn.Module, int]]:
+    """The substitute after each round, in eval mode, and the queries so far.
+
+    Only images that are new are asked for, so the queries are the size of the set. Of a round's new images the first
+    are taken if they would pass the limit.
+
+    Args:
+        oracle: the target; its labels alone are asked for.
+        fresh: makes an untrained substitute, the same each time.
+        images: the adversary's own images, (m, C, H, W) in [0, 1].
+        growth: the schedule.
+    """
+    labels = oracle.labels(images)
+    for number in range(growth.rounds):
+        model = fresh().to(images.device)
+        _train(model, images, labels, epochs=growth.epochs, seed=growth.seed + number)
+        yield model, oracle.queries
+        new = augmented(model, images, labels, step=growth.step)[: max(0, growth.limit - len(images))]
+        if number + 1 < growth.rounds and len(new):
+            images, labels = torch.cat([images, new]), torch.cat([labels, oracle.labels(new)])
+
+
+def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> None:
+    optimizer = Adam(model)
+    generator = torch.Generator().manual_seed(seed)
+    model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator)
+            for start in range(0, len(order), _BATCH):
+                rows = order[start : start + _BATCH]
+                torch.autograd.backward(functional.cross_entropy(model(images[rows]), labels[rows]))
+                optimizer.step(_RATE)
+    model.eval()
+
+
+def augmented(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:
+    """clip(x + step * sign(d z_label / dx), 0, 1), images (n, C, H, W): along the Jacobian's row of each label."""
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    moved = []
+    for start in range(0, len(images), size):
+        part, of = images[start : start + size], labels[start : start + size]
+        with torch.enable_grad():
+            inputs = part.detach().requires_grad_(True)
+            (slope,) = torch.autograd.grad(model(inputs).gather(1, of.unsqueeze(1)).sum(), inputs)
+        moved.append((part + step * slope.sign()).clamp_(0, 1))
+    return torch.cat(moved)

@@ -1,0 +1,1 @@
+"""Error rates under attack, their uncertainty, and tests of masked gradients."""

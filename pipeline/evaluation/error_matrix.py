@@ -1,0 +1,189 @@
+"""Error of every target under every attack from every source (sections 3.2 and 5.3).
+
+An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box. What
+is kept of a target and an example is the rank of the true label, from which errors follow for any top k.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.registry import OF_THE_PAPER, OWN_LOSS, Draws, Strength, craft, draw
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
+
+# Test examples that share one draw of the attacks' random part, see ``block_draws``.
+BLOCK = 500
+
+
+@dataclass(frozen=True)
+class Crafting:
+    """One set of adversarial examples: who crafts it, and how."""
+
+    source: str
+    attack: AttackName
+    gradient: Gradient
+    strength: Strength
+    label: LabelPolicy = "true"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One error rate: a target against a set of adversarial examples, or against the clean images (no crafting)."""
+
+    target: str
+    crafting: Crafting | None
+
+    @property
+    def own(self) -> bool:
+        """Whether it is what the paper's table 5 measures on all test images: clean ones, and the model's own FGSM."""
+        return self.crafting is None or (self.crafting.attack, self.crafting.source) == ("fgsm", self.target)
+
+
+def plan_craftings(
+    attacks: Mapping[AttackName, Sequence[str]],
+    gradients: Sequence[Gradient],
+    strength: Strength,
+    *,
+    label: LabelPolicy = "true",
+) -> list[Crafting]:
+    """Every set of adversarial examples to craft, each once.
+
+    ``label`` is whose label the paper's attacks are about; stronger ones step away from the true label.
+    """
+    return [
+        Crafting(source, attack, gradient, strength, label if attack in OF_THE_PAPER else "true")
+        for attack, sources in attacks.items()
+        for gradient in gradients
+        for source in sources
+    ]
+
+
+def cells(
+    craftings: Sequence[Crafting], targets: Sequence[str], *, repeats: Collection[str] = (), holdout: str = ""
+) -> list[Cell]:
+    """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
+
+    Args:
+        craftings: the sets of adversarial examples.
+        targets: the names of the models attacked.
+        repeats: those of them that are trained only to show how much seeds matter; each is attacked by itself and the
+            holdout model alone, and attacks nobody else, so that more seeds cost little.
+        holdout: the model that no training saw.
+    """
+    return [
+        Cell(target=target, crafting=crafting)
+        for crafting in (None, *craftings)
+        for target in targets
+        if crafting is None
+        or crafting.source == target
+        or (crafting.source not in repeats and (target not in repeats or crafting.source == holdout))
+    ]
+
+
+def evaluate_block(
+    models: Mapping[str, nn.Module],
+    planned: Sequence[Cell],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    draws: Draws,
+) -> Tensor:
+    """Where each target ranks each example's true label; every set of examples is crafted once.
+
+    Args:
+        models: sources and targets by name, in eval mode.
+        planned: what to measure, as ``cells`` orders it.
+        images: (n, C, H, W) in [0, 1].
+        labels: int64 (n,).
+        draws: the random part of the attacks, for these images.
+
+    Returns:
+        Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
+        example is right in the top k if that is less than k.
+    """
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    batches = [slice(start, start + size) for start in range(0, len(images), size)]
+    return torch.cat([_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in batches], dim=1)
+
+
+def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> Draws:
+    """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
+    drawn = draw(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
+    return Draws(drawn.signs.to(device), drawn.starts.to(device), drawn.seed)
+
+
+def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]]:
+    """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
+    it is right in all of them, the clean image among them.
+
+    A target that met fewer attacks than others has none, for the two would not compare.
+    """
+    gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
+    found = [
+        (
+            target,
+            gradient,
+            [
+                index
+                for index, cell in enumerate(planned)
+                if cell.target == target and (cell.crafting is None or cell.crafting.gradient == gradient)
+            ],
+        )
+        for gradient in gradients
+        for target in dict.fromkeys(cell.target for cell in planned)
+    ]
+    most = {gradient: max(len(members) for _, of, members in found if of == gradient) for gradient in gradients}
+    return [(target, gradient, members) for target, gradient, members in found if len(members) == most[gradient]]
+
+
+def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many other classes' logits are not below the true label's, int32 (n,): 0 if it is the prediction.
+
+    A tie counts against the model, and so does a logit that is no number.
+    """
+    own = logits.gather(1, labels.unsqueeze(1))
+    return (~(logits < own)).sum(1, dtype=torch.int32) - 1
+
+
+def _evaluate_batch(
+    models: Mapping[str, nn.Module], planned: Sequence[Cell], images: Tensor, labels: Tensor, draws: Draws
+) -> Tensor:
+    rows = []
+    kept: dict[Crafting, Tensor] = {}
+    for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
+        examples = images if crafting is None else _examples(models, crafting, images, labels, draws, kept)
+        with torch.no_grad():
+            rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
+    return torch.stack(rows)
+
+
+def _examples(
+    models: Mapping[str, nn.Module],
+    crafting: Crafting,
+    images: Tensor,
+    labels: Tensor,
+    draws: Draws,
+    kept: dict[Crafting, Tensor],
+) -> Tensor:
+    """The adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
+    own_loss = crafting.attack in OWN_LOSS
+    alike = replace(crafting, gradient="exact") if own_loss else crafting
+    if alike in kept:
+        return kept[alike]
+    examples = craft(
+        crafting.attack,
+        models[crafting.source],
+        images,
+        labels,
+        strength=crafting.strength,
+        draws=draws,
+        gradient=crafting.gradient,
+        policy=crafting.label,
+    )
+    if own_loss:
+        kept[alike] = examples
+    return examples

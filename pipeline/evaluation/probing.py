@@ -1,0 +1,125 @@
+"""White-box measurements of one model that tell whether its gradient can be trusted; ``diagnostics`` judges them."""
+
+from collections.abc import Collection, Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.fgsm import iterative_fgsm, rand_fgsm
+from gradshard.pipeline.attacks.registry import Strength
+from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.loss import step_direction
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.types import Gradient, LabelPolicy
+
+# Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
+_ROUNDING = 1e-5
+
+
+def probe(
+    model: nn.Module,
+    holdout: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    strength: Strength,
+    epsilons: Sequence[float],
+    noise: Tensor,
+    gradient: Gradient = "exact",
+    policy: LabelPolicy = "true",
+) -> Probe:
+    """Measure one model.
+
+    Args:
+        model: in eval mode.
+        holdout: in eval mode; whose FGSM examples are transferred.
+        images: (n, C, H, W) in [0, 1].
+        labels: int64 (n,).
+        strength: of the attacks.
+        epsilons: the sweep of FGSM's epsilon.
+        noise: random signs of the images' shape.
+        gradient: which gradient the attacks take.
+    """
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    parts = [
+        _probe_batch(
+            model,
+            holdout,
+            images[at],
+            labels[at],
+            strength=strength,
+            epsilons=epsilons,
+            noise=noise[at],
+            gradient=gradient,
+            policy=policy,
+        )
+        for at in (slice(start, start + size) for start in range(0, len(images), size))
+    ]
+    return reduce(add, parts)
+
+
+def _probe_batch(
+    model: nn.Module,
+    holdout: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    strength: Strength,
+    epsilons: Sequence[float],
+    noise: Tensor,
+    gradient: Gradient,
+    policy: LabelPolicy,
+) -> Probe:
+    slope, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
+    signs, epsilon = step_direction(policy) * slope.sign(), strength.epsilon
+    less = epsilon - strength.alpha
+    # The sweep has most of these values: every set of examples passes the model once, the clean images too.
+    own = others = _sweep(model, images, labels, signs, {*epsilons, epsilon, less})
+    if holdout is not model:
+        foreign, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
+        others = own | _sweep(model, images, labels, step_direction(policy) * foreign.sign(), {*epsilons} - {0.0})
+    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_direction(policy) < 0}
+    examples = {
+        "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
+        "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),
+        "noise": perturb(images, noise, epsilon),
+    }
+    strong = [perturb(images, signs, value) for value in (epsilon, less)]
+    return Probe(
+        n=len(images),
+        classes=_logits(model, images[:1]).shape[1],
+        errors={name: _errors(model, found, labels) for name, found in examples.items()}
+        | {"fgsm": own[epsilon], "fgsm_less_alpha": own[less]},
+        curve={value: own[value] for value in epsilons},
+        transferred={value: others[value] for value in epsilons},
+        zero_gradients=int((slope.flatten(1) == 0).all(1).sum()),
+        violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
+    )
+
+
+def violations(examples: Tensor, images: Tensor, epsilon: float) -> int:
+    """How many examples are further than epsilon from their image in some pixel, or leave [0, 1]."""
+    outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)
+    return int(outside.flatten(1).any(1).sum())
+
+
+def _sweep(
+    model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, epsilons: Collection[float]
+) -> dict[float, int]:
+    """The errors on images moved by every epsilon along the signs."""
+    return {value: _errors(model, perturb(images, signs, value), labels) for value in epsilons}
+
+
+def _errors(model: nn.Module, examples: Tensor, labels: Tensor) -> int:
+    return int((_logits(model, examples).argmax(1) != labels).sum())
+
+
+def _logits(model: nn.Module, examples: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model(examples)
+    return logits

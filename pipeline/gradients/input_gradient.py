@@ -1,0 +1,57 @@
+"""The gradient of an attack's loss with respect to the images; a model's parameters keep their ``grad`` untouched."""
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.loss import attack_loss, choose_labels
+from gradshard.pipeline.types import Gradient, LabelPolicy
+
+
+def input_gradient(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    *,
+    gradient: Gradient = "exact",
+    policy: LabelPolicy = "true",
+) -> tuple[Tensor, Tensor]:
+    """The gradient of the attack's loss with respect to the images, and the labels it was taken for.
+
+    Args:
+        model: maps images to logits (N, classes).
+        images: (N, C, H, W).
+        labels: true labels int64 (N,), needed for the policy ``true``.
+        gradient: ``exact``: of the margin u, whose sign is the cross-entropy's exactly; ``cross_entropy``: of the
+            softmax cross-entropy as the paper's code computed it.
+        policy: whose labels the loss is taken for.
+
+    Returns:
+        Gradient (N, C, H, W) in the dtype of the images, and labels int64 (N,).
+    """
+    with torch.enable_grad():
+        inputs = images.detach().requires_grad_(True)
+        return gradient_through(model(inputs), inputs, labels, gradient=gradient, policy=policy)
+
+
+def gradient_through(
+    logits: Tensor,
+    inputs: Tensor,
+    labels: Tensor | None,
+    *,
+    gradient: Gradient,
+    policy: LabelPolicy,
+    keep_graph: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """What ``input_gradient`` gives, from a forward pass that was made already.
+
+    Args:
+        logits: what the model gave for ``inputs``, with its graph.
+        inputs: the images of that pass, (N, C, H, W), which require a gradient.
+        labels: as for ``input_gradient``.
+        gradient: as for ``input_gradient``.
+        policy: as for ``input_gradient``.
+        keep_graph: whether a later backward pass goes through the same graph.
+    """
+    chosen = choose_labels(logits, labels, policy)
+    (slope,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs, retain_graph=keep_graph)
+    return slope, chosen

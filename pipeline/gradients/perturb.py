@@ -1,0 +1,15 @@
+"""The step along signs, within [0, 1]; and random signs."""
+
+import torch
+from torch import Tensor
+
+
+def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
+    """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1)."""
+    return (images + epsilon * signs).clamp_(0, 1)
+
+
+def random_signs(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
+    """The signs of standard normal draws: -1 or +1 with equal chance, float32, on the generator's device."""
+    bits = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
+    return (2 * bits - 1).float()

@@ -1,0 +1,79 @@
+"""Signed gradients of a static model, for a sign store."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
+
+# Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
+# not change the result.
+BATCH_PIXELS = 128 * 28 * 28
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Which gradient a store holds the signs of, and the arithmetic of its forward passes."""
+
+    gradient: Gradient
+    policy: LabelPolicy
+    precision: StorePrecision = "fp32"
+
+
+def batch_rows(pixels: int) -> int:
+    """How many rows of so many pixels each are computed at once."""
+    return max(1, BATCH_PIXELS // pixels)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Stored images, uint8 (n, C, H, W), as pixels in [0, 1], float32."""
+    return images.float().div_(255)
+
+
+def signed_gradients(model: nn.Module, images: Tensor, labels: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
+    """The signs of a model's input gradients.
+
+    Args:
+        model: a static model, in eval mode.
+        images: uint8 (n, C, H, W), on the model's device.
+        labels: true labels, int64 (n,).
+        direction: which gradient, for whose label.
+
+    Returns:
+        Signs int8 (n, C·H·W), and the labels that the gradients were taken for, int64 (n,); both on the CPU.
+    """
+    size = batch_rows(images[0].numel())
+    signs, chosen = [], []
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        with arithmetic_context(direction.precision, images.device):
+            slope, used = input_gradient(
+                model,
+                to_pixels(images[rows]),
+                labels[rows],
+                gradient=direction.gradient,
+                policy=direction.policy,
+            )
+        signs.append(slope.sign().to(torch.int8).flatten(1).cpu())
+        chosen.append(used.cpu())
+    return torch.cat(signs), torch.cat(chosen)
+
+
+def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: Direction) -> float:
+    """The share of signs that a computation in float64, for the same labels, gives too.
+
+    Arguments are those of ``signed_gradients``.
+    """
+    signs, used = signed_gradients(model, images, labels, direction)
+    reference, equal = copy.deepcopy(model).double(), []
+    size = batch_rows(images[0].numel())
+    for start in range(0, len(images), size):
+        rows = slice(start, start + size)
+        pixels, chosen = to_pixels(images[rows]).double(), used[rows].to(images.device)
+        slope, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
+        equal.append((slope.sign().flatten(1).cpu() == signs[rows]).float().mean(1))
+    return float(torch.cat(equal).mean())

@@ -1,0 +1,50 @@
+"""Stored bit planes to perturbations, on whatever device the bytes are."""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gradshard.storage.formats import bitplanes
+
+
+def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Tensor:
+    """Unpack bit planes into signs times a number: the tensor form of ``gradshard.storage.formats.bitplanes.unpack``.
+
+    Compiled, it is one kernel. On the CPU and not compiled, each pair of bytes is looked up in a table.
+
+    Args:
+        planes: uint8 (n, 2, ceil(P / 8)), most significant bit first.
+        shape: (n, C, H, W) with P = C·H·W.
+        scale: what the signs are multiplied by.
+
+    Returns:
+        Float32 of -scale, 0 and +scale in the given shape; its examples may lie a few bytes apart.
+    """
+    if planes.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _looked_up(planes, scale)[:, : shape[1:].numel()].view(shape)
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=planes.device)
+    bits = planes.unsqueeze(-1).bitwise_right_shift(shifts).bitwise_and_(1).flatten(2)[:, :, : shape[1:].numel()]
+    return (2 * bits[:, 0] + bits[:, 1]).float().sub_(1).mul_(scale).view(shape)
+
+
+def _looked_up(planes: Tensor, scale: float) -> Tensor:
+    """The scaled signs, float32 (n, 8 · ceil(P / 8)): those of padding bits too."""
+    values, table = planes.numpy(), _table(scale)
+    pairs = values[:, 0].astype(np.uint16)
+    pairs <<= 8
+    pairs |= values[:, 1]
+    found = np.empty(pairs.shape, dtype=table.dtype)
+    np.take(table, pairs, mode="clip", out=found)  # nothing is out of range, and "raise" would copy
+    return torch.from_numpy(found.view(np.float32))
+
+
+@lru_cache(maxsize=8)
+def _table(scale: float) -> npt.NDArray[np.void]:
+    """For a byte of plane 0 times 256 plus one of plane 1, the eight scaled signs, as one item of 32 bytes."""
+    pairs = np.arange(1 << 16)
+    planes = np.stack([pairs >> 8, pairs & 0xFF], axis=1).astype(np.uint8)
+    signs = bitplanes.unpack(planes[:, :, np.newaxis], 8)
+    return (signs * np.float32(scale)).view(np.dtype((np.void, 32)))[:, 0]

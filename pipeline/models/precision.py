@@ -1,0 +1,74 @@
+"""Device and arithmetic: chosen once, said aloud, never changed behind the user's back."""
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+from gradshard.pipeline.types import Compilation, DeviceName, Precision
+from gradshard.storage.errors import GradshardError
+
+# Steps: compiling takes about a minute, and a step of a small model saves milliseconds.
+_EARNED_BACK = 10_000
+
+Arithmetic = Literal["fp32", "bf16", "tf32"]
+
+
+def choose_device(name: DeviceName) -> torch.device:
+    """The device to compute on; ``auto`` is the GPU where there is one, else the CPU.
+
+    Raises:
+        GradshardError: the named device is not there.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if present[kind]))
+    if not present[name]:
+        raise GradshardError(f"device: {name} is not available here: set it to auto or cpu")
+    return torch.device(name)
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
+    """The arithmetic to train in; ``auto`` is bf16 where the hardware multiplies it natively, else fp32.
+
+    Raises:
+        GradshardError: tf32 was asked for on a device that has none.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise GradshardError(f"training.precision: tf32 needs an NVIDIA GPU, not {device.type}: set fp32, bf16 or auto")
+    if precision != "auto":
+        return precision
+    return "bf16" if _native_bf16(device) else "fp32"
+
+
+def choose_compilation(compilation: Compilation, device: torch.device, *, steps: int) -> bool:
+    """Whether torch is to compile the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
+
+    On a CPU it does not: a compiled step of model A takes 0.94 to 1.06 of the time (docs/benchmarks.md), for which a
+    run would depend on a compiler, and its last bits on the compiler's version.
+
+    Raises:
+        GradshardError: it was asked for and there is no C++ compiler, which it needs on a CPU.
+    """
+    if compilation == "on" and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise GradshardError("training.compile: on needs a C++ compiler, and there is none: install g++, or set off")
+    return compilation == "on" or (compilation == "auto" and device.type == "cuda" and steps >= _EARNED_BACK)
+
+
+def arithmetic_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:
+    """A context in which forward passes use the given arithmetic; parameters and gradients stay fp32."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"  # type: ignore[attr-defined]
+    if arithmetic == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _native_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False

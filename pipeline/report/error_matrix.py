@@ -1,0 +1,57 @@
+"""The error matrix, looked up by target, source and attack."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.report import published
+from gradshard.pipeline.report.table import RateCell
+from gradshard.pipeline.types import CLEAN, WORST_CASE, Gradient
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The error matrix, looked up by target, source and attack; of one gradient and one top k.
+
+    ``called`` gives the paper's names of our models, for its figures to stand beside ours.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    gradient: Gradient
+    called: Mapping[str, str] = field(default_factory=dict)
+    top: int = 1
+    _index: dict[tuple[str, str, str], ErrorRate] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if row["gradient"] in ("", self.gradient) and row["top"] == self.top:
+                key = (row["target"], row["source"], row["attack"])
+                self._index[key] = ErrorRate(row["errors"], row["n"])
+
+    def rate(self, target: str, source: str, attack: str) -> ErrorRate | None:
+        """The error rate, if it was measured; the source of clean images is empty."""
+        return self._index.get((target, source, attack))
+
+    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell:
+        """The error rate as a table shows it, with the paper's figure."""
+        return RateCell(self.rate(target, source, attack), marked=marked, paper=self.papers(target, source, attack))
+
+    def papers(self, target: str, source: str, attack: str) -> float | None:
+        """The paper's figure for the same error rate, in percent, if it has one."""
+        return published.error(self.called.get(target, ""), self.called.get(source, ""), attack, self.top)
+
+    @property
+    def targets(self) -> list[str]:
+        """All targets, in the order of the matrix."""
+        return list(dict.fromkeys(target for target, _, _ in self._index))
+
+    def attacks(self, target: str) -> list[tuple[str, str]]:
+        """The source and name of every single attack on a target, in the order of the matrix."""
+        return [
+            (source, attack) for of, source, attack in self._index if of == target and attack not in (CLEAN, WORST_CASE)
+        ]
+
+    def sources(self, attack: str) -> list[str]:
+        """The models that crafted the attack, in the order of the matrix."""
+        return list(dict.fromkeys(source for _, source, name in self._index if name == attack))

@@ -1,0 +1,95 @@
+"""Which models each part of the report shows: pure functions of the parameters."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.report import published
+from gradshard.pipeline.types import Gradient
+
+
+def trained_on(params: Params, target: str) -> str:
+    """The gradient that a robust model was trained on; empty for a static one."""
+    model = params.robust.get(_base(target))
+    return (model.gradient or params.adversarial.gradient) if model else ""
+
+
+def shown_targets(params: Params, gradient: Gradient) -> list[str]:
+    """The targets that a gradient's tables show: static models, and the robust ones that were trained on it, if any.
+
+    Runs that repeat a model with another seed and models trained on RAND+FGSM have tables of their own.
+    """
+    targets = [name for name in params.evaluation.targets if _in_the_paper(params, name)]
+    robust = [name for name in targets if trained_on(params, name) == gradient]
+    return [name for name in targets if not trained_on(params, name) or name in robust or not robust]
+
+
+def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
+    """The robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
+
+    Models of one architecture are grouped by the epochs they were trained for, fewest first; where there are several
+    architectures, by those, each with the undefended models of its own. Where none was trained here, the static models
+    that share an architecture compare: their weights may come from a defence.
+    """
+    static = {name: params.static[name] for name in targets if name in params.static}
+    robust = {name: params.robust[base] for name in targets if (base := _base(name)) in params.robust}
+    families = dict.fromkeys(published.family(model.architecture) for model in robust.values())
+    if not robust:
+        counts = Counter(published.family(model.architecture) for model in static.values())
+        families = dict.fromkeys(family for family, count in counts.items() if count > 1)
+    if len(families) > 1:
+        return {
+            family: [name for name, its in (static | robust).items() if published.family(its.architecture) == family]
+            for family in families
+        }
+    groups: dict[int, list[str]] = {}
+    for name, model in robust.items():
+        groups.setdefault(int(name.partition("@")[2] or model.epochs), []).append(name)
+    return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
+
+
+def runs(params: Params, targets: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """By group and model, those of the targets that were trained with several seeds: each with all its runs."""
+    repeats = params.repeats
+    found: dict[str, dict[str, list[str]]] = {}
+    for group, models in compared(params, targets).items():
+        for name in models:
+            others = [run for run, first in repeats.items() if first == name and run in params.evaluation.targets]
+            if others:
+                found.setdefault(group, {})[name] = [name, *others]
+    return found
+
+
+def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
+    """The targets trained on RAND+FGSM examples of a gradient."""
+    return [
+        name
+        for name in params.evaluation.targets
+        if name in params.robust and params.robust[name].attack == "rand_fgsm" and trained_on(params, name) == gradient
+    ]
+
+
+def standard(params: Params, names: Sequence[str]) -> list[str]:
+    """Return those of ``names`` that are robust models without stores (standard adversarial training)."""
+    return [name for name in names if name in params.robust and not params.robust[name].sources]
+
+
+def ensembles(params: Params, names: Sequence[str]) -> list[str]:
+    """Return those of ``names`` that are robust models trained on stores (ensemble adversarial training)."""
+    return [name for name in names if name in params.robust and params.robust[name].sources]
+
+
+def held_out(params: Params) -> list[str]:
+    """The static models that craft FGSM at evaluation and that no robust model has as a source."""
+    seen = {params.signs[store].model for model in params.robust.values() for store in model.sources}
+    return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
+
+
+def _base(target: str) -> str:
+    """The model that a snapshot is of."""
+    return target.partition("@")[0]
+
+
+def _in_the_paper(params: Params, target: str) -> bool:
+    model = params.robust.get(_base(target))
+    return target not in params.repeats and (model is None or model.attack == "fgsm")

@@ -1,0 +1,62 @@
+"""Is one robust model better than another? Paired tests on the same examples, corrected for their number."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from gradshard.pipeline.evaluation.statistics import holm, mcnemar
+from gradshard.pipeline.report.table import ATTACK_TITLES
+from gradshard.pipeline.types import CLEAN
+
+Correct = Callable[[str, str, str], npt.NDArray[np.bool_] | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same examples: how many only the one or the other got wrong, and the corrected p-value."""
+
+    first: str
+    second: str
+    attack: str
+    only_first: int
+    only_second: int
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        """Which model errs less, if that is no likely chance."""
+        if self.p >= 0.05:
+            return "no difference shown"
+        return f"{self.second if self.only_first > self.only_second else self.first} errs less"
+
+    @property
+    def p_text(self) -> str:
+        """The p-value, to two figures."""
+        return "< 1e-12" if self.p < 1e-12 else f"{self.p:.2g}"
+
+
+def compare(groups: Mapping[str, Sequence[str]], holdout: str, correct: Correct) -> list[Comparison]:
+    """Every two models of a group in every column of the paper's table 4, by McNemar's test with Holm's correction.
+
+    Args:
+        groups: models after the same number of epochs.
+        holdout: whose examples are transferred.
+        correct: which examples are classified right, bool (n,), by target, source and attack; None if not measured.
+    """
+    transferred = [(holdout, attack) for attack in ("fgsm", "ifgsm", "rand_fgsm")]
+    found = []
+    for models in groups.values():
+        for first, second in combinations(models, 2):
+            for source, attack in (("", CLEAN), (None, "fgsm"), *transferred):
+                right = [correct(model, model if source is None else source, attack) for model in (first, second)]
+                if right[0] is not None and right[1] is not None:
+                    title = ATTACK_TITLES[attack] + (f" from {source}" if source else "")
+                    found.append((first, second, title, mcnemar(right[0], right[1])))
+    corrected = holm([test.p for *_, test in found])
+    return [
+        Comparison(first, second, title, test.only_first, test.only_second, p)
+        for (first, second, title, test), p in zip(found, corrected, strict=True)
+    ]

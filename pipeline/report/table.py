@@ -1,0 +1,190 @@
+"""Tables and what stands in them, ready to be shown, whatever the page is written in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gradshard.pipeline.evaluation.statistics import ErrorRate, spread
+from gradshard.pipeline.types import CLEAN
+
+ATTACK_TITLES = {
+    CLEAN: "Clean",
+    "fgsm": "FGSM",
+    "ifgsm": "I-FGSM",
+    "rand_fgsm": "RAND+FGSM",
+    "mifgsm": "MI-FGSM",
+    "pgd": "PGD",
+    "cw": "C&W",
+    "autoattack": "AutoAttack",
+}
+UNMEASURED = "–"
+
+
+class Cell(Protocol):
+    """What a table shows in one place."""
+
+    @property
+    def text(self) -> str:
+        """The figure itself."""
+
+    @property
+    def beside(self) -> str:
+        """What stands under or after it, such as the paper's figure; may be empty."""
+
+    @property
+    def note(self) -> str:
+        """What explains it, such as its interval; may be empty."""
+
+    @property
+    def bold(self) -> bool:
+        """Whether it is tied for best."""
+
+    @property
+    def marked(self) -> bool:
+        """Whether it is a white box."""
+
+    @property
+    def heat(self) -> float | None:
+        """How warm to colour it, in [0, 1]; none for no colour."""
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """What a spreadsheet gets, by column; nothing if nothing was measured."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: a corner, column heads, and per row a head and its cells; ``name`` is for its file."""
+
+    name: str
+    title: str
+    corner: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+@dataclass(frozen=True)
+class RateCell:
+    """One error rate, in percent, beside the paper's figure where there is one."""
+
+    rate: ErrorRate | None
+    bold: bool = False
+    marked: bool = False
+    paper: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The error rate in percent, or a dash where nothing was measured."""
+        return UNMEASURED if self.rate is None else f"{100 * self.rate.rate:.1f}"
+
+    @property
+    def beside(self) -> str:
+        """The paper's figure and how far the measured one is above it, in points; empty if either is missing."""
+        return "" if self.rate is None else _beside(100 * self.rate.rate, self.paper)
+
+    @property
+    def note(self) -> str:
+        """The 95 % intervals in percent."""
+        if self.rate is None:
+            return "not measured"
+        low, high = self.rate.interval
+        wilson_low, wilson_high = self.rate.wilson
+        return (
+            f"95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson {100 * wilson_low:.1f} to "
+            f"{100 * wilson_high:.1f}), n = {self.rate.n}"
+        )
+
+    @property
+    def heat(self) -> float | None:
+        """The error rate."""
+        return None if self.rate is None else self.rate.rate
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """The rate and both intervals, in percent."""
+        if self.rate is None:
+            return {}
+        names = ("value", "low", "high", "wilson_low", "wilson_high")
+        shares = (self.rate.rate, *self.rate.interval, *self.rate.wilson)
+        percent = {name: round(100 * share, 4) for name, share in zip(names, shares, strict=True)}
+        return percent | {"n": self.rate.n, "bold": int(self.bold)} | _paper(self.paper)
+
+
+@dataclass(frozen=True)
+class RunsCell:
+    """The error rate of one model trained with several seeds: mean and standard deviation (n - 1), in percent."""
+
+    rates: Sequence[ErrorRate]
+    paper: float | None = None
+    bold: bool = False
+    marked: bool = False
+
+    @property
+    def text(self) -> str:
+        """Mean and standard deviation, or a dash where nothing was measured."""
+        if not self.rates:
+            return UNMEASURED
+        found = spread([100 * rate.rate for rate in self.rates])
+        return f"{found.mean:.1f}" if found.deviation is None else f"{found.mean:.1f} ± {found.deviation:.1f}"
+
+    @property
+    def beside(self) -> str:
+        """The paper's figure and how far the mean is above it, in points."""
+        return "" if self.heat is None else _beside(100 * self.heat, self.paper)
+
+    @property
+    def note(self) -> str:
+        """Every run's error rate."""
+        return "runs: " + ", ".join(f"{100 * rate.rate:.2f}" for rate in self.rates) if self.rates else "not measured"
+
+    @property
+    def heat(self) -> float | None:
+        """The mean error rate."""
+        return spread([rate.rate for rate in self.rates]).mean if self.rates else None
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """Mean and standard deviation, in percent, and how many runs."""
+        if not self.rates:
+            return {}
+        found = spread([100 * rate.rate for rate in self.rates])
+        deviation = {} if found.deviation is None else {"deviation": round(found.deviation, 4)}
+        return {"value": round(found.mean, 4), "runs": found.runs} | deviation | _paper(self.paper)
+
+
+@dataclass(frozen=True)
+class NumberCell:
+    """A number that is no error rate, to three figures, beside the paper's where there is one."""
+
+    number: float
+    paper: float | None = None
+    note: str = ""
+    bold: bool = False
+    marked: bool = False
+    heat: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The number."""
+        return f"{self.number:.3g}"
+
+    @property
+    def beside(self) -> str:
+        """The paper's figure."""
+        return "" if self.paper is None else f"paper {self.paper:g}"
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """The number."""
+        return {"value": self.number} | _paper(self.paper)
+
+
+def _beside(percent: float, paper: float | None) -> str:
+    if paper is None:
+        return ""
+    above = round(percent - paper, 1) + 0.0  # never "-0.0"
+    return f"paper {paper:.1f}, {above:+.1f}"
+
+
+def _paper(paper: float | None) -> dict[str, float]:
+    return {} if paper is None else {"paper": paper}

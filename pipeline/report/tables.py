@@ -1,0 +1,177 @@
+"""The paper's tables, made from the error matrix and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from gradshard.pipeline.evaluation.statistics import tied_for_best
+from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.report.table import ATTACK_TITLES, RateCell, RunsCell, Table
+from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
+
+# The attacks that table 4 transfers from the holdout model.
+TRANSFERRED = ("fgsm", "ifgsm", "rand_fgsm")
+
+
+def transfer_table(matrix: Matrix, attack: str, models: Sequence[str]) -> Table:
+    """Tables 1 and 8: rows are sources, columns are targets; the diagonal is the white box."""
+    sources = [model for model in models if model in matrix.sources(attack)]
+    rows = [(s, [matrix.cell(t, s, attack, marked=s == t) for t in models if t in matrix.targets]) for s in sources]
+    return Table(
+        name=f"transfer-{attack.replace('_', '-')}",
+        title=f"{ATTACK_TITLES[attack]} examples transferred between models",
+        corner="source ↓ target →",
+        columns=[model for model in models if model in matrix.targets],
+        rows=rows,
+    )
+
+
+def white_box_table(matrix: Matrix, models: Sequence[str]) -> Table:
+    """Table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
+    rows = [
+        (ATTACK_TITLES[attack], [matrix.cell(model, model, attack) for model in models])
+        for attack in ("fgsm", "rand_fgsm")
+    ]
+    return Table(name="white-box", title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
+
+
+def worst_case_table(matrix: Matrix, models: Sequence[str]) -> Table:
+    """Each model's error when every example meets the attack that fools it, beside its strongest single attack.
+
+    The first is what an adversary reaches who may choose by example, so it is never an average of attacks.
+    """
+    rows = []
+    for model in models:
+        single = [matrix.rate(model, source, attack) for source, attack in matrix.attacks(model)]
+        strongest = max((rate for rate in single if rate), key=lambda rate: rate.rate, default=None)
+        rows.append((model, [RateCell(matrix.rate(model, ANY_SOURCE, WORST_CASE)), RateCell(strongest)]))
+    return Table(
+        name="worst-case",
+        title="Worst case over all attacks and sources, example by example",
+        corner="model",
+        columns=["worst case", "strongest single attack"],
+        rows=rows,
+    )
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of robust models' errors under one attack from one source; none for the model itself."""
+
+    source: str | None
+    attack: str
+    title: str
+
+    def key(self, model: str) -> tuple[str, str, str]:
+        """Target, source and attack of a model's cell."""
+        return (model, model if self.source is None else self.source, self.attack)
+
+
+def _defence_columns(holdout: str) -> list[_Column]:
+    """The columns of table 4."""
+    transferred = [_Column(holdout, attack, f"{ATTACK_TITLES[attack]} from {holdout}") for attack in TRANSFERRED]
+    return [_Column("", CLEAN, "Clean"), _Column(None, "fgsm", "FGSM"), *transferred]
+
+
+def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:
+    """Table 4: robust models on clean images, their own FGSM, and all attacks from the holdout model.
+
+    Within each group of models that compare, those tied for best in a column are bold; a column that nobody was
+    measured in is left out.
+    """
+    names = [model for models in groups.values() for model in models]
+    columns = [c for c in _defence_columns(holdout) if any(matrix.rate(*c.key(model)) for model in names)]
+    rows: list[tuple[str, list[RateCell]]] = []
+    for group, models in groups.items():
+        cells = {model: list[RateCell]() for model in models}
+        for column in columns:
+            shown = [matrix.cell(*column.key(model)) for model in models]
+            for model, cell in zip(models, _with_ties(shown), strict=True):
+                cells[model].append(cell)
+        rows += [(f"{model.partition('@')[0]}, {group}", cells[model]) for model in models]
+    return Table(
+        name="defences",
+        title="Adversarial training and ensemble adversarial training",
+        corner="model",
+        columns=[column.title for column in columns],
+        rows=rows,
+    )
+
+
+def runs_table(matrix: Matrix, groups: Mapping[str, Mapping[str, Sequence[str]]], holdout: str) -> Table:
+    """The columns of table 4 as mean and standard deviation over runs that differ in their seed.
+
+    Args:
+        matrix: the results.
+        groups: per group (models after the same number of epochs) and model, its runs.
+        holdout: whose examples are transferred.
+    """
+    columns = _defence_columns(holdout)
+
+    def cell(column: _Column, runs: Sequence[str]) -> RunsCell:
+        rates = [rate for run in runs if (rate := matrix.rate(*column.key(run)))]
+        return RunsCell(rates, paper=matrix.papers(*column.key(runs[0])))
+
+    return Table(
+        name="runs",
+        title="Mean and standard deviation over runs with different seeds",
+        corner="model",
+        columns=[column.title for column in columns],
+        rows=[
+            (f"{name.partition('@')[0]}, {group}", [cell(column, runs) for column in columns])
+            for group, models in groups.items()
+            for name, runs in models.items()
+        ],
+    )
+
+
+def random_training_table(matrix: Matrix, models: Sequence[str], holdout: str) -> Table:
+    """Section 4: adversarial training on RAND+FGSM examples beside that on FGSM examples."""
+    columns = [*_defence_columns(holdout), _Column(None, "rand_fgsm", "RAND+FGSM")]
+    return Table(
+        name="random-training",
+        title="Adversarial training on RAND+FGSM examples",
+        corner="model",
+        columns=[column.title for column in columns],
+        rows=[(model, [matrix.cell(*column.key(model)) for column in columns]) for model in models],
+    )
+
+
+def holdouts_table(matrix: Matrix, models: Sequence[str], holdouts: Sequence[str]) -> Table:
+    """Section 5.3: FGSM from each model that no training saw."""
+    return Table(
+        name="holdouts",
+        title="FGSM from each model that no training saw",
+        corner="model",
+        columns=[f"FGSM from {source}" for source in holdouts],
+        rows=[(model, [matrix.cell(model, source, "fgsm") for source in holdouts]) for model in models],
+    )
+
+
+def gradients_table(matrices: Mapping[str, Matrix], models: Mapping[str, str], holdout: str) -> Table:
+    """Each attack with each gradient, side by side, on models and the gradient that each was trained on.
+
+    Args:
+        matrices: by gradient.
+        models: per model, how it was trained (``exact``, ``cross_entropy``, or empty for clean images).
+        holdout: whose examples are transferred.
+    """
+    attacks = [(None, "fgsm"), (None, "rand_fgsm"), (holdout, "fgsm"), (holdout, "ifgsm"), (holdout, "rand_fgsm")]
+    rows = [
+        (
+            f"{model}, trained on {trained} signs" if trained else model,
+            [m.cell(model, source or model, attack) for source, attack in attacks for m in matrices.values()],
+        )
+        for model, trained in models.items()
+    ]
+    columns = [
+        f"{ATTACK_TITLES[attack]}{f' from {source}' if source else ''}, {gradient}"
+        for source, attack in attacks
+        for gradient in matrices
+    ]
+    return Table("two-gradients", "The same attacks with both gradients", "model", columns, rows)
+
+
+def _with_ties(cells: Sequence[RateCell]) -> list[RateCell]:
+    known = [cell.rate for cell in cells if cell.rate is not None]
+    ties = iter(tied_for_best(known) if len(known) > 1 else [False] * len(known))
+    return [replace(cell, bold=cell.rate is not None and next(ties)) for cell in cells]

@@ -1,0 +1,74 @@
+"""What the steps of a training run are, as plain functions of its numbers."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.training import schedule
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.distributed import Ranks
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.types import SELF, BatchNorm
+from gradshard.storage.streaming.reader import ReadingPlan
+from gradshard.storage.streaming.windows import Request
+
+CLEAN_BATCH = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run; ``adversary`` is none for a static model.
+
+    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller.
+    """
+
+    rows: int
+    batch: int
+    epochs: int
+    seed: int
+    optimization: Optimization
+    reading: ReadingPlan
+    adversary: Adversary | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    batch_norm: BatchNorm = "per_rank"
+    ranks: Ranks = field(default_factory=Ranks)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches per epoch; the last one may be smaller."""
+        return math.ceil(self.rows / self.batch)
+
+    @property
+    def steps(self) -> int:
+        """Batches in all."""
+        return self.epochs * self.steps_per_epoch
+
+    def source(self, step: int) -> str:
+        """Who crafts the perturbation of a step's batch; empty for clean training."""
+        if self.adversary is None:
+            return CLEAN_BATCH
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return schedule.source(
+            self.adversary.schedule,
+            self.adversary.sources,
+            seed=self.seed,
+            epoch=epoch,
+            batch=batch,
+            batches=self.steps_per_epoch,
+        )
+
+    def batch_rows(self, step: int) -> int:
+        """How many rows a step's batch has, over all ranks."""
+        begin = step % self.steps_per_epoch * self.batch
+        return min(self.batch, self.rows - begin)
+
+    def requests(self, start: int) -> Iterator[Request]:
+        """What this rank is to read for each step from ``start`` on."""
+        for epoch in range(start // self.steps_per_epoch, self.epochs):
+            order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
+            first = max(start - epoch * self.steps_per_epoch, 0)
+            for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
+                source = self.source(epoch * self.steps_per_epoch + batch)
+                store = None if source in (SELF, CLEAN_BATCH) else source
+                yield Request(rows[self.ranks.part(len(rows))], store, epoch)

@@ -1,0 +1,119 @@
+"""What was read, brought to the device: batches of images, labels and signs as a step takes them."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.pipeline.training.config import Run
+from gradshard.storage.streaming.reader import RawBatch, Reader, Resident
+from gradshard.storage.streaming.windows import Request
+
+# Of a device's free memory; the rest is for the model and its activations.
+_RESIDENT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which rows of a step's whole batch are here: all of them, but with several ranks."""
+
+    total: int
+    rows: slice
+
+    @property
+    def whole(self) -> bool:
+        """Whether all are."""
+        return self.rows == slice(0, self.total)
+
+    def of(self, values: Tensor) -> Tensor:
+        """The rows of something that was drawn for the whole batch."""
+        return values if self.whole else values[self.rows]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows on the device: images float32 (n, C, H, W) in [0, 1], labels int64 (n,).
+
+    ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
+    ``epsilon`` is a number or float32 (n, 1, 1, 1).
+    """
+
+    images: Tensor
+    labels: Tensor
+    part: Part
+    signs: Tensor | None = None
+    epsilon: float | Tensor = 0.0
+
+
+def make_batch(raw: "Stored", run: Run, step: int) -> Batch:
+    """Turn what was read for a step into what it takes: views, pixels, signs and epsilons."""
+    images, signs = raw.images, None
+    part = Part(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
+    if raw.planes is not None and run.adversary is not None:
+        signs = unpack_signs(raw.planes, images.shape, scale=run.adversary.directions[run.source(step)])
+    if run.augmentation:
+        views = run.augmentation.draw(part.total, seed=run.seed, step=step)[part.rows]
+        images, signs = views.apply(images), None if signs is None else views.apply(signs)
+    return Batch(
+        images=to_pixels(images), labels=raw.labels, part=part, signs=signs, epsilon=_epsilon(run, step, part, images)
+    )
+
+
+def _epsilon(run: Run, step: int, part: Part, images: Tensor) -> float | Tensor:
+    if run.adversary is None:
+        return 0.0
+    drawn = run.adversary.epsilons(part.total, seed=run.seed, step=step)
+    if drawn is None:
+        return run.adversary.epsilon
+    return part.of(torch.from_numpy(drawn)).view(-1, 1, 1, 1).to(images.device)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A batch as it is stored, on the device: images uint8, labels int64, planes uint8 (n, 2, B) or none."""
+
+    images: Tensor
+    labels: Tensor
+    planes: Tensor | None
+
+
+def read(reader: Reader, requests: Iterable[Request], device: torch.device) -> Iterator[Stored]:
+    """Read batches onto a device; what is resident and fits there is taken from the device itself."""
+    if isinstance(reader, Resident) and device.type != "cpu" and _fits(reader, device):
+        yield from _taken_there(reader, requests, device)
+        return
+    for raw in reader.read(requests):
+        yield _moved(raw, device)
+
+
+def _taken_there(reader: Resident, requests: Iterable[Request], device: torch.device) -> Iterator[Stored]:
+    images, labels = (torch.from_numpy(part).to(device) for part in (reader.images, reader.labels))
+    planes = {name: torch.from_numpy(part).to(device) for name, part in reader.planes.items()}
+    for request in requests:
+        rows = _sent(request.rows, device)
+        chosen = None if request.store is None else planes[request.store][rows]
+        yield Stored(images[rows], labels[rows], chosen)
+
+
+def _moved(raw: RawBatch, device: torch.device) -> Stored:
+    planes = None if raw.planes is None else _sent(raw.planes, device)
+    return Stored(_sent(raw.images, device), _sent(raw.labels, device), planes)
+
+
+def _sent(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """Copy to the device without waiting for it, which takes pinned memory."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _fits(reader: Resident, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    size = reader.images.nbytes + sum(planes.nbytes for planes in reader.planes.values())
+    return size <= _RESIDENT_SHARE * free

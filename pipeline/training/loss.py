@@ -1,0 +1,190 @@
+"""The loss of one batch: how its images are perturbed, and how clean and perturbed ones are weighed."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
+from gradshard.pipeline.gradients.loss import choose_labels, step_direction
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.models.dropout import rows_of
+from gradshard.pipeline.models.precision import Arithmetic, arithmetic_context
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
+from gradshard.pipeline.training.data import Batch, Part
+from gradshard.pipeline.training.fused_backward import row_by_row, slopes_on_the_way
+from gradshard.pipeline.types import BatchNorm, Gradient
+
+# Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
+_FEW = 0.25
+
+
+@dataclass(frozen=True)
+class Losses:
+    """``total`` is what to go down; ``clean`` and ``adversarial`` are this rank's part of the means over the batch.
+
+    What of the parameters' gradient is in their ``grad`` already, is not in the graph of ``total``.
+    """
+
+    total: Tensor
+    clean: Tensor
+    adversarial: Tensor | None = None
+
+
+class Objective(nn.Module):
+    """The losses of a batch under a model, as ``Adversary`` defines them; plain cross-entropy without one.
+
+    With several ranks ``total`` is so scaled that the mean of its gradients over the ranks is the gradient of the
+    loss of the whole batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        adversary: Adversary | None,
+        *,
+        arithmetic: Arithmetic,
+        batch_norm: BatchNorm = "per_rank",
+        ranks: int = 1,
+        passes: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._adversary = adversary
+        self._arithmetic = arithmetic
+        self._synchronised = batch_norm == "synchronised" and ranks > 1
+        self._ranks = ranks
+        # Kept out of the module's children: compiled, it is the same model once more.
+        self._passes = (passes or model,)
+        # Ranks add up their gradients in the one backward pass that ``total`` is for.
+        self._alone = ranks == 1 and passes is None and row_by_row(model)
+
+    def forward(self, batch: Batch, live: bool) -> Losses:
+        """The losses; ``live`` says that the model itself crafts."""
+        with (
+            arithmetic_context(self._arithmetic, batch.images.device),
+            synchronised() if self._synchronised else nullcontext(),
+        ):
+            if self._adversary is None:
+                return self._weighed(self._loss(self._logits(batch.images, batch.part), batch), None, 1.0)
+            if self._adversary.objective == "half":
+                return self._half(batch, self._adversary, live)
+            return self._both(batch, self._adversary, live)
+
+    def _both(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
+        """Every image counts twice, clean and perturbed (section 5.1)."""
+        if live and adversary.attack == "fgsm" and adversary.live_mode == "train":
+            clean, perturbed = self._shared(batch, adversary)
+            adversarial = self._loss(self._logits(perturbed, batch.part), batch)
+        else:
+            perturbed = self._perturbed(batch, adversary, live)
+            both = self._logits(torch.cat([batch.images, perturbed]), batch.part, copies=2)
+            clean, adversarial = (
+                self._loss(part, batch) for part in (both[: len(batch.images)], both[len(batch.images) :])
+            )
+        return self._weighed(clean, adversarial, adversary.clean_weight)
+
+    def _shared(self, batch: Batch, adversary: Adversary) -> tuple[Tensor, Tensor]:
+        """The clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
+
+        Where it can be, from one backward pass too, after which the loss has no graph.
+        """
+        inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
+        logits = self._logits(inputs, batch.part)
+        clean, chosen = self._loss(logits, batch), choose_labels(logits, batch.labels, adversary.policy)
+        gradient, others = adversary.gradient, self._passing_again(batch, chosen, adversary)
+        if others is None:
+            slope, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
+        else:
+            weight, clean = adversary.clean_weight, clean.detach()
+            slope = slopes_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
+            if len(others):
+                slope[others] = self._slopes_again(batch, others, chosen, random, gradient)
+        return clean, perturb(batch.images, step_direction(adversary.policy) * slope.sign(), batch.epsilon)
+
+    def _passing_again(self, batch: Batch, chosen: Tensor, adversary: Adversary) -> Tensor | None:
+        """The rows that one backward pass for loss and gradient does not serve, if there are few and it may be one.
+
+        On a GPU it may not: to learn there which rows these are takes longer than a second backward pass.
+        """
+        if not self._alone or batch.images.device.type != "cpu" or not adversary.clean_weight:
+            return None
+        others = (chosen != batch.labels).nonzero().flatten()
+        return others if len(others) <= _FEW * len(batch.images) else None
+
+    def _slopes_again(self, batch: Batch, rows: Tensor, chosen: Tensor, random: Tensor, gradient: Gradient) -> Tensor:
+        """The gradients of some rows for the labels ``chosen``, by a pass in which the same features are dropped."""
+        with torch.random.fork_rng(devices=()), _dropping(batch.part, rows):
+            torch.set_rng_state(random)
+            slope, _ = input_gradient(self.model, batch.images[rows], chosen[rows], gradient=gradient)
+        return slope
+
+    def _half(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
+        """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""
+        total, first = batch.part.total, batch.part.rows.start
+        replaced = torch.arange(first, first + len(batch.images), device=batch.images.device) % 2 == 0
+        images = batch.images.clone()
+        images[replaced] = self._perturbed(batch, adversary, live, replaced)
+        losses = functional.cross_entropy(self._logits(images, batch.part).float(), batch.labels, reduction="none")
+        counts, sums = (total // 2, (total + 1) // 2), (losses[~replaced].sum(), losses[replaced].sum())
+        weight = adversary.adversarial_weight
+        return Losses(
+            total=self._ranks * (sums[0] + weight * sums[1]) / (counts[0] + weight * counts[1]),
+            clean=sums[0].detach() / max(counts[0], 1),
+            adversarial=sums[1].detach() / counts[1],
+        )
+
+    def _perturbed(self, batch: Batch, adversary: Adversary, live: bool, chosen: Tensor | None = None) -> Tensor:
+        """The chosen images, by default all, perturbed along stored signs or by the model itself."""
+        epsilon = _chosen(batch.epsilon, chosen) if isinstance(batch.epsilon, Tensor) else batch.epsilon
+        if live:
+            return self._crafted(batch, adversary, epsilon, chosen)
+        assert batch.signs is not None
+        return perturb(_chosen(batch.images, chosen), _chosen(batch.signs, chosen), epsilon)
+
+    def _crafted(self, batch: Batch, adversary: Adversary, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
+        """The chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
+        start = batch.images
+        if adversary.attack == "rand_fgsm":
+            noise = torch.randn((batch.part.total, *start.shape[1:]), device=start.device)
+            start = perturb(start, batch.part.of(noise).sign(), adversary.alpha)
+            epsilon = epsilon - adversary.alpha
+        start, labels = _chosen(start, chosen), _chosen(batch.labels, chosen)
+        self.model.train(adversary.live_mode == "train")
+        with frozen_statistics(self.model), _dropping(batch.part, chosen):
+            slope, _ = input_gradient(
+                self._passes[0], start, labels, gradient=adversary.gradient, policy=adversary.policy
+            )
+        self.model.train()
+        return perturb(start, step_direction(adversary.policy) * slope.sign(), epsilon)
+
+    def _logits(self, images: Tensor, part: Part, *, copies: int = 1) -> Tensor:
+        with _dropping(part, None, copies=copies):
+            logits: Tensor = self._passes[0](images)
+        return logits
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """This rank's part of the mean over the whole batch."""
+        if batch.part.whole:
+            return functional.cross_entropy(logits.float(), batch.labels)
+        return functional.cross_entropy(logits.float(), batch.labels, reduction="sum") / batch.part.total
+
+    def _weighed(self, clean: Tensor, adversarial: Tensor | None, clean_weight: float) -> Losses:
+        total = clean if adversarial is None else clean_weight * clean + (1 - clean_weight) * adversarial
+        return Losses(self._ranks * total, clean.detach(), None if adversarial is None else adversarial.detach())
+
+
+def _chosen(values: Tensor, chosen: Tensor | None) -> Tensor:
+    return values if chosen is None else values[chosen]
+
+
+def _dropping(part: Part, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
+    """Whatever rows pass, dropout is to drop what it would drop of them if the whole batch passed."""
+    if part.whole and chosen is None:
+        return nullcontext()
+    positions = torch.arange(part.rows.start, part.rows.stop)
+    positions = positions if chosen is None else positions[chosen.cpu()]
+    return rows_of(copies * part.total, torch.cat([positions + copy * part.total for copy in range(copies)]))

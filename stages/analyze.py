@@ -1,0 +1,120 @@
+"""The stage ``analyse``: how large the models' gradients are, how often rounding turns a sign, and the loss around."""
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradshard import storage
+from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, wrong_signs
+from gradshard.pipeline.analysis.loss_surface import loss_plane, transferring
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context, choose_device
+from gradshard.stages.support import paths
+from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import progress, say
+from gradshard.storage.formats.atomic import replacing, write_text
+from gradshard.storage.formats.dataset import Split, open_dataset
+
+_BLOCK = 500
+_GRID = 41
+_ZOOM = 10
+
+
+@click.command()
+@params_option
+def command(params: Params) -> None:
+    """Measure the models' input gradients and the loss around some images.
+
+    Reads the prepared test images and the weights that `analysis` names; writes analysis/gradients.json (norms, as in
+    the paper's table 7, and the share of signs that fp32 gets wrong) and analysis/planes.npz (figures 2 and 3).
+    """
+    data = open_dataset(paths.dataset(params))
+    device = choose_device(params.device)
+    analysis = params.analysis
+    names = dict.fromkeys([*analysis.models, analysis.plane.model, analysis.plane.source])
+    models = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    with arithmetic_context("fp32", device):
+        gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
+        planes = _planes(params, data.test, models, device)
+    record = {
+        "models": gradients,
+        "digests": {name: model.digest for name, model in models.items()},
+        "test": data.test.digest,
+        "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
+    }
+    write_text(paths.ANALYSIS / "gradients.json", json.dumps(record, indent=1) + "\n")
+    with replacing(paths.ANALYSIS / "planes.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **planes)
+    say(f"{paths.ANALYSIS}: gradients of {len(gradients)} models, loss around {len(planes['rows'])} images")
+
+
+def _gradients(
+    params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    with progress("analyse", len(models) * len(split), "images") as advance:
+        for name, model in models.items():
+            exact, rounded, wrong = [], [], []
+            reference = copy.deepcopy(model.module).double()
+            for start, images, labels in _blocks(split, device):
+                norms = gradient_norms(model.module, images, labels)
+                exact.append(norms.exact)
+                rounded.append(norms.cross_entropy)
+                compared = max(0, min(params.analysis.examples - start, len(images)))
+                if compared:
+                    wrong.append(wrong_signs(model.module, reference, images[:compared], labels[:compared]))
+                advance(len(images))
+            found[name] = {
+                "n": len(split),
+                "norm": _summary(torch.cat(exact)),
+                "norm_cross_entropy": _summary(torch.cat(rounded)),
+                "wrong_signs": _summary(torch.cat([w.exact for w in wrong])),
+                "wrong_signs_cross_entropy": _summary(torch.cat([w.cross_entropy for w in wrong])),
+                "zero_rows_cross_entropy": int(torch.cat([w.zero_rows for w in wrong]).sum()),
+            }
+    return found
+
+
+def _blocks(split: Split, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
+    for start in range(0, len(split), _BLOCK):
+        stop = min(start + _BLOCK, len(split))
+        images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
+        yield start, images, torch.from_numpy(split.read_labels(start, stop)).to(device)
+
+
+def _summary(values: Tensor) -> dict[str, float]:
+    return {"mean": float(values.mean()), "deviation": float(values.std()), "examples": len(values)}
+
+
+def _planes(
+    params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The loss over the plane, full range and zoomed in, for the first images whose FGSM sample transfers."""
+    plane, epsilon = params.analysis.plane, params.attack.epsilon
+    model, source = models[plane.model].module, models[plane.source].module
+    ranges = {name: torch.linspace(0, reach, _GRID) for name, reach in (("full", epsilon), ("zoom", epsilon / _ZOOM))}
+    rows: list[int] = []
+    planes: dict[str, list[Tensor]] = {name: [] for name in ranges}
+    for start, images, labels in _blocks(split, device):
+        for at in transferring(model, source, images, labels, epsilon=epsilon).nonzero().flatten().tolist():
+            if len(rows) < plane.points:
+                rows.append(start + at)
+                for name, steps in ranges.items():
+                    around = (images[at : at + 1], labels[at : at + 1], steps.to(device))
+                    planes[name].append(loss_plane(model, source, *around))
+        if len(rows) == plane.points:
+            break
+    empty = torch.empty(0, _GRID, _GRID)
+    return {
+        "rows": np.array(rows, dtype=np.int64),
+        **{f"{name} steps": steps.numpy() for name, steps in ranges.items()},
+        **{name: (torch.stack(found) if found else empty).numpy() for name, found in planes.items()},
+    }

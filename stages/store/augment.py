@@ -1,0 +1,79 @@
+"""``store views``: how well a store's signs hold for crops and mirror images."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from gradshard.pipeline.audit.augmented import Held, signs_held
+from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.types import DeviceName
+from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.origin import open_origin, origin_options
+from gradshard.stages.store.output import json_option, table, tell
+from gradshard.stages.support.progress import progress
+from gradshard.storage.formats import bitplanes
+
+
+@click.command()
+@click.argument("store")
+@origin_options
+@click.option("--padding", default=4, show_default=True, type=click.IntRange(min=1), help="Pixels, for crops.")
+@click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of rows and views.")
+@cache_options
+@json_option
+def command(
+    store: str,
+    weights: Path,
+    dataset: Path,
+    architecture: str | None,
+    device: DeviceName,
+    padding: int,
+    count: int,
+    seed: int,
+    cache: Path,
+    cache_size: int,
+    as_json: bool,
+) -> None:
+    """Measure what training with `augment` takes the signs of STORE, a path or URL, for.
+
+    Some images are cropped and mirrored along with their stored signs, which are then compared with the gradient of the
+    model at the moved images.
+    """
+    opened = open_place(store, cache, cache_size)
+    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(opened))[:count])
+    planes = np.concatenate([opened.read(int(row), int(row) + 1) for row in rows])
+    images = torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
+    signs = torch.from_numpy(bitplanes.unpack(planes, opened.manifest.dataset.pixels)).to(origin.device)
+    labels = torch.from_numpy(opened.load_labels()[rows]).to(origin.device)
+    kinds = {
+        "the images themselves": Augmentation(),
+        "crops": Augmentation(padding),
+        "mirror images": Augmentation(0, flip=True),
+        "both": Augmentation(padding, flip=True),
+    }
+    found: dict[str, Held] = {}
+    with (
+        progress(f"views {store}", len(kinds) * len(rows), "images") as advance,
+        arithmetic_context("fp32", origin.device),
+    ):
+        for kind, augmentation in kinds.items():
+            views = augmentation.draw(len(rows), seed=seed, step=0)
+            found[kind] = signs_held(
+                origin.model.module, images, signs.view_as(images), labels, views, gradient=origin.direction.gradient
+            )
+            advance(len(rows))
+    told = {
+        kind: {"agreement": float(held.agreement.mean()), "gain": float(held.gain.mean())}
+        for kind, held in found.items()
+    }
+    lines = {
+        kind: f"{values['agreement']:.1%} of the signs agree, gain {values['gain']:.3f}"
+        for kind, values in told.items()
+    }
+    result = {"store": store, "digest": opened.manifest.digest, "rows": len(rows), "padding": padding, "views": told}
+    tell(result, table(lines), as_json=as_json)

@@ -1,0 +1,54 @@
+"""Stores by path or URL, and the folder that keeps what was read of remote ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.location import is_url
+
+Command = Callable[..., Any]
+
+
+def cache_options(command: Command) -> Command:
+    """Add ``--cache`` and ``--cache-size``."""
+    options = (
+        click.option(
+            "--cache",
+            default=".partial/stores",
+            show_default=True,
+            type=click.Path(file_okay=False, path_type=Path),
+            help="The folder that keeps shards of remote stores; it may be deleted at any time.",
+        ),
+        click.option(
+            "--cache-size",
+            default="10 GiB",
+            show_default=True,
+            callback=_bytes,
+            help="The most bytes kept there of one store.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def open_place(place: str, cache: Path, limit: int) -> SignStore:
+    """Open the store at a path or URL.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    return open_remote(place, cache, limit=limit) if is_url(place) else open_store(Path(place))
+
+
+def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:
+    del context, option
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(value))
+    except ValidationError as error:
+        raise click.BadParameter(f"{value} is no number of bytes such as 500 MB or 10 GiB") from error

@@ -1,0 +1,108 @@
+"""The model and the dataset that a store was made from, opened and held against its manifest."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+import torch
+
+from gradshard.pipeline import models
+from gradshard.pipeline.gradients.signs import Direction
+from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.types import DeviceName, Gradient, LabelPolicy
+from gradshard.stages.support.models import LoadedModel, load_model
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.manifest import Manifest
+
+Command = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a store was made from."""
+
+    model: LoadedModel
+    split: Split
+    direction: Direction
+    device: torch.device
+
+
+def origin_options(command: Command) -> Command:
+    """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``."""
+    options = (
+        click.option(
+            "--model",
+            "weights",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="The weights of the static model, a safetensors file.",
+        ),
+        click.option(
+            "--dataset",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="The prepared dataset, data/NAME.zarr.",
+        ),
+        click.option(
+            "--architecture",
+            help="The model's architecture, for a store of a model that package.module:factory makes: its code runs "
+            "only if you name it.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            type=click.Choice(get_args(DeviceName)),
+            help="Where to compute.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def open_origin(
+    manifest: Manifest, weights: Path, dataset: Path, architecture: str | None, device: DeviceName, *, where: str
+) -> Origin:
+    """Open the model and the dataset that a store says it was made from.
+
+    Raises:
+        GradshardError: one is missing, or not the one that the manifest names; or the manifest names code that the
+            caller did not.
+    """
+    named = manifest.model.architecture
+    # A stranger's manifest must not choose what is imported and called here.
+    if architecture != named and (architecture is not None or models.needs_code(named)):
+        raise GradshardError(
+            f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
+            f"--architecture {named}"
+        )
+    data = open_dataset(dataset)
+    split = {"train": data.train, "test": data.test}.get(manifest.dataset.split)
+    if split is None or split.digest != manifest.dataset.digest:
+        raise GradshardError(
+            f"{where} was made from dataset {manifest.dataset.digest[:12]}, split {manifest.dataset.split}, not from "
+            f"{dataset}: give the dataset that it was made from"
+        )
+    chosen = choose_device(device)
+    model = load_model(weights, manifest.model.architecture, data, chosen)
+    if model.digest != manifest.model.digest:
+        raise GradshardError(
+            f"{where} was made from model {manifest.model.digest[:12]}, but {weights} holds {model.digest[:12]}: give "
+            "the weights that it was made from"
+        )
+    return Origin(model=model, split=split, direction=_direction(manifest, where), device=chosen)
+
+
+def _direction(manifest: Manifest, where: str) -> Direction:
+    for gradient in get_args(Gradient):
+        for label in get_args(LabelPolicy):
+            if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
+                return Direction(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
+    raise GradshardError(
+        f"{where} holds the gradient {manifest.direction.gradient} for the label {manifest.direction.label}, which "
+        "this gradshard cannot compute: use the one that made it"
+    )

@@ -1,0 +1,1 @@
+"""Helpers of the stages: loading, progress, Dask clusters, blocks of attacks, training runs."""

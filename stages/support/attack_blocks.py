@@ -1,0 +1,239 @@
+"""The part of ``evaluate`` that attacks: block by block of test images, and the rows of the matrix from it.
+
+A block is one task, here or on a cluster; what it finds goes into a file of its own, so that a killed run goes on with
+the blocks that have none.
+"""
+
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from distributed import Client
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.autoattack import STEPS as AUTOATTACK_STEPS
+from gradshard.pipeline.attacks.registry import Draws
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.error_matrix import BLOCK, Cell, Crafting, block_draws, evaluate_block, worst_cases
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
+from gradshard.stages.support.dask_cluster import spread
+from gradshard.stages.support.models import ModelFile, load_model
+from gradshard.stages.support.progress import progress
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.results import Rows
+
+Key = dict[str, Any]
+_SAMPLE = 7
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Some test images and what is measured on them; ``shown`` are the cells that the matrix has from these images."""
+
+    name: str
+    rows: Rows
+    planned: Sequence[Cell]
+    shown: Sequence[Cell]
+    worst: bool
+
+    @property
+    def blocks(self) -> list[Rows]:
+        """The rows, block by block."""
+        return [self.rows[start : start + BLOCK] for start in range(0, len(self.rows), BLOCK)]
+
+
+def sampled_rows(params: Params, n: int) -> Rows:
+    """The test images that are attacked: all, or the random ones that the parameters ask for; sorted, int64."""
+    evaluation = params.evaluation
+    if evaluation.sample is None or evaluation.sample >= n:
+        return np.arange(n)
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((evaluation.seed, _SAMPLE))))
+    return np.sort(draws.permutation(n)[: evaluation.sample])
+
+
+def portions(params: Params, n: int, planned: Sequence[Cell]) -> list[Portion]:
+    """What is measured on which of ``n`` test images."""
+    rows = sampled_rows(params, n)
+    if len(rows) == n:
+        return [Portion("all", rows, planned, planned, worst=True)]
+    own = [cell for cell in planned if cell.own]
+    others = [cell for cell in planned if not cell.own]
+    # The sample meets everything, for its worst cases; what was measured on all images is shown from these.
+    return [Portion("all", np.arange(n), own, own, worst=False), Portion("sample", rows, planned, others, worst=True)]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a worker needs to attack: the parameters, and where test images, models and results are."""
+
+    params: Params
+    dataset: Path
+    digest: str
+    models: tuple[ModelFile, ...]
+    device: str
+    folder: Path
+
+
+_opening = threading.Lock()
+
+
+def opened(bench: Bench) -> tuple[Split, dict[str, nn.Module]]:
+    """The test images and all models; once a process.
+
+    Raises:
+        GradshardError: a file changed since the run began.
+    """
+    with _opening:
+        return _open_once(bench.dataset, bench.digest, bench.models, bench.device)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_once(
+    dataset: Path, digest: str, files: tuple[ModelFile, ...], device: str
+) -> tuple[Split, dict[str, nn.Module]]:
+    if device == "cpu":
+        # Blocks are the parallelism: one thread each, and no result can depend on how many there are.
+        torch.set_num_threads(1)
+    data = open_dataset(dataset)
+    found = {file.name: load_model(file.path, file.architecture, data, torch.device(device)) for file in files}
+    changed = [file.path for file in files if found[file.name].digest != file.digest]
+    if data.test.digest != digest or changed:
+        raise GradshardError(f"{(changed or [dataset])[0]} changed while models were evaluated: start again")
+    return data.test, {name: model.module for name, model in found.items()}
+
+
+def read_block(bench: Bench, rows: Rows, *, block: int, restarts: int) -> tuple[Tensor, Tensor, Draws]:
+    """The images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
+    split, _ = opened(bench)
+    device, seed = torch.device(bench.device), bench.params.evaluation.seed
+    images = to_pixels(torch.from_numpy(split.take_images(rows)).to(device))
+    labels = torch.from_numpy(split.read_labels()[rows]).to(device)
+    return images, labels, block_draws(images.shape, restarts, seed=seed, block=block, device=device)
+
+
+def attack(bench: Bench, portion: Portion, client: Client) -> list[Path]:
+    """Evaluate all blocks that have no file yet; gives the files of all."""
+    files = [_block_file(bench, portion, block) for block in range(len(portion.blocks))]
+    missing = [block for block, file in enumerate(files) if not file.exists()]
+    rows_left = sum(len(portion.blocks[block]) for block in missing)
+    label, done = f"evaluate {portion.name}", len(portion.rows) - rows_left
+    with progress(label, len(portion.rows), "images", done=done) as advance:
+        for block, _ in spread(client, functools.partial(_attack_block, bench, portion), missing, what="block"):
+            advance(len(portion.blocks[block]))
+    return files
+
+
+def _attack_block(bench: Bench, portion: Portion, block: int) -> None:
+    file = _block_file(bench, portion, block)
+    if file.exists():  # when a worker dies, Dask asks again for the results that it held
+        return
+    _, models = opened(bench)
+    images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
+    with arithmetic_context("fp32", images.device):
+        ranks = evaluate_block(models, portion.planned, images, labels, draws=draws)
+    with replacing(file) as temporary, temporary.open("wb") as opened_file:
+        np.save(opened_file, ranks.numpy())
+
+
+def _block_file(bench: Bench, portion: Portion, block: int) -> Path:
+    return bench.folder / f"{portion.name}-{block:06d}.npy"
+
+
+def correct(
+    params: Params, dataset: str, portion: Portion, files: Sequence[Path]
+) -> Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]:
+    """Block by block: the keys of the matrix's rows, the examples, and which of them each row has right.
+
+    For every top k the cells come first, then the worst cases.
+    """
+    worst = worst_cases(portion.planned) if portion.worst else []
+    shown = [portion.planned.index(cell) for cell in portion.shown]
+    keys = [_key(dataset, cell) for cell in portion.shown]
+    keys += [_worst_key(params, dataset, target, gradient) for target, gradient, _ in worst]
+    tops = params.evaluation.top
+    for rows, path in zip(portion.blocks, files, strict=True):
+        ranks: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
+        found: list[npt.ArrayLike] = []
+        for top in tops:
+            right = np.asarray(ranks < top)
+            found += [right[shown], *(right[members].all(axis=0) for _, _, members in worst)]
+        yield [key | {"top": top} for top in tops for key in keys], rows, np.vstack(found)
+
+
+def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]) -> list[dict[str, Any]]:
+    """The rows of the error matrix, from which examples each of them has right."""
+    found: dict[int, tuple[Key, int, int]] = {}
+    for keys, _, right in blocks:
+        for number, (key, examples) in enumerate(zip(keys, right, strict=True)):
+            _, errors, n = found.get(number, (key, 0, 0))
+            found[number] = (key, errors + int((~examples).sum()), n + len(examples))
+    return [{**key, **_rate(errors, n)} for key, errors, n in found.values()]
+
+
+def _key(dataset: str, cell: Cell) -> Key:
+    key = {"dataset": dataset, "target": cell.target}
+    crafting = cell.crafting
+    if crafting is None:
+        clean = {"source": "", "attack": CLEAN, "gradient": "", "eps": 0.0, "alpha": 0.0, "steps": 0, "label": ""}
+        return key | clean
+    strength = crafting.strength
+    return key | {
+        "source": crafting.source,
+        "attack": crafting.attack,
+        "gradient": crafting.gradient,
+        "eps": strength.epsilon,
+        "alpha": strength.alpha if crafting.attack == "rand_fgsm" else 0.0,
+        "steps": _steps(crafting),
+        "label": crafting.label,
+    }
+
+
+def _steps(crafting: Crafting) -> int:
+    strength = crafting.strength
+    return {
+        "ifgsm": strength.steps,
+        "mifgsm": strength.steps,
+        "pgd": strength.pgd_steps,
+        "cw": strength.pgd_steps,
+        "autoattack": AUTOATTACK_STEPS,
+    }.get(crafting.attack, 1)
+
+
+def _worst_key(params: Params, dataset: str, target: str, gradient: str) -> Key:
+    return {
+        "dataset": dataset,
+        "target": target,
+        "source": ANY_SOURCE,
+        "attack": WORST_CASE,
+        "gradient": gradient,
+        "eps": params.attack.epsilon,
+        "alpha": 0.0,
+        "steps": 0,
+        "label": "",
+    }
+
+
+def _rate(errors: int, n: int) -> dict[str, Any]:
+    rate = ErrorRate(errors, n)
+    low, high = rate.interval
+    wilson_low, wilson_high = rate.wilson
+    return {
+        "n": n,
+        "errors": errors,
+        "error_rate": rate.rate,
+        "ci_low": low,
+        "ci_high": high,
+        "wilson_low": wilson_low,
+        "wilson_high": wilson_high,
+    }

@@ -1,0 +1,111 @@
+"""A folder of images becomes a dataset: its shards are decoded by Dask workers."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from distributed import Client
+
+from gradshard import storage
+from gradshard.pipeline.config.schema import DatasetParams
+from gradshard.stages.support.dask_cluster import connected, spread
+from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.ingest.decode import Transform
+from gradshard.storage.ingest.image_folder import (
+    SPLITS,
+    Broken,
+    FolderBuilder,
+    ImageFolder,
+    SplitTask,
+    is_published,
+    make_shard,
+    open_folder,
+)
+from gradshard.storage.workspace import partial
+
+# The libraries that the bytes of a dataset follow from.
+_LIBRARIES = ("numcodecs", "numpy", "pillow", "pyarrow", "zarr")
+_TOLD = 3
+
+
+def prepare_folder(params: DatasetParams, root: Path, target: Path, place: ClusterPlace) -> None:
+    """Decode the images of a folder into the dataset ``target``; killed, it goes on with the missing shards.
+
+    Raises:
+        GradshardError: the folder is not laid out as it should be, or an image is broken and broken ones are fatal.
+    """
+    assert params.size is not None
+    source = open_folder(
+        root,
+        train=params.train,
+        test=params.test,
+        transform=Transform(params.size, params.crop, params.interpolation),
+        seed=params.seed,
+        class_names=Path(params.class_names) if params.class_names else None,
+    )
+    with partial(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
+        builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
+        builder.scan()
+        if work.waited and is_published(target, builder.attributes()):
+            say(f"{target}: made by the other process")
+            return
+        with connected(place, "cpu") as client:
+            for split in SPLITS:
+                while broken := _make_missing(client, builder, split, stop=params.broken == "fail"):
+                    if params.broken == "fail":
+                        raise GradshardError(_sentence(source.root, broken))
+                    builder.leave_out(split, broken)
+        for split in SPLITS:
+            _say_skipped(split, builder.left_out(split))
+        builder.publish(target)
+
+
+def _make_missing(client: Client, builder: FolderBuilder, split: str, *, stop: bool) -> list[Broken]:
+    """Make the missing shards of a split; gives the broken images that were met, with ``stop`` the first ones only."""
+    task, again = builder.lay_out(split), len(builder.left_out(split))
+    missing = builder.missing(split)
+    rows = {shard: _rows(task, shard) for shard in missing}
+    if again:
+        say(f"{split}: {len(missing)} of {task.cut.shards} shards are to be made without {again} broken images")
+    elif len(missing) < task.cut.shards:
+        say(f"{split}: going on: {task.cut.shards - len(missing)} of {task.cut.shards} shards are there")
+    broken: list[Broken] = []
+    done = task.cut.rows - sum(rows.values())
+    with progress(f"prepare {split}", task.cut.rows, "images", done=done) as advance:
+        for _, outcome in spread(client, functools.partial(make_shard, task), missing, what="shard"):
+            advance(outcome.rows)
+            broken += outcome.broken
+            if broken and stop:
+                break
+    return broken
+
+
+def _rows(task: SplitTask, shard: int) -> int:
+    rows = task.cut.shard_rows(shard)
+    return int(rows.stop - rows.start)
+
+
+def _recipe(source: ImageFolder) -> dict[str, object]:
+    """What the shards follow from, besides the files: each shard's receipt remembers those."""
+    versions = {"gradshard": storage.__version__, **{name: version(name) for name in _LIBRARIES}}
+    return {"source": asdict(source) | {"root": str(source.root)}, "versions": versions}
+
+
+def _sentence(root: Path, broken: Sequence[Broken]) -> str:
+    first, more = broken[0], len(broken) - 1
+    others = f", and so are {more} more of the same shard" if more else ""
+    return (
+        f"{root / first.entry.file} is broken ({first.reason}){others}: repair or remove it, or set dataset.broken to "
+        "skip"
+    )
+
+
+def _say_skipped(split: str, broken: Sequence[Broken]) -> None:
+    if broken:
+        named = ", ".join(f"{each.entry.file} ({each.reason})" for each in broken[:_TOLD])
+        more = f" and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
+        say(f"{split}: {len(broken)} broken images are skipped: {named}{more}")

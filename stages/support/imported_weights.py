@@ -1,0 +1,48 @@
+"""A static model that is not trained: its weights are taken as they are."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.stages.support import paths
+from gradshard.stages.support.progress import say
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.dataset import Dataset, Split
+
+_EXAMPLES = 100
+
+
+def publish(
+    name: str, module: nn.Module, data: Dataset, target: Path, record: Mapping[str, object], device: torch.device
+) -> None:
+    """Write a model's weights and, as the curve of a training of no steps, its loss on the first images.
+
+    The loss, on at most 100 training images (test images where there are none for training), shows weights whose
+    classes are not the dataset's.
+    """
+    split = data.train if len(data.train) else data.test
+    loss, errors, count = _try(module.to(device).eval(), split, device)
+    write_text(paths.TRAINING / f"{name}.tsv", f"step\tepoch\tclean_loss\n0\t0\t{loss:.6g}\n")
+    write_text(paths.TRAINING / f"{name}.json", json.dumps({"steps": 0, "loss": loss}, indent=1) + "\n")
+    checkpoints.save(target, module.state_dict(), {**record, "epoch": 0})
+    say(f"{target}: taken as it is, {errors} errors and clean loss {loss:.4f} on the first {count} {split.name} images")
+
+
+def _try(module: nn.Module, split: Split, device: torch.device) -> tuple[float, int, int]:
+    """The mean loss, the errors and the number of the first images of a split."""
+    count = min(_EXAMPLES, len(split))
+    images = torch.from_numpy(split.read_images(0, count))
+    labels = torch.from_numpy(split.read_labels(0, count))
+    size = max(1, BATCH_PIXELS // images[0].numel())
+    batches = [images[start : start + size] for start in range(0, count, size)]
+    with torch.no_grad(), arithmetic_context("fp32", device):
+        logits = torch.cat([module(to_pixels(batch.to(device))).float().cpu() for batch in batches])
+    loss = float(functional.cross_entropy(logits, labels))
+    return loss, int((logits.argmax(1) != labels).sum()), count

@@ -1,0 +1,63 @@
+"""The model that a static model begins as: random, pretrained, or from a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from gradshard.pipeline import models
+from gradshard.pipeline.config.schema import StaticModel
+from gradshard.pipeline.types import PRETRAINED, RANDOM
+from gradshard.stages.support.progress import say
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import Dataset
+
+_TOLD = 3
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A model before its first step, and the digest of its weights where they do not follow from the seed."""
+
+    module: nn.Module
+    digest: str | None
+
+
+def initial_model(static: StaticModel, data: Dataset) -> Initial:
+    """Build the model that the parameters describe.
+
+    Raises:
+        GradshardError: the architecture, the weights or the checkpoint are not there or do not fit the dataset.
+    """
+    shape, classes = data.sample_shape, data.classes
+    if static.weights == PRETRAINED:
+        _check_classes(static, classes)
+        module = models.pretrained(static.architecture, shape, classes, seed=static.seed)
+    else:
+        module = models.build(static.architecture, shape, classes, seed=static.seed)
+    if static.weights == RANDOM:
+        return Initial(module, None)
+    if static.weights != PRETRAINED:
+        _fill(module, Path(static.weights))
+    return Initial(module, checkpoints.tensors_digest(module.state_dict(), static.architecture))
+
+
+def _check_classes(static: StaticModel, classes: int) -> None:
+    theirs = models.pretrained_classes(static.architecture)
+    if theirs == classes:
+        return
+    if not static.epochs:
+        raise GradshardError(
+            f"the pretrained weights of {static.architecture} tell {theirs} classes apart, but the dataset has "
+            f"{classes}: take a dataset with those classes (dataset.class_names names them where folders are missing), "
+            "or let the model be trained (epochs above 0), which begins with a new classifier"
+        )
+    say(f"{static.architecture}: its pretrained weights are for {theirs} classes; the classifier for {classes} is new")
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    unused = models.fill(module, checkpoints.load_checkpoint(path), where=str(path))
+    if unused:
+        more = ", ..." if len(unused) > _TOLD else ""
+        say(f"{path}: {len(unused)} tensors are left aside ({', '.join(unused[:_TOLD])}{more})")

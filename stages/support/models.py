@@ -1,0 +1,83 @@
+"""Models back from their weights files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradshard.pipeline import models
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.training.malloc import keep_freed_memory
+from gradshard.stages.support import paths
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import Dataset
+from gradshard.storage.formats.digests import file_sha256
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A frozen model in eval mode, and what it is known by."""
+
+    module: nn.Module
+    architecture: str
+    digest: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model by its file: what travels to workers in its place; ``digest`` is that of the loaded model."""
+
+    name: str
+    path: Path
+    architecture: str
+    digest: str
+
+
+def model_file(params: Params, name: str) -> ModelFile:
+    """Find the weights of a model that the parameters name, and their digest.
+
+    Raises:
+        GradshardError: they are not there, or damaged.
+    """
+    path, architecture = weights_of(params, name)
+    tensors, _ = checkpoints.load(path)
+    return ModelFile(name, path.resolve(), architecture, checkpoints.tensors_digest(tensors, architecture))
+
+
+def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.device) -> LoadedModel:
+    """Load a model from a weights file.
+
+    Raises:
+        GradshardError: it is missing, damaged, or holds another architecture or one for other images.
+    """
+    keep_freed_memory()
+    tensors, record = checkpoints.load(path)
+    if record.get("architecture") != architecture:
+        raise GradshardError(
+            f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
+            f"{architecture}: train that model again"
+        )
+    module = models.restore(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path))
+    return LoadedModel(
+        module=module.to(device),
+        architecture=architecture,
+        digest=checkpoints.tensors_digest(tensors, architecture),
+        weights_sha256=file_sha256(path),
+    )
+
+
+def weights_of(params: Params, name: str) -> tuple[Path, str]:
+    """The weights file and the architecture of a model that the parameters name, NAME@EPOCH for a snapshot.
+
+    Raises:
+        GradshardError: the file is not there; the sentence says which stage makes it.
+    """
+    path, model = paths.weights(params, name), name.partition("@")[0]
+    if not path.exists():
+        stage = "train-static" if model in params.static else "train-robust"
+        raise GradshardError(f"no weights at {path}: run `gradshard {stage} {model}` first, or `dvc pull` them")
+    trained = params.static[model] if model in params.static else params.robust[model]
+    return path, trained.architecture

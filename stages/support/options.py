@@ -1,0 +1,60 @@
+"""What all stage commands have in common."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
+
+Command = Callable[..., Any]
+
+
+def params_option(command: Command) -> Command:
+    """Add ``--params`` and pass the checked parameters to the command as ``params``."""
+    return click.option(
+        "--params",
+        "params",
+        default=FILE_NAME,
+        show_default=True,
+        callback=_read,
+        help="The parameter file.",
+        type=click.Path(dir_okay=False, path_type=Path),
+    )(command)
+
+
+@dataclass(frozen=True)
+class ClusterPlace:
+    """Where to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
+
+    workers: int = 0
+    scheduler: str | None = None
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--workers`` and ``--scheduler`` and pass both to the command as ``cluster``."""
+
+    @functools.wraps(command)
+    def with_place(*args: object, workers: int, scheduler: str | None, **kwargs: object) -> object:
+        return command(*args, cluster=ClusterPlace(workers, scheduler), **kwargs)
+
+    with_place = click.option(
+        "--workers",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Worker processes of a Dask cluster on this machine; 0 computes in this process, on all its cores.",
+    )(with_place)
+    return click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="A running Dask cluster, such as tcp://10.0.0.1:8786, whose workers see this folder by the same path.",
+    )(with_place)
+
+
+def _read(context: click.Context, option: click.Parameter, value: Path) -> Params:
+    del context, option
+    return read_params(value)

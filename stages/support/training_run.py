@@ -1,0 +1,215 @@
+"""A training run that can be killed: checkpoints, snapshots, curves, and the outputs once it is through."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradshard import pipeline, storage
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.models.precision import choose_compilation, choose_precision
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.config import Run
+from gradshard.pipeline.training.distributed import Ranks
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.trainer import Record, Trainer
+from gradshard.stages.support import paths
+from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.atomic import copy, replace_folder, write_text
+from gradshard.storage.formats.digests import folder_sha256
+from gradshard.storage.streaming.reader import Reader, ReadingPlan
+from gradshard.storage.workspace import partial
+
+_CHECKPOINT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one training run makes, and from what.
+
+    ``record`` is what the weights file says of itself; ``recipe`` is everything the weights follow from; a snapshot
+    is written after each epoch in ``snapshots``.
+    """
+
+    name: str
+    stage: str
+    weights: Path
+    record: Mapping[str, object]
+    recipe: Mapping[str, object]
+    snapshots: tuple[int, ...] | None = None
+
+
+@dataclass
+class _Curves:
+    records: list[Record] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Tab-separated columns, one line a record; columns that clean training does not have are left out."""
+        columns = list(asdict(self.records[0]))
+        if self.records[0].adversarial_loss is None:
+            columns = ["step", "epoch", "clean_loss"]
+        lines = ["\t".join(columns)]
+        lines += ["\t".join(f"{asdict(record)[column]:.6g}" for column in columns) for record in self.records]
+        return "\n".join(lines) + "\n"
+
+
+def make_run(
+    params: Params,
+    rows: int,
+    ranks: Ranks,
+    reading: ReadingPlan,
+    *,
+    epochs: int,
+    seed: int,
+    learning_rate: float,
+    adversary: Adversary | None = None,
+) -> Run:
+    """The steps that the parameters ask for.
+
+    Raises:
+        GradshardError: a batch has fewer rows than there are ranks.
+    """
+    training = params.training
+    ranks.check(rows, training.batch)
+    return Run(
+        rows=rows,
+        batch=training.batch,
+        epochs=epochs,
+        seed=seed,
+        optimization=Optimization(training.optimizer, learning_rate, training.decay, training.decay_epochs),
+        reading=reading,
+        adversary=adversary,
+        augmentation=Augmentation(training.augment.padding, training.augment.flip),
+        batch_norm=training.batch_norm,
+        ranks=ranks,
+    )
+
+
+def make_trainer(params: Params, module: nn.Module, run: Run, device: torch.device) -> Trainer:
+    """The trainer of a run, in the arithmetic and compiled as the parameters say."""
+    return Trainer(
+        module,
+        run,
+        device=device,
+        arithmetic=choose_precision(params.training.precision, device),
+        compiled=choose_compilation(params.training.compilation, device, steps=run.steps),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of what every run's bytes follow from."""
+    return {"gradshard": storage.__version__, "torch": torch.__version__}
+
+
+def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) -> dict[str, object]:
+    """What a run's bytes follow from besides its inputs and its own parameters."""
+    precision = choose_precision(params.training.precision, device)
+    return {
+        **versions(),
+        "training": params.training.model_dump() | {"precision": precision},
+        "streaming": {"chunk": reading.chunk, "window": reading.window},
+    }
+
+
+def run(job: Job, trainer: Trainer, reader: Reader) -> None:
+    """Train to the end, going on from a killed run's checkpoint, and put the outputs in their places.
+
+    Of several ranks the first reads and writes the checkpoints and the outputs.
+
+    Raises:
+        GradshardError: the loss is not a number, or another rank is gone.
+    """
+    if not trainer.run.ranks.first:
+        if _go_on(trainer, True):
+            trainer.share_state()
+            for _ in trainer.steps(reader):
+                pass
+        return
+    code = {package.__name__: _code_digest(package.__file__) for package in (pipeline, storage)}
+    recipe = {**job.recipe, "code": code, "device": next(trainer.model.parameters()).device.type}
+    with partial(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
+        if not _go_on(trainer, not (work.waited and _is_published(job))):
+            say(f"{job.weights}: made by the other process")
+            return
+        curves = _resume(work.folder, trainer)
+        trainer.share_state()
+        _train(job, trainer, reader, work.folder, curves)
+        _publish(job, trainer, work.folder, curves)
+    last = curves.records[-1]
+    live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
+    say(f"{job.weights}: {trainer.run.epochs} epochs, clean loss {last.clean_loss:.4f}{live}")
+
+
+def _go_on(trainer: Trainer, wanted: bool) -> bool:
+    """Whether there is anything to train: the first rank knows."""
+    return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
+
+
+def _train(job: Job, trainer: Trainer, reader: Reader, folder: Path, curves: _Curves) -> None:
+    last_saved = time.monotonic()
+    total = trainer.run.steps
+    with progress(f"{job.stage} {job.name}", total, "steps", done=trainer.step) as advance:
+        for step in trainer.steps(reader):
+            advance(1)
+            if step.record is None:
+                continue
+            curves.records.append(step.record)
+            epoch, within = divmod(step.number, trainer.run.steps_per_epoch)
+            if within == 0:
+                _say_epoch(job, epoch, curves, trainer.run)
+                if epoch in (job.snapshots or ()):
+                    _save_weights(folder / "snapshots" / f"{job.name}@{epoch}.safetensors", job, trainer, epoch)
+            if within == 0 or time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
+                record = {"curves": [asdict(record) for record in curves.records]}
+                checkpoints.save(folder / "checkpoint.safetensors", trainer.state(), record)
+                last_saved = time.monotonic()
+
+
+def _resume(folder: Path, trainer: Trainer) -> _Curves:
+    checkpoint = folder / "checkpoint.safetensors"
+    if not checkpoint.exists():
+        return _Curves()
+    state, record = checkpoints.load(checkpoint)
+    trainer.load_state(state)
+    say(f"going on from step {trainer.step} of {trainer.run.steps}")
+    return _Curves([Record(**entry) for entry in record["curves"]])  # type: ignore[attr-defined]
+
+
+def _publish(job: Job, trainer: Trainer, folder: Path, curves: _Curves) -> None:
+    metrics = {"steps": trainer.step, "loss": asdict(curves.records[-1])["clean_loss"]}
+    if trainer.run.adversary is not None:
+        metrics |= {"live_steps": trainer.live_steps, "live_share": trainer.live_steps / trainer.step}
+    write_text(paths.TRAINING / f"{job.name}.tsv", curves.table())
+    write_text(paths.TRAINING / f"{job.name}.json", json.dumps(metrics, indent=1) + "\n")
+    if job.snapshots is not None:
+        # Copied, not moved: killed before the weights are in place, the next run publishes all of it again.
+        (folder / "snapshots").mkdir(exist_ok=True)
+        shutil.copytree(folder / "snapshots", folder / "published", dirs_exist_ok=True)
+        replace_folder(folder / "published", paths.snapshots(job.name))
+    _save_weights(folder / "weights.safetensors", job, trainer, trainer.run.epochs)
+    copy(folder / "weights.safetensors", job.weights)
+
+
+def _is_published(job: Job) -> bool:
+    return job.weights.exists() and checkpoints.load(job.weights)[1].get("recipe") == job.recipe
+
+
+def _save_weights(path: Path, job: Job, trainer: Trainer, epoch: int) -> None:
+    checkpoints.save(path, trainer.model.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
+
+
+def _say_epoch(job: Job, epoch: int, curves: _Curves, run: Run) -> None:
+    last = curves.records[-1]
+    adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
+    say(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")
+
+
+def _code_digest(init_file: str | None) -> str:
+    return folder_sha256(Path(str(init_file)).parent, "*.py")

@@ -1,0 +1,1 @@
+"""The formats on disk: datasets, sign stores, checkpoints, results; reading and writing whole rows and shards."""

@@ -1,0 +1,244 @@
+"""The dataset on disk: labelled images in one order, fixed at preparation, as a plain Zarr group.
+
+``data/NAME.zarr`` holds the groups ``train`` and ``test``, each with the arrays ``images``, uint8 (N, C, H, W), and
+``labels``, unsigned (N,). A row index names an example for ever; a split's digest covers content and order. Datasets
+made from image files also say which file each row was, in ``files.parquet`` beside the arrays.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation, ZstdCodec
+from zarr.core.metadata import ArrayV3Metadata
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.digests import RowsDigest
+from gradshard.storage.formats.gather import gather
+from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader
+
+FORMAT = "gradshard-dataset"
+VERSION = 1
+# The file of each row, in one column ``file``, in the folder of a split.
+FILES = "files.parquet"
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.integer]
+ZarrArray = zarr.Array[Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a dataset, in a ``folder`` of its own: labelled images that are read by rows."""
+
+    name: str
+    dataset: str
+    classes: int
+    digest: str
+    folder: Path
+    sample_shape: tuple[int, int, int]
+    encoding: Encoding
+    labels: ZarrArray
+
+    def __len__(self) -> int:
+        return self.layout.rows
+
+    @property
+    def layout(self) -> Layout:
+        """How the rows of ``images`` are cut."""
+        return self.encoding.layout
+
+    @property
+    def chunk(self) -> int:
+        """Rows per chunk of ``images``."""
+        return self.layout.chunk
+
+    def read_images(self, start: int, stop: int) -> Images:
+        """Read the images of rows, uint8 (n, C, H, W).
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        return self.take_images(np.arange(start, stop))
+
+    def take_images(self, rows: Rows) -> Images:
+        """Read the images of single rows, uint8 (n, C, H, W).
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        images = np.empty((len(rows), *self.sample_shape), dtype=np.uint8)
+        gather(self, rows, images)
+        return images
+
+    def take(self, shard: int, rows: Rows, out: Images, positions: Rows, scratch: Scratch) -> None:
+        """Read the images of single rows of a shard into places of their own.
+
+        Args:
+            shard: which shard.
+            rows: rows of it, in ascending order.
+            out: uint8 (n, C, H, W), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            positions: as many as rows.
+            scratch: the calling thread's own.
+
+        Raises:
+            GradshardError: the shard is missing or damaged.
+        """
+        file = self.folder / images_file(shard)
+        where, remedy = f"the {self.name} images of dataset {self.dataset}", "run `gradshard prepare` again"
+        try:
+            with file.open("rb", buffering=0) as opened:
+                ShardReader(opened, shard, self.encoding, scratch).take(rows, out, positions)
+        except FileNotFoundError as error:
+            raise GradshardError(f"{where}: {file} is missing: {remedy}") from error
+        except DamagedError as error:
+            raise GradshardError(f"{where}, shard {shard}, {error}: {remedy}") from error
+
+    def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+        """Read the labels of rows, int64 (n,)."""
+        return np.asarray(self.labels[start : len(self) if stop is None else stop]).astype(np.int64)
+
+    def read_files(self) -> list[str]:
+        """The file that each row was, relative to the folder of raw images.
+
+        Raises:
+            GradshardError: the dataset was not made from image files.
+        """
+        # Imported here: training, which reads the rest of a dataset, needs no pyarrow.
+        import pyarrow.parquet as pq
+
+        path = self.folder / FILES
+        if not path.exists():
+            raise GradshardError(
+                f"dataset {self.dataset} has no {path}: only a dataset of image files keeps their names"
+            )
+        files: list[str] = pq.read_table(path, columns=["file"]).column("file").to_pylist()
+        return files
+
+    def load(self) -> tuple[Images, npt.NDArray[np.int64]]:
+        """Read all rows, and check that they are the ones the digest was taken of.
+
+        Raises:
+            GradshardError: the images, labels or their order are not what was prepared.
+        """
+        images, labels = self.read_images(0, len(self)), self.read_labels()
+        found = rows_digest(images, labels, classes=self.classes)
+        if found != self.digest:
+            raise GradshardError(
+                f"the {self.name} rows of dataset {self.dataset} were changed or reordered after preparation (digest "
+                f"{found[:12]}, recorded {self.digest[:12]}): run `gradshard prepare` again"
+            )
+        return images, labels
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An open dataset; classes without names are called by their numbers."""
+
+    name: str
+    classes: int
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+    def check_trainable(self) -> None:
+        """Refuse a dataset that was prepared without training images.
+
+        Raises:
+            GradshardError: there are none.
+        """
+        if not len(self.train):
+            raise GradshardError(
+                f"dataset {self.name} has no training images, because dataset.train is null: name their folder there "
+                "and run `gradshard prepare` again"
+            )
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of an image."""
+        return self.train.sample_shape
+
+
+def images_file(shard: int) -> str:
+    """The file of a shard's images, in the folder of a split."""
+    return f"images/c/{shard}/0/0/0"
+
+
+def labels_file(shard: int) -> str:
+    """The file of a shard's labels, in the folder of a split."""
+    return f"labels/c/{shard}"
+
+
+def rows_digest(images: Images, labels: Labels, *, classes: int) -> str:
+    """The digest of labelled images held in memory; see ``RowsDigest``."""
+    digest = RowsDigest(sample_shape=images.shape[1:], classes=classes)
+    digest.update(images, labels)
+    return digest.hexdigest()
+
+
+def label_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest unsigned dtype that holds the labels and, as its maximum, a value that is no label."""
+    return np.dtype(np.min_scalar_type(classes))
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Open a prepared dataset.
+
+    Raises:
+        GradshardError: nothing is there, or it is not a dataset of this format.
+    """
+    if not path.exists():
+        raise GradshardError(f"no dataset at {path}: run `gradshard prepare` (or `dvc repro prepare`) first")
+    try:
+        root = zarr.open_group(path, mode="r")
+        attributes = dict(root.attrs)
+        if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
+            raise GradshardError(
+                f"{path} is not a gradshard dataset of version {VERSION}: prepare it again with `gradshard prepare`"
+            )
+        name, classes = str(attributes["name"]), int(str(attributes["classes"]))
+        train, test = (_open_split(root, path, split, name, classes) for split in ("train", "test"))
+        named = attributes.get("class_names")
+        class_names = tuple(map(str, named if isinstance(named, list) else range(classes)))
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise GradshardError(
+            f"{path} is not a whole dataset ({error}): prepare it again with `gradshard prepare`"
+        ) from error
+    return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
+
+
+def _open_split(root: zarr.Group, path: Path, split: str, name: str, classes: int) -> Split:
+    group, images, labels = root[split], root[f"{split}/images"], root[f"{split}/labels"]
+    if not isinstance(images, zarr.Array) or not isinstance(labels, zarr.Array):
+        raise KeyError(f"{split}/images and {split}/labels must be arrays")
+    _, channels, height, width = images.shape
+    return Split(
+        name=split,
+        dataset=name,
+        classes=classes,
+        digest=str(group.attrs["digest"]),
+        folder=path / split,
+        sample_shape=(channels, height, width),
+        encoding=_encoding(images),
+        labels=labels,
+    )
+
+
+def _encoding(images: ZarrArray) -> Encoding:
+    """How images lie in their files, if it is a way in which ``write_dataset`` lays them."""
+    metadata = images.metadata
+    sharding = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
+    if images.dtype != np.uint8 or images.shards is None or not isinstance(sharding, ShardingCodec):
+        raise ValueError("its images are no sharded array of uint8")
+    codecs = [type(codec) for codec in sharding.codecs]
+    if codecs not in ([BytesCodec, ZstdCodec, Crc32cCodec], [BytesCodec, Crc32cCodec]):
+        raise ValueError("its images went through other codecs")
+    return Encoding(
+        layout=Layout(rows=images.shape[0], chunk=images.chunks[0], shard=images.shards[0]),
+        index_first=sharding.index_location is ShardingCodecIndexLocation.start,
+        compressed=ZstdCodec in codecs,
+    )

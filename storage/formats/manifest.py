@@ -1,0 +1,285 @@
+"""The manifest of a sign store: what it is, what it was made from, and the digest of every file.
+
+It is written last, so a folder with a manifest is a whole store. It holds no time, host name or path: equal inputs
+give an equal manifest. A manifest may come from a stranger: what it declares is bounded before anything is read by it,
+and it can name no file but those of a sign store.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.digests import digest_of
+from gradshard.storage.formats.store_paths import MANIFEST, expected_files, shard_of
+
+FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
+VERSION = 1
+
+# A store of 1,252 shards has a manifest of 360 kB.
+SIZE_LIMIT = 1 << 23
+# What is told of an entry that is wrong takes a hundred times the entry's memory.
+_ENTRIES_LIMIT = 1 << 15
+# Decoded, what one reader holds in memory.
+SHARD_LIMIT = 1 << 30
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, lt=1 << 63)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
+# Shown on terminals and in Markdown: no control characters, no markup.
+Word = Annotated[str, Field(pattern=r"^[\w.@:+/-][\w.@:+/ ()-]{0,99}$")]
+
+
+class _Record(BaseModel):
+    """A part of the manifest; keys that a later minor change may add are left alone."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class DatasetRecord(_Record):
+    """The rows the gradients were taken at; ``digest`` covers content and order."""
+
+    name: Word
+    split: Word
+    digest: Sha256
+    rows: Positive
+    sample_shape: tuple[Positive, Positive, Positive]
+    classes: Positive
+
+    @property
+    def pixels(self) -> int:
+        """The signs of one row: C * H * W."""
+        return math.prod(self.sample_shape)
+
+
+class ModelRecord(_Record):
+    """The static model; ``digest`` covers its architecture and parameters, ``weights_sha256`` the file they lay in."""
+
+    name: Word
+    architecture: Word
+    digest: Sha256
+    weights_sha256: Sha256
+
+
+class AgreementRecord(_Record):
+    """The share of signs that float64 gives too, over a sample of rows."""
+
+    rows: Positive
+    share: Annotated[float, Field(ge=0, le=1)]
+
+
+class DirectionRecord(_Record):
+    """Which gradient was taken the sign of, and which way an attack steps along it.
+
+    ``gradient``: the loss it is the gradient of; ``label``: whose label the loss was taken for; ``mode``: the model's
+    mode; ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
+    ``agreement`` was measured where the arithmetic is less than single precision.
+    """
+
+    gradient: Word
+    label: Word
+    mode: Word
+    dtype: Word
+    step: Literal[1, -1]
+    agreement: AgreementRecord | None = None
+
+    @property
+    def agreement_text(self) -> str:
+        """The agreement for a person, to be put after the arithmetic; empty if none was measured."""
+        if self.agreement is None:
+            return ""
+        return f" ({self.agreement.share:.3%} as in float64, of {self.agreement.rows} rows)"
+
+
+class LayoutRecord(_Record):
+    """Rows per chunk and per shard."""
+
+    chunk: Positive
+    shard: Positive
+
+
+class FileRecord(_Record):
+    """One file of the store."""
+
+    sha256: Sha256
+    size: Count
+
+
+class StoreSpec(_Record):
+    """What a store will be, before anything is computed. ``licence`` is an SPDX identifier, if its maker named one."""
+
+    dataset: DatasetRecord
+    model: ModelRecord
+    direction: DirectionRecord
+    layout: LayoutRecord
+    licence: Word | None = None
+
+    @property
+    def cut(self) -> Layout:
+        """How the rows are cut into chunks and shards."""
+        return Layout(rows=self.dataset.rows, chunk=self.layout.chunk, shard=self.layout.shard)
+
+    @property
+    def row_bytes(self) -> int:
+        """The bytes of one row's packed signs."""
+        return 2 * bitplanes.packed_bytes(self.dataset.pixels)
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.layout.shard % self.layout.chunk:
+            raise ValueError(f"a shard of {self.layout.shard} rows is no whole number of chunks")
+        if _shard_memory(self) > SHARD_LIMIT:
+            raise ValueError(f"a shard would take more than {SHARD_LIMIT >> 20} MiB of memory")
+        if self.dataset.classes > 1 << 32:
+            raise ValueError("more classes than a label can tell apart")
+        return self
+
+
+class Manifest(StoreSpec):
+    """What a published store is.
+
+    ``content`` is the digest of the decoded shards, whatever they are compressed with; ``digest``, the store's own
+    name, covers everything else in the manifest, the digests of all files among it.
+    """
+
+    format: Literal["gradshard-signs"]
+    version: Count
+    content: Sha256
+    zeros: Count
+    files: dict[str, FileRecord]
+    versions: dict[Word, Word]
+    digest: Sha256
+
+    @property
+    def zero_fraction(self) -> float:
+        """The share of signs that are exactly 0."""
+        return self.zeros / (self.dataset.rows * self.dataset.pixels)
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files but the manifest."""
+        return sum(record.size for record in self.files.values())
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """The stored bytes of signs and labels, in bits for each sign."""
+        shards = sum(record.size for name, record in self.files.items() if shard_of(name) is not None)
+        return 8 * shards / (self.dataset.rows * self.dataset.pixels)
+
+    @property
+    def spec(self) -> StoreSpec:
+        """What the store was to be before it was computed."""
+        return StoreSpec(**{name: getattr(self, name) for name in StoreSpec.model_fields})
+
+    def text(self) -> str:
+        """The manifest file, byte for byte."""
+        return _rendered(self.model_dump(mode="json"))
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        # First the number: the names of absurdly many shards are not even listed.
+        if len(self.files) != len(expected_files(0)) + 2 * self.cut.shards:
+            raise ValueError(f"names {len(self.files)} files, which is not what {self.cut.shards} shards have")
+        if self.files.keys() != expected_files(self.cut.shards):
+            raise ValueError("names a file that is none of a sign store's")
+        most = _most_bytes(self)
+        largest = max(self.files, key=lambda name: self.files[name].size)
+        if self.files[largest].size > most:
+            raise ValueError(f"declares a larger file, {largest}, than any shard can be")
+        if self.zeros > self.dataset.rows * self.dataset.pixels:
+            raise ValueError("declares more zeros than signs")
+        return self
+
+
+def seal(spec: StoreSpec, **fields: object) -> Manifest:
+    """The manifest of a store, with its digest."""
+    names = {"format": FORMAT, "version": VERSION, "digest": "0" * 64}
+    unsealed = Manifest.model_validate({**dict(spec), **fields, **names}).model_dump(mode="json")
+    del unsealed["digest"]
+    return Manifest.model_validate_json(json.dumps({**unsealed, "digest": digest_of(unsealed)}))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a store on this machine.
+
+    Raises:
+        GradshardError: there is none, or it is not one that this version reads.
+    """
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            content = file.read(SIZE_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise GradshardError(
+            f"no published sign store at {folder} (it has no {MANIFEST}): run `gradshard precompute` for it, or "
+            "`dvc pull` it"
+        ) from error
+    return parse_manifest(content, where=str(folder))
+
+
+def parse_manifest(content: bytes, *, where: str) -> Manifest:
+    """Check the bytes of a manifest; ``where`` is the store's place, for messages.
+
+    Raises:
+        GradshardError: it is not one that this version reads, or it was changed after it was written.
+    """
+    path = f"{where}/{MANIFEST}"
+    if len(content) > SIZE_LIMIT:
+        raise GradshardError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, so it is no manifest of a sign store")
+    try:
+        sealed = json.loads(content)
+        if not isinstance(sealed, dict) or max(map(_entries, sealed.values()), default=0) > _ENTRIES_LIMIT:
+            raise GradshardError(f"{path} is not a manifest of a sign store: it is something else, or too long")
+        manifest = Manifest.model_validate_json(content)
+        claimed = sealed.pop("digest")
+        found = digest_of(sealed)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        # A stranger's key is shown on a terminal: without control characters.
+        at = ".".join(str(part)[:60].encode("unicode_escape").decode() for part in first["loc"]) or "the file"
+        raise GradshardError(f"{path} is not a manifest of a sign store: {at}: {first['msg'][:300]}") from error
+    except (ValueError, RecursionError) as error:
+        raise GradshardError(f"{path} is not a manifest of a sign store: it is no plain JSON") from error
+    if manifest.version != VERSION:
+        raise GradshardError(
+            f"{where} is a sign store of format version {manifest.version}, and this gradshard reads version "
+            f"{VERSION}: use a gradshard of that version"
+        )
+    if claimed != found:
+        raise GradshardError(
+            f"{path} was changed after it was written (its digest is {found[:12]}, it says {claimed[:12]}): fetch the "
+            "store again"
+        )
+    return manifest
+
+
+def canonical(content: bytes) -> bytes:
+    """The bytes that a writer gives to a valid manifest that reads like this one."""
+    return _rendered(json.loads(content)).encode()
+
+
+def is_canonical(content: bytes) -> bool:
+    """Whether the bytes of a valid manifest are exactly those that a writer gives it."""
+    return canonical(content) == content
+
+
+def _entries(value: object) -> int:
+    return len(value) if isinstance(value, dict | list) else 0
+
+
+def _rendered(document: object) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _shard_memory(spec: StoreSpec) -> int:
+    """More than the bytes of a shard, decoded: signs, labels, and what stands beside each chunk."""
+    return spec.layout.shard * (spec.row_bytes + 8) + 128 * (spec.layout.shard // spec.layout.chunk)
+
+
+def _most_bytes(spec: StoreSpec) -> int:
+    """More than the file of a shard, or of its labels, or any other file of a store, can have."""
+    return _shard_memory(spec) * 5 // 4 + (1 << 16)

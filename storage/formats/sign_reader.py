@@ -1,0 +1,178 @@
+"""The sign store: the signs of one static model's input gradients over one dataset, open for reading.
+
+A plain Zarr group with the arrays ``signs``, uint8 (N, 2, ceil(P / 8)), two bit planes of each row's P = C·H·W signs
+(see ``bitplanes``), and ``labels``, unsigned (N,), the label each gradient was taken for; and a manifest, which makes
+it published. ``building`` makes stores; a published one is never changed.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes, sign_arrays
+from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.dataset import Split, label_dtype
+from gradshard.storage.formats.gather import gather
+from gradshard.storage.formats.manifest import Manifest, read_manifest
+from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
+from gradshard.storage.formats.store_files import Folder, StoreFiles
+from gradshard.storage.formats.store_paths import METADATA, labels_file, signs_file
+
+
+@dataclass(frozen=True)
+class SignStore:
+    """A published store, open for reading. ``where`` is its path or URL; a ``remote`` one is read by whole shards."""
+
+    where: str
+    manifest: Manifest
+    files: StoreFiles
+    remote: bool = False
+
+    def __len__(self) -> int:
+        return self.manifest.dataset.rows
+
+    @property
+    def layout(self) -> Layout:
+        """How the rows are cut."""
+        return self.manifest.cut
+
+    def read(self, start: int, stop: int) -> Planes:
+        """Read the packed signs of rows, uint8 (n, 2, ceil(P / 8)).
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        planes = self._empty(stop - start)
+        gather(self, np.arange(start, stop), planes)
+        return planes
+
+    def take(self, shard: int, rows: Rows, out: Planes, positions: Rows, scratch: Scratch) -> None:
+        """Read the packed signs of single rows of a shard into places of their own.
+
+        Args:
+            shard: which shard.
+            rows: rows of it, in ascending order.
+            out: uint8 (n, 2, ceil(P / 8)), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            positions: as many as rows.
+            scratch: the calling thread's own.
+
+        Raises:
+            GradshardError: the shard is missing or damaged.
+        """
+        try:
+            with self.files.open(signs_file(shard)) as file:
+                self._take(file, shard, rows, out, positions, scratch)
+        except FileNotFoundError as error:
+            raise self._missing(signs_file(shard)) from error
+
+    def load(self) -> Planes:
+        """Read all packed signs, checking every shard against the manifest.
+
+        Raises:
+            GradshardError: a shard is missing, damaged or not the one that was published.
+        """
+        planes, scratch = self._empty(len(self)), Scratch()
+        for shard in range(self.layout.shards):
+            part = self.layout.shard_rows(shard)
+            rows = np.arange(part.start, part.stop)
+            self._take(io.BytesIO(self._checked(signs_file(shard))), shard, rows, planes, rows, scratch)
+        return planes
+
+    def load_labels(self) -> npt.NDArray[np.int64]:
+        """Read the label that each gradient was taken for, int64 (N,).
+
+        Raises:
+            GradshardError: a shard's labels are missing, damaged or not those that were published.
+        """
+        dtype = label_dtype(self.manifest.dataset.classes)
+        labels = np.empty(self.layout.shards * self.layout.shard, dtype=dtype)
+        for shard in range(self.layout.shards):
+            part = labels[shard * self.layout.shard :][: self.layout.shard]
+            try:
+                decode(self._checked(labels_file(shard)), part.view(np.uint8))
+            except ValueError as error:
+                raise GradshardError(f"{self.where}: {labels_file(shard)}: {error}; fetch the store again") from error
+        return labels[: len(self)].astype(np.int64)
+
+    def check_made_for(self, split: Split) -> None:
+        """Check that the store's rows are the rows of this split.
+
+        Raises:
+            GradshardError: it was built for another dataset, or another order of this one.
+        """
+        made_for = self.manifest.dataset
+        if (made_for.digest, made_for.rows, made_for.sample_shape) != (split.digest, len(split), split.sample_shape):
+            raise GradshardError(
+                f"{self.where} was built for {made_for.rows} rows of {made_for.name}, digest {made_for.digest[:12]}, "
+                f"not for the {len(split)} rows of {split.dataset}, digest {split.digest[:12]}: run `gradshard "
+                f"precompute {Path(self.where).stem}` for this dataset"
+            )
+
+    def _empty(self, rows: int) -> Planes:
+        return np.empty((rows, 2, self.manifest.row_bytes // 2), dtype=np.uint8)
+
+    def _take(self, file: BinaryIO, shard: int, rows: Rows, out: Planes, positions: Rows, scratch: Scratch) -> None:
+        reader = ShardReader(file, shard, Encoding(self.layout), scratch)
+        try:
+            reader.take(rows, out, positions, check=partial(self._check, shard))
+        except DamagedError as error:
+            raise GradshardError(f"{self.where}, shard {shard}, {error}; {self._remedy}") from error
+
+    def _check(self, shard: int, rows: Rows, values: Planes) -> None:
+        planes = values.reshape(len(rows), 2, -1)
+        illegal = bitplanes.illegal_rows(planes, self.manifest.dataset.pixels)
+        if len(illegal):
+            raise GradshardError(
+                f"{self.where}, shard {shard}: row {int(rows[illegal[0]])} holds no signs; {self._remedy}"
+            )
+
+    def _checked(self, name: str) -> bytes:
+        record = self.manifest.files[name]
+        try:
+            content = self.files.read(name, record.size + 1)
+        except FileNotFoundError as error:
+            raise self._missing(name) from error
+        if hashlib.sha256(content).hexdigest() != record.sha256:
+            raise GradshardError(
+                f"{self.where}: shard file {name} is damaged (its SHA-256 is not the manifest's); {self._remedy}"
+            )
+        return content
+
+    def _missing(self, name: str) -> GradshardError:
+        return GradshardError(f"{self.where}: shard file {name} is missing; {self._remedy}")
+
+    @property
+    def _remedy(self) -> str:
+        return "fetch the store again, or mend it by `gradshard store repair`"
+
+
+def open_store(path: Path) -> SignStore:
+    """Open a published store on this machine.
+
+    Raises:
+        GradshardError: nothing published is there, or its arrays do not fit its manifest.
+    """
+    return open_files(Folder(path), read_manifest(path), where=str(path))
+
+
+def open_files(files: StoreFiles, manifest: Manifest, *, where: str, remote: bool = False) -> SignStore:
+    """Open a published store whose manifest is known.
+
+    Raises:
+        GradshardError: its arrays are not those that the manifest describes.
+    """
+    for name in METADATA:
+        try:
+            content = files.read(name, sign_arrays.METADATA_LIMIT + 1)
+        except FileNotFoundError as error:
+            raise GradshardError(f"{where} has a manifest but no {name}: fetch it again") from error
+        sign_arrays.check_metadata(name, content, manifest, where=where)
+    return SignStore(where=where, manifest=manifest, files=files, remote=remote)

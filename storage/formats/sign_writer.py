@@ -1,0 +1,179 @@
+"""Building a sign store: shard by shard, by any number of workers, then published by its manifest.
+
+One task computes and writes one whole shard, and writing a shard again gives the same bytes; so a build that was killed
+goes on with the shards that have no receipt, and it does not matter who computed which.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from gradshard.storage import __version__
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import chunking, manifest, sign_arrays, store_card
+from gradshard.storage.formats.atomic import replace_folder, sweep, sync, write_text
+from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
+from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.dataset import Split, label_dtype
+from gradshard.storage.formats.digests import digest_of, file_sha256
+from gradshard.storage.formats.manifest import (
+    DatasetRecord,
+    DirectionRecord,
+    FileRecord,
+    LayoutRecord,
+    Manifest,
+    ModelRecord,
+    StoreSpec,
+)
+from gradshard.storage.formats.sign_receipts import Ledger, Receipt
+from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
+
+# The libraries that the bytes of a store follow from.
+_LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
+
+
+def plan_store(
+    split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
+) -> StoreSpec:
+    """What a store of a model's signs over the rows of a split will be."""
+    record = DatasetRecord(
+        name=split.dataset,
+        split=split.name,
+        digest=split.digest,
+        rows=len(split),
+        sample_shape=split.sample_shape,
+        classes=split.classes,
+    )
+    cut = chunking.plan(record.rows, 2 * packed_bytes(record.pixels))
+    return StoreSpec(
+        dataset=record,
+        model=model,
+        direction=direction,
+        layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),
+        licence=licence,
+    )
+
+
+@dataclass(frozen=True)
+class StoreBuilder:
+    """A store that is being built in a folder of its own, where a ledger tells which shards are done."""
+
+    folder: Path
+    spec: StoreSpec
+
+    @property
+    def layout(self) -> Layout:
+        """How the rows are cut."""
+        return self.spec.cut
+
+    @property
+    def store(self) -> Path:
+        """The Zarr group that is being filled."""
+        return self.folder / "store"
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The receipts of finished shards."""
+        return Ledger(self.folder / "ledger")
+
+    def create(self) -> None:
+        """Lay out the empty arrays, unless an earlier run did. For one process alone, before any shard is written."""
+        if all((self.store / name).exists() for name in METADATA):
+            return
+        temporary = self.folder / "store.new"
+        for leftover in (temporary, self.store):
+            shutil.rmtree(leftover, ignore_errors=True)
+        sign_arrays.create_arrays(temporary, self.spec)
+        temporary.rename(self.store)
+
+    def missing(self) -> list[int]:
+        """The shards that are still to be computed."""
+        done = self.ledger.done(self.store)
+        return [shard for shard in range(self.layout.shards) if shard not in done]
+
+    def write_shard(self, shard: int, planes: Planes, labels: Labels) -> Receipt:
+        """Write one whole shard and its receipt; writing it again gives the same bytes.
+
+        Args:
+            shard: which one.
+            planes: the packed signs of all its rows, uint8 (n, 2, ceil(P / 8)).
+            labels: the labels the gradients were taken for, (n,).
+        """
+        rows = self.layout.shard_rows(shard)
+        stored = labels.astype(label_dtype(self.spec.dataset.classes))
+        sign_arrays.write_shard(self.store, rows, planes=planes, labels=stored)
+        files = [signs_file(shard), labels_file(shard)]
+        for file in files:
+            sync(self.store / file)
+        receipt = Receipt(
+            shard=shard,
+            files={file: _file_record(self.store / file) for file in files},
+            content=shard_content(planes, stored),
+            zeros=int(np.bitwise_count(planes[:, 1]).sum(dtype=np.int64)),
+        )
+        self.ledger.add(receipt)
+        return receipt
+
+    def publish(self, target: Path) -> Manifest:
+        """Check every shard against its receipt, write card and manifest, and rename the store to ``target``.
+
+        Raises:
+            GradshardError: a shard is missing, or its file is not what its receipt says.
+        """
+        receipts = self._checked_receipts(target)
+        zeros = sum(receipt.zeros for receipt in receipts)
+        files = {name: record for receipt in receipts for name, record in receipt.files.items()}
+        page = store_card.card(self.spec, zeros=zeros, files=files)
+        write_text(self.store / CARD, page)
+        for name in (CARD, *METADATA):
+            files[name] = _file_record(self.store / name)
+        sweep(self.store, keep=files)
+        published = manifest.seal(
+            self.spec,
+            content=content_digest(receipt.content for receipt in receipts),
+            zeros=zeros,
+            files=dict(sorted(files.items())),
+            versions={"gradshard": __version__, **{name: version(name) for name in _LIBRARIES}},
+        )
+        write_text(self.store / MANIFEST, published.text())
+        replace_folder(self.store, target)
+        return published
+
+    def _checked_receipts(self, target: Path) -> list[Receipt]:
+        """All receipts in the order of the shards, each held against its files."""
+        receipts = self.ledger.done(self.store)
+        lacking = [shard for shard in range(self.layout.shards) if shard not in receipts]
+        if lacking:
+            raise GradshardError(
+                f"{target} cannot be published: {len(lacking)} of {self.layout.shards} shards are missing (first: "
+                f"{lacking[0]}); run the same command again"
+            )
+        for receipt in receipts.values():
+            for name, record in receipt.files.items():
+                if file_sha256(self.store / name) != record.sha256:
+                    raise GradshardError(
+                        f"{self.store / name} is not what was written there: remove it and run the same command again"
+                    )
+        return [receipts[shard] for shard in range(self.layout.shards)]
+
+
+def content_digest(shards: Iterable[str]) -> str:
+    """The digest of a store's content, from those of its shards in order."""
+    return digest_of({"shards": list(shards)})
+
+
+def shard_content(planes: Planes, labels: Labels) -> str:
+    """The digest of a decoded shard: its packed signs, then its labels as 8 bytes each, little-endian, signed."""
+    sha256 = hashlib.sha256(np.ascontiguousarray(planes).data)
+    sha256.update(labels.astype("<i8").tobytes())
+    return sha256.hexdigest()
+
+
+def _file_record(path: Path) -> FileRecord:
+    return FileRecord(sha256=file_sha256(path), size=path.stat().st_size)

@@ -1,0 +1,105 @@
+"""The card: the human page of a sign store, its README.md, generated from the manifest's facts.
+
+It begins with the metadata block that Hugging Face's hub reads, so that a store pushed there is described there too.
+"""
+
+from collections.abc import Mapping
+
+from gradshard.storage.formats.manifest import FileRecord, StoreSpec
+from gradshard.storage.formats.store_paths import shard_of
+
+_TEMPLATE = """\
+---
+license: {licence_tag}
+pretty_name: "Sign store: {model} over {dataset} ({split})"
+tags: [adversarial-training, adversarial-examples, gradient-signs, zarr]
+---
+
+# Sign store: {model} over {dataset} ({split})
+
+The signs of the input gradients of the static model `{model}` (architecture {architecture}) at all {rows:,} images of
+`{dataset}`, split `{split}`, in the dataset's order. Made for ensemble adversarial training (Tramèr et al. 2017,
+section 5.2) by gradshard: an adversarial example is `clip(x {operator} epsilon * sign, 0, 1)` for any epsilon.
+
+| what | value |
+| --- | --- |
+| rows, sample shape | {rows:,}, {shape} (C, H, W) |
+| gradient | {gradient}, label: {label}, {mode} mode, {dtype}{agreement} |
+| signs that are 0 | {zero_fraction:.3%} |
+| size | {bits:.3f} bits per pixel, {size:,} bytes in {files} files of {shard:,} rows |
+| licence | {licence} |
+| made from dataset | `{dataset_digest}` |
+| made from model | `{model_digest}` (weights file: `{weights_digest}`) |
+
+## Read it
+
+Nothing but zarr and numpy is needed:
+
+```python
+import numpy as np, zarr
+
+planes = zarr.open_group("{model}.zarr", mode="r")["signs"][0:{example}]
+bits = np.unpackbits(planes, axis=-1, count={pixels}).view("int8")
+signs = (2 * bits[:, 0] + bits[:, 1] - 1).reshape(-1, {shape})  # -1, 0, +1; a 2 was never written
+```
+
+`labels` holds the label that each gradient was taken for.
+
+## Check it
+
+`manifest.json` names every file with its size and SHA-256, and the store's own digest covers them all. Each chunk
+carries a CRC-32C, which zarr checks as it reads. With gradshard (`pip install gradshard`), in this order: what it is,
+whether it is intact, and whether it is what it says, by computing some rows again from the model:
+
+```bash
+gradshard store info {model}.zarr
+gradshard store verify {model}.zarr
+gradshard store audit {model}.zarr --model {model}.safetensors --dataset {dataset}.zarr
+```
+
+## What it is for, and what not
+
+For training models that resist transferred adversarial examples, and for studying such attacks, on this dataset in
+this order: the dataset's digest covers images, labels and their order, and a store must not be used with any other.
+The gradients were taken at the stored images themselves; for augmented images they are an approximation at best. One
+model's signs are one kind of attack: they say nothing about a model's robustness to others.
+"""
+
+
+def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str:
+    """The text of the card.
+
+    Args:
+        spec: what the store is.
+        zeros: how many signs are 0.
+        files: the store's files; only those of its shards count.
+    """
+    dataset, direction = spec.dataset, spec.direction
+    signs = dataset.rows * dataset.pixels
+    sizes = [record.size for name, record in files.items() if shard_of(name) is not None]
+    return _TEMPLATE.format(
+        model=spec.model.name,
+        architecture=spec.model.architecture,
+        dataset=dataset.name,
+        split=dataset.split,
+        rows=dataset.rows,
+        shape=", ".join(map(str, dataset.sample_shape)),
+        pixels=dataset.pixels,
+        example=min(dataset.rows, spec.layout.chunk),
+        operator="+" if direction.step > 0 else "-",
+        gradient=direction.gradient,
+        label=direction.label,
+        mode=direction.mode,
+        dtype=direction.dtype,
+        agreement=direction.agreement_text,
+        zero_fraction=zeros / signs,
+        bits=8 * sum(sizes) / signs,
+        size=sum(sizes),
+        files=len(sizes),
+        shard=spec.layout.shard,
+        licence=spec.licence or "not stated: ask whoever gave you the store",
+        licence_tag=spec.licence.lower() if spec.licence else "unknown",
+        dataset_digest=dataset.digest,
+        model_digest=spec.model.digest,
+        weights_digest=spec.model.weights_sha256,
+    )

@@ -1,0 +1,1 @@
+"""Raw images in, whatever they lie in: IDX, NumPy, folders of image files, downloads."""

@@ -1,0 +1,388 @@
+"""A folder of images, one subfolder a class, as a dataset: decoded shard by shard by any number of workers.
+
+One task decodes and writes one whole shard, and doing it again gives the same bytes; a receipt says which files a shard
+was made of, so a build that was killed goes on with the shards that are missing or whose files changed. The order of
+the rows is fixed before anything is decoded. Where broken images are to be skipped, a first pass finds them all and
+the shards that held one are made again without them.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import dataset, dataset_writer
+from gradshard.storage.formats.atomic import replace_folder, replacing, sweep, sync, write_text
+from gradshard.storage.formats.chunking import Layout, stretches
+from gradshard.storage.formats.digests import RowsDigest, canonical_json, digest_of, row_hashes
+from gradshard.storage.formats.receipts import Ledger, ShardReceipt
+from gradshard.storage.ingest import file_index
+from gradshard.storage.ingest.decode import BrokenImageError, Transform, read_image
+from gradshard.storage.ingest.file_index import Entry, Listing, Numbers
+
+SPLITS = ("train", "test")
+_TEST_FOLDERS = ("val", "test")
+_NAMES_A_GROUP = 1 << 12
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Where the images lie and what is made of them.
+
+    ``train`` and ``test`` are subfolders of ``root``; without ``train`` there are no training images. ``class_names``
+    gives the classes in the order of their labels; by default they are the sorted names of the folders in ``train``
+    (else ``test``). ``seed`` is of the order of the rows.
+    """
+
+    root: Path
+    train: str | None
+    test: str
+    transform: Transform
+    seed: int
+    class_names: tuple[str, ...]
+
+    @property
+    def folders(self) -> dict[str, str | None]:
+        """The subfolder of each split."""
+        return {"train": self.train, "test": self.test}
+
+
+class Receipt(ShardReceipt):
+    """What one finished shard is: the bytes of its files, the digest of its sources, the hashes of its rows in hex."""
+
+    files: dict[str, int]
+    source: str
+    rows: str
+
+    def sizes(self) -> Mapping[str, int]:
+        """The bytes of each file of the shard, by its name in the split's group."""
+        return self.files
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A broken image: its entry in the listing, and why."""
+
+    entry: Entry
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a shard: the number of its rows, and the broken images for which it was not written."""
+
+    shard: int
+    rows: int
+    broken: tuple[Broken, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitTask:
+    """What a worker needs to make shards of one split: paths and plain values."""
+
+    root: Path
+    listing: Path
+    order: Path
+    store: Path
+    ledger: Path
+    cut: Layout
+    transform: Transform
+
+
+def open_folder(
+    root: Path, *, train: str | None, test: str | None, transform: Transform, seed: int, class_names: Path | None
+) -> ImageFolder:
+    """Find the splits and classes of a folder.
+
+    Args:
+        root: the folder.
+        train: the subfolder of the training images, if there are any.
+        test: the subfolder of the test images; by default ``val`` or ``test``, whichever there is.
+        transform: what is made of each image.
+        seed: of the order of the rows.
+        class_names: a text file with the name of a class a line; by default the names of the folders.
+
+    Raises:
+        GradshardError: a folder or the file is missing, or it is not clear which is meant.
+    """
+    if test is None:
+        there = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
+        if len(there) != 1:
+            problem = "both val and test" if there else "neither val nor test"
+            raise GradshardError(f"{root} holds {problem}: name the folder of the test images in dataset.test")
+        (test,) = there
+    names = file_index.class_folders(root / (train or test)) if class_names is None else _read_names(class_names)
+    return ImageFolder(root.resolve(), train, test, transform, seed, tuple(names))
+
+
+def make_shard(task: SplitTask, shard: int) -> Outcome:
+    """Decode and write one whole shard, or find which of its images are broken; safe to repeat."""
+    entries = _entries(task, shard)
+    # When a worker dies, Dask asks again for the results that it held.
+    if _receipt(task, shard, entries) is not None:
+        return Outcome(shard, len(entries))
+    labels = np.array([entry.label for entry in entries], dtype=np.int64)
+    ledger, hashes = Ledger(task.ledger, Receipt), bytearray()
+    ledger.forget(shard)
+    try:
+        dataset_writer.write_shard(task.store, task.cut, shard, _decoded(task, entries, labels, hashes), labels)
+    except _BrokenShardError as error:
+        return Outcome(shard, len(entries), error.broken)
+    # The images' file is on the disk already.
+    sync(task.store / dataset.labels_file(shard))
+    receipt = Receipt(
+        shard=shard,
+        files={file: (task.store / file).stat().st_size for file in _files(shard)},
+        source=_source(task, entries),
+        rows=hashes.hex(),
+    )
+    ledger.add(receipt)
+    return Outcome(shard, len(entries))
+
+
+@dataclass
+class _BrokenShardError(Exception):
+    """A shard cannot be written, for some of its images are broken."""
+
+    broken: tuple[Broken, ...]
+
+
+def _decoded(
+    task: SplitTask, entries: Sequence[Entry], labels: dataset.Labels, hashes: bytearray
+) -> Iterator[dataset.Images]:
+    """The images of a shard, a chunk at a time, as the hashes of their rows are added to ``hashes``.
+
+    Raises:
+        _BrokenShardError: after the last chunk, if some are broken.
+    """
+    broken = []
+    for rows in stretches(slice(0, len(entries)), task.cut.chunk):
+        images = np.zeros((rows.stop - rows.start, *task.transform.sample_shape), dtype=np.uint8)
+        for row, entry in enumerate(entries[rows]):
+            try:
+                images[row] = read_image(task.root / entry.file, task.transform)
+            except BrokenImageError as error:
+                broken.append(Broken(entry, str(error)))
+        hashes += row_hashes(images, labels[rows])
+        yield images
+    if broken:
+        raise _BrokenShardError(tuple(broken))
+
+
+class FolderBuilder:
+    """A dataset that is being built of a folder of images, in a folder of its own.
+
+    ``scan`` comes first; then, for each split, ``lay_out`` and the shards that are ``missing``; ``publish`` comes last.
+    With ``skip`` a split is laid out again after ``leave_out``, as long as its shards turn out to hold broken images.
+    """
+
+    def __init__(self, folder: Path, source: ImageFolder, *, name: str, skip: bool) -> None:
+        self._folder, self._source, self._name, self._skip = folder, source, name, skip
+        self._store = folder / "store"
+        self._tasks: dict[str, SplitTask] = {}
+
+    def scan(self) -> None:
+        """List the files of all splits.
+
+        Raises:
+            GradshardError: a class has no label or, in the training images, no image.
+        """
+        labels = {name: label for label, name in enumerate(self._source.class_names)}
+        for split, folder in self._source.folders.items():
+            found = file_index.scan(self._source.root, folder, labels) if folder else ()
+            files = file_index.write_listing(self._listing(split), found)
+            if folder is not None:
+                self._check_classes(folder, files)
+            self._forget_changed(split, files)
+
+    def attributes(self) -> dict[str, object]:
+        """What the dataset says of itself: its classes, which files its images were made from, and how."""
+        source = self._source
+        files = {split: file_index.content_digest(Listing(self._listing(split))) for split in SPLITS}
+        made = {**asdict(source.transform), "seed": source.seed, "folders": source.folders, "files": files}
+        return {"class_names": list(source.class_names), "images": made}
+
+    def lay_out(self, split: str) -> SplitTask:
+        """Fix the order of a split's rows, and make its arrays; shards that are there stay.
+
+        Raises:
+            GradshardError: all images of a split are broken.
+        """
+        files = Listing(self._listing(split))
+        out = {broken.entry for broken in self.left_out(split)}
+        numbers = np.array([number for number, entry in enumerate(files) if entry in out], dtype=np.int64)
+        order = file_index.row_order(len(files), seed=(self._source.seed, SPLITS.index(split)), left_out=numbers)
+        if len(files) and not len(order):
+            folder = self._source.root / str(self._source.folders[split])
+            raise GradshardError(f"{folder}: all {len(files)} images are broken, such as {min(out).file}")
+        file_index.write_order(self._order(split), order)
+        self._tasks[split] = SplitTask(
+            root=self._source.root,
+            listing=self._listing(split).resolve(),
+            order=self._order(split).resolve(),
+            store=(self._store / split).resolve(),
+            ledger=(self._folder / f"ledger-{split}").resolve(),
+            cut=self._make_arrays(split, len(order)),
+            transform=self._source.transform,
+        )
+        return self._tasks[split]
+
+    def missing(self, split: str) -> list[int]:
+        """The shards that are still to be made."""
+        task = self._tasks[split]
+        return [shard for shard in range(task.cut.shards) if _receipt(task, shard) is None]
+
+    def leave_out(self, split: str, broken: Iterable[Broken]) -> None:
+        """Give broken images no row; the split is then to be laid out again."""
+        self._write_broken(split, [*self.left_out(split), *broken])
+
+    def left_out(self, split: str) -> list[Broken]:
+        """The broken images that have no row, by name."""
+        if not self._skip or not self._broken(split).exists():
+            return []
+        records = json.loads(self._broken(split).read_text(encoding="utf-8"))
+        return [Broken(Entry(*record["entry"]), record["reason"]) for record in records]
+
+    def publish(self, target: Path) -> None:
+        """Write the digests and the names of the files, and rename the dataset to ``target``.
+
+        Raises:
+            GradshardError: a shard is missing.
+        """
+        for split, task in self._tasks.items():
+            digest = RowsDigest(sample_shape=task.transform.sample_shape, classes=len(self._source.class_names))
+            for shard in range(task.cut.shards):
+                receipt = _receipt(task, shard)
+                if receipt is None:
+                    raise GradshardError(f"{target}: shard {shard} of {split} is missing: run the same command again")
+                digest.update_hashed(bytes.fromhex(receipt.rows))
+            skipped = [{"file": each.entry.file, "reason": each.reason} for each in self.left_out(split)]
+            dataset_writer.seal_split(task.store, digest, {"skipped": skipped})
+            _write_files(task.store / dataset.FILES, Listing(task.listing), file_index.read_order(task.order))
+        self._make_root(self._store, self.attributes())
+        sweep(self._store, keep=self._files())
+        replace_folder(self._store, target)
+
+    def _listing(self, split: str) -> Path:
+        return self._folder / f"listing-{split}"
+
+    def _order(self, split: str) -> Path:
+        return self._folder / f"order-{split}"
+
+    def _broken(self, split: str) -> Path:
+        return self._folder / f"broken-{split}.json"
+
+    def _write_broken(self, split: str, broken: Iterable[Broken]) -> None:
+        records = [{"entry": list(each.entry), "reason": each.reason} for each in sorted(broken, key=_name)]
+        write_text(self._broken(split), json.dumps(records))
+
+    def _forget_changed(self, split: str, files: Listing) -> None:
+        """Give broken images that were removed or changed since another chance."""
+        known = {each.entry: each for each in self.left_out(split)}
+        if known:
+            self._write_broken(split, [known[entry] for entry in files if entry in known])
+
+    def _check_classes(self, folder: str, files: Listing) -> None:
+        kinds = ", ".join(file_index.EXTENSIONS)
+        if not len(files):
+            raise GradshardError(f"{self._source.root / folder} holds no images ({kinds})")
+        counts = files.counts(len(self._source.class_names))
+        # A test set may lack classes; of the training images, only classes that a list of names has may be missing.
+        for name, count in zip(self._source.class_names, counts, strict=True):
+            if folder == self._source.train and not count and (self._source.root / folder / name).is_dir():
+                path = self._source.root / folder / name
+                raise GradshardError(f"{path} holds no images ({kinds}): put some there or remove the folder")
+
+    def _make_root(self, path: Path, attributes: Mapping[str, object]) -> None:
+        """Write the group's own metadata; what lies below it stays."""
+        fresh = self._folder / "fresh"
+        dataset_writer.create_root(fresh, name=self._name, classes=len(self._source.class_names), attributes=attributes)
+        _move_metadata(fresh, path)
+
+    def _make_arrays(self, split: str, rows: int) -> Layout:
+        """Write the metadata of a split's arrays for so many rows; shards that are there stay."""
+        fresh, classes = self._folder / "fresh", len(self._source.class_names)
+        dataset_writer.create_root(fresh, name=self._name, classes=classes)
+        shape = self._source.transform.sample_shape
+        cut = dataset_writer.create_split(fresh, split, rows=rows, sample_shape=shape, classes=classes)
+        _move_metadata(fresh, self._store)
+        return cut
+
+    def _files(self) -> set[str]:
+        """Every file of the finished dataset."""
+        names = {"zarr.json"}
+        for split, task in self._tasks.items():
+            shards = [file for shard in range(task.cut.shards) for file in _files(shard)]
+            metadata = ("zarr.json", "images/zarr.json", "labels/zarr.json", dataset.FILES)
+            names |= {f"{split}/{file}" for file in (*metadata, *shards)}
+        return names
+
+
+def is_published(target: Path, attributes: Mapping[str, object]) -> bool:
+    """Whether the dataset at ``target`` says of itself what ``FolderBuilder.attributes`` gave."""
+    try:
+        found = zarr.open_group(target, mode="r").attrs.asdict()
+    except (OSError, ValueError):
+        return False
+    return all(found.get(key) == json.loads(canonical_json(value)) for key, value in attributes.items())
+
+
+def _receipt(task: SplitTask, shard: int, entries: Sequence[Entry] | None = None) -> Receipt | None:
+    """The receipt of a shard, if it is done and was made of the files that it is to be made of now."""
+    receipt = Ledger(task.ledger, Receipt).receipt(shard, task.store)
+    if receipt is None or receipt.source != _source(task, entries or _entries(task, shard)):
+        return None
+    return receipt
+
+
+def _entries(task: SplitTask, shard: int) -> list[Entry]:
+    return Listing(task.listing).take(file_index.read_order(task.order)[task.cut.shard_rows(shard)])
+
+
+def _source(task: SplitTask, entries: Sequence[Entry]) -> str:
+    """The digest of what the bytes of a shard follow from, but for versions."""
+    return digest_of({"cut": [task.cut.chunk, task.cut.shard], "entries": list(map(list, entries))})
+
+
+def _name(broken: Broken) -> str:
+    return broken.entry.file
+
+
+def _files(shard: int) -> tuple[str, str]:
+    return dataset.images_file(shard), dataset.labels_file(shard)
+
+
+def _write_files(path: Path, files: Listing, order: Numbers) -> None:
+    """Write the file of each row as a Parquet file of one column."""
+    schema = pa.schema([("file", pa.string())])
+    # Every name stands once, so a dictionary would only take memory.
+    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
+        for start in range(0, len(order), _NAMES_A_GROUP):
+            names = [entry.file for entry in files.take(order[start : start + _NAMES_A_GROUP])]
+            writer.write_table(pa.table([pa.array(names, pa.string())], schema=schema))
+
+
+def _move_metadata(fresh: Path, store: Path) -> None:
+    for path in fresh.rglob("zarr.json"):
+        place = store / path.relative_to(fresh)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+    shutil.rmtree(fresh)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        names = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise GradshardError(f"dataset.class_names: {path} is no readable text file ({error})") from error
+    names = [name.strip() for name in names if name.strip()]
+    if len(set(names)) < len(names) or not names:
+        raise GradshardError(f"dataset.class_names: {path} must name each class once, one a line")
+    return names

@@ -1,0 +1,1 @@
+"""Stores that were published: verify, repair, compare."""

@@ -1,0 +1,94 @@
+"""Mending a published store: the files that are wrong are made again, and take their place only if they are the same.
+
+A store is never changed: a file that comes out differently, because another machine or library rounds or compresses
+differently, is not put in.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from gradshard.storage.formats import manifest, store_card
+from gradshard.storage.formats.atomic import copy, write_bytes, write_text
+from gradshard.storage.formats.bitplanes import Labels, Planes
+from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.sign_writer import StoreBuilder
+from gradshard.storage.formats.store_paths import CARD, MANIFEST, shard_of
+from gradshard.storage.maintenance.verify import Fault
+
+Compute = Callable[[int], tuple[Planes, Labels]]
+
+
+def shards_of(faults: Iterable[Fault]) -> list[int]:
+    """The shards that must be computed again."""
+    return sorted({fault.shard for fault in faults if fault.shard is not None})
+
+
+def repair(
+    folder: Path,
+    published: Manifest,
+    faults: Iterable[Fault],
+    *,
+    scratch: Path,
+    compute: Compute,
+    advance: Callable[[int], None],
+) -> list[Fault]:
+    """Make the faulty files of a store again.
+
+    Args:
+        folder: the store.
+        published: its manifest.
+        faults: what ``verify`` found.
+        scratch: an empty folder for the new files.
+        compute: gives a shard's packed signs, uint8 (n, 2, ceil(P / 8)), and labels, (n,).
+        advance: called with the number of shards just computed.
+
+    Returns:
+        What could not be mended, with the reason; nothing if every file is as it was published.
+    """
+    faults = list(faults)
+    builder = StoreBuilder(scratch, published.spec)
+    builder.create()
+    left: list[Fault] = []
+    for shard in shards_of(faults):
+        builder.write_shard(shard, *compute(shard))
+        advance(1)
+        names = sorted({fault.file for fault in faults if fault.shard == shard})
+        left += [fault for name in names for fault in _take(builder.store, folder, name, published)]
+    for name in dict.fromkeys(fault.file for fault in faults if fault.shard is None):
+        if name == MANIFEST:
+            left += _mend_manifest(folder)
+        elif name in published.files:
+            if name == CARD:
+                write_text(
+                    builder.store / CARD, store_card.card(published.spec, zeros=published.zeros, files=published.files)
+                )
+            left += _take(builder.store, folder, name, published)
+        else:
+            left += [fault for fault in faults if fault.file == name]
+    return left
+
+
+def _mend_manifest(folder: Path) -> list[Fault]:
+    """Give a manifest whose meaning is whole its bytes back."""
+    path = folder / MANIFEST
+    content = path.read_bytes()
+    if manifest.is_canonical(content):
+        return [Fault(MANIFEST, "does not describe this store, which computing cannot mend: fetch the store again")]
+    write_bytes(path, manifest.canonical(content))
+    return []
+
+
+def _take(made: Path, folder: Path, name: str, published: Manifest) -> list[Fault]:
+    if file_sha256(made / name) == published.files[name].sha256:
+        copy(made / name, folder / name)
+        return []
+    here = ", ".join(f"{library} {version}" for library, version in sorted(published.versions.items()))
+    return [
+        Fault(
+            name,
+            f"comes out differently on this machine (the store was made with {here}), so it was left as it is: use "
+            "those versions on a similar machine, or fetch the store again",
+            shard_of(name),
+        )
+    ]

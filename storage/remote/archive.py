@@ -1,0 +1,182 @@
+"""A store as one file: an uncompressed zip of its files, which zarr also opens as it is (``zarr.storage.ZipStore``).
+
+An archive may come from a stranger, so nothing in it is believed: it may hold the files of its manifest and no other,
+each of the size and SHA-256 that the manifest promises.
+"""
+
+import errno
+import hashlib
+import stat
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
+from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.remote.transfer import check_digest, receiving
+
+Advance = Callable[[int], None]
+
+_BLOCK = 1 << 20
+# What an archive's table of contents may take for each file it should have; its names have some 20 characters.
+_ENTRY_LIMIT = 512
+_LARGEST_DIRECTORY = 1 << 25
+# The records that end a zip file: of a large one 56 bytes and 20, of every one 22.
+_ENDING = 56 + 20 + 22
+# What the zipfile module raises for bytes that it cannot make sense of; and, for an offset before the file's start, the
+# system's error of an invalid argument.
+_NO_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError, ValueError)
+_MOMENT = (1980, 1, 1, 0, 0, 0)
+
+
+def export_archive(store: Path, target: Path, *, advance: Advance) -> Manifest:
+    """Write a published store to one file; equal stores give equal files.
+
+    Raises:
+        GradshardError: the store is damaged, or the file is there already.
+    """
+    manifest = read_manifest(store)
+    if target.exists():
+        raise GradshardError(f"{target} is there already: remove it or choose another name")
+    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name in (MANIFEST, *manifest.files):
+            digest = _add(archive, store / name, name)
+            if name != MANIFEST and digest != manifest.files[name].sha256:
+                raise GradshardError(f"{store / name} is damaged: mend the store by `gradshard store repair` first")
+            advance(0 if name == MANIFEST else manifest.files[name].size)
+    return manifest
+
+
+def import_archive(
+    source: Path, target: Path, *, digest: str | None, on_wait: Callable[[str], None], advance: Advance
+) -> Manifest:
+    """Unpack an archive into the folder ``target``, which appears once every file is what the manifest promises.
+
+    Args:
+        source: the archive.
+        target: the folder that it becomes.
+        digest: the digest that the store must have, or the first characters of it.
+        on_wait: see ``partial``.
+        advance: called with the bytes that are there now.
+
+    Raises:
+        GradshardError: it is not an archive of one whole store, it is another store than ``digest`` or than what
+            ``target`` holds.
+    """
+    try:
+        _check_directory_size(source)
+        with zipfile.ZipFile(source) as archive:
+            content = _manifest(archive, source)
+            manifest = parse_manifest(content, where=str(source))
+            check_digest(manifest, digest, where=str(source))
+            _check_members(archive, manifest, source)
+            with receiving("import", manifest, content, target, on_wait=on_wait) as folder:
+                if folder is None:
+                    advance(manifest.size)
+                    return manifest
+                for name, record in manifest.files.items():
+                    _unpack(archive, name, record.sha256, folder / name, source)
+                    advance(record.size)
+    except (*_NO_ARCHIVE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        raise GradshardError(f"{source} is not a whole archive of a sign store ({error}): fetch it again") from error
+    return manifest
+
+
+def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
+    """Add a file, with nothing in its entry but its name and bytes, and give its SHA-256."""
+    entry = zipfile.ZipInfo(name, date_time=_MOMENT)
+    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+    entry.create_system = 3
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file, archive.open(entry, "w", force_zip64=path.stat().st_size >= 1 << 31) as member:
+        while block := file.read(_BLOCK):
+            sha256.update(block)
+            member.write(block)
+    return sha256.hexdigest()
+
+
+def _manifest(archive: zipfile.ZipFile, source: Path) -> bytes:
+    try:
+        entry = archive.getinfo(MANIFEST)
+    except KeyError as error:
+        raise GradshardError(f"{source} holds no {MANIFEST}, so it is no archive of a sign store") from error
+    _check_entry(entry, SIZE_LIMIT, source)
+    with archive.open(entry) as file:
+        return file.read(SIZE_LIMIT + 1)
+
+
+def _check_members(archive: zipfile.ZipFile, manifest: Manifest, source: Path) -> None:
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    strange = sorted(set(names) - {MANIFEST, *manifest.files})
+    if strange:
+        raise GradshardError(
+            f"{source} holds {_shown(strange[0])}, which is no file of the store, so nothing was unpacked: get the "
+            "archive from somebody you trust"
+        )
+    lacking = sorted(manifest.files.keys() - set(names))
+    if lacking:
+        raise GradshardError(f"{source} lacks {lacking[0]}: fetch it again")
+    if len(names) > len(set(names)):
+        raise GradshardError(f"{source} holds one name twice, so nothing was unpacked: get it from somebody you trust")
+    for entry in entries:
+        size = SIZE_LIMIT if entry.filename == MANIFEST else manifest.files[entry.filename].size
+        _check_entry(entry, size, source)
+        if entry.filename != MANIFEST and entry.file_size != size:
+            raise GradshardError(
+                f"{source}: {entry.filename} has {entry.file_size} bytes where the manifest promises {size}, so "
+                "nothing was unpacked: fetch it again"
+            )
+
+
+def _check_entry(entry: zipfile.ZipInfo, limit: int, source: Path) -> None:
+    """Refuse what is no plain stored file of a bounded size."""
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        raise GradshardError(f"{source}: {_shown(entry.filename)} is a link or no file, so nothing was unpacked")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 0x1 or entry.compress_size != entry.file_size:
+        raise GradshardError(
+            f"{source}: {_shown(entry.filename)} is compressed or encrypted, which `gradshard store export` never "
+            "does, so nothing was unpacked"
+        )
+    if entry.file_size > limit:
+        raise GradshardError(f"{source}: {_shown(entry.filename)} is too large, so nothing was unpacked")
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, source: Path) -> None:
+    if target.exists():
+        return
+    found = hashlib.sha256()
+    with archive.open(name) as member, replacing(target) as temporary:
+        with temporary.open("wb") as file:
+            while block := member.read(_BLOCK):
+                found.update(block)
+                file.write(block)
+        if found.hexdigest() != sha256:
+            raise GradshardError(f"{source}: {name} is not the file of the manifest: fetch the archive again")
+
+
+def _check_directory_size(source: Path) -> None:
+    """Refuse a table of contents that is out of proportion before it is read into memory (zip format, section 4.3)."""
+    with source.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - _ENDING))
+        ending = file.read().rjust(_ENDING, b"\0")
+    # A zip file that ends in a comment could hide a second ending in it; `gradshard store export` writes none.
+    if ending[-22:-18] != b"PK\x05\x06" or ending[-2:] != b"\0\0":
+        raise zipfile.BadZipFile("it does not end like one")
+    entries, directory = struct.unpack_from("<HI", ending, _ENDING - 22 + 10)
+    if ending[56:60] == b"PK\x06\x07":
+        if ending[:4] != b"PK\x06\x06":
+            raise zipfile.BadZipFile("it does not end like one")
+        entries, directory = struct.unpack_from("<QQ", ending, 32)
+    if directory > min(_LARGEST_DIRECTORY, _ENTRY_LIMIT * max(entries, 1)):
+        raise zipfile.BadZipFile("its table of contents is too large")
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:100])

@@ -1,0 +1,223 @@
+"""A place that holds the files of one sign store: a folder of this machine, or a URL that fsspec has a driver for."""
+
+import posixpath
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fsspec.core import url_to_fs
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
+from gradshard.storage.formats.store_paths import MANIFEST
+
+_BLOCK = 1 << 20
+_EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "ssh"}
+# What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
+# written under another name and renamed. On object stores an upload appears whole or not at all.
+_WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
+
+# What a file is called on such a place until it is whole.
+UNFINISHED = ".part"
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is a URL and not a path."""
+    return "://" in place
+
+
+class ConnectionBrokenError(GradshardError):
+    """A failure that may be gone the next moment."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """The folder of a store, somewhere. Every failure of the connection is a ``GradshardError`` in one sentence."""
+
+    url: str
+    fs: Any
+    root: str
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of a file, at most.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            GradshardError: the connection failed.
+        """
+        with self.open(name) as file, self._failing(name):
+            pieces, left = [], limit
+            while left and (piece := file.read(min(_BLOCK, left))):
+                pieces.append(piece)
+                left -= len(piece)
+        return b"".join(pieces)
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A file, to be read once from its start; it needs no server that knows ranges."""
+        options = {"block_size": 0} if self.protocol in ("http", "https") else {}
+        with self._failing(name):
+            file = self.fs.open(self._path(name), "rb", **options)
+        try:
+            yield file
+        finally:
+            file.close()
+
+    def fetch(self, name: str, target: BinaryIO, *, size: int) -> None:
+        """Copy a file of ``size`` bytes into an open one; no more is read than it should have, and one byte.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            GradshardError: the connection failed, or the file is longer or shorter.
+        """
+        done = 0
+        with self.open(name) as file:
+            while done <= size:
+                with self._failing(name):
+                    piece = file.read(min(_BLOCK, size + 1 - done))
+                if not piece:
+                    break
+                target.write(piece)
+                done += len(piece)
+        if done != size:
+            seen = f"only {done}" if done < size else "more"
+            raise ConnectionBrokenError(
+                f"{self.url}/{name} should have {size} bytes but gave {seen}: run the same again"
+            )
+
+    def size(self, name: str) -> int | None:
+        """The bytes of a file; none if it is not there."""
+        try:
+            with self._failing(name):
+                found = self.fs.info(self._path(name))["size"]
+        except FileNotFoundError:
+            return None
+        return None if found is None else int(found)
+
+    def is_empty(self, *, but_for: str) -> bool:
+        """Whether nothing is there, or one file at most, of that name."""
+        with self._failing(""):
+            try:
+                found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
+                return set(found) <= {but_for}
+            except FileNotFoundError:
+                return True
+            finally:
+                self.fs.invalidate_cache()
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, so that it is there whole or not at all."""
+        self._put(name, lambda path: self.fs.pipe_file(path, content))
+
+    def send(self, source: Path, name: str) -> None:
+        """Copy a file of this machine, so that it is there whole or not at all."""
+        self._put(name, lambda path: self.fs.put_file(str(source), path))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        with self._failing(name):
+            self.fs.rm_file(self._path(name))
+
+    @property
+    def protocol(self) -> str:
+        """The URL's scheme."""
+        return self.url.partition("://")[0] if is_url(self.url) else "file"
+
+    def _put(self, name: str, put: Callable[[str], object]) -> None:
+        path = self._path(name)
+        try:
+            with self._failing(name):
+                if self.protocol not in _WRITES_IN_PLACE:
+                    put(path)
+                    return
+                self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+                put(f"{path}{UNFINISHED}")
+                if self.fs.exists(path):
+                    self.fs.rm_file(path)
+                self.fs.mv(f"{path}{UNFINISHED}", path)
+        except FileNotFoundError as error:  # such as a bucket that is not there
+            raise GradshardError(f"{self.url}: {error}: create it first, or check the address") from error
+
+    def _path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (GradshardError, FileNotFoundError):
+            raise
+        # Each driver raises exceptions of its own libraries; to the user they are all a connection that failed.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ConnectionBrokenError(
+                f"{self.url}{'/' if name else ''}{name}: {reason[:300]}: check the address, your credentials and the "
+                "connection, then run the same again"
+            ) from error
+
+
+def open_location(place: str) -> Location:
+    """A location from a path or a URL.
+
+    Raises:
+        GradshardError: there is no driver for the URL, or no connection.
+    """
+    protocol = place.partition("://")[0]
+    try:
+        fs, root = url_to_fs(place, **_options(protocol))
+    except ImportError as error:
+        extra = _EXTRAS.get(protocol)
+        remedy = f"pip install 'gradshard[{extra}]'" if extra else str(error)
+        raise GradshardError(f"{place}: a library for {protocol}:// is not installed: {remedy}") from error
+    except ValueError as error:
+        raise GradshardError(f"{place}: {error}") from error
+    except Exception as error:
+        raise GradshardError(f"{place}: no connection ({error or type(error).__name__})") from error
+    return Location(url=place.rstrip("/"), fs=fs, root=str(root).rstrip("/"))
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    if protocol in ("ssh", "sftp"):
+        # By default the driver accepts any host; this makes it ask the user's known_hosts.
+        return {"known_hosts": ()}
+    if protocol in ("http", "https"):
+        import aiohttp
+
+        # By default a file must arrive in five minutes; a large shard may take longer as long as something comes.
+        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
+    return {}
+
+
+def manifest_at(place: str) -> Manifest:
+    """The manifest of a store at a path or a URL; nothing else is read.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    return remote_manifest(open_location(place)) if is_url(place) else read_manifest(Path(place))
+
+
+def remote_manifest(location: Location) -> Manifest:
+    """The manifest of a store at a location.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    return parse_manifest(manifest_bytes(location), where=location.url)
+
+
+def manifest_bytes(location: Location) -> bytes:
+    """The bytes of the manifest at a location, unchecked.
+
+    Raises:
+        GradshardError: there is none, or the connection failed.
+    """
+    try:
+        return location.read(MANIFEST, SIZE_LIMIT + 1)
+    except FileNotFoundError as error:
+        raise GradshardError(
+            f"no published sign store at {location.url} (it has no {MANIFEST}): check the address; a push that was "
+            "interrupted is finished by running it again"
+        ) from error

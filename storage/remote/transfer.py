@@ -1,0 +1,251 @@
+"""Moving stores: push to a folder or URL, pull from one.
+
+Both can be interrupted and started again, check every byte that arrives, write the manifest last, and leave a store
+that is there already alone, unless it is the same.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import replace_folder, write_bytes
+from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.manifest import FileRecord, Manifest, parse_manifest, read_manifest
+from gradshard.storage.formats.sign_reader import open_files
+from gradshard.storage.formats.store_files import Folder
+from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.remote.cache import fetch
+from gradshard.storage.remote.location import (
+    UNFINISHED,
+    ConnectionBrokenError,
+    Location,
+    manifest_bytes,
+    open_location,
+    remote_manifest,
+)
+from gradshard.storage.workspace import partial
+
+Advance = Callable[[int], None]
+
+# Beside the files of an unfinished push: the digest of the store that is being pushed.
+PENDING = "manifest.json.pending"
+
+_CONNECTIONS = 4
+_ATTEMPTS = 3
+_PAUSE_SECONDS = 1.0
+
+
+def push(store: Path, place: str, *, advance: Advance) -> Manifest:
+    """Copy a published store to a path or URL.
+
+    Args:
+        store: the store's folder.
+        place: the path or URL that will be the store's folder.
+        advance: called with the bytes that are there now.
+
+    Raises:
+        GradshardError: the store is damaged, something else is at the place, or the connection failed.
+    """
+    manifest, location = read_manifest(store), open_location(place)
+    if location.protocol in ("http", "https"):
+        raise GradshardError(f"{place}: nothing can be pushed over HTTP: push to the server's folder or by ssh://")
+    if _published(location, manifest):
+        if location.size(PENDING) is not None:  # the push was stopped after its last file
+            location.remove(PENDING)
+        advance(manifest.size)
+        return manifest
+    _claim(location, manifest)
+
+    def send(name: str) -> None:
+        record = manifest.files[name]
+        if location.size(name) != record.size:
+            if file_sha256(store / name) != record.sha256:
+                raise GradshardError(
+                    f"{store / name} is damaged: run `gradshard store verify {store}` and mend it before you push it"
+                )
+            location.send(store / name, name)
+            if location.size(name) != record.size:
+                raise GradshardError(f"{location.url}/{name} did not arrive whole: run the same again")
+        advance(record.size)
+
+    _each(send, manifest.files)
+    location.write(MANIFEST, (store / MANIFEST).read_bytes())
+    location.remove(PENDING)
+    return manifest
+
+
+def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str], None], advance: Advance) -> Manifest:
+    """Fetch the store at a path or URL into the folder ``target``, which appears once it is whole.
+
+    Args:
+        place: where the store is.
+        target: the folder it becomes; what was fetched before an interruption waits beside it, in ``.partial``.
+        digest: the digest that the store must have, or the first characters of it.
+        on_wait: see ``partial``.
+        advance: called with the bytes that are there now.
+
+    Raises:
+        GradshardError: there is no valid store, it is another one than ``digest`` or than what ``target`` holds, a
+            file is damaged or missing, or the connection failed.
+    """
+    location = open_location(place)
+    content = manifest_bytes(location)
+    manifest = parse_manifest(content, where=location.url)
+    check_digest(manifest, digest, where=location.url)
+    with receiving("pull", manifest, content, target, on_wait=on_wait) as folder:
+        if folder is None:
+            advance(manifest.size)
+            return manifest
+
+        def get(name: str) -> None:
+            record = manifest.files[name]
+            if not _is(folder / name, record):
+                _patiently(lambda: _fetch(location, name, record, folder))
+            advance(record.size)
+
+        _each(get, manifest.files)
+    return manifest
+
+
+@contextmanager
+def receiving(
+    how: str, manifest: Manifest, content: bytes, target: Path, *, on_wait: Callable[[str], None]
+) -> Iterator[Path | None]:
+    """Give the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
+
+    It gives none if the same store is at ``target`` already. After an interruption the folder keeps what it has.
+
+    Raises:
+        GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
+    """
+    if is_there(target, manifest):
+        yield None
+        return
+    recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
+    with partial(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
+        if work.waited and is_there(target, manifest):
+            yield None
+            return
+        yield work.folder / "store"
+        publish(work.folder / "store", manifest, content, target)
+
+
+def publish(folder: Path, manifest: Manifest, content: bytes, target: Path) -> None:
+    """Make a folder that holds all files of a store, already checked, the store ``target``.
+
+    Args:
+        folder: on the target's file system; it is renamed.
+        manifest: the store's.
+        content: the manifest's bytes, as they came.
+        target: where nothing is yet.
+
+    Raises:
+        GradshardError: the arrays are not those that the manifest describes.
+    """
+    open_files(Folder(folder), manifest, where=str(target))
+    write_bytes(folder / MANIFEST, content)
+    replace_folder(folder, target)
+
+
+def is_there(target: Path, manifest: Manifest) -> bool:
+    """Whether a store is at ``target`` already.
+
+    Raises:
+        GradshardError: something else is there.
+    """
+    if not target.exists():
+        return False
+    found = read_manifest(target) if (target / MANIFEST).exists() else None
+    if found is None or found.digest != manifest.digest:
+        what = f"the store {found.digest[:12]}" if found else "no sign store"
+        raise GradshardError(
+            f"{target} is there already and is {what}, not {manifest.digest[:12]}: it is not overwritten; remove it or "
+            "choose another place"
+        )
+    return True
+
+
+def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
+    """Check that a store is the one that was asked for.
+
+    Raises:
+        GradshardError: it is another one.
+    """
+    if digest is not None and not (len(digest) >= 12 and manifest.digest.startswith(digest.lower())):
+        raise GradshardError(
+            f"{where} is the store {manifest.digest[: max(12, len(digest))]}, not {digest}: check the address, or "
+            "whether its owner published a new one"
+        )
+
+
+def _published(location: Location, manifest: Manifest) -> bool:
+    """Whether the same store is at the location already; another one is an error."""
+    if location.size(MANIFEST) is None:
+        return False
+    found = remote_manifest(location)
+    if found.digest != manifest.digest:
+        raise GradshardError(
+            f"{location.url} holds another store, {found.digest[:12]} and not {manifest.digest[:12]}: a published "
+            "store is never overwritten; choose another place"
+        )
+    return True
+
+
+def _claim(location: Location, manifest: Manifest) -> None:
+    """Mark the location as where this store is being pushed to, so that files there can be taken for its files."""
+    try:
+        pending = location.read(PENDING, 100).decode(errors="replace")
+    except FileNotFoundError:
+        if not location.is_empty(but_for=f"{PENDING}{UNFINISHED}"):
+            raise GradshardError(
+                f"{location.url} is not empty and holds no store: choose another place, or empty it"
+            ) from None
+        location.write(PENDING, manifest.digest.encode())
+        return
+    if pending != manifest.digest:
+        raise GradshardError(
+            f"{location.url} holds the unfinished push of another store, {pending[:12]}: finish that one, empty the "
+            "place or choose another"
+        )
+
+
+def _fetch(location: Location, name: str, record: FileRecord, folder: Path) -> None:
+    try:
+        fetch(location, name, record, folder / name)
+    except FileNotFoundError as error:
+        raise GradshardError(
+            f"{location.url}/{name} is missing although the manifest names it: the store there is not whole; tell its "
+            "owner"
+        ) from error
+
+
+def _patiently(step: Callable[[], None]) -> None:
+    """Try again a few times: connections break."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            step()
+        except ConnectionBrokenError:
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(_PAUSE_SECONDS * attempt)
+        else:
+            return
+
+
+def _each(step: Callable[[str], None], names: Iterable[str]) -> None:
+    """Run a step for every file, a few at a time; the first error stops those that have not begun."""
+    with ThreadPoolExecutor(_CONNECTIONS) as pool:
+        futures = [pool.submit(step, name) for name in names]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _is(path: Path, record: FileRecord) -> bool:
+    return path.exists() and path.stat().st_size == record.size and file_sha256(path) == record.sha256

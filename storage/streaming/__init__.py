@@ -1,0 +1,1 @@
+"""Rows in shuffled order, from memory or in windows."""

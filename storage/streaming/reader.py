@@ -1,0 +1,245 @@
+"""Batches of images, labels and packed signs, in the order that the caller asks for.
+
+The caller decides which rows and which store each batch takes (see ``order`` and the trainer's schedule); this module
+only fetches them. What fits the memory budget is loaded once (``Resident``); otherwise rows pass through two windows
+of memory (``Windowed``). Both give the same batch for the same request.
+"""
+
+import math
+import queue
+import threading
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.dataset import Images, Split, label_dtype
+from gradshard.storage.formats.gather import Gatherer, Gathering, Rowwise, Task, Visit, gathering, visits
+from gradshard.storage.formats.shard_reader import Scratch, Values
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.streaming.buffer_pool import Lender
+from gradshard.storage.streaming.shuffle import Order
+from gradshard.storage.streaming.windows import Cutter, Part, Request, Window
+
+T = TypeVar("T")
+
+_THREAD = "gradshard-read-ahead"
+
+
+class RawBatch(NamedTuple):
+    """A batch as it is stored: images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none."""
+
+    images: Images
+    labels: npt.NDArray[np.int64]
+    planes: Planes | None
+
+
+class Reader(Protocol):
+    """Whatever turns requests into batches."""
+
+    def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
+        """Yield one batch per request, in the order of the requests."""
+        ...
+
+
+@dataclass(frozen=True)
+class ReadingPlan:
+    """How a split and its stores are read: resident or not, and the chunks and windows of the order that suits it."""
+
+    resident: bool
+    chunk: int
+    window: int
+
+    def order(self, rows: int, *, seed: int, epoch: int) -> Order:
+        """The order of one epoch."""
+        return Order(rows=rows, chunk=self.chunk, window=self.window, seed=seed, epoch=epoch)
+
+
+def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) -> ReadingPlan:
+    """Decide how to read, given a budget in bytes: a pure function of the data's sizes, their places and the budget.
+
+    Everything resident if it fits, with an exact permutation as the order; else windows of which two fit, of whole
+    shards if a store is remote, so that each is fetched once an epoch.
+    """
+    row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
+    if len(split) * row_bytes <= memory:
+        return ReadingPlan(resident=True, chunk=len(split), window=1)
+    units = [store.layout.shard if store.remote else store.layout.chunk for store in stores.values()]
+    chunk = max([split.chunk, *units])
+    return ReadingPlan(resident=False, chunk=chunk, window=max(1, memory // (2 * chunk * row_bytes)))
+
+
+def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> Reader:
+    """The reader for a plan."""
+    return Resident(split, stores) if plan.resident else Windowed(split, stores, plan)
+
+
+class Resident:
+    """Everything in memory, checked against its digests as it is loaded."""
+
+    def __init__(self, split: Split, stores: Mapping[str, SignStore]) -> None:
+        self.images, self.labels = split.load()
+        self.planes = {name: store.load() for name, store in stores.items()}
+
+    def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
+        """Yield one batch per request."""
+        for request in requests:
+            rows = request.rows
+            planes = None if request.store is None else self.planes[request.store].take(rows, axis=0)
+            yield RawBatch(self.images.take(rows, axis=0), self.labels.take(rows), planes)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A window, and the visits to shards that gather it."""
+
+    window: Window
+    images: list[Visit]
+    planes: dict[str, list[Visit]]
+
+
+@dataclass(frozen=True)
+class _Filling:
+    """A window whose rows are on their way into memory."""
+
+    window: Window
+    images: Images
+    labels: npt.NDArray[np.int64]
+    planes: dict[str, Planes]
+    gathering: Gathering
+
+    def batch(self, part: Part) -> RawBatch:
+        """The rows of a part, once they are there."""
+        rows, planes = slice(part.start, part.stop), None
+        if part.store is not None:
+            planes = self.planes[part.store][part.first : part.first + part.stop - part.start]
+        return RawBatch(self.images[rows], self.labels[rows], planes)
+
+
+class Windowed:
+    """Rows pass through two windows of memory: one is handed out while the next is gathered.
+
+    A window's rows are gathered in the order in which they are asked for, so that a batch is a slice of it. One thread
+    looks ahead at the requests; some more read, check and decode.
+    """
+
+    def __init__(self, split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> None:
+        self._split, self._stores = split, stores
+        self._labels = split.read_labels().astype(label_dtype(split.classes))
+        self._plan = plan
+        rows = plan.window * plan.chunk
+        self._images = Lender(rows * _row_bytes(split))
+        self._planes = {name: Lender(rows * _plane_bytes(store)) for name, store in stores.items()}
+
+    def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
+        """Yield one batch per request.
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        with closing(_ahead(self._plans(requests))) as plans, closing(Gatherer(_THREAD)) as gatherer:
+            filling = self._begin(next(plans, None), None, gatherer)
+            while filling is not None:
+                filling.gathering.wait()
+                upcoming = None
+                for number, part in enumerate(filling.window.parts):
+                    # With its second batch asked for, nobody holds one of the window before: there is memory again.
+                    if number == 1:
+                        upcoming = self._begin(next(plans, None), filling, gatherer)
+                    yield filling.batch(part)
+                filling = upcoming or self._begin(next(plans, None), filling, gatherer)
+
+    def _plans(self, requests: Iterable[Request]) -> Iterator[_Plan]:
+        cutter = Cutter(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
+        for window in cutter.windows(requests):
+            planes = {name: visits(rows, self._stores[name].layout) for name, rows in window.signs.items()}
+            yield _Plan(window, visits(window.rows, self._split.layout), planes)
+
+    def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: Gatherer) -> _Filling | None:
+        """Begin to gather a window, and to carry over what the window before has of a request that ends in this one."""
+        if plan is None:
+            return None
+        window, labels = plan.window, self._labels[plan.window.rows].astype(np.int64)
+        images, planes, store = None, None, None
+        if before is not None and before.window.begun is not None:
+            store = before.window.begun.store
+            images, earlier, planes = before.batch(before.window.begun)
+            labels = np.concatenate([earlier, labels])
+        gathered, tasks = _gather(self._split, self._images, plan.images, images, self._split.sample_shape)
+        signs = {}
+        for name, visited in plan.planes.items():
+            shape = 2, _plane_bytes(self._stores[name]) // 2
+            carried = planes if name == store else None
+            signs[name], more = _gather(self._stores[name], self._planes[name], visited, carried, shape)
+            tasks += more
+        return _Filling(window, gathered, labels, signs, gatherer.gather(tasks))
+
+
+def _gather(
+    source: Rowwise, lender: Lender, planned: list[Visit], carried: Values | None, shape: tuple[int, ...]
+) -> tuple[Values, list[Task]]:
+    """Memory for rows that are carried over and rows that are gathered, and the tasks that fill it."""
+    count = 0 if carried is None else len(carried)
+    memory = lender.array((count + sum(len(visit.rows) for visit in planned), *shape))
+    tasks = list(gathering(source, planned, memory[count:]))
+    if carried is not None:
+        tasks.insert(0, partial(_copy, carried, memory[:count]))
+    return memory, tasks
+
+
+def _copy(values: Values, out: Values, scratch: Scratch) -> None:
+    out[:] = values
+
+
+def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Run an iterator in a thread, an item ahead of whoever takes them; its exception is raised where it ended."""
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+
+    def put(item: T | None, error: BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put((item, error), timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not put(item, None):
+                    return
+        except BaseException as error:
+            put(None, error)
+        else:
+            put(None, StopIteration())
+
+    thread = threading.Thread(target=run, name=_THREAD, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            assert item is not None
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _row_bytes(split: Split) -> int:
+    return math.prod(split.sample_shape)
+
+
+def _plane_bytes(store: SignStore) -> int:
+    return 2 * bitplanes.packed_bytes(store.manifest.dataset.pixels)

@@ -1,0 +1,107 @@
+"""How a stream of requests is cut into windows: stretches of rows that are gathered at once.
+
+A window is as many of the next rows of an epoch as touch no more chunks than a window of the order has. On an order of
+such windows that gives the order's own, so that each chunk is read once an epoch. Whatever is asked for, the cuts
+change only how much is read twice, never what a batch holds.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from gradshard.storage.streaming.shuffle import Rows
+
+
+class Request(NamedTuple):
+    """Which rows a batch holds and, if it takes stored signs, from which store; and the epoch it belongs to."""
+
+    rows: Rows
+    store: str | None = None
+    epoch: int = 0
+
+
+class Part(NamedTuple):
+    """A window's rows from ``start`` to ``stop``; among those that take signs from ``store``, from ``first`` on."""
+
+    start: int
+    stop: int
+    store: str | None
+    first: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows that are gathered at once.
+
+    ``rows`` are the new ones, and ``signs`` those among them that take signs from each store; before them come the
+    rows of the request that the window before left ``begun``. ``parts`` are the requests that end here.
+    """
+
+    rows: Rows
+    signs: dict[str, Rows]
+    parts: list[Part]
+    begun: Part | None
+
+
+class Cutter:
+    """Cuts requests for some of ``rows`` rows into windows of at most ``window`` chunks."""
+
+    def __init__(self, *, rows: int, chunk: int, window: int) -> None:
+        self._chunk, self._window = chunk, window
+        self._first = np.empty(math.ceil(rows / chunk), dtype=np.int64)
+
+    def windows(self, requests: Iterable[Request]) -> Iterator[Window]:
+        """Yield the windows, each as soon as its end is known."""
+        waiting: deque[Request] = deque()
+        count, begun = 0, None
+        for request in requests:
+            while waiting and (count >= self._window * self._chunk or request.epoch != waiting[-1].epoch):
+                window = self._next(waiting, begun)
+                count, begun = count - len(window.rows), window.begun
+                yield window
+            waiting.append(request)
+            count += len(request.rows)
+        while waiting:
+            window = self._next(waiting, begun)
+            begun = window.begun
+            yield window
+
+    def _border(self, rows: Rows) -> int:
+        """How many of the rows, from the first on, touch at most so many chunks."""
+        chunks = rows // self._chunk
+        places = np.arange(len(rows))
+        # Of the places that a chunk has, the one written last stays, which is the first.
+        self._first[chunks[::-1]] = places[::-1]
+        starts = np.flatnonzero(self._first[chunks] == places)
+        return int(starts[self._window]) if len(starts) > self._window else len(rows)
+
+    def _next(self, waiting: deque[Request], begun: Part | None) -> Window:
+        """Take the next window off the requests that wait; of one with the border within, the rest waits on."""
+        rows = np.concatenate([request.rows for request in waiting])
+        rows = rows[: self._border(rows)]
+        parts: list[Part] = []
+        signs: dict[str, list[Rows]] = {}
+        counts: dict[str | None, int] = {}
+        start, stop, left = 0, begun.stop - begun.start if begun else 0, len(rows)
+        while waiting and (left or not len(waiting[0].rows)):
+            wanted, store, epoch = waiting.popleft()
+            new = wanted[:left]
+            stop, left = stop + len(new), left - len(new)
+            part = Part(start, stop, store, counts.get(store, 0))
+            if store is not None:
+                signs.setdefault(store, []).append(new)
+            if len(new) < len(wanted):
+                waiting.appendleft(Request(wanted[len(new) :], store, epoch))
+                return Window(rows, _joined(signs), parts, part)
+            parts.append(part)
+            counts[store] = part.first + stop - start
+            start = stop
+        return Window(rows, _joined(signs), parts, None)
+
+
+def _joined(lists: dict[str, list[Rows]]) -> dict[str, Rows]:
+    return {name: np.concatenate(rows) for name, rows in lists.items()}

@@ -1,0 +1,89 @@
+"""A whole project, small enough to run in seconds: real digits, model D under every name."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from gradshard.stages.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny_params() -> dict:
+    """The default profile with model D everywhere, few epochs, and digits from ``digits.npz``."""
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params["profile"] = "tiny"
+    params["dataset"] = {"name": "npz", "path": "digits.npz"}
+    params["training"]["batch"] = 32
+    for model in params["static"].values():
+        model.update(architecture="D", epochs=2)
+    for model in params["robust"].values():
+        model.update(architecture="D", epochs=3, snapshots=[1])
+    params["blackbox"]["examples"] = 60
+    params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3)
+    params["blackbox"]["estimation"].update(examples=5)
+    evaluation = params["evaluation"]
+    evaluation["targets"] = ["A", "B", "A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"]
+    evaluation["attacks"]["fgsm"] = list(evaluation["targets"])
+    return params
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project's folder."""
+
+    path: Path
+
+    def edit(self, change: Callable[[dict], object]) -> None:
+        """Change the parameters."""
+        params = self.params()
+        change(params)
+        with (self.path / "params.yaml").open("w") as file:
+            YAML().dump(params, file)
+
+    def params(self) -> dict:
+        return YAML(typ="safe").load((self.path / "params.yaml").read_text())
+
+    def popen(self, *arguments: str) -> subprocess.Popen:
+        """Start a stage as a process of its own."""
+        command = [sys.executable, "-m", "gradshard", *arguments]
+        return subprocess.Popen(command, cwd=self.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run(self, *arguments: str) -> str:
+        """Run a stage as a process of its own; it must succeed."""
+        process = self.popen(*arguments)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, output
+        return output
+
+    def copy_to(self, path: Path) -> "Project":
+        shutil.copytree(self.path, path)
+        return Project(path)
+
+
+def new_project(path: Path, digits: dict, *, train: int = 600) -> Project:
+    """A project before its first stage."""
+    path.mkdir(parents=True, exist_ok=True)
+    (x_train, y_train), (x_test, y_test) = digits["train"], digits["test"]
+    arrays = {"x_train": x_train[:train], "y_train": y_train[:train], "x_test": x_test[:120], "y_test": y_test[:120]}
+    np.savez(path / "digits.npz", **arrays)
+    with (path / "params.yaml").open("w") as file:
+        YAML().dump(tiny_params(), file)
+    return Project(path)
+
+
+def call(patch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command line in this process and give its exit code."""
+    patch.setattr(sys, "argv", ["gradshard", *arguments])
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0

@@ -1,0 +1,161 @@
+"""params.yaml: what is wrong is told in one sentence that names the key."""
+
+import copy
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import check_params, read_params
+from gradshard.storage.errors import GradshardError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe").load(profiles()["mnist5k"])
+
+
+def put(content, key, value):
+    *path, last = key.split("/")
+    for part in path:
+        content = content[part]
+    content[last] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("trainin", {}, "unknown key trainin (did you mean training?)"),
+        ("training/bach", 3, "unknown key training.bach (did you mean batch?)"),
+        ("static/A/epoch", 3, "unknown key static.A.epoch (did you mean epochs?)"),
+        ("training/batch", "many", "training.batch should be a valid integer, but is 'many'"),
+        ("training/batch", 0, "training.batch should be greater than 0, but is 0"),
+        ("training/batch", True, "training.batch should be a valid integer, but is True"),
+        ("training/precision", "fp8", "training.precision should be 'auto', 'fp32', 'bf16' or 'tf32', but is 'fp8'"),
+        ("attack/eps", 0, "attack.eps must be above 0 and at most 1 (pixels lie in [0, 1]), but is 0.0"),
+        ("attack/eps", -0.1, "attack.eps must be above 0"),
+        ("attack/eps", 8, "attack.eps must be above 0 and at most 1"),
+        ("attack/eps", "16/0", "attack.eps should be a valid number, but is '16/0'"),
+        ("attack/alpha", 0.3, "attack.alpha must be above 0 and below eps (0.3), but is 0.3"),
+        ("attack/alpha", 0, "attack.alpha must be above 0"),
+        ("robust/A_adv-ens/sources", ["A", "B"], "robust.A_adv-ens.sources names the holdout B"),
+        (
+            "robust/A_adv-ens/sources",
+            ["A", "E"],
+            "sources names E, which is not a sign store (there are A, C",
+        ),
+        ("robust/A_adv-ens/sources", ["A", "A"], "robust.A_adv-ens.sources names one model twice"),
+        (
+            "robust/ensemble",
+            {"P": {"architecture": "A", "epochs": 1, "sources": ["A"]}},
+            "robust.ensemble is a group of gradshard 0.1: write its models directly below robust",
+        ),
+        ("robust/self_only", {}, "robust.self_only is a group of gradshard 0.1"),
+        ("training/optimizer", "sgd", "training.optimizer should be 'adam' or 'rmsprop', but is 'sgd'"),
+        ("training/compile", True, "training.compile should be 'auto', 'on' or 'off', but is True"),
+        ("training/decay", 1.5, "training.decay should be less than or equal to 1, but is 1.5"),
+        ("training/augment", {"flop": True}, "unknown key training.augment.flop (did you mean flip?)"),
+        ("adversarial/objective", "third", "adversarial.objective should be 'both' or 'half', but is 'third'"),
+        ("adversarial/adversarial_weight", 0, "adversarial.adversarial_weight should be greater than 0, but is 0"),
+        ("signs/A/precision", "tf32", "signs.A.precision should be 'fp32' or 'bf16', but is 'tf32'"),
+        ("evaluation/label", "predicted", "evaluation.label should be 'true' or 'least_likely', but is 'predicted'"),
+        ("evaluation/top", [], "evaluation.top "),
+        ("robust/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 6, but has 11"),
+        ("robust/A", {"architecture": "A", "epochs": 1}, "robust.A is the name of another model"),
+        ("signs/D/model", "Z", "signs.D.model names Z, which is not a static model"),
+        ("signs/D/model", "B", "robust.A_adv-ens.sources names the holdout B"),
+        ("robust/A_adv-ens/attack", "rand_fgsm", "attack is rand_fgsm, which no stored sign serves"),
+        ("robust/A_adv-ens/run_of", "A_adv", "run_of names A_adv, which is not a robust model with the same sources"),
+        ("evaluation/holdout", "Z", "evaluation.holdout names Z, which is not a static model"),
+        ("evaluation/targets", ["A_adv@9"], "names A_adv@9, which is not a model (did you mean A_adv?)"),
+        (
+            "evaluation/attacks",
+            {"deepfool": ["A"]},
+            "evaluation.attacks.deepfool should be 'fgsm', 'ifgsm'",
+        ),
+        ("evaluation/sweep", [0.1], "evaluation.sweep must hold 0"),
+        ("evaluation/diagnosed", ["Z"], "evaluation.diagnosed names Z, which is not a model"),
+        ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),
+        ("streaming/memory", "lots", "streaming.memory could not parse value and unit"),
+        ("static", {"../A": {"architecture": "A", "epochs": 1}}, "static.../A"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
+    put(content, key, value)
+    with pytest.raises(GradshardError) as caught:
+        check_params(content, where="params.yaml")
+    assert str(caught.value).startswith("params.yaml: ")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["training", "attack", "evaluation"])
+def test_a_missing_section_is_named(content, section):
+    del content[section]
+    with pytest.raises(GradshardError, match=rf"params\.yaml: key {section} is missing"):
+        check_params(content, where="params.yaml")
+
+
+@pytest.mark.parametrize("content", [None, [], "text", 3])
+def test_a_file_that_is_no_mapping_is_refused(content):
+    with pytest.raises(GradshardError, match=r"params\.yaml: the file should be a valid dictionary"):
+        check_params(content, where="params.yaml")
+
+
+def test_epsilon_may_be_a_fraction(content):
+    changed = copy.deepcopy(content)
+    put(changed, "attack/eps", "16/256")
+    put(changed, "attack/alpha", "8 / 256")
+    attack = check_params(changed, where="params.yaml").attack
+    assert (attack.epsilon, attack.alpha) == (0.0625, 0.03125)
+
+
+def test_the_label_true_needs_no_quotes(content):
+    changed = copy.deepcopy(content)
+    for key in ("signs/A/label", "adversarial/label", "evaluation/label"):
+        put(changed, key, True)
+    params = check_params(changed, where="params.yaml")
+    assert [params.signs["A"].label, params.adversarial.label, params.evaluation.label] == ["true"] * 3
+
+
+def test_a_missing_or_broken_file_is_told(tmp_path):
+    with pytest.raises(GradshardError, match="no parameter file"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [1\nb: }")
+    with pytest.raises(GradshardError, match="is not YAML"):
+        read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("name", sorted(profiles()))
+def test_every_profile_fits_the_schema_and_is_named_after_its_file(name):
+    params = check_params(YAML(typ="safe").load(profiles()[name]), where=name)
+    assert params.profile == name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").rglob("params.yaml")), ids=lambda path: path.parent.name)
+def test_the_parameters_of_every_published_result_fit_the_schema(path):
+    read_params(path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5])
+def test_a_robust_model_takes_any_number_of_sources(content, count):
+    content["signs"] = {f"S{number}": {"model": "A", "gradient": "exact", "label": "predicted"} for number in range(5)}
+    put(content, "robust/A_adv-ens/sources", list(content["signs"])[:count])
+    assert len(check_params(content, where="params.yaml").robust["A_adv-ens"].sources) == count
+
+
+def test_the_mnist_profile_is_the_papers_experiment():
+    params = check_params(YAML(typ="safe").load(profiles()["mnist"]), where="mnist")
+    assert {model.epochs for model in params.static.values()} == {6}
+    assert {(model.epochs, *model.snapshots) for model in params.robust.values()} == {(12, 6)}
+    assert (params.training.batch, params.training.learning_rate, params.adversarial.learning_rate) == (
+        64,
+        0.001,
+        0.001,
+    )
+    assert (params.attack.epsilon, params.attack.alpha, params.attack.steps) == (0.3, 0.05, 10)
+    assert params.robust["A_adv-ens"].sources == ["A", "C", "D"]
+    assert params.evaluation.holdout == "B"

@@ -1,0 +1,67 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch._inductor import metrics
+
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.storage.formats import bitplanes
+
+
+def example(rows, channels, height, width, seed):
+    """Packed signs, and the signs as a tensor (rows, channels, height, width)."""
+    shape = (rows, channels, height, width)
+    signs = np.random.default_rng(seed).integers(-1, 2, shape, dtype=np.int8)
+    return torch.from_numpy(bitplanes.pack(signs.reshape(rows, -1))), torch.from_numpy(signs)
+
+
+SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.integers(1, 7), st.integers(0, 99))
+
+
+@given(SHAPES)
+def test_unpacking_to_a_tensor_is_unpacking_in_storage(shape):
+    planes, signs = example(*shape)
+    unpacked = unpack_signs(planes, signs.shape)
+    assert unpacked.dtype == torch.float32
+    assert torch.equal(unpacked, signs.float())
+    pixels = signs[0].numel()
+    assert np.array_equal(unpacked.flatten(1).numpy(), bitplanes.unpack(planes.numpy(), pixels))
+
+
+@given(SHAPES, st.sampled_from([0.3, -0.3, 16 / 256, 1.0]))
+def test_scaled_signs_are_signs_times_the_scale(shape, scale):
+    planes, signs = example(*shape)
+    assert torch.equal(unpack_signs(planes, signs.shape, scale=scale), signs.float() * scale)
+
+
+def test_what_was_never_written_unpacks_to_a_code_that_is_no_sign():
+    planes = torch.full((1, 2, 3), bitplanes.FILL_BYTE, dtype=torch.uint8)
+    assert (unpack_signs(planes, torch.Size((1, 1, 4, 5))) == bitplanes.UNWRITTEN).all()
+
+
+@pytest.fixture
+def compiler():
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("torch.compile needs a C++ compiler for the CPU")
+    torch.compiler.reset()
+    metrics.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(8, 1, 28, 28), (2, 3, 9, 7)], ids=["whole bytes", "with padding"])
+def test_compiled_it_is_one_kernel_that_gives_the_same(compiler, shape):
+    planes, signs = example(*shape, seed=1)
+    images = torch.rand(signs.shape, generator=torch.Generator().manual_seed(1))
+
+    def perturbed():
+        return perturb(images, unpack_signs(planes, images.shape), 0.3)
+
+    compiled = torch.compile(perturbed, fullgraph=True)()
+    assert metrics.generated_kernel_count == 1
+    assert torch.equal(compiled, perturbed())

@@ -1,0 +1,73 @@
+"""Which models each table shows, on the parameters of the paper's experiment."""
+
+from pathlib import Path
+
+import pytest
+
+from gradshard.pipeline.config.schema import read_params
+from gradshard.pipeline.report import selection
+
+
+@pytest.fixture(scope="module")
+def params():
+    return read_params(Path(__file__).parents[3] / "pipeline/config/profiles/mnist.yaml")
+
+
+def test_each_gradients_tables_show_the_models_trained_on_it(params):
+    assert selection.shown_targets(params, "exact") == ["A", "B", "A_adv", "A_adv-ens", "A_adv@6", "A_adv-ens@6"]
+    assert selection.shown_targets(params, "cross_entropy") == [
+        "A",
+        "B",
+        "A_adv_ce",
+        "A_adv-ens_ce",
+        "A_adv_ce@6",
+        "A_adv-ens_ce@6",
+    ]
+
+
+def test_runs_with_other_seeds_are_gathered_under_the_model_they_repeat(params):
+    found = selection.runs(params, selection.shown_targets(params, "exact"))
+    assert found == {
+        "6 epochs": {
+            "A_adv@6": ["A_adv@6", "A_adv-2@6", "A_adv-3@6"],
+            "A_adv-ens@6": ["A_adv-ens@6", "A_adv-ens-2@6", "A_adv-ens-3@6"],
+        },
+        "12 epochs": {
+            "A_adv": ["A_adv", "A_adv-2", "A_adv-3"],
+            "A_adv-ens": ["A_adv-ens", "A_adv-ens-2", "A_adv-ens-3"],
+        },
+    }
+
+
+def test_models_of_random_steps_and_held_out_models_have_tables_of_their_own(params):
+    assert selection.trained_on_random_steps(params, "cross_entropy") == ["A_adv-rand_ce"]
+    assert selection.trained_on_random_steps(params, "exact") == []
+    assert selection.held_out(params) == ["B", "B-2", "C-2"]
+
+
+PROFILES = Path(__file__).parents[3] / "pipeline/config/profiles"
+
+
+@pytest.mark.parametrize(
+    ("profile", "groups"),
+    [
+        (
+            "imagenet",
+            {
+                "inception_v3": ["v3", "v3_adv", "v3_adv-ens3", "v3_adv-ens4"],
+                "inception_resnet_v2": ["IncRes_v2", "IncRes_v2_adv-ens"],
+            },
+        ),
+        (
+            "imagenet-eval",
+            {"inception_v3": ["v3", "v3_adv"], "inception_resnet_v2": ["IncRes_v2", "IncRes_v2_adv-ens"]},
+        ),
+        ("cifar10", {"24 epochs": ["v3_adv", "v3_adv-ens3", "v3_adv-ens4"]}),
+        ("cifar10-fixed", {"24 epochs": ["VGG_adv", "VGG_adv-ens"]}),
+        ("mnist5k", {"6 epochs": ["A_adv", "A_adv-ens"]}),
+    ],
+)
+def test_models_that_compare_are_grouped_as_in_the_papers_tables(profile, groups):
+    params = read_params(PROFILES / f"{profile}.yaml")
+    shown = selection.shown_targets(params, params.evaluation.gradients[0])
+    assert selection.compared(params, shown) == groups

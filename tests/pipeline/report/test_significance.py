@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from gradshard.pipeline.evaluation.statistics import mcnemar
+from gradshard.pipeline.report.significance import compare
+
+RIGHT = {
+    ("first", "B", "fgsm"): np.arange(1000) >= 200,
+    ("second", "B", "fgsm"): np.arange(1000) >= 100,
+    ("first", "", "clean"): np.arange(1000) >= 10,
+    ("second", "", "clean"): np.arange(1000)[::-1] >= 11,
+}
+
+
+@pytest.fixture
+def compared():
+    return compare({"12 epochs": ["first", "second"]}, "B", lambda *key: RIGHT.get(key))
+
+
+def test_models_are_compared_where_both_were_measured_on_the_same_examples(compared):
+    assert [(c.attack, c.only_first, c.only_second) for c in compared] == [("Clean", 10, 11), ("FGSM from B", 100, 0)]
+
+
+def test_a_difference_is_named_only_if_it_is_no_likely_chance(compared):
+    assert [c.verdict for c in compared] == ["no difference shown", "second errs less"]
+    assert compared[1].p_text == "< 1e-12"
+
+
+def test_p_values_are_corrected_for_their_number(compared):
+    alone = mcnemar(RIGHT["first", "B", "fgsm"], RIGHT["second", "B", "fgsm"])
+    assert compared[1].p == pytest.approx(2 * alone.p)

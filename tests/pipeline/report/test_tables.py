@@ -1,0 +1,153 @@
+import csv
+import io
+
+import pytest
+
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.report import export
+from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.report.table import NumberCell, RunsCell
+from gradshard.pipeline.report.tables import (
+    defence_table,
+    gradients_table,
+    holdouts_table,
+    random_training_table,
+    runs_table,
+    transfer_table,
+    white_box_table,
+)
+
+KEY = ("target", "source", "attack", "errors")
+ROWS = [
+    ("A", "", "clean", 80),
+    ("A_adv", "", "clean", 100),
+    ("A_ens", "", "clean", 90),
+    ("A", "A", "fgsm", 7140),
+    ("A_adv", "A", "fgsm", 1190),
+    ("A", "A_adv", "fgsm", 2470),
+    ("A_adv", "A_adv", "fgsm", 360),
+    ("A_ens", "A_ens", "fgsm", 1180),
+    ("A_adv", "B", "fgsm", 1820),
+    ("A_ens", "B", "fgsm", 500),
+    ("A_adv", "A_adv", "rand_fgsm", 3410),
+    ("A", "A", "rand_fgsm", 7530),
+    ("A_adv", "B", "rand_fgsm", 1240),
+    ("A_ens", "B", "rand_fgsm", 340),
+    ("A_adv", "B", "ifgsm", 1980),
+    ("A_ens", "B", "ifgsm", 970),
+]
+
+
+@pytest.fixture
+def matrix():
+    rows = [
+        dict(zip(KEY, row, strict=True)) | {"n": 10_000, "top": 1, "gradient": "" if row[2] == "clean" else "exact"}
+        for row in ROWS
+    ]
+    other = [row | {"gradient": "cross_entropy", "errors": 1} for row in rows if row["gradient"]]
+    top_five = [row | {"top": 5, "errors": 2} for row in rows]
+    return Matrix([*other, *top_five, *rows], "exact")
+
+
+def texts(table):
+    return {head: [cell.text for cell in cells] for head, cells in table.rows}
+
+
+def test_table_1_has_sources_as_rows_and_marks_the_white_box(matrix):
+    table = transfer_table(matrix, "fgsm", ["A", "A_adv"])
+    assert table.columns == ["A", "A_adv"]
+    assert texts(table) == {"A": ["71.4", "11.9"], "A_adv": ["24.7", "3.6"]}
+    assert [[cell.marked for cell in cells] for _, cells in table.rows] == [[True, False], [False, True]]
+
+
+def test_table_2_has_each_models_own_attacks(matrix):
+    table = white_box_table(matrix, ["A", "A_adv", "B"])
+    assert texts(table) == {"FGSM": ["71.4", "3.6", "–"], "RAND+FGSM": ["75.3", "34.1", "–"]}
+
+
+def test_table_4_marks_those_tied_for_best_column_by_column(matrix):
+    table = defence_table(matrix, {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert table.columns == ["Clean", "FGSM", "FGSM from B", "I-FGSM from B", "RAND+FGSM from B"]
+    assert texts(table) == {
+        "A_adv, 6 epochs": ["1.0", "3.6", "18.2", "19.8", "12.4"],
+        "A_ens, 6 epochs": ["0.9", "11.8", "5.0", "9.7", "3.4"],
+    }
+    assert [[cell.bold for cell in cells] for _, cells in table.rows] == [
+        [True, True, False, False, False],
+        [True, False, True, True, True],
+    ]
+
+
+def test_a_single_model_is_not_the_best_of_anything(matrix):
+    table = defence_table(matrix, {"12 epochs": ["A_adv"]}, "B")
+    assert not any(cell.bold for _, cells in table.rows for cell in cells)
+
+
+def test_each_top_k_has_a_matrix_of_its_own(matrix):
+    assert texts(white_box_table(Matrix(matrix.rows, "exact", top=5), ["A"]))["FGSM"] == ["0.0"]
+    assert texts(white_box_table(Matrix(matrix.rows, "exact"), ["A"]))["FGSM"] == ["71.4"]
+
+
+def test_a_rate_carries_its_interval(matrix):
+    table = transfer_table(matrix, "fgsm", ["A_adv"])
+    assert table.rows[0][1][0].note == "95 % interval 3.2 to 4.0 (Wilson 3.3 to 4.0), n = 10000"
+
+
+def test_the_papers_figure_stands_beside_ours_where_the_paper_has_one(matrix):
+    called = Matrix(matrix.rows, "exact", {"A": "A", "A_adv": "A_adv@6"})
+    (_, [on_a, on_adv]), _ = transfer_table(called, "fgsm", ["A", "A_adv"]).rows
+    assert (on_a.beside, on_adv.beside) == ("paper 71.4, +0.0", "paper 11.9, +0.0")
+    twelve = Matrix(matrix.rows, "exact", {"A_adv": "A_adv@12"})
+    assert defence_table(twelve, {"12 epochs": ["A_adv"]}, "B").rows[0][1][1].beside == "paper 3.8, -0.2"
+    assert transfer_table(matrix, "fgsm", ["A"]).rows[0][1][0].beside == ""
+
+
+def test_both_gradients_stand_side_by_side(matrix):
+    matrices = {"cross_entropy": Matrix(matrix.rows, "cross_entropy"), "exact": matrix}
+    table = gradients_table(matrices, {"A": "", "A_adv": "exact"}, "B")
+    assert table.columns[:2] == ["FGSM, cross_entropy", "FGSM, exact"]
+    assert texts(table)["A"][:2] == ["0.0", "71.4"]
+    assert texts(table)["A_adv, trained on exact signs"][4:6] == ["0.0", "18.2"]
+
+
+def test_tables_leave_as_markdown_and_as_csv(matrix):
+    table = defence_table(Matrix(matrix.rows, "exact", {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    lines = export.markdown(table).splitlines()
+    assert lines[0] == "| model | Clean | FGSM | FGSM from B | I-FGSM from B | RAND+FGSM from B |"
+    assert lines[2].startswith("| A_adv, 6 epochs | **1.0** (paper 1.0, +0.0) | **3.6** (paper 3.6, +0.0) |")
+    rows = list(csv.DictReader(io.StringIO(export.comma_separated(table))))
+    assert len(rows) == 10
+    first = rows[0]
+    assert (first["row"], first["column"], first["value"]) == ("A_adv, 6 epochs", "Clean", "1.0")
+    assert (first["n"], first["bold"], first["paper"], first["runs"]) == ("10000", "1", "1.0", "")
+    assert float(first["low"]) < 1.0 < float(first["high"])
+    assert rows[5]["paper"] == ""
+
+
+def test_runs_with_several_seeds_give_mean_and_standard_deviation(matrix):
+    table = runs_table(matrix, {"6 epochs": {"A_adv": ["A_adv", "A_ens"]}}, "B")
+    assert texts(table) == {"A_adv, 6 epochs": ["0.9 ± 0.1", "7.7 ± 5.8", "11.6 ± 9.3", "14.8 ± 7.1", "7.9 ± 6.4"]}
+    cell = table.rows[0][1][1]
+    assert cell.note == "runs: 3.60, 11.80"
+    assert dict(cell.fields) == {"value": 7.7, "runs": 2, "deviation": 5.7983}
+    assert RunsCell([ErrorRate(1, 100)], paper=2.0).beside == "paper 2.0, -1.0"
+    assert (RunsCell([]).text, RunsCell([]).heat, RunsCell([]).beside, dict(RunsCell([]).fields)) == ("–", None, "", {})
+
+
+def test_models_trained_on_random_steps_stand_beside_those_trained_on_fgsm(matrix):
+    table = random_training_table(matrix, ["A_adv", "A_ens"], "B")
+    assert table.columns[-1] == "RAND+FGSM"
+    assert texts(table)["A_adv"] == ["1.0", "3.6", "18.2", "19.8", "12.4", "34.1"]
+
+
+def test_every_holdout_is_a_column(matrix):
+    assert texts(holdouts_table(matrix, ["A_adv", "A_ens"], ["B", "A"])) == {
+        "A_adv": ["18.2", "11.9"],
+        "A_ens": ["5.0", "–"],
+    }
+
+
+def test_a_number_is_shown_to_three_figures_beside_the_papers():
+    cell = NumberCell(0.12345, paper=0.12)
+    assert (cell.text, cell.beside, dict(cell.fields)) == ("0.123", "paper 0.12", {"value": 0.12345, "paper": 0.12})
+    assert NumberCell(0.5).beside == ""

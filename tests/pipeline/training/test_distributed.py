@@ -1,0 +1,174 @@
+"""Two processes with half a batch each take the steps of one with the whole; and a lost one is told in a sentence."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradshard.pipeline.training.distributed import Ranks
+from gradshard.storage.errors import GradshardError
+
+ROOT = Path(__file__).parents[3]
+# What each rank runs: a few steps on random images, every loss kept by the first.
+PROGRAM = """
+import json, sys
+import numpy as np, torch
+from torch import nn
+from gradshard.pipeline import models
+from gradshard.pipeline.training import trainer
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.ranks import joined
+from gradshard.pipeline.training.run import Run
+from gradshard.storage.stream import RawBatch, ReadingPlan
+
+options = json.loads(sys.argv[1])
+trainer.RECORD_STEPS = 1
+
+class Reader:
+    def __init__(self):
+        draws = np.random.default_rng(0)
+        self.images = draws.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8)
+        self.labels = draws.integers(0, 10, 60)
+        self.planes = np.packbits(draws.integers(0, 2, (60, 1, 784), dtype=np.uint8), axis=2).repeat(2, axis=1)
+        self.planes[:, 1] = 0
+
+    def read(self, requests):
+        for request in requests:
+            planes = None if request.store is None else self.planes[request.rows]
+            yield RawBatch(self.images[request.rows], self.labels[request.rows], planes)
+
+def with_batch_norm():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
+    )
+
+with joined(torch.device("cpu")) as (ranks, device):
+    torch.set_num_threads(1)
+    adversary = Adversary(
+        attack=options["attack"], epsilon=0.3, alpha=0.05, clean_weight=0.5, sources=options["sources"],
+        schedule="rotate", gradient="exact", policy="predicted", live_mode=options["mode"], directions={"S": 1},
+        objective=options["objective"], adversarial_weight=0.3, epsilon_law=options["law"],
+    )
+    run = Run(
+        rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
+        reading=ReadingPlan(True, 60, 1), adversary=adversary, augmentation=Augmentation(2, True),
+        batch_norm="synchronised", ranks=ranks,
+    )
+    model = with_batch_norm() if options["batch_norm"] else models.build("D", (1, 28, 28), 10, seed=0)
+    loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
+    loop.share_state()
+    records = [step.record for step in loop.steps(Reader())]
+    if ranks.first:
+        losses = [(record.clean_loss, record.adversarial_loss) for record in records]
+        print(json.dumps({"losses": losses, "norm": float(sum(p.double().norm() for p in model.parameters()))}))
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(program, arguments, ranks):
+    port, environment = str(free_port()), {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    for rank in range(ranks):
+        joining = {"RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        yield subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            cwd=ROOT,
+            env=environment | (joining if ranks > 1 else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def train(ranks, **options):
+    processes = list(start(PROGRAM, [json.dumps(options)], ranks))
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, outputs
+    return json.loads(outputs[0][0].splitlines()[-1])
+
+
+PLAIN = {"attack": "fgsm", "sources": ["self", "S"], "mode": "train", "objective": "both", "law": "fixed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"objective": "half", "law": "truncated_normal"},
+        {"attack": "rand_fgsm", "sources": ["self"]},
+        {"batch_norm": True, "objective": "half", "mode": "eval"},
+    ],
+    ids=["dropout, shared pass", "half, drawn epsilons", "random steps", "batch norm"],
+)
+def test_two_ranks_take_the_steps_of_one(changed):
+    """Dropout, crops, epsilons, random steps and batch statistics are those of the whole batch."""
+    options = {"batch_norm": False} | PLAIN | changed
+    one, two = train(1, **options), train(2, **options)
+    assert len(one["losses"]) == 8
+    assert np.allclose(one["losses"], two["losses"], rtol=2e-4)
+    assert one["norm"] == pytest.approx(two["norm"], rel=1e-5)
+    assert one["losses"][0] != one["losses"][-1]
+
+
+LOST = """
+import sys, torch
+from gradshard.pipeline.training.ranks import joined
+from gradshard.storage.errors import GradshardError
+with joined(torch.device("cpu")) as (ranks, device):
+    ranks.total(torch.ones(1))
+    if not ranks.first:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        for _ in range(1000):
+            ranks.total(torch.ones(1000))
+    except GradshardError as error:
+        print(error)
+        os = __import__("os")
+        os._exit(7)
+"""
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_is_told_in_one_sentence_by_the_others():
+    first, second = start(LOST, [], 2)
+    said, trouble = first.communicate(timeout=60)
+    assert second.wait(timeout=60) == -9
+    assert first.returncode == 7, trouble
+    assert said.startswith("rank 0 of 2 lost another one (")
+    assert "go on from the last checkpoint" in said
+
+
+def test_every_row_of_a_batch_is_one_ranks():
+    for rows in range(1, 40):
+        for size in range(1, rows + 1):
+            parts = [Ranks(rank, size).part(rows) for rank in range(size)]
+            taken = [row for part in parts for row in range(rows)[part]]
+            assert taken == list(range(rows))
+            assert max(len(range(rows)[p]) for p in parts) - min(len(range(rows)[p]) for p in parts) <= 1
+
+
+def test_a_batch_too_small_for_its_ranks_is_refused():
+    Ranks(0, 4).check(64, 16)
+    with pytest.raises(GradshardError, match="4 ranks cannot share a batch of 3 rows"):
+        Ranks(0, 4).check(67, 16)
+
+
+def test_alone_nothing_is_summed_or_shared():
+    values = torch.tensor([1.0, 2.0])
+    assert Ranks().total(values) is values
+    assert Ranks().shared(values) is values

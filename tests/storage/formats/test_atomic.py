@@ -1,0 +1,43 @@
+import pytest
+
+from gradshard.storage.formats import atomic
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
+    path = tmp_path / "file"
+    atomic.write_text(path, "old")
+
+    def fail_halfway():
+        with atomic.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_written_files_have_the_usual_permissions(tmp_path):
+    atomic.write_text(tmp_path / "file", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_copy_makes_a_file_of_its_own(tmp_path):
+    atomic.write_text(tmp_path / "a", "one")
+    atomic.copy(tmp_path / "a", tmp_path / "sub" / "b")
+    atomic.write_text(tmp_path / "a", "two")
+    assert (tmp_path / "sub" / "b").read_text() == "one"
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_replace_folder_leaves_only_the_new_content(tmp_path, existing):
+    if existing:
+        (tmp_path / "out" / "deep").mkdir(parents=True)
+        (tmp_path / "out" / "deep" / "old").touch()
+    (tmp_path / "work" / "new").mkdir(parents=True)
+    (tmp_path / "work" / "new" / "file").touch()
+    atomic.replace_folder(tmp_path / "work" / "new", tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").rglob("*")] == ["file"]
+    assert list((tmp_path / "work").iterdir()) == []

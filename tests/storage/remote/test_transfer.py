@@ -1,0 +1,423 @@
+"""Push and pull between real places: folders, an S3 server, an SSH server and HTTP servers."""
+
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.formats.store_paths import signs_file
+from gradshard.storage.remote import transfer
+from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.location import manifest_at, open_location
+from gradshard.storage.remote.transfer import PENDING, pull, push
+from tests.helpers import servers
+from tests.helpers.projects import Project, call
+from tests.storage.remote.conftest import contents, forbidden
+
+
+@dataclass
+class Place:
+    """Where a store can be pushed to, and a way around the drivers to see and put what is there."""
+
+    url: str
+    contents: Callable[[], dict[str, bytes]]
+    put: Callable[[str, bytes], object]
+
+
+@pytest.fixture(params=["path", "s3", "ssh"])
+def place(request, tmp_path):
+    folder = tmp_path / "shared" / "M.zarr"
+    if request.param == "s3":
+        server = request.getfixturevalue("s3")
+        url = f"{server.url}/shared/M.zarr"
+        return Place(url, lambda: server.contents(url), lambda name, content: server.put(f"{url}/{name}", content))
+
+    def put(name, content):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+    url = str(folder) if request.param == "path" else request.getfixturevalue("sshd").url(folder)
+    return Place(url, lambda: contents(folder), put)
+
+
+@pytest.fixture(params=["nginx", "plain_http"])
+def web(request):
+    """A server with ranges, and one without."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(transfer, "_PAUSE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def says(monkeypatch, capsys):
+    """Run the command line; gives the exit code and what it said on standard output and standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = call(monkeypatch, *map(str, arguments))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def pushed(store, place):
+    seen = []
+    push(store, place, advance=seen.append)
+    return seen
+
+
+def pulled(place, target, digest=None):
+    seen = []
+    pull(place, target, digest=digest, on_wait=forbidden, advance=seen.append)
+    return seen
+
+
+def serve(source, server):
+    """Put a store on a web server; gives its address."""
+    shutil.copytree(source, server.folder / "M.zarr")
+    return f"{server.url}/M.zarr"
+
+
+def one_sentence(code, err):
+    """What the command line complained about, which is one line and no traceback."""
+    assert code == 2, err
+    assert err.startswith("gradshard: "), err
+    assert err.count("\n") == 1, err
+    return err
+
+
+def change_last_byte(path):
+    content = path.read_bytes()
+    path.write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
+
+
+class StoppedError(Exception):
+    """Somebody pressed a key."""
+
+
+def stop_after(calls):
+    counter = itertools.count(1)
+
+    def advance(done):
+        if next(counter) == calls:
+            raise StoppedError
+
+    return advance
+
+
+def test_a_store_arrives_byte_for_byte_there_and_back(place, source, tmp_path):
+    manifest = read_manifest(source)
+    assert sum(pushed(source, place.url)) == manifest.size
+    assert place.contents() == contents(source)
+    assert sum(pulled(place.url, tmp_path / "back.zarr")) == manifest.size
+    assert contents(tmp_path / "back.zarr") == contents(source)
+    assert not any((tmp_path / ".partial").glob("*/*"))
+
+
+def test_a_store_is_pulled_byte_for_byte_with_and_without_ranges(web, source, tmp_path):
+    pulled(serve(source, web), tmp_path / "back.zarr")
+    assert contents(tmp_path / "back.zarr") == contents(source)
+    assert sorted(set(web.fetched("/M.zarr"))) == sorted(contents(source))
+
+
+def test_info_tells_what_the_store_at_a_place_is(place, source, says):
+    pushed(source, place.url)
+    code, out, _ = says("store", "info", place.url, "--json")
+    assert (code, json.loads(out)["digest"]) == (0, read_manifest(source).digest)
+
+
+def test_info_reads_the_manifest_and_nothing_else(web, source, says):
+    code, out, _ = says("store", "info", serve(source, web), "--json")
+    assert (code, json.loads(out)["digest"]) == (0, read_manifest(source).digest)
+    assert web.fetched("/M.zarr") == ["manifest.json"]
+
+
+def test_what_is_no_store_is_told_in_one_sentence(web, says, tmp_path):
+    for command in (("info", f"{web.url}/M.zarr"), ("pull", f"{web.url}/M.zarr", tmp_path / "back.zarr")):
+        code, _, err = says("store", *command)
+        assert "no published sign store at" in one_sentence(code, err)
+    assert not (tmp_path / "back.zarr").exists()
+
+
+def test_another_store_at_the_place_is_never_overwritten(place, source, other_store):
+    pushed(source, place.url)
+    with pytest.raises(GradshardError, match="holds another store"):
+        pushed(Path(other_store.where), place.url)
+    assert place.contents() == contents(source)
+
+
+@pytest.mark.parametrize("obstacle", ["another store", "a folder", "an empty folder"])
+def test_a_pull_overwrites_nothing(nginx, source, other_store, tmp_path, obstacle):
+    target = tmp_path / "target.zarr"
+    if obstacle == "another store":
+        shutil.copytree(other_store.where, target)
+    else:
+        target.mkdir()
+        if obstacle == "a folder":
+            (target / "notes.txt").write_text("mine")
+    before = contents(target)
+    with pytest.raises(GradshardError, match="is there already"):
+        pulled(serve(source, nginx), target)
+    assert contents(target) == before
+    assert set(nginx.fetched("/M.zarr")) == {"manifest.json"}
+
+
+def test_the_same_store_is_not_sent_or_fetched_twice(place, source, tmp_path):
+    size = read_manifest(source).size
+    pushed(source, place.url)
+    assert pushed(source, place.url) == [size]
+    assert place.contents() == contents(source)
+    pulled(place.url, tmp_path / "back.zarr")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")}
+    assert pulled(place.url, tmp_path / "back.zarr") == [size]
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")} == before
+
+
+def test_a_push_that_stops_in_the_middle_leaves_no_store_and_is_finished_by_another(place, source, tmp_path):
+    with pytest.raises(StoppedError):
+        push(source, place.url, advance=stop_after(10))
+    there = place.contents()
+    assert "manifest.json" not in there
+    assert len(there) > 5
+    with pytest.raises(GradshardError, match="no published sign store"):
+        pulled(place.url, tmp_path / "back.zarr")
+    assert not (tmp_path / "back.zarr").exists()
+    pushed(source, place.url)
+    assert place.contents() == contents(source)
+
+
+def test_what_an_earlier_push_sent_is_not_sent_again(source, tmp_path):
+    with pytest.raises(StoppedError):
+        push(source, str(tmp_path / "shared"), advance=stop_after(10))
+    sent = {path: path.stat().st_ino for path in (tmp_path / "shared").rglob("*") if path.is_file()}
+    del sent[tmp_path / "shared" / PENDING]
+    pushed(source, str(tmp_path / "shared"))
+    assert {path: path.stat().st_ino for path in sent} == sent
+
+
+def test_a_push_stopped_after_its_last_file_is_tidied_by_another(place, source):
+    pushed(source, place.url)
+    place.put(PENDING, read_manifest(source).digest.encode())
+    pushed(source, place.url)
+    assert place.contents() == contents(source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["s3", "ssh"])
+def test_a_killed_push_leaves_no_store_and_is_finished_by_another(kind, request, source, tmp_path, monkeypatch):
+    """The process is killed while the way to the server, through a proxy, has come to a halt."""
+    server = request.getfixturevalue("s3" if kind == "s3" else "sshd")
+    target = int(server.endpoint.rpartition(":")[2]) if kind == "s3" else server.port
+    with servers.proxy(target) as slow:
+        slow.limit = read_manifest(source).size // 2
+        if kind == "s3":
+            url = through = f"{server.url}/M.zarr"
+            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{slow.port}")
+        else:
+            server.know(slow.port)
+            url, through = (server.url(tmp_path / "shared", port=port) for port in (server.port, slow.port))
+        process = Project(tmp_path).popen("store", "push", str(source), through)
+        assert slow.full.wait(60)
+        process.kill()
+        process.communicate(timeout=30)
+    if kind == "s3":
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+
+    def there():
+        return server.contents(url) if kind == "s3" else contents(tmp_path / "shared")
+
+    assert "manifest.json" not in there()
+    assert len(there()) > 3
+    with pytest.raises(GradshardError, match="no published sign store"):
+        pulled(url, tmp_path / "back.zarr")
+    pushed(source, url)
+    assert there() == contents(source)
+
+
+def test_the_unfinished_push_of_another_store_is_left_alone(place, source, other_store):
+    with pytest.raises(StoppedError):
+        push(Path(other_store.where), place.url, advance=stop_after(5))
+    before = place.contents()
+    with pytest.raises(GradshardError, match="unfinished push of another store"):
+        pushed(source, place.url)
+    assert place.contents() == before
+
+
+def test_nothing_is_pushed_among_foreign_files(place, source):
+    place.put("notes.txt", b"mine")
+    with pytest.raises(GradshardError, match="is not empty and holds no store"):
+        pushed(source, place.url)
+    assert place.contents() == {"notes.txt": b"mine"}
+
+
+def test_nothing_is_pushed_over_http(nginx, source, says):
+    code, _, err = says("store", "push", source, f"{nginx.url}/M.zarr")
+    assert "nothing can be pushed over HTTP" in one_sentence(code, err)
+    assert nginx.requests() == []
+
+
+def test_a_damaged_store_is_not_published(place, source):
+    change_last_byte(source / signs_file(3))
+    with pytest.raises(GradshardError, match=rf"{signs_file(3)} is damaged"):
+        pushed(source, place.url)
+    assert "manifest.json" not in place.contents()
+
+
+def test_a_bucket_that_is_not_there_is_told_in_one_sentence(s3, source, says, tmp_path):
+    code, _, err = says("store", "push", source, "s3://nowhere/M.zarr")
+    assert "bucket" in one_sentence(code, err)
+    assert "check the address" in err
+    code, _, err = says("store", "pull", "s3://nowhere/M.zarr", tmp_path / "back.zarr")
+    assert "no published sign store" in one_sentence(code, err)
+
+
+def test_a_connection_cut_once_is_made_again(broken_http, source, tmp_path):
+    broken_http.faults, broken_http.once = {signs_file(3): servers.cut}, {signs_file(3)}
+    pulled(broken_http.url, tmp_path / "back.zarr")
+    assert contents(tmp_path / "back.zarr") == contents(source)
+    assert broken_http.fetched().count(signs_file(3)) == 2
+
+
+def test_a_connection_that_is_always_cut_keeps_what_arrived_for_a_healthy_server(
+    broken_http, nginx, source, tmp_path, says
+):
+    last = list(read_manifest(source).files)[-1]
+    broken_http.faults = {last: servers.cut}
+    code, _, err = says("store", "pull", broken_http.url, tmp_path / "back.zarr")
+    assert f"{broken_http.url}/{last}" in one_sentence(code, err)
+    assert "run the same again" in err
+    assert not (tmp_path / "back.zarr").exists()
+    arrived = contents(next((tmp_path / ".partial").glob("*/store")))
+    assert len(arrived) > 20
+    assert last not in arrived
+    assert all(content == (source / name).read_bytes() for name, content in arrived.items())
+    assert says("store", "pull", serve(source, nginx), tmp_path / "back.zarr")[0] == 0
+    assert contents(tmp_path / "back.zarr") == contents(source)
+    assert sorted(nginx.fetched("/M.zarr")) == sorted(
+        # the command line reads the manifest once more, for the size
+        ["manifest.json", *(contents(source).keys() - arrived.keys())]
+    )
+
+
+def test_a_connection_to_an_ssh_server_that_breaks_is_one_sentence_and_the_pull_goes_on_later(
+    sshd, source, tmp_path, says
+):
+    with servers.proxy(sshd.port) as weak:
+        sshd.know(weak.port)
+        manifest_at(sshd.url(source, port=weak.port))
+        weak.limit, weak.cuts = weak.passed + 6000, True
+        code, _, err = says("store", "pull", sshd.url(source, port=weak.port), tmp_path / "back.zarr")
+    one_sentence(code, err)
+    assert not (tmp_path / "back.zarr").exists()
+    pulled(sshd.url(source), tmp_path / "back.zarr")
+    assert contents(tmp_path / "back.zarr") == contents(source)
+
+
+@pytest.mark.parametrize("name", ["signs/c/3/0/0", "labels/c/7", "signs/zarr.json"])
+def test_a_missing_file_is_an_error_and_never_fill_values(web, source, tmp_path, name):
+    url = serve(source, web)
+    (web.folder / "M.zarr" / name).unlink()
+    with pytest.raises(GradshardError, match=rf"{name} is missing"):
+        pulled(url, tmp_path / "back.zarr")
+    assert not (tmp_path / "back.zarr").exists()
+
+
+@pytest.mark.parametrize("way", ["read", "load"])
+def test_a_missing_shard_is_an_error_to_who_streams(web, source, tmp_path, way):
+    url = serve(source, web)
+    (web.folder / "M.zarr" / signs_file(3)).unlink()
+    store = open_remote(url, tmp_path / "cache", limit=1 << 30)
+    shard = store.layout.shard
+    assert len(store.read(0, 3 * shard)) == 3 * shard
+    with pytest.raises(GradshardError, match=rf"{signs_file(3)} is missing"):
+        store.load() if way == "load" else store.read(0, 3 * shard + 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(servers.changed, "is not the file of the manifest"), (servers.endless, "bytes but gave more")],
+    ids=["a wrong byte", "more than promised"],
+)
+def test_a_server_that_sends_something_else_is_refused(broken_http, source, tmp_path, fault, said):
+    broken_http.faults = {signs_file(3): fault}
+    with pytest.raises(GradshardError, match=rf"{signs_file(3)} .*{said}"):
+        pulled(broken_http.url, tmp_path / "back.zarr")
+    assert not (tmp_path / "back.zarr").exists()
+    store = open_remote(broken_http.url, tmp_path / "cache", limit=1 << 30)
+    with pytest.raises(GradshardError, match=rf"{signs_file(3)} .*{said}"):
+        store.load()
+    assert not (tmp_path / "cache" / store.manifest.digest[:16] / signs_file(3)).exists()
+    # What a connection's buffers hold may be sent in vain.
+    assert broken_http.sent < 1 << 27
+
+
+def test_a_file_may_take_as_long_as_it_takes_while_something_comes(broken_http):
+    fs = open_location(broken_http.url).fs
+    assert fs.exists(f"{broken_http.url}/manifest.json")
+    assert (fs._session.timeout.total, fs._session.timeout.sock_read) == (None, 60)
+
+
+def test_an_endless_manifest_is_refused(broken_http, tmp_path):
+    broken_http.faults = {"manifest.json": servers.endless}
+    with pytest.raises(GradshardError, match="is no manifest of a sign store"):
+        manifest_at(broken_http.url)
+
+
+def test_another_store_than_the_one_asked_for_is_refused(nginx, source, other_store, tmp_path, says):
+    url, digest = serve(source, nginx), read_manifest(source).digest
+    for wrong in (other_store.manifest.digest, digest[:11], digest[1:13]):
+        code, _, err = says("store", "pull", url, tmp_path / "back.zarr", "--digest", wrong)
+        assert "check the address" in one_sentence(code, err)
+    assert set(nginx.fetched("/M.zarr")) == {"manifest.json"}
+    assert not (tmp_path / "back.zarr").exists()
+    assert says("store", "pull", url, tmp_path / "back.zarr", "--digest", digest[:12].upper())[0] == 0
+    assert contents(tmp_path / "back.zarr") == contents(source)
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "remedy"),
+    [
+        ("s3://bucket/M.zarr", "s3fs", "pip install 'gradshard[s3]'"),
+        ("ssh://host/M.zarr", "sshfs", "pip install 'gradshard[ssh]'"),
+        ("https://host/M.zarr", "aiohttp", "pip install 'gradshard[http]'"),
+        ("gs://bucket/M.zarr", "gcsfs", "gcsfs"),
+    ],
+)
+def test_a_url_without_its_library_is_told_in_one_sentence(url, library, remedy, tmp_path):
+    code = f"import sys; sys.modules[{library!r}] = None; from gradshard.stages.cli import main; main()"
+    command = [sys.executable, "-c", code, "store", "info", url]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert remedy in one_sentence(done.returncode, done.stderr)
+
+
+def test_a_url_of_an_unknown_kind_is_told_in_one_sentence(says):
+    code, _, err = says("store", "info", "nonsense://host/M.zarr")
+    assert "nonsense" in one_sentence(code, err)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_told_in_one_sentence(sshd, s3, monkeypatch, says):
+    nobody = servers.free_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{nobody}")
+    for url in (f"http://127.0.0.1:{nobody}/M.zarr", sshd.url(Path("/M.zarr"), port=nobody), "s3://stores/M.zarr"):
+        code, _, err = says("store", "info", url)
+        assert url in one_sentence(code, err)
+
+
+def test_an_unknown_host_is_not_trusted(sshd, source, says):
+    assert manifest_at(sshd.url(source)) == read_manifest(source)
+    sshd.forget()
+    open_location(sshd.url(source)).fs.clear_instance_cache()
+    code, _, err = says("store", "info", sshd.url(source))
+    assert "host key" in one_sentence(code, err).lower()

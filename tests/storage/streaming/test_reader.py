@@ -1,0 +1,135 @@
+"""Both readers give the same batch for the same request, and hold no more than they may."""
+
+import math
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import shard_reader
+from gradshard.storage.formats.chunking import CHUNK_BYTES
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.formats.gather import THREADS
+from gradshard.storage.streaming.reader import Resident, Windowed, open_reader, plan_reading
+from gradshard.storage.streaming.windows import Request
+from tests.conftest import build_store
+
+
+@pytest.fixture
+def stores(tmp_path, small_dataset):
+    return {
+        name: build_store(tmp_path / f"b{name}", small_dataset, tmp_path / f"{name}.zarr", seed=seed, model=name)
+        for seed, name in enumerate(("A", "C"))
+    }
+
+
+def requests(plan, *, batch=37, epochs=2):
+    sources = [None, "A", "C"]
+    for epoch in range(epochs):
+        order = plan.order(700, seed=5, epoch=epoch)
+        for number, start in enumerate(range(0, 700, batch)):
+            yield Request(order.take(start, min(start + batch, 700)), sources[(epoch + number) % 3], epoch)
+
+
+def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_dataset, stores):
+    row = 784 + 2 * 2 * 98
+    assert plan_reading(small_dataset.train, stores, memory=700 * row).resident
+    plan = plan_reading(small_dataset.train, stores, memory=700 * row - 1)
+    assert not plan.resident
+    assert 2 * plan.window * plan.chunk * row <= 700 * row
+
+
+@pytest.mark.parametrize("memory", [1, 100_000, 300_000])
+def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stores, memory):
+    plan = plan_reading(small_dataset.train, stores, memory=memory)
+    assert not plan.resident
+    resident, windowed = Resident(small_dataset.train, stores), Windowed(small_dataset.train, stores, plan)
+    for one, other in zip(resident.read(requests(plan)), windowed.read(requests(plan)), strict=True):
+        assert np.array_equal(one.images, other.images)
+        assert np.array_equal(one.labels, other.labels)
+        assert (one.planes is None and other.planes is None) or np.array_equal(one.planes, other.planes)
+
+
+def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):
+    images, labels = small_dataset.train.load()
+    planes = stores["C"].load()
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    reader = open_reader(small_dataset.train, stores, plan)
+    for request, batch in zip(requests(plan, epochs=1), reader.read(requests(plan, epochs=1)), strict=True):
+        assert np.array_equal(batch.images, images[request.rows])
+        assert np.array_equal(batch.labels, labels[request.rows])
+        if request.store == "C":
+            assert np.array_equal(batch.planes, planes[request.rows])
+
+
+def test_the_windowed_reader_decodes_each_chunk_once_an_epoch(small_dataset, stores, monkeypatch):
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    decoded = []
+    original = shard_reader.decode
+    monkeypatch.setattr(shard_reader, "decode", lambda content, out: decoded.append(1) or original(content, out))
+    orders = [plan.order(700, seed=5, epoch=epoch) for epoch in range(3)]
+    batches = Windowed(small_dataset.train, stores, plan).read(
+        Request(rows, "A", order.epoch) for order in orders for rows in order.batches(37)
+    )
+    assert sum(len(batch.labels) for batch in batches) == 3 * 700
+    assert len(decoded) == 3 * math.ceil(700 / stores["A"].layout.chunk)
+
+
+def test_the_windowed_reader_holds_two_windows_and_little_else(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (2_000, 3, 64, 64), dtype=np.uint8)
+    splits = {split: (images, np.zeros(2_000, dtype=np.int64)) for split in ("train", "test")}
+    for _ in write_dataset(tmp_path / "d.zarr", name="d", classes=2, splits=splits):
+        pass
+    split, memory = open_dataset(tmp_path / "d.zarr").train, 6_000_000
+    plan = plan_reading(split, {}, memory=memory)
+    batches = (
+        Request(rows, None, epoch) for epoch in range(3) for rows in plan.order(2_000, seed=0, epoch=epoch).batches(50)
+    )
+    reader = Windowed(split, {}, plan)
+    tracemalloc.start()
+    try:
+        for batch in reader.read(batches):
+            assert batch.images.shape == (50, 3, 64, 64)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # A window may also hold what the one before it had of a batch, and each thread a chunk.
+    assert 0.8 * memory < peak < memory + 2 * 50 * images[0].nbytes + THREADS * 2 * CHUNK_BYTES
+
+
+def test_damage_met_by_the_reading_thread_reaches_the_caller(small_dataset, stores):
+    (Path(stores["A"].where) / "signs/c/2/0/0").unlink()
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    reader = open_reader(small_dataset.train, stores, plan)
+    with pytest.raises(GradshardError, match=r"signs/c/2/0/0 is missing"):
+        list(reader.read(requests(plan)))
+
+
+def test_a_caller_that_stops_early_leaves_no_thread(small_dataset, stores):
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    batches = open_reader(small_dataset.train, stores, plan).read(requests(plan))
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gradshard")]
+
+
+def test_a_batch_that_is_kept_stays_as_it_was(small_dataset, stores):
+    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    asked = list(requests(plan))
+    images, planes = small_dataset.train.load()[0], {name: store.load() for name, store in stores.items()}
+    kept = list(open_reader(small_dataset.train, stores, plan).read(asked))
+    for request, batch in zip(asked, kept, strict=True):
+        assert np.array_equal(batch.images, images[request.rows])
+        assert request.store is None or np.array_equal(batch.planes, planes[request.store][request.rows])
+
+
+def test_batches_larger_than_a_window_are_whole(small_dataset, stores):
+    plan = plan_reading(small_dataset.train, stores, memory=1)
+    rows = plan.order(700, seed=0, epoch=0).take(0, 700)
+    (batch,) = Windowed(small_dataset.train, stores, plan).read([Request(rows, "C")])
+    assert np.array_equal(batch.images, small_dataset.train.load()[0][rows])
+    assert np.array_equal(batch.planes, stores["C"].load()[rows])

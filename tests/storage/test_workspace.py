@@ -1,0 +1,71 @@
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from gradshard.storage.workspace import partial
+
+HOLD = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from gradshard.storage.partial import partial
+    with partial("job", {"x": 1}, on_wait=print, root=Path(sys.argv[1])) as work:
+        (work.folder / "started").touch()
+        time.sleep(float(sys.argv[2]))
+    """
+)
+
+
+def enter(root, recipe=None, waits=None):
+    return partial("job", recipe or {"x": 1}, on_wait=(waits if waits is not None else []).append, root=root)
+
+
+def start_holder(root, seconds):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(root), str(seconds)])
+    deadline = time.monotonic() + 30
+    while not list(root.glob("job-*/started")):
+        assert time.monotonic() < deadline, "the other process did not start"
+        time.sleep(0.01)
+    return holder
+
+
+def test_work_survives_an_exception_and_is_removed_on_success(tmp_path):
+    def fail_halfway():
+        with enter(tmp_path) as work:
+            (work.folder / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    with enter(tmp_path) as work:
+        assert (work.folder / "half").exists()
+    assert not work.folder.exists()
+
+
+def test_another_recipe_has_another_folder(tmp_path):
+    with enter(tmp_path) as one, enter(tmp_path, {"x": 2}) as other:
+        assert one.folder != other.folder
+
+
+def test_a_killed_process_leaves_its_work_and_no_lock(tmp_path):
+    holder = start_holder(tmp_path, 60)
+    holder.kill()
+    holder.wait()
+    waits = []
+    with enter(tmp_path, waits=waits) as work:
+        assert (work.folder / "started").exists()
+        assert not work.waited
+    assert waits == []
+
+
+def test_a_second_process_is_told_who_holds_the_work_and_waits(tmp_path):
+    holder = start_holder(tmp_path, 0.5)
+    waits = []
+    with enter(tmp_path, waits=waits) as work:
+        assert work.waited
+        assert holder.wait(timeout=10) == 0
+        assert not (work.folder / "started").exists()
+    assert waits == [str(holder.pid)]

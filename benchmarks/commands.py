@@ -14,7 +14,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from gradshard.storage.formats.dataset import Images, Labels
-from gradshard.storage.ingest.sources import Raw, mnist5k
+from gradshard.storage.ingest.sources import RawDataset, mnist5k
 
 _ROOT = Path(__file__).parents[1]
 # Run by a small process, because a child's peak is at least what its parent had when it started it.
@@ -51,7 +51,7 @@ def project(folder: Path, *, train: int, test: int, change: Callable[[dict[str, 
 
 
 @functools.cache
-def _raw() -> Raw:
+def _raw() -> RawDataset:
     return mnist5k()
 
 

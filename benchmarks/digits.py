@@ -9,7 +9,7 @@ from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord
 from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.ingest.sources import mnist5k
 
 
@@ -26,7 +26,7 @@ def dataset_of_digits(path: Path, *, rows: int) -> Split:
 
 def random_store(split: Split, folder: Path, *, name: str, seed: int = 0) -> SignStore:
     """A published store of random signs, a tenth of them 0, over a split."""
-    spec = plan_store(
+    spec = make_spec(
         split,
         ModelRecord(name=name, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
         DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),

@@ -23,21 +23,28 @@ from torch import Tensor, nn
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, compare
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks.registry import Draws, Strength, craft
+from gradshard.pipeline.attacks.registry import AttackConfig, AttackNoise, run_attack
 from gradshard.pipeline.config.schema import Params, read_params
-from gradshard.pipeline.evaluation.error_matrix import BLOCK, Crafting, block_draws, cells, plan_craftings
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
-from gradshard.pipeline.models.precision import arithmetic_context
-from gradshard.stages.support.attack_blocks import Bench, Portion, attack, correct, matrix_rows, portions
-from gradshard.stages.support.dask_cluster import connected
+from gradshard.pipeline.evaluation.error_matrix import BLOCK, AdversarialSet, block_draws, plan_cases, plan_craftings
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.models.precision import precision_context
+from gradshard.stages.support.attack_blocks import (
+    EvaluationContext,
+    EvaluationSubset,
+    attack,
+    iter_correct,
+    matrix_rows,
+    portions,
+)
+from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.models import ModelFile
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.formats import checkpoints, results
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 
 TARGET = 1.15
 MODELS = ("A", "B")
-STRENGTH = Strength(epsilon=0.3, alpha=0.05, steps=10)
+STRENGTH = AttackConfig(epsilon=0.3, alpha=0.05, steps=10)
 
 _PARAMS = Path(__file__).parents[1] / "pipeline/config/profiles/mnist5k.yaml"
 _CPU = torch.device("cpu")
@@ -49,14 +56,14 @@ def measure(*, quick: bool = False) -> list[Claim]:
         folder = Path(name)
         dataset_of_digits(folder / "digits.zarr", rows=64)
         data = open_dataset(folder / "digits.zarr")
-        built = {name: models.build(name, data.sample_shape, data.classes, seed=0).eval() for name in MODELS}
+        built = {name: models.create_model(name, data.sample_shape, data.classes, seed=0).eval() for name in MODELS}
         for module in built.values():
             module.requires_grad_(False)
         rows = 40 if quick else len(data.test)
         craftings = plan_craftings({"fgsm": MODELS, "rand_fgsm": MODELS, "ifgsm": ("B",)}, ["exact"], STRENGTH)
         params = read_params(_PARAMS)
-        with connected(ClusterPlace(), "cpu") as client:
-            (portion,) = portions(params, rows, cells(craftings, MODELS))
+        with dask_client(ClusterConfig(), "cpu") as client:
+            (portion,) = portions(params, rows, plan_cases(craftings, MODELS))
             evaluated = _evaluated(folder, params, data, built, portion, client)
             alone = _passes_alone(params, data, built, craftings, rows)
             title = "evaluating over its crafting and forward passes alone"
@@ -68,7 +75,7 @@ def _evaluated(
     params: Params,
     data: Dataset,
     built: dict[str, nn.Module],
-    portion: Portion,
+    portion: EvaluationSubset,
     client: Client,
 ) -> Step:
     for name, module in built.items():
@@ -82,23 +89,23 @@ def _evaluated(
     def step() -> None:
         place = folder / f"evaluation-{next(number)}"
         place.mkdir()
-        bench = Bench(params, folder / "digits.zarr", data.test.digest, files, "cpu", place)
+        bench = EvaluationContext(params, folder / "digits.zarr", data.test.digest, files, "cpu", place)
         with redirect_stderr(io.StringIO()):
             found = attack(bench, portion, client)
-        results.write_examples(place / "examples.parquet", correct(params, data.name, portion, found))
-        results.write_matrix(place / "matrix.parquet", matrix_rows(correct(params, data.name, portion, found)))
+        results.write_examples(place / "examples.parquet", iter_correct(params, data.name, portion, found))
+        results.write_matrix(place / "matrix.parquet", matrix_rows(iter_correct(params, data.name, portion, found)))
 
     return step
 
 
 def _passes_alone(
-    params: Params, data: Dataset, built: dict[str, nn.Module], craftings: Sequence[Crafting], count: int
+    params: Params, data: Dataset, built: dict[str, nn.Module], craftings: Sequence[AdversarialSet], count: int
 ) -> Step:
     pixels, targets = data.test.load()
-    images, labels = to_pixels(torch.from_numpy(pixels[:count])), torch.from_numpy(targets[:count])
+    images, labels = to_unit_range(torch.from_numpy(pixels[:count])), torch.from_numpy(targets[:count])
     size = max(1, BATCH_PIXELS // images[0].numel())
 
-    def on_batch(images: Tensor, labels: Tensor, draws: Draws) -> None:
+    def on_batch(images: Tensor, labels: Tensor, draws: AttackNoise) -> None:
         for crafting in (None, *craftings):
             examples = images if crafting is None else _crafted(crafting, built, images, labels, draws)
             with torch.no_grad():
@@ -108,7 +115,7 @@ def _passes_alone(
     def on_block(block: int) -> None:
         rows = slice(block * BLOCK, min((block + 1) * BLOCK, len(images)))
         draws = block_draws(images[rows].shape, 1, seed=params.evaluation.seed, block=block, device=_CPU)
-        with arithmetic_context("fp32", _CPU):
+        with precision_context("fp32", _CPU):
             for start in range(0, rows.stop - rows.start, size):
                 batch = slice(start, start + size)
                 on_batch(images[rows][batch], labels[rows][batch], draws[batch])
@@ -121,9 +128,13 @@ def _passes_alone(
     return step
 
 
-def _crafted(crafting: Crafting, built: dict[str, nn.Module], images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+def _crafted(
+    crafting: AdversarialSet, built: dict[str, nn.Module], images: Tensor, labels: Tensor, draws: AttackNoise
+) -> Tensor:
     module, strength = built[crafting.source], crafting.strength
-    return craft(crafting.attack, module, images, labels, strength=strength, draws=draws, gradient=crafting.gradient)
+    return run_attack(
+        crafting.attack, module, images, labels, strength=strength, draws=draws, gradient=crafting.gradient
+    )
 
 
 if __name__ == "__main__":

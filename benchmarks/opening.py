@@ -18,7 +18,7 @@ from gradshard.storage.formats.manifest import (
     LayoutRecord,
     ModelRecord,
     StoreSpec,
-    seal,
+    finalize,
 )
 from gradshard.storage.formats.store_paths import MANIFEST, expected_files
 
@@ -53,7 +53,7 @@ def _store(
         layout=LayoutRecord(chunk=chunk or cut.chunk, shard=shard or cut.shard),
     )
     files = {name: FileRecord(sha256="3" * 64, size=1) for name in sorted(expected_files(spec.cut.shards))}
-    manifest = seal(spec, content="4" * 64, zeros=0, files=files, versions={})
+    manifest = finalize(spec, content="4" * 64, zeros=0, files=files, versions={})
     path.mkdir()
     (path / MANIFEST).write_text(manifest.text())
     return path

@@ -8,7 +8,7 @@ from gradshard.pipeline import models
 
 def plain_model(sample_shape: tuple[int, int, int]) -> nn.Sequential:
     """Model A with the parameters of the seed 0, in training mode."""
-    model = models.build("A", sample_shape, 10, seed=0).to(memory_format=torch.contiguous_format)
+    model = models.create_model("A", sample_shape, 10, seed=0).to(memory_format=torch.contiguous_format)
     return nn.Sequential(*(_own(layer) for layer in model.children()))
 
 

@@ -31,13 +31,13 @@ from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import SignsParams
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import Direction, to_pixels
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import StorePrecision
 from gradshard.stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
-from gradshard.stages.support.dask_cluster import connected, threads
+from gradshard.stages.support.dask_cluster import dask_client, threads
 from gradshard.stages.support.models import load_model
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.sign_writer import StoreBuilder
@@ -55,10 +55,10 @@ def measure(*, quick: bool = False) -> list[Claim]:
         folder = Path(name)
         dataset_of_digits(folder / "digits.zarr", rows=256 if quick else 8192)
         data = open_dataset(folder / "digits.zarr")
-        model = models.build("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
+        model = models.create_model("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
         checkpoints.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
-        images = to_pixels(torch.from_numpy(data.train.load()[0]))
-        with connected(ClusterPlace(), "cpu", spare=WRITERS) as client:
+        images = to_unit_range(torch.from_numpy(data.train.load()[0]))
+        with dask_client(ClusterConfig(), "cpu", spare=WRITERS) as client:
             stores = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
             claims = [_beside_bare(store, model, images, precision, quick=quick) for precision, store in stores.items()]
             times = seconds(stores | _libraries(images), repeats=1 if quick else 5)
@@ -95,7 +95,7 @@ def _beside_libraries(times: dict[str, list[float]]) -> list[Claim]:
 def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Client) -> Step:
     """Everything that `precompute` does between the start of its cluster and publishing."""
     wanted = SignsParams(model="A", gradient="exact", label="predicted", precision=precision)
-    direction = Direction("exact", "predicted", precision)
+    direction = GradientSpec("exact", "predicted", precision)
     file = folder / "A.safetensors"
     loaded = load_model(file, "A", data, _CPU)
     spec = store_spec(wanted, loaded, data.train, direction, _CPU)
@@ -105,7 +105,7 @@ def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Clie
         builder = StoreBuilder(folder / f"{precision}-{next(number)}", spec)
         builder.create()
         task = ShardTask(
-            folder / "digits.zarr", file, "cpu", direction, builder, at_once=threads(ClusterPlace(), "cpu")
+            folder / "digits.zarr", file, "cpu", direction, builder, at_once=threads(ClusterConfig(), "cpu")
         )
         with redirect_stderr(io.StringIO()):
             compute_missing(task, "A", client)
@@ -118,7 +118,7 @@ def _bare(model: nn.Module, images: Tensor, batch: int, precision: StorePrecisio
     """The gradients and nothing else, with all cores on each batch."""
 
     def step() -> None:
-        with _all_cores(), arithmetic_context(precision, _CPU):
+        with _all_cores(), precision_context(precision, _CPU):
             for start in range(0, len(images), batch):
                 input_gradient(model, images[start : start + batch], None, policy="predicted")
 

@@ -16,7 +16,7 @@ import zarr
 
 from benchmarks.loaders import BATCH, Batch, Bytes, Epoch, Loader, Place
 from benchmarks.rows import SIGNS, LabelledSigns, opened
-from gradshard.storage.streaming.shuffle import Order
+from gradshard.storage.streaming.shuffle import ShuffleOrder
 
 Stretches = Callable[[list[slice], Bytes, Bytes], None]
 
@@ -28,7 +28,7 @@ def windowed(read: Stretches, labels: npt.NDArray[np.int64], place: Place) -> Ep
     ready = [(np.empty_like(images), np.empty_like(planes)) for _ in range(2)]
     seeds = iter(range(1 << 30))
 
-    def window(order: Order, number: int) -> tuple[Bytes, npt.NDArray[np.int64], Bytes]:
+    def window(order: ShuffleOrder, number: int) -> tuple[Bytes, npt.NDArray[np.int64], Bytes]:
         chunks = order.chunks[number * place.window : (number + 1) * place.window].tolist()
         stretches = [slice(c * place.chunk, min((c + 1) * place.chunk, place.rows)) for c in chunks]
         rows = np.concatenate([np.arange(s.start, s.stop) for s in stretches])
@@ -40,7 +40,7 @@ def windowed(read: Stretches, labels: npt.NDArray[np.int64], place: Place) -> Ep
         return outs[0], labels[rows[shuffled]], outs[1]
 
     def epoch() -> Iterator[Batch]:
-        order = Order(rows=place.rows, chunk=place.chunk, window=place.window, seed=next(seeds), epoch=0)
+        order = ShuffleOrder(rows=place.rows, chunk=place.chunk, window=place.window, seed=next(seeds), epoch=0)
         windows = -(-len(order.chunks) // place.window)
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(window, order, 0)

@@ -25,7 +25,7 @@ from gradshard.storage.formats.dataset import Images, Split, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord
 from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.ingest import sources
 from gradshard.storage.ingest.download import OnBytes
 from gradshard.storage.ingest.sources import FOLDER_VARIABLE
@@ -95,7 +95,7 @@ def _no_download(name: str) -> AbstractContextManager[OnBytes]:
 
 def _write_store(rows: LabelledSigns, folder: Path) -> None:
     split = open_dataset(folder / "data.zarr").train
-    spec = plan_store(
+    spec = make_spec(
         split,
         ModelRecord(name="M", architecture="M", digest="1" * 64, weights_sha256="2" * 64),
         DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),

@@ -40,14 +40,14 @@ from benchmarks.ratios import Claim, claim, compare, in_turn, ratios
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import SignsParams
-from gradshard.pipeline.gradients.signs import Direction
+from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
 from gradshard.stages.support.dask_cluster import local_cluster
 from gradshard.stages.support.models import load_model
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.sign_writer import StoreBuilder
-from gradshard.storage.streaming.reader import Windowed, plan_reading
+from gradshard.storage.streaming.reader import WindowedReader, plan_reading
 from gradshard.storage.streaming.windows import Request
 
 ROWS, TIMES = 60_000, 10
@@ -153,11 +153,11 @@ def _computing(task: ShardTask, workers: int) -> float:
 def _signs_task(folder: Path, rows: int) -> ShardTask:
     dataset_of_digits(folder / "digits.zarr", rows=rows)
     data = open_dataset(folder / "digits.zarr")
-    model = models.build("A", data.sample_shape, data.classes, seed=0)
+    model = models.create_model("A", data.sample_shape, data.classes, seed=0)
     checkpoints.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
     device = torch.device("cpu")
     wanted = SignsParams(model="A", gradient="exact", label="predicted")
-    direction = Direction("exact", "predicted", "fp32")
+    direction = GradientSpec("exact", "predicted", "fp32")
     loaded = load_model(folder / "A.safetensors", "A", data, device)
     builder = StoreBuilder(folder / "store", store_spec(wanted, loaded, data.train, direction, device))
     return ShardTask(folder / "digits.zarr", folder / "A.safetensors", "cpu", direction, builder)
@@ -206,7 +206,7 @@ def read(folder: str, memory: int, epochs: int) -> None:
     plan = plan_reading(split, {SIGNS: store}, memory=memory)
     if plan.resident:
         raise AssertionError("the rows fit into memory")
-    reader = Windowed(split, {SIGNS: store}, plan)
+    reader = WindowedReader(split, {SIGNS: store}, plan)
     start = 0.0
     for epoch in range(epochs + 1):
         if epoch == 1:

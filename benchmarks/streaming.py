@@ -43,10 +43,17 @@ from benchmarks.rows import SIGNS, LabelledSigns, imagenet_rows, mnist_rows, ope
 from gradshard.pipeline import models
 from gradshard.pipeline.models.precision import choose_precision
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.config import Run
+from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import Trainer
-from gradshard.storage.streaming.reader import RawBatch, Reader, ReadingPlan, Resident, Windowed, plan_reading
+from gradshard.storage.streaming.reader import (
+    InMemoryReader,
+    RawBatch,
+    Reader,
+    ReadingPlan,
+    WindowedReader,
+    plan_reading,
+)
 from gradshard.storage.streaming.windows import Request
 
 LEVEL, FASTER, GATHER, HIDDEN = 0.95, 2.0, 0.8, 0.01
@@ -86,7 +93,7 @@ class Stored:
         """What yields an epoch a call: our windows, or another loader's."""
         split, store = opened(self.ours)
         if name == _OURS:
-            return _epochs(Windowed(split, {SIGNS: store}, self.plan), self.plan, len(split))
+            return _epochs(WindowedReader(split, {SIGNS: store}, self.plan), self.plan, len(split))
         loader = next(loader for loader in _OTHERS if loader.name == name)
         folder = self.folder / loader.write.__name__
         return loader.open(Place(folder, self.ours, len(split), split.sample_shape, self.plan.chunk, self.plan.window))
@@ -140,7 +147,7 @@ def _compare(at: Stored, rows: LabelledSigns, best: Best, *, repeats: int) -> li
     times = _in_turn(at, [loader for loader in _OTHERS if loader.installed], repeats=repeats, beyond_memory=False)
     whole = ReadingPlan(resident=True, chunk=len(rows), window=1)
     steps: dict[str, Step] = {
-        "resident": partial(_read, _epochs(Resident(split, {SIGNS: store}), whole, len(rows)), len(rows)),
+        "resident": partial(_read, _epochs(InMemoryReader(split, {SIGNS: store}), whole, len(rows)), len(rows)),
         "gathered": partial(_read, partial(_gather, rows), len(rows)),
     }
     found = ratios(seconds(steps, repeats=repeats), "gathered", "resident")
@@ -265,13 +272,13 @@ def _training(at: Stored, *, steps: int, repeats: int) -> Claim:
         live_mode="train",
         directions={SIGNS: 1},
     )
-    run = Run(len(split), BATCH, 1, 0, Optimization("adam", 0.001), plan, adversary)
+    run = TrainingRun(len(split), BATCH, 1, 0, Optimization("adam", 0.001), plan, adversary)
     device = torch.device("cpu")
     shares = []
     for _ in range(repeats):
-        model = models.build("A", split.sample_shape, split.classes, seed=0)
+        model = models.create_model("A", split.sample_shape, split.classes, seed=0)
         trainer = Trainer(model, run, device=device, arithmetic=choose_precision("auto", device))
-        reader = _Waiting(Windowed(split, {SIGNS: store}, plan))
+        reader = _Waiting(WindowedReader(split, {SIGNS: store}, plan))
         taken = trainer.steps(reader)
         next(taken)
         start, reader.seconds = time.perf_counter(), 0.0

@@ -25,10 +25,10 @@ from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.gradients.signs import to_pixels
-from gradshard.pipeline.models.precision import Arithmetic, arithmetic_context, choose_precision
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.models.precision import Arithmetic, choose_precision, precision_context
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.config import Run
+from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.optimizers import Adam, Optimization
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.pipeline.types import SELF, Mode
@@ -106,7 +106,7 @@ def _trained(
         live_mode=live_mode,
         directions=dict.fromkeys(stores, 1),
     )
-    run = Run(
+    run = TrainingRun(
         rows=len(split) // BATCH * BATCH,
         batch=BATCH,
         epochs=10_000,
@@ -140,7 +140,7 @@ def _ready_made(split: Split, arithmetic: Arithmetic) -> Step:
     both = torch.cat([images, images])
 
     def step() -> None:
-        with arithmetic_context(arithmetic, _CPU):
+        with precision_context(arithmetic, _CPU):
             logits = model(both).float()
         loss = 0.5 * functional.cross_entropy(logits[:BATCH], labels)
         loss = loss + 0.5 * functional.cross_entropy(logits[BATCH:], labels)
@@ -153,11 +153,13 @@ def _ready_made(split: Split, arithmetic: Arithmetic) -> Step:
 def _crafted_from_all(split: Split, arithmetic: Arithmetic) -> Step:
     """As the original code does it: every source crafts for every batch, and one is used."""
     model, (images, labels) = _model(split).train(), _batch(split)
-    statics = [models.build(name, split.sample_shape, 10, seed=1).eval().requires_grad_(False) for name in SOURCES]
+    statics = [
+        models.create_model(name, split.sample_shape, 10, seed=1).eval().requires_grad_(False) for name in SOURCES
+    ]
     optimizer = Adam(model)
 
     def step() -> None:
-        with arithmetic_context(arithmetic, _CPU):
+        with precision_context(arithmetic, _CPU):
             crafted = [fgsm(source, images, labels, epsilon=EPSILON) for source in (model, *statics)]
             logits = model(torch.cat([images, crafted[1]])).float()
         loss = 0.5 * functional.cross_entropy(logits[:BATCH], labels)
@@ -217,11 +219,11 @@ def _repeated(step: Step) -> Step:
 
 def _batch(split: Split) -> tuple[Tensor, Tensor]:
     images, labels = split.load()
-    return to_pixels(torch.from_numpy(images[:BATCH])), torch.from_numpy(labels[:BATCH])
+    return to_unit_range(torch.from_numpy(images[:BATCH])), torch.from_numpy(labels[:BATCH])
 
 
 def _model(split: Split) -> nn.Module:
-    return models.build("A", split.sample_shape, 10, seed=0)
+    return models.create_model("A", split.sample_shape, 10, seed=0)
 
 
 if __name__ == "__main__":

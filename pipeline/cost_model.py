@@ -88,7 +88,7 @@ class Experiment:
     window: int
 
 
-def experiment(
+def experiment_cost(
     planned: Plan,
     *,
     rows: int,

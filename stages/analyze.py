@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from gradshard import storage
-from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, wrong_signs
+from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, sign_errors
 from gradshard.pipeline.analysis.loss_surface import loss_plane, transferring
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.gradients.signs import to_pixels
-from gradshard.pipeline.models.precision import arithmetic_context, choose_device
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.models import LoadedModel, load_model, weights_of
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import progress, say
-from gradshard.storage.formats.atomic import replacing, write_text
+from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
 
 _BLOCK = 500
@@ -41,7 +41,7 @@ def command(params: Params) -> None:
     analysis = params.analysis
     names = dict.fromkeys([*analysis.models, analysis.plane.model, analysis.plane.source])
     models = {name: load_model(*weights_of(params, name), data, device) for name in names}
-    with arithmetic_context("fp32", device):
+    with precision_context("fp32", device):
         gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
         planes = _planes(params, data.test, models, device)
     record = {
@@ -51,7 +51,7 @@ def command(params: Params) -> None:
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }
     write_text(paths.ANALYSIS / "gradients.json", json.dumps(record, indent=1) + "\n")
-    with replacing(paths.ANALYSIS / "planes.npz") as temporary, temporary.open("wb") as file:
+    with atomic_path(paths.ANALYSIS / "planes.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **planes)
     say(f"{paths.ANALYSIS}: gradients of {len(gradients)} models, loss around {len(planes['rows'])} images")
 
@@ -70,7 +70,7 @@ def _gradients(
                 rounded.append(norms.cross_entropy)
                 compared = max(0, min(params.analysis.examples - start, len(images)))
                 if compared:
-                    wrong.append(wrong_signs(model.module, reference, images[:compared], labels[:compared]))
+                    wrong.append(sign_errors(model.module, reference, images[:compared], labels[:compared]))
                 advance(len(images))
             found[name] = {
                 "n": len(split),
@@ -86,7 +86,7 @@ def _gradients(
 def _blocks(split: Split, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
     for start in range(0, len(split), _BLOCK):
         stop = min(start + _BLOCK, len(split))
-        images = to_pixels(torch.from_numpy(split.read_images(start, stop)).to(device))
+        images = to_unit_range(torch.from_numpy(split.read_images(start, stop)).to(device))
         yield start, images, torch.from_numpy(split.read_labels(start, stop)).to(device)
 
 

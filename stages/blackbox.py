@@ -14,11 +14,11 @@ from gradshard.pipeline.attacks.fgsm import fgsm, rand_fgsm
 from gradshard.pipeline.blackbox.finite_differences import estimated_rand_fgsm, pixel_groups
 from gradshard.pipeline.blackbox.oracle import Oracle
 from gradshard.pipeline.blackbox.random_forest import Forest
-from gradshard.pipeline.blackbox.substitute import Growth, substitutes
+from gradshard.pipeline.blackbox.substitute import SubstituteConfig, substitutes
 from gradshard.pipeline.config.schema import ForestParams, Params
 from gradshard.pipeline.gradients.perturb import random_signs
-from gradshard.pipeline.gradients.signs import to_pixels
-from gradshard.pipeline.models.precision import arithmetic_context, choose_device
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.models import LoadedModel, load_model, weights_of
 from gradshard.stages.support.options import params_option
@@ -45,7 +45,7 @@ def command(params: Params) -> None:
     forest: dict[str, Any] | None = None
     targets = {}
     with (
-        arithmetic_context("fp32", device),
+        precision_context("fp32", device),
         progress("blackbox", len(wanted.targets) + (wanted.forest is not None), "targets") as advance,
     ):
         if names:
@@ -79,7 +79,7 @@ def _test_examples(params: Params, data: Dataset, device: torch.device) -> tuple
             f"blackbox.substitute.images and blackbox.examples ask for {wanted} test images, but {data.name} has "
             f"{len(data.test)}: lower one of them"
         )
-    images = to_pixels(torch.from_numpy(data.test.read_images(0, wanted)).to(device))
+    images = to_unit_range(torch.from_numpy(data.test.read_images(0, wanted)).to(device))
     return images, torch.from_numpy(data.test.read_labels(0, wanted)).to(device)
 
 
@@ -89,8 +89,8 @@ def _by_substitute(
     """FGSM from the substitute after each round, on images that it was not grown from."""
     chosen = params.blackbox.substitute
     oracle = Oracle(target.module)
-    fresh = partial(models.build, chosen.architecture, data.sample_shape, data.classes, seed=chosen.seed)
-    growth = Growth(chosen.rounds, chosen.epochs, chosen.step, chosen.limit, chosen.seed)
+    fresh = partial(models.create_model, chosen.architecture, data.sample_shape, data.classes, seed=chosen.seed)
+    growth = SubstituteConfig(chosen.rounds, chosen.epochs, chosen.step, chosen.limit, chosen.seed)
     attacked, truth = images[chosen.images :], labels[chosen.images :]
     found = []
     for substitute, queries in substitutes(oracle, fresh, images[: chosen.images], growth):

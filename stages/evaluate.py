@@ -11,26 +11,34 @@ import torch
 
 from gradshard import storage
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import Strength, check_attacks
+from gradshard.pipeline.attacks.registry import AttackConfig, check_attacks
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.error_matrix import Cell, cells, plan_craftings
+from gradshard.pipeline.evaluation.error_matrix import Case, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import CLEAN
 from gradshard.stages.support import paths
-from gradshard.stages.support.attack_blocks import Bench, Portion, attack, correct, matrix_rows, opened, portions
-from gradshard.stages.support.dask_cluster import connected
+from gradshard.stages.support.attack_blocks import (
+    EvaluationContext,
+    EvaluationSubset,
+    attack,
+    iter_correct,
+    load_context,
+    matrix_rows,
+    portions,
+)
+from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.gradient_masking import diagnose
 from gradshard.stages.support.models import ModelFile, model_file
-from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import say, say_waiting
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
-from gradshard.storage.formats.atomic import replacing, write_text
+from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.sign_reader import open_store
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 _ILLUSTRATED_EXAMPLES = 8
 
@@ -38,7 +46,7 @@ _ILLUSTRATED_EXAMPLES = 8
 @click.command()
 @cluster_options
 @params_option
-def command(params: Params, cluster: ClusterPlace) -> None:
+def command(params: Params, cluster: ClusterConfig) -> None:
     """Attack every target model from every source model.
 
     Reads the prepared test images and all weights that the parameters name; writes evaluation/matrix.parquet (an error
@@ -54,11 +62,11 @@ def command(params: Params, cluster: ClusterPlace) -> None:
     provenance = _provenance(params, data, files)
     measured = portions(params, len(data.test), _planned(params))
     with (
-        partial("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work,
-        connected(cluster, device.type) as client,
+        workspace("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work,
+        dask_client(cluster, device.type) as client,
     ):
         where = paths.dataset(params).resolve()
-        bench = Bench(params, where, data.test.digest, files, device.type, work.folder.resolve())
+        bench = EvaluationContext(params, where, data.test.digest, files, device.type, work.folder.resolve())
         rows = _write_results(params, data, [(part, attack(bench, part, client)) for part in measured])
         diagnostics = diagnose(bench, rows, client, strength=_strength(params))
         write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
@@ -67,15 +75,15 @@ def command(params: Params, cluster: ClusterPlace) -> None:
     say(f"{paths.EVALUATION}: {len(rows)} error rates")
 
 
-def _planned(params: Params) -> list[Cell]:
+def _planned(params: Params) -> list[Case]:
     evaluation = params.evaluation
     craftings = plan_craftings(evaluation.attacks, evaluation.gradients, _strength(params), label=evaluation.label)
-    return cells(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
+    return plan_cases(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
 
 
-def _strength(params: Params) -> Strength:
+def _strength(params: Params) -> AttackConfig:
     attack = params.attack
-    return Strength(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
+    return AttackConfig(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
 
 
 def _names(params: Params) -> list[str]:
@@ -87,10 +95,10 @@ def _names(params: Params) -> list[str]:
 
 
 def _write_results(
-    params: Params, data: Dataset, measured: Sequence[tuple[Portion, Sequence[Path]]]
+    params: Params, data: Dataset, measured: Sequence[tuple[EvaluationSubset, Sequence[Path]]]
 ) -> list[dict[str, Any]]:
-    rows = [row for part, files in measured for row in matrix_rows(correct(params, data.name, part, files))]
-    examples = (block for part, files in measured for block in correct(params, data.name, part, files))
+    rows = [row for part, files in measured for row in matrix_rows(iter_correct(params, data.name, part, files))]
+    examples = (block for part, files in measured for block in iter_correct(params, data.name, part, files))
     results.write_examples(paths.EVALUATION / "examples.parquet", examples)
     write_text(paths.EVALUATION / "errors.csv", _errors_csv(rows))
     write_text(paths.EVALUATION / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")
@@ -122,19 +130,19 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
     return metrics
 
 
-def _write_images(bench: Bench, data: Dataset) -> None:
+def _write_images(bench: EvaluationContext, data: Dataset) -> None:
     """A few test images with the signed gradients of the illustrated models and what FGSM makes of them (figure 1)."""
-    params, device, (_, models) = bench.params, torch.device(bench.device), opened(bench)
+    params, device, (_, models) = bench.params, torch.device(bench.device), load_context(bench)
     rows = _illustrated_rows(data)
-    images = to_pixels(torch.from_numpy(np.concatenate([data.test.read_images(r, r + 1) for r in rows])).to(device))
+    images = to_unit_range(torch.from_numpy(np.concatenate([data.test.read_images(r, r + 1) for r in rows])).to(device))
     labels = torch.from_numpy(np.concatenate([data.test.read_labels(r, r + 1) for r in rows])).to(device)
     arrays = {"images": images.cpu().numpy(), "rows": np.array(rows)}
     for name in params.evaluation.illustrated:
         module = models[name]
-        slope, _ = input_gradient(module, images, labels)
-        arrays[f"signs {name}"] = slope.sign().to(torch.int8).cpu().numpy()
+        grad, _ = input_gradient(module, images, labels)
+        arrays[f"signs {name}"] = grad.sign().to(torch.int8).cpu().numpy()
         arrays[f"perturbed {name}"] = fgsm(module, images, labels, epsilon=params.attack.epsilon).cpu().numpy()
-    with replacing(paths.EVALUATION / "images.npz") as temporary, temporary.open("wb") as file:
+    with atomic_path(paths.EVALUATION / "images.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 

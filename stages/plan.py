@@ -5,7 +5,7 @@ from dataclasses import asdict
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.pipeline.cost_model import GOOD_WINDOW, Experiment, Plan, experiment, plan
+from gradshard.pipeline.cost_model import GOOD_WINDOW, Experiment, Plan, experiment_cost, plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.stages.support.planning import Stores, stores_options
 
@@ -39,7 +39,7 @@ def command(
     # In units of a pass: crafting costs 2 an image, half-batch training 3, and 2 for every second image of own batches.
     training = train_rate or stores.rate * 2 / (3 + 1 / (stores.sources + 1))
     planned = plan(rows=stores.rows, pixels=stores.pixels, sources=stores.sources, rate=stores.rate, bits=stores.bits)
-    whole = experiment(
+    whole = experiment_cost(
         planned,
         rows=stores.rows,
         pixels=stores.pixels,

@@ -13,21 +13,21 @@ import torch
 from distributed import Client
 
 from gradshard.pipeline.config.schema import Params, SignsParams
-from gradshard.pipeline.gradients.loss import step_direction
-from gradshard.pipeline.gradients.signs import Direction, agreement_with_float64
+from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
-from gradshard.stages.support.dask_cluster import connected, spread, threads
+from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
 from gradshard.stages.support.models import LoadedModel, load_model, weights_of
-from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import AgreementRecord, DirectionRecord, ModelRecord, StoreSpec, read_manifest
 from gradshard.storage.formats.sign_receipts import Receipt
-from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
-from gradshard.storage.workspace import partial
+from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
+from gradshard.storage.workspace import workspace
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
@@ -47,7 +47,7 @@ class ShardTask:
     dataset: Path
     weights: Path
     device: str
-    direction: Direction
+    direction: GradientSpec
     builder: StoreBuilder
     at_once: int | None = None
 
@@ -56,7 +56,7 @@ class ShardTask:
 @click.argument("store")
 @cluster_options
 @params_option
-def command(params: Params, store: str, cluster: ClusterPlace) -> None:
+def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     """Make the sign store STORE: the signs of a static model's input gradients over the full training set.
 
     Reads the prepared dataset and the weights of the model that the parameter signs.STORE names; writes
@@ -72,10 +72,10 @@ def command(params: Params, store: str, cluster: ClusterPlace) -> None:
     device = choose_device(params.device)
     file, architecture = weights_of(params, wanted.model)
     loaded = load_model(file, architecture, data, device)
-    direction = Direction(wanted.gradient, wanted.label, wanted.precision)
+    direction = GradientSpec(wanted.gradient, wanted.label, wanted.precision)
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
-    with partial(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
+    with workspace(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
         if work.waited and _is_published(target, spec):
             say(f"{target}: made by the other process")
             return
@@ -89,7 +89,7 @@ def command(params: Params, store: str, cluster: ClusterPlace) -> None:
             builder=builder,
             at_once=threads(cluster, device.type),
         )
-        with connected(cluster, device.type, spare=WRITERS) as client:
+        with dask_client(cluster, device.type, spare=WRITERS) as client:
             compute_missing(task, store, client)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
@@ -151,7 +151,7 @@ def compute_missing(task: ShardTask, store: str, client: Client) -> None:
         say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
     rows_left = sum(_rows(task, shard) for shard in missing)
     with progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance:
-        for _, receipt in spread(client, functools.partial(compute_shard, task), missing, what="shard"):
+        for _, receipt in map_tasks(client, functools.partial(compute_shard, task), missing, what="shard"):
             advance(_rows(task, receipt.shard))
 
 
@@ -161,10 +161,10 @@ def _rows(task: ShardTask, shard: int) -> int:
 
 
 def store_spec(
-    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: Direction, device: torch.device
+    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device
 ) -> StoreSpec:
     """What a store that the parameters name will be."""
-    return plan_store(
+    return make_spec(
         split,
         ModelRecord(
             name=wanted.model,
@@ -177,14 +177,14 @@ def store_spec(
             label=wanted.label,
             mode="eval",
             dtype=_DTYPES[wanted.precision],
-            step=step_direction(wanted.label),
+            step=step_sign(wanted.label),
             agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
         ),
         licence=wanted.licence,
     )
 
 
-def _agreement(loaded: LoadedModel, split: Split, direction: Direction, device: torch.device) -> AgreementRecord:
+def _agreement(loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device) -> AgreementRecord:
     """How often less than single precision gives the signs of float64, on some rows from everywhere."""
     rows = np.linspace(0, len(split) - 1, min(_AGREEMENT_ROWS, len(split))).astype(np.int64)
     images = torch.from_numpy(split.take_images(rows)).to(device)

@@ -6,20 +6,20 @@ import click
 
 from gradshard.pipeline.config.schema import DatasetParams, Params
 from gradshard.stages.support import paths
-from gradshard.stages.support.options import ClusterPlace, cluster_options, params_option
+from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.ingest import sources
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 
 @click.command()
 @cluster_options
 @params_option
-def command(params: Params, cluster: ClusterPlace) -> None:
+def command(params: Params, cluster: ClusterConfig) -> None:
     """Check the raw images and store them in one fixed order.
 
     Writes data/NAME.zarr: uint8 images and labels, train and test, with a digest of content and order by which every
@@ -50,7 +50,7 @@ def command(params: Params, cluster: ClusterPlace) -> None:
 def _prepare_arrays(params: DatasetParams, target: Path) -> None:
     raw = _read_raw(params)
     rows = sum(len(labels) for _, labels in raw.splits.values())
-    with partial(f"prepare-{params.name}", {}, on_wait=say_waiting(target)) as work:
+    with workspace(f"prepare-{params.name}", {}, on_wait=say_waiting(target)) as work:
         store = work.folder / "store"
         with progress(f"prepare {params.name}", rows, "images") as advance:
             for count in write_dataset(store, name=params.name, classes=raw.classes, splits=raw.splits):
@@ -58,7 +58,7 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
         replace_folder(store, target)
 
 
-def _read_raw(params: DatasetParams) -> sources.Raw:
+def _read_raw(params: DatasetParams) -> sources.RawDataset:
     if params.name == "mnist5k":
         return sources.mnist5k()
     if params.name == "mnist":

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.report import export, figures, measurements, published, selection, tables
-from gradshard.pipeline.report.claims import Finding, findings
-from gradshard.pipeline.report.error_matrix import Matrix
-from gradshard.pipeline.report.significance import Comparison, compare
+from gradshard.pipeline.report.claims import ClaimCheck, check_claims
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
 from gradshard.stages.support import paths
@@ -93,7 +93,7 @@ class Section:
 
     name: str
     title: str
-    findings: Sequence[Finding]
+    findings: Sequence[ClaimCheck]
     tables: Sequence[Table]
     comparisons: Sequence[Comparison]
     probes: Sequence[Table]
@@ -105,25 +105,27 @@ def _section(
     params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient, top: int
 ) -> Section:
     called, holdout = published.names(params), params.evaluation.holdout
-    matrix = Matrix(rows, gradient, called, top)
+    matrix = ErrorMatrix(rows, gradient, called, top)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
     probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found and top == 1}
-    probes = {name: Probe.restore(record) for name, record in probed.items()}
+    probes = {name: GradientProbe.restore(record) for name, record in probed.items()}
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
         tables=_tables(params, matrix, shown, groups),
-        comparisons=compare(groups, holdout, partial(_correct, matrix)),
+        comparisons=compare_models(groups, holdout, partial(_correct, matrix)),
         probes=_probe_tables(probes, called, holdout) if probes else [],
         flags={name: record["flags"] for name, record in probed.items()},
         curves_svg=_epsilon_curves(probes, holdout) if probes else "",
     )
 
 
-def _tables(params: Params, matrix: Matrix, shown: Sequence[str], groups: Mapping[str, Sequence[str]]) -> list[Table]:
+def _tables(
+    params: Params, matrix: ErrorMatrix, shown: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> list[Table]:
     """The paper's tables, and those that one gradient has beside them where there is something to show."""
     holdout, robust = params.evaluation.holdout, [name for models in groups.values() for name in models]
     found = [
@@ -171,11 +173,11 @@ def _general_tables(
     return General(both=_both(params, rows), gradients=signs, blackbox=asked)
 
 
-def _probe_tables(probes: Mapping[str, Probe], called: Mapping[str, str], holdout: str) -> list[Table]:
+def _probe_tables(probes: Mapping[str, GradientProbe], called: Mapping[str, str], holdout: str) -> list[Table]:
     return [measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)]
 
 
-def _epsilon_curves(probes: Mapping[str, Probe], holdout: str) -> str:
+def _epsilon_curves(probes: Mapping[str, GradientProbe], holdout: str) -> str:
     own = {name: _curve(probe.curve, probe.n) for name, probe in probes.items()}
     others = {name: _curve(probe.transferred, probe.n) for name, probe in probes.items() if name != holdout}
     return figures.epsilon_curves({"its own FGSM": own, f"FGSM from {holdout}": others})
@@ -185,7 +187,7 @@ def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
     return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
 
 
-def _correct(matrix: Matrix, target: str, source: str, attack: str) -> npt.NDArray[np.bool_] | None:
+def _correct(matrix: ErrorMatrix, target: str, source: str, attack: str) -> npt.NDArray[np.bool_] | None:
     if matrix.rate(target, source, attack) is None:
         return None
     return results.read_examples(
@@ -205,16 +207,18 @@ def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
         return None
     shown = dict.fromkeys(name for gradient in gradients for name in selection.shown_targets(params, gradient))
     final = {name: selection.trained_on(params, name) for name in shown if "@" not in name}
-    return tables.gradients_table({g: Matrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
+    return tables.gradients_table({g: ErrorMatrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
 
 
-def _findings(params: Params, matrix: Matrix, probes: Mapping[str, Probe], shown: Sequence[str]) -> list[Finding]:
+def _findings(
+    params: Params, matrix: ErrorMatrix, probes: Mapping[str, GradientProbe], shown: Sequence[str]
+) -> list[ClaimCheck]:
     baseline = next(iter(selection.standard(params, shown)), None)
     ensemble = next(iter(selection.ensembles(params, shown)), None)
     if baseline is None or ensemble is None:
         return []
     holdout = params.evaluation.holdout
-    return findings(
+    return check_claims(
         matrix,
         {name: probe for name, probe in probes.items() if name in shown},
         undefended=[name for name in shown if name in params.static],
@@ -264,10 +268,10 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
         for table in (*section.tables, *section.probes)
     ]
     named += [(table.name, "", table) for table in general.tables]
-    text = "".join(f"## {table.title}\n\n{title}{export.markdown(table)}\n" for _, title, table in named)
+    text = "".join(f"## {table.title}\n\n{title}{export.to_markdown(table)}\n" for _, title, table in named)
     write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
     for name, _, table in named:
-        write_text(into / "tables" / f"{name}.csv", export.comma_separated(table))
+        write_text(into / "tables" / f"{name}.csv", export.to_csv(table))
 
 
 def _images(params: Params) -> str:

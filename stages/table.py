@@ -6,7 +6,7 @@ import click
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import export, published, selection, tables
-from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
@@ -39,9 +39,9 @@ def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: 
 
 def defences(matrix: Path, params: Params, gradient: Gradient) -> str:
     """The table of defences in Markdown, with the paper's figures where it has them."""
-    found = Matrix(results.read_matrix(matrix), gradient, published.names(params))
+    found = ErrorMatrix(results.read_matrix(matrix), gradient, published.names(params))
     groups = selection.compared(params, selection.shown_targets(params, gradient))
-    return export.markdown(tables.defence_table(found, groups, params.evaluation.holdout))
+    return export.to_markdown(tables.defence_table(found, groups, params.evaluation.holdout))
 
 
 def replaced(file: Path, table: str) -> str:

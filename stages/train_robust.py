@@ -8,7 +8,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params, RobustModel
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.distributed import joined
+from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import SELF
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.support import paths, training_run
@@ -47,7 +47,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
     data.check_trainable()
     stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
-    with joined(choose_device(params.device)) as (ranks, device):
+    with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
             params,
             len(data.train),
@@ -58,15 +58,15 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             learning_rate=params.adversarial.learning_rate,
             adversary=_adversary(params, robust, stores),
         )
-        module = models.build(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
-        job = training_run.Job(
+        module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
+        job = training_run.TrainingJob(
             name=model,
             stage="train-robust",
             weights=paths.weights(params, model),
             record={"kind": "robust", "name": model, "architecture": robust.architecture},
             recipe={
                 **training_run.training_recipe(params, reading, device),
-                **models.origin(robust.architecture),
+                **models.provenance(robust.architecture),
                 "dataset": data.train.digest,
                 "stores": {source: store.manifest.content for source, store in stores.items()},
                 "robust": robust.model_dump(),

@@ -5,7 +5,7 @@ import click
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.models.precision import choose_device
-from gradshard.pipeline.training.distributed import joined
+from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support import imported_weights, paths, training_run
 from gradshard.stages.support.initial_weights import initial_model
@@ -30,7 +30,7 @@ def command(params: Params, model: str) -> None:
     initial = initial_model(static, data)
     record = {"kind": "static", "name": model, "architecture": static.architecture}
     recipe = {
-        **models.origin(static.architecture),
+        **models.provenance(static.architecture),
         **({"initial": initial.digest} if initial.digest else {}),
         "dataset": data.train.digest,
         # A checkpoint is known by its digest, wherever it lies.
@@ -43,7 +43,7 @@ def command(params: Params, model: str) -> None:
         return
     data.check_trainable()
     reading = plan_reading(data.train, {}, memory=params.streaming.memory)
-    with joined(choose_device(params.device)) as (ranks, device):
+    with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
             params,
             len(data.train),
@@ -53,7 +53,7 @@ def command(params: Params, model: str) -> None:
             seed=static.seed,
             learning_rate=training.learning_rate,
         )
-        job = training_run.Job(
+        job = training_run.TrainingJob(
             name=model,
             stage="train-static",
             weights=paths.weights(params, model),

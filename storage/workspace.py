@@ -19,7 +19,7 @@ ROOT = Path(".partial")
 
 
 @dataclass(frozen=True)
-class Partial:
+class Workspace:
     """A folder for unfinished work; ``waited`` if another process was making the same and has just stopped."""
 
     folder: Path
@@ -27,13 +27,13 @@ class Partial:
 
 
 @contextmanager
-def partial(
+def workspace(
     name: str,
     recipe: Mapping[str, object],
     *,
     on_wait: Callable[[str], None],
     root: Path = ROOT,
-) -> Iterator[Partial]:
+) -> Iterator[Workspace]:
     """Give the folder in which ``name`` is built from ``recipe``, for this process alone.
 
     The folder keeps what an earlier, killed process with the same recipe left there, and is removed on a clean exit:
@@ -59,7 +59,7 @@ def partial(
     try:
         holder.write_text(str(os.getpid()), encoding="utf-8")
         folder.mkdir(exist_ok=True)
-        yield Partial(folder=folder, waited=waited)
+        yield Workspace(folder=folder, waited=waited)
         shutil.rmtree(folder)
         holder.unlink()
     finally:

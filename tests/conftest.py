@@ -17,7 +17,7 @@ from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord, StoreSpec
 from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.formats.sign_writer import StoreBuilder, plan_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.ingest.sources import mnist5k
 from tests.helpers.projects import Project, call, new_project
 
@@ -105,7 +105,7 @@ def small_dataset(small_dataset_path: Path) -> Dataset:
 
 def store_spec(dataset: Dataset, *, model: str = "M") -> StoreSpec:
     """The spec of a store of random signs over a dataset's training split."""
-    return plan_store(
+    return make_spec(
         dataset.train,
         ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
         DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
-from gradshard.pipeline.gradients.loss import margin
+from gradshard.pipeline.gradients.loss import logit_margin
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> Norms:
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
         logits = model(inputs)
-        slope, _ = gradient_through(logits, inputs, labels, gradient="exact", policy="true")
-    saturation = margin(logits.detach().double(), labels).sigmoid()
+        grad, _ = gradient_through(logits, inputs, labels, gradient="exact", policy="true")
+    saturation = logit_margin(logits.detach().double(), labels).sigmoid()
     rounded, _ = input_gradient(model, images, labels, gradient="cross_entropy")
     return Norms(
-        exact=(saturation * _norm(slope)).cpu(),
+        exact=(saturation * _norm(grad)).cpu(),
         cross_entropy=_norm(rounded).cpu(),
     )
 
 
-def wrong_signs(model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> WrongSigns:
+def sign_errors(model: nn.Module, reference: nn.Module, images: Tensor, labels: Tensor) -> WrongSigns:
     """Compare both gradients' signs in fp32 with those of the margin's gradient in float64.
 
     Args:
@@ -68,8 +68,8 @@ def wrong_signs(model: nn.Module, reference: nn.Module, images: Tensor, labels: 
     )
 
 
-def _norm(slope: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(slope.double().flatten(1), dim=1)
+def _norm(grad: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(grad.double().flatten(1), dim=1)
     return norms
 
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.loss import margin
+from gradshard.pipeline.gradients.loss import logit_margin
 from gradshard.pipeline.types import Gradient
 
 
@@ -51,5 +51,5 @@ def loss_plane(
     for step in steps:
         points = image + step * own + steps.view(-1, 1, 1, 1) * other
         with torch.no_grad():
-            rows.append(functional.softplus(margin(model(points).float(), label.expand(len(steps)))).cpu())
+            rows.append(functional.softplus(logit_margin(model(points).float(), label.expand(len(steps)))).cpu())
     return torch.stack(rows)

@@ -18,12 +18,12 @@ def fgsm(
     *,
     epsilon: float | Tensor,
     gradient: Gradient = "exact",
-    towards: bool = False,
+    targeted: bool = False,
 ) -> Tensor:
-    """Fast gradient sign method (section 2.2): one step of epsilon away from, or ``towards``, the labels."""
-    slope, _ = input_gradient(model, images, labels, gradient=gradient)
-    signs = slope.sign()
-    return perturb(images, -signs if towards else signs, epsilon)
+    """Fast gradient sign method (section 2.2): one step of epsilon away from, or ``targeted``, the labels."""
+    grad, _ = input_gradient(model, images, labels, gradient=gradient)
+    signs = grad.sign()
+    return perturb(images, -signs if targeted else signs, epsilon)
 
 
 def iterative_fgsm(
@@ -34,12 +34,12 @@ def iterative_fgsm(
     epsilon: float,
     steps: int,
     gradient: Gradient = "exact",
-    towards: bool = False,
+    targeted: bool = False,
 ) -> Tensor:
     """I-FGSM (section 2.2): ``steps`` times FGSM with epsilon / steps, clipped to [0, 1] each time."""
     adversarial = images
     for _ in range(steps):
-        adversarial = fgsm(model, adversarial, labels, epsilon=epsilon / steps, gradient=gradient, towards=towards)
+        adversarial = fgsm(model, adversarial, labels, epsilon=epsilon / steps, gradient=gradient, targeted=targeted)
     return adversarial
 
 
@@ -52,11 +52,11 @@ def rand_fgsm(
     alpha: float,
     noise: Tensor,
     gradient: Gradient = "exact",
-    towards: bool = False,
+    targeted: bool = False,
 ) -> Tensor:
     """RAND+FGSM (section 4): a random step of alpha, then FGSM with epsilon - alpha; epsilon is the total.
 
     ``noise`` holds the signs of the random step, -1 or +1, in the images' shape; see ``random_signs``.
     """
     moved = perturb(images, noise, alpha)
-    return fgsm(model, moved, labels, epsilon=epsilon - alpha, gradient=gradient, towards=towards)
+    return fgsm(model, moved, labels, epsilon=epsilon - alpha, gradient=gradient, targeted=targeted)

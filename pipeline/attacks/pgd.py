@@ -14,7 +14,7 @@ from gradshard.pipeline.gradients.loss import attack_loss
 Loss = Literal["exact", "cross_entropy", "hinge"]
 
 
-def hinge(logits: Tensor, labels: Tensor) -> Tensor:
+def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """How far the best other class is ahead, float (N,): the loss of Carlini and Wagner (2017, f6) without its cut-off.
 
     Cut off where the attack succeeds it would stop there; not cut off it goes on, which no label changes.
@@ -23,7 +23,7 @@ def hinge(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column).squeeze(1)
 
 
-def ascend(
+def iterate_linf(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -44,16 +44,16 @@ def ascend(
     for _ in range(steps):
         with torch.enable_grad():
             inputs = adversarial.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(objective(model(inputs), labels), inputs)
+            (grad,) = torch.autograd.grad(objective(model(inputs), labels), inputs)
         if momentum:
-            norm = slope.flatten(1).abs().sum(1).clamp_min(torch.finfo(slope.dtype).tiny)
-            velocity = momentum * velocity + slope / norm.view(-1, 1, 1, 1)
-            slope = velocity
-        adversarial = _within(adversarial + step * slope.sign(), images, epsilon)
+            norm = grad.flatten(1).abs().sum(1).clamp_min(torch.finfo(grad.dtype).tiny)
+            velocity = momentum * velocity + grad / norm.view(-1, 1, 1, 1)
+            grad = velocity
+        adversarial = _within(adversarial + step * grad.sign(), images, epsilon)
     return adversarial
 
 
-def momentum_fgsm(
+def mi_fgsm(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -64,7 +64,7 @@ def momentum_fgsm(
     loss: Loss = "exact",
 ) -> Tensor:
     """MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image itself."""
-    return ascend(
+    return iterate_linf(
         model,
         images,
         labels,
@@ -98,11 +98,11 @@ def pgd(
         step: the size of a step.
         steps: how many.
         noise: the random starts, uniform in [-1, 1], (restarts, N, C, H, W), in units of epsilon.
-        loss: what is climbed; ``hinge`` is the attack of Carlini and Wagner in this ball.
+        loss: what is climbed; ``cw_margin`` is the attack of Carlini and Wagner in this ball.
     """
     best, margin = images, torch.full((len(images),), -torch.inf, device=images.device)
     for offset in noise:
-        end = ascend(
+        end = iterate_linf(
             model,
             images,
             labels,
@@ -113,7 +113,7 @@ def pgd(
             loss=loss,
         )
         with torch.no_grad():
-            reached = hinge(model(end).float(), labels)
+            reached = cw_margin(model(end).float(), labels)
         better = reached > margin
         best, margin = torch.where(better.view(-1, 1, 1, 1), end, best), torch.where(better, reached, margin)
     return best
@@ -121,7 +121,7 @@ def pgd(
 
 def _objective(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
     if loss == "hinge":
-        return lambda logits, labels: hinge(logits.float(), labels).sum()
+        return lambda logits, labels: cw_margin(logits.float(), labels).sum()
     return lambda logits, labels: attack_loss(logits, labels, loss)
 
 

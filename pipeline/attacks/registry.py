@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.autoattack import autoattack, check_autoattack
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.pgd import momentum_fgsm, pgd
-from gradshard.pipeline.gradients.loss import choose_labels, step_direction
+from gradshard.pipeline.attacks.pgd import mi_fgsm, pgd
+from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.perturb import random_signs
 from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
 
@@ -23,7 +23,7 @@ OF_THE_PAPER: Collection[AttackName] = ("fgsm", "ifgsm", "rand_fgsm")
 
 
 @dataclass(frozen=True)
-class Strength:
+class AttackConfig:
     """What an attack may do.
 
     ``epsilon`` in all, of it ``alpha`` at random (RAND+FGSM), in ``steps`` (I-FGSM, MI-FGSM); PGD and C&W in
@@ -38,7 +38,7 @@ class Strength:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AttackNoise:
     """The random part of the attacks, the same for every source.
 
     ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
@@ -49,16 +49,16 @@ class Draws:
     starts: Tensor
     seed: int
 
-    def __getitem__(self, rows: slice) -> "Draws":
-        return Draws(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
+    def __getitem__(self, rows: slice) -> "AttackNoise":
+        return AttackNoise(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
 
 
-def draw(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> Draws:
+def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
     """Draw for images of a shape (N, C, H, W), on the generator's device."""
     signs = random_signs(shape, generator=generator)
     starts = 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1
     seed = torch.randint(2**31, (), generator=generator, device=generator.device)
-    return Draws(signs, starts, int(seed))
+    return AttackNoise(signs, starts, int(seed))
 
 
 def check_attacks(attacks: Collection[AttackName], *, classes: int) -> None:
@@ -71,14 +71,14 @@ def check_attacks(attacks: Collection[AttackName], *, classes: int) -> None:
         check_autoattack(classes)
 
 
-def craft(
+def run_attack(
     attack: AttackName,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     *,
-    strength: Strength,
-    draws: Draws,
+    strength: AttackConfig,
+    draws: AttackNoise,
     gradient: Gradient = "exact",
     policy: LabelPolicy = "true",
 ) -> Tensor:
@@ -89,17 +89,17 @@ def craft(
     """
     if policy != "true":
         with torch.no_grad():
-            labels = choose_labels(model(images), labels, policy)
+            labels = attack_labels(model(images), labels, policy)
     epsilon = strength.epsilon
     climb = partial(pgd, step=_PGD_REACH * epsilon / strength.pgd_steps, steps=strength.pgd_steps, noise=draws.starts)
     attacks: Mapping[AttackName, Callable[..., Tensor]] = {
         "fgsm": partial(fgsm, gradient=gradient),
         "ifgsm": partial(iterative_fgsm, steps=strength.steps, gradient=gradient),
         "rand_fgsm": partial(rand_fgsm, alpha=strength.alpha, noise=draws.signs, gradient=gradient),
-        "mifgsm": partial(momentum_fgsm, steps=strength.steps, loss=gradient),
+        "mifgsm": partial(mi_fgsm, steps=strength.steps, loss=gradient),
         "pgd": partial(climb, loss=gradient),
         "cw": partial(climb, loss="hinge"),
         "autoattack": partial(autoattack, seed=draws.seed),
     }
-    options = {"towards": True} if step_direction(policy) < 0 else {}
+    options = {"towards": True} if step_sign(policy) < 0 else {}
     return attacks[attack](model, images, labels, epsilon=epsilon, **options)

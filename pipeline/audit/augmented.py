@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.audit.recompute import compare
-from gradshard.pipeline.gradients.augmentation import Views
+from gradshard.pipeline.gradients.augmentation import CropFlip
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
 from gradshard.pipeline.types import Gradient
 
 
 @dataclass(frozen=True)
-class Held:
+class AugmentedAgreement:
     """Per image, float64 (n,): the share of signs that the gradient at the view has too, and their gain there.
 
-    The agreement counts the pixels that came from the image; the gain is that of ``auditing``, the share of an attack's
+    The agreement counts the pixels that came from the image; the gain is that of ``recompute``, the share of an attack's
     first-order gain that the moved signs keep, padded pixels included.
     """
 
@@ -25,8 +25,8 @@ class Held:
 
 
 def signs_held(
-    model: nn.Module, images: Tensor, signs: Tensor, labels: Tensor, views: Views, *, gradient: Gradient
-) -> Held:
+    model: nn.Module, images: Tensor, signs: Tensor, labels: Tensor, views: CropFlip, *, gradient: Gradient
+) -> AugmentedAgreement:
     """Move images and their signs alike, and compare the signs with the gradient at the moved images.
 
     Args:
@@ -42,8 +42,10 @@ def signs_held(
         rows = slice(start, start + size)
         view = views[rows]
         moved, inside = view.apply(signs[rows]), view.apply(torch.ones_like(signs[rows])) == 1
-        slope, _ = input_gradient(model, to_pixels(view.apply(images[rows])), labels[rows], gradient=gradient)
-        equal = (slope.sign() == moved) & inside
-        gain, _ = compare(slope.flatten(1), moved.flatten(1))
+        grad, _ = input_gradient(model, to_unit_range(view.apply(images[rows])), labels[rows], gradient=gradient)
+        equal = (grad.sign() == moved) & inside
+        gain, _ = compare(grad.flatten(1), moved.flatten(1))
         found.append((equal.flatten(1).sum(1).double() / inside.flatten(1).sum(1), gain))
-    return Held(torch.cat([agreement for agreement, _ in found]).cpu(), torch.cat([gain for _, gain in found]).cpu())
+    return AugmentedAgreement(
+        torch.cat([agreement for agreement, _ in found]).cpu(), torch.cat([gain for _, gain in found]).cpu()
+    )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_pixels
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 # Two classes whose logits are nearer than this share of the largest one may change places on another machine.
@@ -23,7 +23,7 @@ TIE = 0.02
 
 
 @dataclass(frozen=True)
-class Limits:
+class Thresholds:
     """What an honest store reaches: the gain and agreement of every row, and the mean gain."""
 
     gain: float
@@ -31,7 +31,7 @@ class Limits:
     mean_gain: float
 
 
-def limits(gradient: str, dtype: str) -> Limits:
+def limits(gradient: str, dtype: str) -> Thresholds:
     """The limits for a store's gradient and arithmetic.
 
     Exact signs in fp32 are all but equal anywhere; in bf16 the worst of 10,000 rows of model D had a gain of 0.83.
@@ -39,10 +39,10 @@ def limits(gradient: str, dtype: str) -> Limits:
     anything. docs/sharing.md has the measurements.
     """
     if gradient != "exact":
-        return Limits(gain=-math.inf, agreement=0.0, mean_gain=0.8)
+        return Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8)
     if dtype == "float32":
-        return Limits(gain=0.95, agreement=0.9, mean_gain=0.99)
-    return Limits(gain=0.75, agreement=0.7, mean_gain=0.99)
+        return Thresholds(gain=0.95, agreement=0.9, mean_gain=0.99)
+    return Thresholds(gain=0.75, agreement=0.7, mean_gain=0.99)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RowAudit:
     gain: npt.NDArray[np.float64]
     agreement: npt.NDArray[np.float64]
 
-    def bad(self, least: Limits) -> npt.NDArray[np.int64]:
+    def bad(self, least: Thresholds) -> npt.NDArray[np.int64]:
         """The rows that no honest computation gives."""
         bad: npt.NDArray[np.int64] = self.rows[(self.gain < least.gain) | (self.agreement < least.agreement)]
         return bad
@@ -74,23 +74,23 @@ def audit_rows(
     """
     gains, agreements = [], []
     for part in _parts(images):
-        slope, _ = input_gradient(model, to_pixels(images[part]), labels[part], gradient=gradient, policy="true")
-        gain, agreement = compare(slope.flatten(1), signs[part])
+        grad, _ = input_gradient(model, to_unit_range(images[part]), labels[part], gradient=gradient, policy="true")
+        gain, agreement = compare(grad.flatten(1), signs[part])
         gains.append(gain)
         agreements.append(agreement)
     return RowAudit(rows=rows, gain=_numpy(gains), agreement=_numpy(agreements))
 
 
-def compare(slope: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     """Gain and agreement of signs, int8 (n, P), with gradients, float (n, P); both float64 (n,), 1 for equal rows."""
-    slope = slope.double()
-    total = slope.abs().sum(1)
-    gain = (slope * signs).sum(1) / total
-    agreement = (slope.sign() == signs).double().mean(1)
+    grad = grad.double()
+    total = grad.abs().sum(1)
+    gain = (grad * signs).sum(1) / total
+    agreement = (grad.sign() == signs).double().mean(1)
     return torch.where(total > 0, gain, agreement), agreement
 
 
-def labels_follow(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor, policy: LabelPolicy) -> Tensor:
+def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor, policy: LabelPolicy) -> Tensor:
     """Whether each stored label is what the policy gives, bool (n,); near ties count as right.
 
     Args:
@@ -105,14 +105,14 @@ def labels_follow(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor
     right = []
     for part in _parts(images):
         with torch.no_grad():
-            logits = model(to_pixels(images[part])).float()
+            logits = model(to_unit_range(images[part])).float()
         best = logits.amin(1) if policy == "least_likely" else logits.amax(1)
         distance = (logits.gather(1, stored[part].unsqueeze(1)).squeeze(1) - best).abs()
         right.append(distance <= TIE * logits.abs().amax(1))
     return torch.cat(right)
 
 
-def detection(rows: int, sampled: int, bad: int) -> float:
+def detection_probability(rows: int, sampled: int, bad: int) -> float:
     """The probability that at least one of ``bad`` bad rows out of ``rows`` is among ``sampled`` drawn without
     replacement: 1 - C(rows - bad, sampled) / C(rows, sampled).
     """

@@ -18,7 +18,7 @@ _BATCH, _RATE = 64, 1e-3
 
 
 @dataclass(frozen=True)
-class Growth:
+class SubstituteConfig:
     """How a substitute grows: trained anew each round, on a set that each round doubles until ``limit`` images."""
 
     rounds: int
@@ -29,7 +29,7 @@ class Growth:
 
 
 def substitutes(
-    oracle: Oracle, fresh: Callable[[], nn.Module], images: Tensor, growth: Growth
+    oracle: Oracle, fresh: Callable[[], nn.Module], images: Tensor, growth: SubstituteConfig
 ) -> Iterator[tuple[nn.Module, int]]:
     """The substitute after each round, in eval mode, and the queries so far.
 
@@ -47,7 +47,7 @@ def substitutes(
         model = fresh().to(images.device)
         _train(model, images, labels, epochs=growth.epochs, seed=growth.seed + number)
         yield model, oracle.queries
-        new = augmented(model, images, labels, step=growth.step)[: max(0, growth.limit - len(images))]
+        new = jacobian_augmentation(model, images, labels, step=growth.step)[: max(0, growth.limit - len(images))]
         if number + 1 < growth.rounds and len(new):
             images, labels = torch.cat([images, new]), torch.cat([labels, oracle.labels(new)])
 
@@ -67,7 +67,7 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, see
     model.eval()
 
 
-def augmented(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:
+def jacobian_augmentation(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:
     """clip(x + step * sign(d z_label / dx), 0, 1), images (n, C, H, W): along the Jacobian's row of each label."""
     size = max(1, BATCH_PIXELS // images[0].numel())
     moved = []
@@ -75,6 +75,6 @@ def augmented(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) 
         part, of = images[start : start + size], labels[start : start + size]
         with torch.enable_grad():
             inputs = part.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(model(inputs).gather(1, of.unsqueeze(1)).sum(), inputs)
-        moved.append((part + step * slope.sign()).clamp_(0, 1))
+            (grad,) = torch.autograd.grad(model(inputs).gather(1, of.unsqueeze(1)).sum(), inputs)
+        moved.append((part + step * grad.sign()).clamp_(0, 1))
     return torch.cat(moved)

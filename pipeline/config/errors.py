@@ -7,12 +7,12 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 
-def mistake(key: str, message: str) -> PydanticCustomError:
+def schema_error(key: str, message: str) -> PydanticCustomError:
     """An error of a check of our own, to be raised within a section whose ``key`` is wrong."""
     return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
 
 
-def sentence(error: ErrorDetails, schema: type[BaseModel]) -> str:
+def explain(error: ErrorDetails, schema: type[BaseModel]) -> str:
     """What an error that was found in a file of this schema means to whoever wrote the file."""
     context = error.get("ctx", {})
     keys = [str(part) for part in error["loc"] if part != "[key]"]

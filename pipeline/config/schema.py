@@ -22,7 +22,7 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from gradshard.pipeline.config.errors import did_you_mean, mistake, sentence
+from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
 from gradshard.pipeline.types import (
     RANDOM,
     AttackName,
@@ -31,7 +31,7 @@ from gradshard.pipeline.types import (
     Compilation,
     DatasetName,
     DeviceName,
-    EpsilonLaw,
+    EpsilonDistribution,
     EvaluationLabel,
     Gradient,
     Interpolation,
@@ -108,11 +108,11 @@ class DatasetParams(_Section):
     def _check(self) -> Self:
         if self.name == "imagefolder":
             if self.size is None:
-                raise mistake("size", "is missing: how many pixels high and wide the images shall be, such as 299")
+                raise schema_error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
             if self.classes is not None:
-                raise mistake("classes", "is for other datasets: the folders are the classes, or name class_names")
+                raise schema_error("classes", "is for other datasets: the folders are the classes, or name class_names")
         elif extra := sorted(self.model_fields_set - _ANY_DATASET):
-            raise mistake(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
+            raise schema_error(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
         return self
 
 
@@ -156,7 +156,7 @@ class StaticModel(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.epochs and "weights" not in self.model_fields_set:
-            raise mistake(
+            raise schema_error(
                 "epochs",
                 "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
                 "an untrained model), or give a number of epochs",
@@ -192,9 +192,9 @@ class AttackParams(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not 0 < self.epsilon <= 1:
-            raise mistake("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
+            raise schema_error("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
         if not 0 < self.alpha < self.epsilon:
-            raise mistake("alpha", f"must be above 0 and below eps ({self.epsilon}), but is {self.alpha}")
+            raise schema_error("alpha", f"must be above 0 and below eps ({self.epsilon}), but is {self.alpha}")
         return self
 
 
@@ -214,7 +214,7 @@ class AdversarialParams(_Section):
     schedule: ScheduleKind
     objective: Objective = "both"
     adversarial_weight: PositiveFloat = 1.0
-    epsilon_law: EpsilonLaw = "fixed"
+    epsilon_law: EpsilonDistribution = "fixed"
 
 
 class RobustModel(_Section):
@@ -384,7 +384,7 @@ class Params(_Section):
         if self.blackbox.forest is not None:
             self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
-            raise mistake("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
+            raise schema_error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
         return self
@@ -395,30 +395,32 @@ class Params(_Section):
         """Tell who has parameters of gradshard 0.1, which grouped robust models by their number of stores."""
         grouped = [name for name in _OLD_GROUPS if isinstance(robust, dict) and _is_group(robust.get(name))]
         if grouped:
-            raise mistake(grouped[0], "is a group of gradshard 0.1: write its models directly below robust")
+            raise schema_error(grouped[0], "is a group of gradshard 0.1: write its models directly below robust")
         return robust
 
     def _check_robust(self) -> None:
         for name, model in self.robust.items():
             key = f"robust.{name}"
             if name in self.static:
-                raise mistake(key, "is the name of another model; give it a name of its own")
+                raise schema_error(key, "is the name of another model; give it a name of its own")
             models_of = [self.signs[s].model if s in self.signs else s for s in model.sources]
             if self.evaluation.holdout in models_of:
-                raise mistake(
+                raise schema_error(
                     f"{key}.sources",
                     f"names the holdout {self.evaluation.holdout}, which no training may see: remove it there or "
                     "choose another evaluation.holdout",
                 )
             self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
             if model.attack != "fgsm" and model.sources:
-                raise mistake(f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty")
+                raise schema_error(
+                    f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
+                )
             if model.run_of is not None:
                 alike = [other for other, its in self.robust.items() if other != name and its.sources == model.sources]
                 self._check_names(f"{key}.run_of", [model.run_of], alike, "a robust model with the same sources")
             late = [epoch for epoch in model.snapshots if epoch > model.epochs]
             if late:
-                raise mistake(
+                raise schema_error(
                     f"{key}.snapshots", f"must not come after the last epoch, {model.epochs}, but has {late[0]}"
                 )
 
@@ -426,9 +428,9 @@ class Params(_Section):
     def _check_names(key: str, names: list[str], known: list[str], what: str) -> None:
         for name in names:
             if name not in known:
-                raise mistake(key, f"names {name}, which is not {what}{did_you_mean(name, known)}")
+                raise schema_error(key, f"names {name}, which is not {what}{did_you_mean(name, known)}")
         if len(set(names)) < len(names):
-            raise mistake(key, "names one model twice")
+            raise schema_error(key, "names one model twice")
 
 
 def read_params(path: Path) -> Params:
@@ -457,4 +459,4 @@ def check_params(content: object, *, where: str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise GradshardError(f"{where}: {sentence(error.errors()[0], Params)}") from error
+        raise GradshardError(f"{where}: {explain(error.errors()[0], Params)}") from error

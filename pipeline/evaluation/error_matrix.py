@@ -11,7 +11,14 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.registry import OF_THE_PAPER, OWN_LOSS, Draws, Strength, craft, draw
+from gradshard.pipeline.attacks.registry import (
+    OF_THE_PAPER,
+    OWN_LOSS,
+    AttackConfig,
+    AttackNoise,
+    run_attack,
+    sample_noise,
+)
 from gradshard.pipeline.gradients.signs import BATCH_PIXELS
 from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
 
@@ -20,22 +27,22 @@ BLOCK = 500
 
 
 @dataclass(frozen=True)
-class Crafting:
+class AdversarialSet:
     """One set of adversarial examples: who crafts it, and how."""
 
     source: str
     attack: AttackName
     gradient: Gradient
-    strength: Strength
+    strength: AttackConfig
     label: LabelPolicy = "true"
 
 
 @dataclass(frozen=True)
-class Cell:
+class Case:
     """One error rate: a target against a set of adversarial examples, or against the clean images (no crafting)."""
 
     target: str
-    crafting: Crafting | None
+    crafting: AdversarialSet | None
 
     @property
     def own(self) -> bool:
@@ -46,25 +53,25 @@ class Cell:
 def plan_craftings(
     attacks: Mapping[AttackName, Sequence[str]],
     gradients: Sequence[Gradient],
-    strength: Strength,
+    strength: AttackConfig,
     *,
     label: LabelPolicy = "true",
-) -> list[Crafting]:
+) -> list[AdversarialSet]:
     """Every set of adversarial examples to craft, each once.
 
     ``label`` is whose label the paper's attacks are about; stronger ones step away from the true label.
     """
     return [
-        Crafting(source, attack, gradient, strength, label if attack in OF_THE_PAPER else "true")
+        AdversarialSet(source, attack, gradient, strength, label if attack in OF_THE_PAPER else "true")
         for attack, sources in attacks.items()
         for gradient in gradients
         for source in sources
     ]
 
 
-def cells(
-    craftings: Sequence[Crafting], targets: Sequence[str], *, repeats: Collection[str] = (), holdout: str = ""
-) -> list[Cell]:
+def plan_cases(
+    craftings: Sequence[AdversarialSet], targets: Sequence[str], *, repeats: Collection[str] = (), holdout: str = ""
+) -> list[Case]:
     """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
 
     Args:
@@ -75,7 +82,7 @@ def cells(
         holdout: the model that no training saw.
     """
     return [
-        Cell(target=target, crafting=crafting)
+        Case(target=target, crafting=crafting)
         for crafting in (None, *craftings)
         for target in targets
         if crafting is None
@@ -86,17 +93,17 @@ def cells(
 
 def evaluate_block(
     models: Mapping[str, nn.Module],
-    planned: Sequence[Cell],
+    planned: Sequence[Case],
     images: Tensor,
     labels: Tensor,
     *,
-    draws: Draws,
+    draws: AttackNoise,
 ) -> Tensor:
     """Where each target ranks each example's true label; every set of examples is crafted once.
 
     Args:
         models: sources and targets by name, in eval mode.
-        planned: what to measure, as ``cells`` orders it.
+        planned: what to measure, as ``plan_cases`` orders it.
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         draws: the random part of the attacks, for these images.
@@ -110,13 +117,13 @@ def evaluate_block(
     return torch.cat([_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in batches], dim=1)
 
 
-def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> Draws:
+def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
     """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
-    drawn = draw(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
-    return Draws(drawn.signs.to(device), drawn.starts.to(device), drawn.seed)
+    drawn = sample_noise(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
+    return AttackNoise(drawn.signs.to(device), drawn.starts.to(device), drawn.seed)
 
 
-def worst_cases(planned: Sequence[Cell]) -> list[tuple[str, Gradient, list[int]]]:
+def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:
     """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
     it is right in all of them, the clean image among them.
 
@@ -150,10 +157,10 @@ def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _evaluate_batch(
-    models: Mapping[str, nn.Module], planned: Sequence[Cell], images: Tensor, labels: Tensor, draws: Draws
+    models: Mapping[str, nn.Module], planned: Sequence[Case], images: Tensor, labels: Tensor, draws: AttackNoise
 ) -> Tensor:
     rows = []
-    kept: dict[Crafting, Tensor] = {}
+    kept: dict[AdversarialSet, Tensor] = {}
     for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
         examples = images if crafting is None else _examples(models, crafting, images, labels, draws, kept)
         with torch.no_grad():
@@ -163,18 +170,18 @@ def _evaluate_batch(
 
 def _examples(
     models: Mapping[str, nn.Module],
-    crafting: Crafting,
+    crafting: AdversarialSet,
     images: Tensor,
     labels: Tensor,
-    draws: Draws,
-    kept: dict[Crafting, Tensor],
+    draws: AttackNoise,
+    kept: dict[AdversarialSet, Tensor],
 ) -> Tensor:
     """The adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
     own_loss = crafting.attack in OWN_LOSS
     alike = replace(crafting, gradient="exact") if own_loss else crafting
     if alike in kept:
         return kept[alike]
-    examples = craft(
+    examples = run_attack(
         crafting.attack,
         models[crafting.source],
         images,

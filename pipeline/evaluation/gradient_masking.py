@@ -7,7 +7,7 @@ docs/diagnostics.md says of each flag what it means and what to do.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 
 # FGSM and RAND+FGSM differ a little on any model: the random step costs epsilon, but is a fresh start.
@@ -25,7 +25,7 @@ class Flag:
     figures: str
 
 
-def flags(probe: Probe, transferred: Mapping[str, ErrorRate]) -> list[Flag]:
+def masking_flags(probe: GradientProbe, transferred: Mapping[str, ErrorRate]) -> list[Flag]:
     """Every warning that the measurements of one model give.
 
     Args:
@@ -43,7 +43,7 @@ def flags(probe: Probe, transferred: Mapping[str, ErrorRate]) -> list[Flag]:
     ]
 
 
-def _black_box(probe: Probe, transferred: Mapping[str, ErrorRate]) -> Iterator[Flag]:
+def _black_box(probe: GradientProbe, transferred: Mapping[str, ErrorRate]) -> Iterator[Flag]:
     own = probe.rate("fgsm")
     for source, rate in transferred.items():
         if _above(rate, own):
@@ -54,7 +54,7 @@ def _black_box(probe: Probe, transferred: Mapping[str, ErrorRate]) -> Iterator[F
             )
 
 
-def _iterative(probe: Probe) -> Iterator[Flag]:
+def _iterative(probe: GradientProbe) -> Iterator[Flag]:
     one, many = probe.rate("fgsm"), probe.rate("ifgsm")
     if _above(one, many):
         yield Flag(
@@ -64,7 +64,7 @@ def _iterative(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _sweep(probe: Probe) -> Iterator[Flag]:
+def _sweep(probe: GradientProbe) -> Iterator[Flag]:
     guessing = _guessing(probe).rate
     curve = sorted((epsilon, ErrorRate(errors, probe.n)) for epsilon, errors in probe.curve.items())
     for index, (epsilon, rate) in enumerate(curve):
@@ -89,7 +89,7 @@ def _sweep(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _noise(probe: Probe) -> Iterator[Flag]:
+def _noise(probe: GradientProbe) -> Iterator[Flag]:
     noise, own, clean = probe.rate("noise"), probe.rate("fgsm"), ErrorRate(probe.curve[0.0], probe.n)
     if not _above(own, noise) and _above(noise, clean):
         yield Flag(
@@ -99,7 +99,7 @@ def _noise(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _random_start(probe: Probe) -> Iterator[Flag]:
+def _random_start(probe: GradientProbe) -> Iterator[Flag]:
     randomised, own = probe.rate("rand_fgsm"), probe.rate("fgsm")
     if _above(randomised, own) and randomised.rate > own.rate + RAND_MARGIN:
         yield Flag(
@@ -109,7 +109,7 @@ def _random_start(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _zero_gradients(probe: Probe) -> Iterator[Flag]:
+def _zero_gradients(probe: GradientProbe) -> Iterator[Flag]:
     if probe.zero_gradients > ZERO_GRADIENTS * probe.n:
         yield Flag(
             "zero-gradients",
@@ -118,7 +118,7 @@ def _zero_gradients(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _violations(probe: Probe) -> Iterator[Flag]:
+def _violations(probe: GradientProbe) -> Iterator[Flag]:
     if probe.violations:
         yield Flag(
             "out-of-bounds",
@@ -127,7 +127,7 @@ def _violations(probe: Probe) -> Iterator[Flag]:
         )
 
 
-def _guessing(probe: Probe) -> ErrorRate:
+def _guessing(probe: GradientProbe) -> ErrorRate:
     return ErrorRate(round(probe.n * (1 - 1 / probe.classes)), probe.n)
 
 

@@ -1,4 +1,4 @@
-"""What was measured of one model's own gradient: counts, which ``probing`` takes and ``diagnostics`` judges."""
+"""What was measured of one model's own gradient: counts, which ``probing`` takes and ``gradient_masking`` judges."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ _CURVES = ("curve", "transferred")
 
 
 @dataclass(frozen=True)
-class Probe:
+class GradientProbe:
     """What was measured on ``n`` test examples; counts, so that the probes of several blocks add up.
 
     ``errors`` are those under ``fgsm``, ``ifgsm``, ``rand_fgsm``, ``noise`` (random signs of the same epsilon) and
@@ -37,13 +37,13 @@ class Probe:
         return asdict(self) | {name: sorted(getattr(self, name).items()) for name in _CURVES}
 
     @classmethod
-    def restore(cls, record: Mapping[str, Any]) -> "Probe":
+    def restore(cls, record: Mapping[str, Any]) -> "GradientProbe":
         """Back from a record; what it has beside is left out."""
         fields: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__}
         return cls(**fields | {name: dict(fields[name]) for name in _CURVES})
 
-    def __add__(self, other: "Probe") -> "Probe":
-        return Probe(
+    def __add__(self, other: "GradientProbe") -> "GradientProbe":
+        return GradientProbe(
             n=self.n + other.n,
             classes=self.classes,
             errors={name: count + other.errors[name] for name, count in self.errors.items()},

@@ -1,4 +1,4 @@
-"""White-box measurements of one model that tell whether its gradient can be trusted; ``diagnostics`` judges them."""
+"""White-box measurements of one model that tell whether its gradient can be trusted; ``gradient_masking`` judges them."""
 
 from collections.abc import Collection, Sequence
 from functools import reduce
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.fgsm import iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.registry import Strength
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.loss import step_direction
+from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.signs import BATCH_PIXELS
 from gradshard.pipeline.types import Gradient, LabelPolicy
@@ -27,12 +27,12 @@ def probe(
     images: Tensor,
     labels: Tensor,
     *,
-    strength: Strength,
+    strength: AttackConfig,
     epsilons: Sequence[float],
     noise: Tensor,
     gradient: Gradient = "exact",
     policy: LabelPolicy = "true",
-) -> Probe:
+) -> GradientProbe:
     """Measure one model.
 
     Args:
@@ -69,35 +69,35 @@ def _probe_batch(
     images: Tensor,
     labels: Tensor,
     *,
-    strength: Strength,
+    strength: AttackConfig,
     epsilons: Sequence[float],
     noise: Tensor,
     gradient: Gradient,
     policy: LabelPolicy,
-) -> Probe:
-    slope, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
-    signs, epsilon = step_direction(policy) * slope.sign(), strength.epsilon
+) -> GradientProbe:
+    grad, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
+    signs, epsilon = step_sign(policy) * grad.sign(), strength.epsilon
     less = epsilon - strength.alpha
     # The sweep has most of these values: every set of examples passes the model once, the clean images too.
     own = others = _sweep(model, images, labels, signs, {*epsilons, epsilon, less})
     if holdout is not model:
         foreign, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
-        others = own | _sweep(model, images, labels, step_direction(policy) * foreign.sign(), {*epsilons} - {0.0})
-    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_direction(policy) < 0}
+        others = own | _sweep(model, images, labels, step_sign(policy) * foreign.sign(), {*epsilons} - {0.0})
+    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_sign(policy) < 0}
     examples = {
         "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
         "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),
         "noise": perturb(images, noise, epsilon),
     }
     strong = [perturb(images, signs, value) for value in (epsilon, less)]
-    return Probe(
+    return GradientProbe(
         n=len(images),
         classes=_logits(model, images[:1]).shape[1],
         errors={name: _errors(model, found, labels) for name, found in examples.items()}
         | {"fgsm": own[epsilon], "fgsm_less_alpha": own[less]},
         curve={value: own[value] for value in epsilons},
         transferred={value: others[value] for value in epsilons},
-        zero_gradients=int((slope.flatten(1) == 0).all(1).sum()),
+        zero_gradients=int((grad.flatten(1) == 0).all(1).sum()),
         violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
     )
 

@@ -52,7 +52,7 @@ class PairedTest:
 
 
 @dataclass(frozen=True)
-class Spread:
+class MeanAndStd:
     """The mean over runs and their standard deviation (n - 1); none for a single run."""
 
     mean: float
@@ -83,10 +83,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def spread(values: Sequence[float]) -> Spread:
+def mean_and_std(values: Sequence[float]) -> MeanAndStd:
     """Mean and standard deviation over the runs of one experiment with several seeds."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Spread(statistics.fmean(values), deviation, len(values))
+    return MeanAndStd(statistics.fmean(values), deviation, len(values))
 
 
 def tied_for_best(rates: Sequence[ErrorRate]) -> list[bool]:

@@ -23,23 +23,23 @@ class Augmentation:
     def __bool__(self) -> bool:
         return self.padding > 0 or self.flip
 
-    def draw(self, rows: int, *, seed: int, step: int) -> "Views":
+    def draw(self, rows: int, *, seed: int, step: int) -> "CropFlip":
         """Where each row of a step's batch is cropped, and whether it is mirrored."""
         draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, _CROPS))))
         shifts = draws.integers(-self.padding, self.padding + 1, size=(rows, 2))
         flips = draws.random(rows) < 0.5 if self.flip else np.zeros(rows, dtype=np.bool_)
-        return Views(torch.from_numpy(shifts), torch.from_numpy(flips))
+        return CropFlip(torch.from_numpy(shifts), torch.from_numpy(flips))
 
 
 @dataclass(frozen=True)
-class Views:
+class CropFlip:
     """Per row, how far the crop lies down and to the right of the image, int64 (n, 2), and whether it is mirrored."""
 
     shifts: Tensor
     flips: Tensor
 
-    def __getitem__(self, rows: slice) -> "Views":
-        return Views(self.shifts[rows], self.flips[rows])
+    def __getitem__(self, rows: slice) -> "CropFlip":
+        return CropFlip(self.shifts[rows], self.flips[rows])
 
     def apply(self, values: Tensor) -> Tensor:
         """The views of images or signs, (n, C, H, W), of their dtype and on their device; outside the image is 0."""

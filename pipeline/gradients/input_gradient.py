@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.gradients.loss import attack_loss, choose_labels
+from gradshard.pipeline.gradients.loss import attack_labels, attack_loss
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 
@@ -52,6 +52,6 @@ def gradient_through(
         policy: as for ``input_gradient``.
         keep_graph: whether a later backward pass goes through the same graph.
     """
-    chosen = choose_labels(logits, labels, policy)
-    (slope,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs, retain_graph=keep_graph)
-    return slope, chosen
+    chosen = attack_labels(logits, labels, policy)
+    (grad,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs, retain_graph=keep_graph)
+    return grad, chosen

@@ -9,7 +9,7 @@ from torch.nn import functional
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
+def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """How far the other classes are ahead: u = logsumexp over j != t of z_j, minus z_t; float (N,).
 
     The cross-entropy is J = log(1 + exp(u)), so its gradient is sigmoid(u) times that of u and has the same sign; but
@@ -24,11 +24,11 @@ def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
     """What the attack ascends, summed over the examples so that each one's gradient is its own."""
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     if gradient == "exact":
-        return margin(logits, labels).sum()
+        return logit_margin(logits, labels).sum()
     return functional.cross_entropy(logits, labels, reduction="sum")
 
 
-def choose_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) -> Tensor:
+def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) -> Tensor:
     """The labels an attack uses, int64 (N,): the model's prediction, the true label, or the least likely class.
 
     The least likely class is the arg min over all classes (section 2.2). ``labels`` is needed for ``true`` alone.
@@ -42,6 +42,6 @@ def choose_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) ->
     return labels
 
 
-def step_direction(policy: LabelPolicy) -> Literal[1, -1]:
+def step_sign(policy: LabelPolicy) -> Literal[1, -1]:
     """Which way an attack steps along the signed gradient: away from a label (+1), or towards the least likely (-1)."""
     return -1 if policy == "least_likely" else 1

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 
 # Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
@@ -16,7 +16,7 @@ BATCH_PIXELS = 128 * 28 * 28
 
 
 @dataclass(frozen=True)
-class Direction:
+class GradientSpec:
     """Which gradient a store holds the signs of, and the arithmetic of its forward passes."""
 
     gradient: Gradient
@@ -29,12 +29,12 @@ def batch_rows(pixels: int) -> int:
     return max(1, BATCH_PIXELS // pixels)
 
 
-def to_pixels(images: Tensor) -> Tensor:
+def to_unit_range(images: Tensor) -> Tensor:
     """Stored images, uint8 (n, C, H, W), as pixels in [0, 1], float32."""
     return images.float().div_(255)
 
 
-def signed_gradients(model: nn.Module, images: Tensor, labels: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:
+def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec) -> tuple[Tensor, Tensor]:
     """The signs of a model's input gradients.
 
     Args:
@@ -50,30 +50,30 @@ def signed_gradients(model: nn.Module, images: Tensor, labels: Tensor, direction
     signs, chosen = [], []
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
-        with arithmetic_context(direction.precision, images.device):
-            slope, used = input_gradient(
+        with precision_context(direction.precision, images.device):
+            grad, used = input_gradient(
                 model,
-                to_pixels(images[rows]),
+                to_unit_range(images[rows]),
                 labels[rows],
                 gradient=direction.gradient,
                 policy=direction.policy,
             )
-        signs.append(slope.sign().to(torch.int8).flatten(1).cpu())
+        signs.append(grad.sign().to(torch.int8).flatten(1).cpu())
         chosen.append(used.cpu())
     return torch.cat(signs), torch.cat(chosen)
 
 
-def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: Direction) -> float:
+def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec) -> float:
     """The share of signs that a computation in float64, for the same labels, gives too.
 
-    Arguments are those of ``signed_gradients``.
+    Arguments are those of ``compute_signs``.
     """
-    signs, used = signed_gradients(model, images, labels, direction)
+    signs, used = compute_signs(model, images, labels, direction)
     reference, equal = copy.deepcopy(model).double(), []
     size = batch_rows(images[0].numel())
     for start in range(0, len(images), size):
         rows = slice(start, start + size)
-        pixels, chosen = to_pixels(images[rows]).double(), used[rows].to(images.device)
-        slope, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
-        equal.append((slope.sign().flatten(1).cpu() == signs[rows]).float().mean(1))
+        pixels, chosen = to_unit_range(images[rows]).double(), used[rows].to(images.device)
+        grad, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
+        equal.append((grad.sign().flatten(1).cpu() == signs[rows]).float().mean(1))
     return float(torch.cat(equal).mean())

@@ -2,24 +2,24 @@
 
 from gradshard.pipeline.models.registry import (
     Shape,
-    build,
-    fill,
-    needs_code,
-    origin,
+    create_model,
+    load_frozen,
+    load_weights,
     pretrained,
     pretrained_classes,
-    restore,
+    provenance,
+    runs_user_code,
 )
 from gradshard.pipeline.models.tramer import ARCHITECTURES
 
 __all__ = [
     "ARCHITECTURES",
     "Shape",
-    "build",
-    "fill",
-    "needs_code",
-    "origin",
+    "create_model",
+    "load_frozen",
+    "load_weights",
     "pretrained",
     "pretrained_classes",
-    "restore",
+    "provenance",
+    "runs_user_code",
 ]

@@ -56,7 +56,7 @@ def choose_compilation(compilation: Compilation, device: torch.device, *, steps:
     return compilation == "on" or (compilation == "auto" and device.type == "cuda" and steps >= _EARNED_BACK)
 
 
-def arithmetic_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:
+def precision_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:
     """A context in which forward passes use the given arithmetic; parameters and gradients stay fp32."""
     torch.backends.cuda.matmul.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"
     torch.backends.cudnn.conv.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ _TIMM = "timm:"
 _FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
 
 
-def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
+def create_model(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
     """A freshly initialised model in training mode, the same for the same seed.
 
     Args:
@@ -78,7 +78,7 @@ def pretrained_classes(architecture: str) -> int:
     return timm_models.pretrained_classes(name)
 
 
-def restore(
+def load_frozen(
     architecture: str, sample_shape: Shape, classes: int, parameters: Mapping[str, Tensor], *, where: str
 ) -> nn.Module:
     """A frozen model in eval mode with the given parameters and buffers.
@@ -86,7 +86,7 @@ def restore(
     Raises:
         GradshardError: they, which come from ``where``, are not those of this architecture.
     """
-    model = build(architecture, sample_shape, classes, seed=0)
+    model = create_model(architecture, sample_shape, classes, seed=0)
     try:
         model.load_state_dict(dict(parameters))
     except RuntimeError as error:
@@ -97,7 +97,7 @@ def restore(
     return model.eval().requires_grad_(False)
 
 
-def fill(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
+def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
     """Give a model the parameters and buffers of somebody's checkpoint, which comes from ``where``.
 
     Returns:
@@ -108,7 +108,7 @@ def fill(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> l
     """
     wanted = model.state_dict()
     if isinstance(model, Normalised) and not wanted.keys() <= parameters.keys():
-        return fill(model.model, parameters, where=where)
+        return load_weights(model.model, parameters, where=where)
     lacking = [name for name in wanted if name not in parameters]
     if lacking:
         raise GradshardError(
@@ -125,7 +125,7 @@ def fill(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> l
     return sorted(parameters.keys() - wanted.keys())
 
 
-def origin(architecture: str) -> dict[str, str]:
+def provenance(architecture: str) -> dict[str, str]:
     """What an architecture follows from besides its name and gradshard: a library's version, or a module's digest.
 
     Raises:
@@ -135,10 +135,10 @@ def origin(architecture: str) -> dict[str, str]:
         from gradshard.pipeline.models import timm_models
 
         return {"timm": timm_models.version()}
-    return {"factory": custom.source_digest(architecture)} if needs_code(architecture) else {}
+    return {"factory": custom.source_digest(architecture)} if runs_user_code(architecture) else {}
 
 
-def needs_code(architecture: str) -> bool:
+def runs_user_code(architecture: str) -> bool:
     """Whether building it runs code that is neither gradshard's nor timm's."""
     return not architecture.startswith(_TIMM) and custom.is_factory(architecture)
 

@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import ATTACK_TITLES
 from gradshard.pipeline.report.tables import TRANSFERRED
 
 
 @dataclass(frozen=True)
-class Finding:
+class ClaimCheck:
     """A finding of the paper, checked on these results: what it says, the figures, whether it holds, and clearly.
 
     ``holds`` if every comparison comes out as the paper has it, ``clear`` if of none the 95 % intervals overlap, and
@@ -43,9 +43,9 @@ class _Pair:
     lower: ErrorRate | None
 
 
-def findings(
-    matrix: Matrix,
-    probes: Mapping[str, Probe],
+def check_claims(
+    matrix: ErrorMatrix,
+    probes: Mapping[str, GradientProbe],
     *,
     undefended: Sequence[str],
     baseline: str,
@@ -53,7 +53,7 @@ def findings(
     holdout: str,
     others: Sequence[str],
     epsilon: float,
-) -> list[Finding]:
+) -> list[ClaimCheck]:
     """What the paper finds on MNIST and what survives a change of data, seeds and machine, where it was measured.
 
     Args:
@@ -109,7 +109,7 @@ def findings(
     return [finding for finding in checked if finding is not None]
 
 
-def _smaller_epsilons(probes: Mapping[str, Probe], baseline: str, ensemble: str, epsilon: float) -> list[_Pair]:
+def _smaller_epsilons(probes: Mapping[str, GradientProbe], baseline: str, ensemble: str, epsilon: float) -> list[_Pair]:
     if not {baseline, ensemble} <= set(probes):
         return []
     one, other = probes[baseline], probes[ensemble]
@@ -120,13 +120,13 @@ def _smaller_epsilons(probes: Mapping[str, Probe], baseline: str, ensemble: str,
     ]
 
 
-def _check(claim: str, pairs: Sequence[_Pair]) -> Finding | None:
+def _check(claim: str, pairs: Sequence[_Pair]) -> ClaimCheck | None:
     """None if nothing that the claim is about was measured."""
     known = [(pair.label, pair.higher, pair.lower) for pair in pairs if pair.higher and pair.lower]
     if not known:
         return None
     figures = [f"{label} {_percent(lower)} against {_percent(higher)}".strip() for label, higher, lower in known]
-    return Finding(
+    return ClaimCheck(
         claim,
         "; ".join(figures),
         holds=all(lower.rate < higher.rate for _, higher, lower in known),

@@ -11,7 +11,7 @@ from gradshard.pipeline.types import CLEAN, WORST_CASE, Gradient
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ErrorMatrix:
     """The error matrix, looked up by target, source and attack; of one gradient and one top k.
 
     ``called`` gives the paper's names of our models, for its figures to stand beside ours.

@@ -3,19 +3,19 @@
 import csv
 import io
 
-from gradshard.pipeline.report.table import Cell, Table
+from gradshard.pipeline.report.table import Table, TableCell
 
 _FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
 
 
-def markdown(table: Table) -> str:
+def to_markdown(table: Table) -> str:
     """A table in Markdown; the paper's figure stands in brackets, ties for best are bold."""
     lines = [[table.corner, *table.columns], ["---"] * (1 + len(table.columns))]
     lines += [[head, *(_shown(cell) for cell in cells)] for head, cells in table.rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def comma_separated(table: Table) -> str:
+def to_csv(table: Table) -> str:
     """A table as CSV, one line a cell; cells that were not measured are left out.
 
     ``value`` is in the table's unit, for error rates percent, with both 95 % intervals, or mean and deviation over
@@ -31,6 +31,6 @@ def comma_separated(table: Table) -> str:
     return buffer.getvalue()
 
 
-def _shown(cell: Cell) -> str:
+def _shown(cell: TableCell) -> str:
     text = f"**{cell.text}**" if cell.bold else cell.text
     return f"{text} ({cell.beside})" if cell.beside else text

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import published
-from gradshard.pipeline.report.table import Cell, NumberCell, RateCell, Table
+from gradshard.pipeline.report.table import NumberCell, RateCell, Table, TableCell
 
 _PROBES = {
     "noise": "random signs",
@@ -19,9 +19,9 @@ _FULL = 1.0
 _MOMENTS = ("mean", "deviation")
 
 
-def probes_table(probes: Mapping[str, Probe], called: Mapping[str, str]) -> Table:
+def probes_table(probes: Mapping[str, GradientProbe], called: Mapping[str, str]) -> Table:
     """Each model's errors under its own gradient; at epsilon = 1 beside the paper's figure (section 3.3)."""
-    rows: list[tuple[str, list[Cell]]] = []
+    rows: list[tuple[str, list[TableCell]]] = []
     for name, probe in probes.items():
         cells = [RateCell(ErrorRate(probe.curve[0.0], probe.n)), *(RateCell(probe.rate(attack)) for attack in _PROBES)]
         rows.append((name, [*cells, _at_full_epsilon(probe, called.get(name, ""))]))
@@ -34,7 +34,7 @@ def probes_table(probes: Mapping[str, Probe], called: Mapping[str, str]) -> Tabl
     )
 
 
-def epsilons_table(probes: Mapping[str, Probe], holdout: str) -> Table:
+def epsilons_table(probes: Mapping[str, GradientProbe], holdout: str) -> Table:
     """Section 5.3: FGSM transferred from the holdout model with every epsilon of the sweep."""
     epsilons = sorted({epsilon for probe in probes.values() for epsilon in probe.transferred if epsilon > 0})
     rows = [
@@ -56,7 +56,7 @@ def gradient_norms_table(measured: Mapping[str, Mapping[str, Any]], called: Mapp
 
     Both as fp32 cross-entropy gives them, as the paper's are, and exactly.
     """
-    rows: list[tuple[str, list[Cell]]] = []
+    rows: list[tuple[str, list[TableCell]]] = []
     for name, found in measured.items():
         papers = published.GRADIENT_NORMS.get(called.get(name, "").partition("@")[0], (None, None))
         rounded = [
@@ -69,7 +69,7 @@ def gradient_norms_table(measured: Mapping[str, Mapping[str, Any]], called: Mapp
 
 def wrong_signs_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
     """The share of pixels whose sign is not that of float64, in percent, with the 95 % interval of its mean."""
-    rows: list[tuple[str, list[Cell]]] = []
+    rows: list[tuple[str, list[TableCell]]] = []
     for name, found in measured.items():
         shares = [
             NumberCell(100 * found[key]["mean"], note=_mean_interval(found[key]))
@@ -89,7 +89,7 @@ def _mean_interval(summary: Mapping[str, float]) -> str:
 def estimation_table(targets: Mapping[str, Any]) -> Table:
     """Section 6: RAND+FGSM with gradients estimated from confidences, by queries an image, and with the true one."""
     queries = [row["queries_per_example"] for row in next(iter(targets.values()))["estimation"]["estimated"]]
-    rows: list[tuple[str, list[Cell]]] = []
+    rows: list[tuple[str, list[TableCell]]] = []
     for name, found in targets.items():
         estimated, true = found["estimation"]["estimated"], found["estimation"]["true_gradient"]
         rows.append((name, [RateCell(ErrorRate(row["errors"], row["n"])) for row in (*estimated, true)]))
@@ -100,7 +100,7 @@ def estimation_table(targets: Mapping[str, Any]) -> Table:
 def substitute_table(targets: Mapping[str, Any]) -> Table:
     """Section 6: FGSM from a substitute grown on the target's labels, by queries in all."""
     queries = [row["queries"] for row in next(iter(targets.values()))["substitute"]]
-    rows: list[tuple[str, list[Cell]]] = [
+    rows: list[tuple[str, list[TableCell]]] = [
         (name, [RateCell(ErrorRate(row["errors"], row["n"])) for row in found["substitute"]])
         for name, found in targets.items()
     ]
@@ -115,7 +115,7 @@ def substitute_table(targets: Mapping[str, Any]) -> Table:
 
 def forest_table(forest: Mapping[str, Any], *, compared: bool) -> Table:
     """Appendix C: a random forest on clean images and on a CNN's FGSM examples; beside the paper if ``compared``."""
-    rows: list[tuple[str, Sequence[Cell]]] = []
+    rows: list[tuple[str, Sequence[TableCell]]] = []
     for row in forest["rows"]:
         head = f"FGSM from {row['source']}, {row['gradient']}" if row["source"] else "clean"
         papers = published.FOREST["fgsm" if row["source"] else "clean"] if compared else None
@@ -123,7 +123,7 @@ def forest_table(forest: Mapping[str, Any], *, compared: bool) -> Table:
     return Table("forest", f"A random forest of {forest['trees']} trees", "images", ["error"], rows)
 
 
-def _at_full_epsilon(probe: Probe, called: str) -> RateCell:
+def _at_full_epsilon(probe: GradientProbe, called: str) -> RateCell:
     errors = probe.curve.get(_FULL)
     if errors is None:
         return RateCell(None)

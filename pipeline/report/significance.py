@@ -38,7 +38,7 @@ class Comparison:
         return "< 1e-12" if self.p < 1e-12 else f"{self.p:.2g}"
 
 
-def compare(groups: Mapping[str, Sequence[str]], holdout: str, correct: Correct) -> list[Comparison]:
+def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, correct: Correct) -> list[Comparison]:
     """Every two models of a group in every column of the paper's table 4, by McNemar's test with Holm's correction.
 
     Args:

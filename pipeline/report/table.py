@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gradshard.pipeline.evaluation.statistics import ErrorRate, spread
+from gradshard.pipeline.evaluation.statistics import ErrorRate, mean_and_std
 from gradshard.pipeline.types import CLEAN
 
 ATTACK_TITLES = {
@@ -20,7 +20,7 @@ ATTACK_TITLES = {
 UNMEASURED = "–"
 
 
-class Cell(Protocol):
+class TableCell(Protocol):
     """What a table shows in one place."""
 
     @property
@@ -60,7 +60,7 @@ class Table:
     title: str
     corner: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[Cell]]]
+    rows: Sequence[tuple[str, Sequence[TableCell]]]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class RateCell:
 
 
 @dataclass(frozen=True)
-class RunsCell:
+class SeedsCell:
     """The error rate of one model trained with several seeds: mean and standard deviation (n - 1), in percent."""
 
     rates: Sequence[ErrorRate]
@@ -124,7 +124,7 @@ class RunsCell:
         """Mean and standard deviation, or a dash where nothing was measured."""
         if not self.rates:
             return UNMEASURED
-        found = spread([100 * rate.rate for rate in self.rates])
+        found = mean_and_std([100 * rate.rate for rate in self.rates])
         return f"{found.mean:.1f}" if found.deviation is None else f"{found.mean:.1f} ± {found.deviation:.1f}"
 
     @property
@@ -140,14 +140,14 @@ class RunsCell:
     @property
     def heat(self) -> float | None:
         """The mean error rate."""
-        return spread([rate.rate for rate in self.rates]).mean if self.rates else None
+        return mean_and_std([rate.rate for rate in self.rates]).mean if self.rates else None
 
     @property
     def fields(self) -> Mapping[str, float | int | str]:
         """Mean and standard deviation, in percent, and how many runs."""
         if not self.rates:
             return {}
-        found = spread([100 * rate.rate for rate in self.rates])
+        found = mean_and_std([100 * rate.rate for rate in self.rates])
         deviation = {} if found.deviation is None else {"deviation": round(found.deviation, 4)}
         return {"value": round(found.mean, 4), "runs": found.runs} | deviation | _paper(self.paper)
 

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradshard.pipeline.evaluation.statistics import tied_for_best
-from gradshard.pipeline.report.error_matrix import Matrix
-from gradshard.pipeline.report.table import ATTACK_TITLES, RateCell, RunsCell, Table
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.table import ATTACK_TITLES, RateCell, SeedsCell, Table
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.
 TRANSFERRED = ("fgsm", "ifgsm", "rand_fgsm")
 
 
-def transfer_table(matrix: Matrix, attack: str, models: Sequence[str]) -> Table:
+def transfer_table(matrix: ErrorMatrix, attack: str, models: Sequence[str]) -> Table:
     """Tables 1 and 8: rows are sources, columns are targets; the diagonal is the white box."""
     sources = [model for model in models if model in matrix.sources(attack)]
     rows = [(s, [matrix.cell(t, s, attack, marked=s == t) for t in models if t in matrix.targets]) for s in sources]
@@ -25,7 +25,7 @@ def transfer_table(matrix: Matrix, attack: str, models: Sequence[str]) -> Table:
     )
 
 
-def white_box_table(matrix: Matrix, models: Sequence[str]) -> Table:
+def white_box_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     """Table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
     rows = [
         (ATTACK_TITLES[attack], [matrix.cell(model, model, attack) for model in models])
@@ -34,7 +34,7 @@ def white_box_table(matrix: Matrix, models: Sequence[str]) -> Table:
     return Table(name="white-box", title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
 
 
-def worst_case_table(matrix: Matrix, models: Sequence[str]) -> Table:
+def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     """Each model's error when every example meets the attack that fools it, beside its strongest single attack.
 
     The first is what an adversary reaches who may choose by example, so it is never an average of attacks.
@@ -72,7 +72,7 @@ def _defence_columns(holdout: str) -> list[_Column]:
     return [_Column("", CLEAN, "Clean"), _Column(None, "fgsm", "FGSM"), *transferred]
 
 
-def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:
+def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:
     """Table 4: robust models on clean images, their own FGSM, and all attacks from the holdout model.
 
     Within each group of models that compare, those tied for best in a column are bold; a column that nobody was
@@ -97,7 +97,7 @@ def defence_table(matrix: Matrix, groups: Mapping[str, Sequence[str]], holdout: 
     )
 
 
-def runs_table(matrix: Matrix, groups: Mapping[str, Mapping[str, Sequence[str]]], holdout: str) -> Table:
+def runs_table(matrix: ErrorMatrix, groups: Mapping[str, Mapping[str, Sequence[str]]], holdout: str) -> Table:
     """The columns of table 4 as mean and standard deviation over runs that differ in their seed.
 
     Args:
@@ -107,9 +107,9 @@ def runs_table(matrix: Matrix, groups: Mapping[str, Mapping[str, Sequence[str]]]
     """
     columns = _defence_columns(holdout)
 
-    def cell(column: _Column, runs: Sequence[str]) -> RunsCell:
+    def cell(column: _Column, runs: Sequence[str]) -> SeedsCell:
         rates = [rate for run in runs if (rate := matrix.rate(*column.key(run)))]
-        return RunsCell(rates, paper=matrix.papers(*column.key(runs[0])))
+        return SeedsCell(rates, paper=matrix.papers(*column.key(runs[0])))
 
     return Table(
         name="runs",
@@ -124,7 +124,7 @@ def runs_table(matrix: Matrix, groups: Mapping[str, Mapping[str, Sequence[str]]]
     )
 
 
-def random_training_table(matrix: Matrix, models: Sequence[str], holdout: str) -> Table:
+def random_training_table(matrix: ErrorMatrix, models: Sequence[str], holdout: str) -> Table:
     """Section 4: adversarial training on RAND+FGSM examples beside that on FGSM examples."""
     columns = [*_defence_columns(holdout), _Column(None, "rand_fgsm", "RAND+FGSM")]
     return Table(
@@ -136,7 +136,7 @@ def random_training_table(matrix: Matrix, models: Sequence[str], holdout: str) -
     )
 
 
-def holdouts_table(matrix: Matrix, models: Sequence[str], holdouts: Sequence[str]) -> Table:
+def holdouts_table(matrix: ErrorMatrix, models: Sequence[str], holdouts: Sequence[str]) -> Table:
     """Section 5.3: FGSM from each model that no training saw."""
     return Table(
         name="holdouts",
@@ -147,7 +147,7 @@ def holdouts_table(matrix: Matrix, models: Sequence[str], holdouts: Sequence[str
     )
 
 
-def gradients_table(matrices: Mapping[str, Matrix], models: Mapping[str, str], holdout: str) -> Table:
+def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, str], holdout: str) -> Table:
     """Each attack with each gradient, side by side, on models and the gradient that each was trained on.
 
     Args:

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.pipeline.types import EpsilonLaw, Gradient, LabelPolicy, Mode, Objective, ScheduleKind, TrainingAttack
+from gradshard.pipeline.types import (
+    EpsilonDistribution,
+    Gradient,
+    LabelPolicy,
+    Mode,
+    Objective,
+    ScheduleKind,
+    TrainingAttack,
+)
 
 _EPSILONS = 1
 
@@ -38,7 +46,7 @@ class Adversary:
     directions: Mapping[str, int]
     objective: Objective = "both"
     adversarial_weight: float = 1.0
-    epsilon_law: EpsilonLaw = "fixed"
+    epsilon_law: EpsilonDistribution = "fixed"
 
     def epsilons(self, rows: int, *, seed: int, step: int) -> npt.NDArray[np.float32] | None:
         """Epsilon for every row of a step's batch, float32 (rows,); none if it is the same for all."""

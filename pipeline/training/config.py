@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.training import schedule
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.distributed import Ranks
+from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.types import SELF, BatchNorm
 from gradshard.storage.streaming.reader import ReadingPlan
@@ -17,7 +17,7 @@ CLEAN_BATCH = ""
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training run; ``adversary`` is none for a static model.
 
     ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller.
@@ -32,7 +32,7 @@ class Run:
     adversary: Adversary | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_norm: BatchNorm = "per_rank"
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: Rank = field(default_factory=Rank)
 
     @property
     def steps_per_epoch(self) -> int:

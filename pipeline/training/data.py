@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
-from gradshard.pipeline.training.config import Run
-from gradshard.storage.streaming.reader import RawBatch, Reader, Resident
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.storage.streaming.reader import InMemoryReader, RawBatch, Reader
 from gradshard.storage.streaming.windows import Request
 
 # Of a device's free memory; the rest is for the model and its activations.
@@ -19,7 +19,7 @@ _RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class Part:
+class RankSlice:
     """Which rows of a step's whole batch are here: all of them, but with several ranks."""
 
     total: int
@@ -45,26 +45,30 @@ class Batch:
 
     images: Tensor
     labels: Tensor
-    part: Part
+    part: RankSlice
     signs: Tensor | None = None
     epsilon: float | Tensor = 0.0
 
 
-def make_batch(raw: "Stored", run: Run, step: int) -> Batch:
+def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
     """Turn what was read for a step into what it takes: views, pixels, signs and epsilons."""
     images, signs = raw.images, None
-    part = Part(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
+    part = RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
     if raw.planes is not None and run.adversary is not None:
         signs = unpack_signs(raw.planes, images.shape, scale=run.adversary.directions[run.source(step)])
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=step)[part.rows]
         images, signs = views.apply(images), None if signs is None else views.apply(signs)
     return Batch(
-        images=to_pixels(images), labels=raw.labels, part=part, signs=signs, epsilon=_epsilon(run, step, part, images)
+        images=to_unit_range(images),
+        labels=raw.labels,
+        part=part,
+        signs=signs,
+        epsilon=_epsilon(run, step, part, images),
     )
 
 
-def _epsilon(run: Run, step: int, part: Part, images: Tensor) -> float | Tensor:
+def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> float | Tensor:
     if run.adversary is None:
         return 0.0
     drawn = run.adversary.epsilons(part.total, seed=run.seed, step=step)
@@ -74,7 +78,7 @@ def _epsilon(run: Run, step: int, part: Part, images: Tensor) -> float | Tensor:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredBatch:
     """A batch as it is stored, on the device: images uint8, labels int64, planes uint8 (n, 2, B) or none."""
 
     images: Tensor
@@ -82,27 +86,27 @@ class Stored:
     planes: Tensor | None
 
 
-def read(reader: Reader, requests: Iterable[Request], device: torch.device) -> Iterator[Stored]:
+def read(reader: Reader, requests: Iterable[Request], device: torch.device) -> Iterator[StoredBatch]:
     """Read batches onto a device; what is resident and fits there is taken from the device itself."""
-    if isinstance(reader, Resident) and device.type != "cpu" and _fits(reader, device):
+    if isinstance(reader, InMemoryReader) and device.type != "cpu" and _fits(reader, device):
         yield from _taken_there(reader, requests, device)
         return
     for raw in reader.read(requests):
         yield _moved(raw, device)
 
 
-def _taken_there(reader: Resident, requests: Iterable[Request], device: torch.device) -> Iterator[Stored]:
+def _taken_there(reader: InMemoryReader, requests: Iterable[Request], device: torch.device) -> Iterator[StoredBatch]:
     images, labels = (torch.from_numpy(part).to(device) for part in (reader.images, reader.labels))
     planes = {name: torch.from_numpy(part).to(device) for name, part in reader.planes.items()}
     for request in requests:
         rows = _sent(request.rows, device)
         chosen = None if request.store is None else planes[request.store][rows]
-        yield Stored(images[rows], labels[rows], chosen)
+        yield StoredBatch(images[rows], labels[rows], chosen)
 
 
-def _moved(raw: RawBatch, device: torch.device) -> Stored:
+def _moved(raw: RawBatch, device: torch.device) -> StoredBatch:
     planes = None if raw.planes is None else _sent(raw.planes, device)
-    return Stored(_sent(raw.images, device), _sent(raw.labels, device), planes)
+    return StoredBatch(_sent(raw.images, device), _sent(raw.labels, device), planes)
 
 
 def _sent(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
@@ -111,7 +115,7 @@ def _sent(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def _fits(reader: Resident, device: torch.device) -> bool:
+def _fits(reader: InMemoryReader, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

@@ -12,7 +12,7 @@ from gradshard.storage.errors import GradshardError
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Rank:
     """One of ``size`` processes, each of which takes its part of every batch."""
 
     rank: int = 0
@@ -66,7 +66,7 @@ class Ranks:
 
 
 @contextmanager
-def lost_ranks_told(ranks: Ranks) -> Iterator[None]:
+def lost_ranks_told(ranks: Rank) -> Iterator[None]:
     """Turn what torch says of a broken connection into one sentence."""
     try:
         yield
@@ -80,15 +80,15 @@ def lost_ranks_told(ranks: Ranks) -> Iterator[None]:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
+def init_distributed(device: torch.device) -> Iterator[tuple[Rank, torch.device]]:
     """Join the processes that `torchrun` started, if it did; gives this one's place and its device.
 
     NCCL connects GPUs, gloo everything else.
     """
     if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
-        yield Ranks(), device
+        yield Rank(), device
         return
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    ranks = Rank(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradshard.pipeline.gradients.loss import margin
+from gradshard.pipeline.gradients.loss import logit_margin
 from gradshard.pipeline.models.dropout import Dropout
 from gradshard.pipeline.models.flatten import Flatten
 from gradshard.pipeline.models.grayscale import GreyConv2d
@@ -48,7 +48,7 @@ def slopes_on_the_way(
     """
     values = logits.float()
     if gradient == "exact":
-        ahead = margin(values, labels)
+        ahead = logit_margin(values, labels)
         loss = (ahead.detach().sigmoid().clamp_min(_LEAST) * ahead).mean()
     else:
         loss = functional.cross_entropy(values, labels)

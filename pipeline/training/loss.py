@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
-from gradshard.pipeline.gradients.loss import choose_labels, step_direction
+from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.models.dropout import rows_of
-from gradshard.pipeline.models.precision import Arithmetic, arithmetic_context
+from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
-from gradshard.pipeline.training.data import Batch, Part
+from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.fused_backward import row_by_row, slopes_on_the_way
 from gradshard.pipeline.types import BatchNorm, Gradient
 
@@ -34,7 +34,7 @@ class Losses:
     adversarial: Tensor | None = None
 
 
-class Objective(nn.Module):
+class AdversarialLoss(nn.Module):
     """The losses of a batch under a model, as ``Adversary`` defines them; plain cross-entropy without one.
 
     With several ranks ``total`` is so scaled that the mean of its gradients over the ranks is the gradient of the
@@ -65,7 +65,7 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, live: bool) -> Losses:
         """The losses; ``live`` says that the model itself crafts."""
         with (
-            arithmetic_context(self._arithmetic, batch.images.device),
+            precision_context(self._arithmetic, batch.images.device),
             synchronised() if self._synchronised else nullcontext(),
         ):
             if self._adversary is None:
@@ -94,16 +94,16 @@ class Objective(nn.Module):
         """
         inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
         logits = self._logits(inputs, batch.part)
-        clean, chosen = self._loss(logits, batch), choose_labels(logits, batch.labels, adversary.policy)
+        clean, chosen = self._loss(logits, batch), attack_labels(logits, batch.labels, adversary.policy)
         gradient, others = adversary.gradient, self._passing_again(batch, chosen, adversary)
         if others is None:
-            slope, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
+            grad, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
         else:
             weight, clean = adversary.clean_weight, clean.detach()
-            slope = slopes_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
+            grad = slopes_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
             if len(others):
-                slope[others] = self._slopes_again(batch, others, chosen, random, gradient)
-        return clean, perturb(batch.images, step_direction(adversary.policy) * slope.sign(), batch.epsilon)
+                grad[others] = self._slopes_again(batch, others, chosen, random, gradient)
+        return clean, perturb(batch.images, step_sign(adversary.policy) * grad.sign(), batch.epsilon)
 
     def _passing_again(self, batch: Batch, chosen: Tensor, adversary: Adversary) -> Tensor | None:
         """The rows that one backward pass for loss and gradient does not serve, if there are few and it may be one.
@@ -119,8 +119,8 @@ class Objective(nn.Module):
         """The gradients of some rows for the labels ``chosen``, by a pass in which the same features are dropped."""
         with torch.random.fork_rng(devices=()), _dropping(batch.part, rows):
             torch.set_rng_state(random)
-            slope, _ = input_gradient(self.model, batch.images[rows], chosen[rows], gradient=gradient)
-        return slope
+            grad, _ = input_gradient(self.model, batch.images[rows], chosen[rows], gradient=gradient)
+        return grad
 
     def _half(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""
@@ -155,13 +155,13 @@ class Objective(nn.Module):
         start, labels = _chosen(start, chosen), _chosen(batch.labels, chosen)
         self.model.train(adversary.live_mode == "train")
         with frozen_statistics(self.model), _dropping(batch.part, chosen):
-            slope, _ = input_gradient(
+            grad, _ = input_gradient(
                 self._passes[0], start, labels, gradient=adversary.gradient, policy=adversary.policy
             )
         self.model.train()
-        return perturb(start, step_direction(adversary.policy) * slope.sign(), epsilon)
+        return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
 
-    def _logits(self, images: Tensor, part: Part, *, copies: int = 1) -> Tensor:
+    def _logits(self, images: Tensor, part: RankSlice, *, copies: int = 1) -> Tensor:
         with _dropping(part, None, copies=copies):
             logits: Tensor = self._passes[0](images)
         return logits
@@ -181,7 +181,7 @@ def _chosen(values: Tensor, chosen: Tensor | None) -> Tensor:
     return values if chosen is None else values[chosen]
 
 
-def _dropping(part: Part, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
+def _dropping(part: RankSlice, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
     """Whatever rows pass, dropout is to drop what it would drop of them if the whole batch passed."""
     if part.whole and chosen is None:
         return nullcontext()

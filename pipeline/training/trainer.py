@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.models.precision import Arithmetic
-from gradshard.pipeline.training.config import Run
-from gradshard.pipeline.training.data import Stored, make_batch, read
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.data import StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
-from gradshard.pipeline.training.loss import Losses, Objective
+from gradshard.pipeline.training.loss import AdversarialLoss, Losses
 from gradshard.pipeline.training.malloc import keep_freed_memory
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer
 from gradshard.pipeline.types import SELF
@@ -24,7 +24,7 @@ RECORD_STEPS = 25
 
 
 @dataclass(frozen=True)
-class Record:
+class TrainMetrics:
     """The means since the record before: losses per batch, and the share of batches with a live gradient."""
 
     step: int
@@ -40,7 +40,7 @@ class Step:
 
     number: int
     live: bool
-    record: Record | None
+    record: TrainMetrics | None
 
 
 class Trainer:
@@ -49,7 +49,7 @@ class Trainer:
     def __init__(
         self,
         model: nn.Module,
-        run: Run,
+        run: TrainingRun,
         *,
         device: torch.device,
         arithmetic: Arithmetic,
@@ -62,7 +62,7 @@ class Trainer:
         self.live_steps = 0
         self.device = device
         self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
-        objective = Objective(
+        objective = AdversarialLoss(
             self.model,
             run.adversary,
             arithmetic=arithmetic,
@@ -116,14 +116,14 @@ class Trainer:
         state = {name: self.run.ranks.shared(tensor.to(self.device)) for name, tensor in self.state().items()}
         self.load_state(state)
 
-    def _train_on(self, raw: Stored, *, live: bool) -> Losses:
+    def _train_on(self, raw: StoredBatch, *, live: bool) -> Losses:
         torch.manual_seed(_step_seed(self.run.seed, self.step))
         losses = self._losses(make_batch(raw, self.run, self.step), live)
         torch.autograd.backward(losses.total, inputs=list(self.model.parameters()))
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
 
-    def _record(self, found: list[Losses], live_share: float) -> Record:
+    def _record(self, found: list[Losses], live_share: float) -> TrainMetrics:
         clean = self._mean([losses.clean for losses in found])
         adversarial = self._mean([losses.adversarial for losses in found if losses.adversarial is not None])
         for kind, loss in (("clean", clean), ("adversarial", adversarial)):
@@ -132,7 +132,7 @@ class Trainer:
                     f"the {kind} loss is {loss} at step {self.step}: lower training.learning_rate and start again"
                 )
         assert clean is not None
-        return Record(
+        return TrainMetrics(
             step=self.step,
             epoch=self.step / self.run.steps_per_epoch,
             clean_loss=clean,

@@ -9,8 +9,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gradshard.pipeline.audit.recompute import Limits, RowAudit, audit_rows, detection, labels_follow, limits
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.audit.recompute import (
+    RowAudit,
+    Thresholds,
+    audit_rows,
+    detection_probability,
+    labels_match,
+    limits,
+)
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import DeviceName
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.origin import Origin, open_origin, origin_options
@@ -39,7 +46,7 @@ class Result:
     critical: RowAudit
     labels_checked: int
     labels_wrong: Rows
-    limits: Limits
+    limits: Thresholds
 
     @property
     def bad(self) -> Rows:
@@ -96,7 +103,7 @@ def run(store: SignStore, origin: Origin, *, count: int, seed: int) -> Result:
     least = limits(store.manifest.direction.gradient, store.manifest.direction.dtype)
     with (
         progress(f"audit {store.where}", len(labelled) + len(sample) + len(critical), "rows") as advance,
-        arithmetic_context("fp32", origin.device),
+        precision_context("fp32", origin.device),
     ):
         right = _check_labels(origin, labelled, true, stored, advance)
         return Result(
@@ -114,7 +121,7 @@ def _check_labels(origin: Origin, rows: Rows, true: Rows, stored: Rows, advance:
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         images, truth, label = _images(origin, part), _labels(origin, true[part]), _labels(origin, stored[part])
-        right.append(labels_follow(origin.model.module, images, truth, label, policy).cpu().numpy())
+        right.append(labels_match(origin.model.module, images, truth, label, policy).cpu().numpy())
         advance(len(part))
     return np.concatenate(right)
 
@@ -166,7 +173,7 @@ def _record(where: str, store: SignStore, result: Result, seed: int) -> dict[str
             {"row": int(sample.rows[at]), "gain": float(sample.gain[at]), "agreement": float(sample.agreement[at])}
             for at in np.argsort(sample.gain, kind="stable")[:5]
         ],
-        "detection": {str(share): detection(rows, sampled, round(share * rows)) for share in _SHARES},
+        "detection": {str(share): detection_probability(rows, sampled, round(share * rows)) for share in _SHARES},
     }
 
 
@@ -181,7 +188,8 @@ def _lines(where: str, store: SignStore, result: Result, seed: int) -> list[str]
         for at in np.argsort(sample.gain, kind="stable")[:3]
     )
     chances = ", ".join(
-        f"{share:.0%} bad rows: {detection(rows, len(sample.rows), round(share * rows)):.4%}" for share in _SHARES
+        f"{share:.0%} bad rows: {detection_probability(rows, len(sample.rows), round(share * rows)):.4%}"
+        for share in _SHARES
     )
     entries = {
         "rows compared": f"{len(sample.rows)} at random (seed {seed}), {len(result.critical.rows)} critical ones",

@@ -6,9 +6,9 @@ import click
 import numpy as np
 import torch
 
-from gradshard.pipeline.audit.augmented import Held, signs_held
+from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import DeviceName
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.origin import open_origin, origin_options
@@ -56,10 +56,10 @@ def command(
         "mirror images": Augmentation(0, flip=True),
         "both": Augmentation(padding, flip=True),
     }
-    found: dict[str, Held] = {}
+    found: dict[str, AugmentedAgreement] = {}
     with (
         progress(f"views {store}", len(kinds) * len(rows), "images") as advance,
-        arithmetic_context("fp32", origin.device),
+        precision_context("fp32", origin.device),
     ):
         for kind, augmentation in kinds.items():
             views = augmentation.draw(len(rows), seed=seed, step=0)

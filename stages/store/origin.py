@@ -9,7 +9,7 @@ import click
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.gradients.signs import Direction
+from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName, Gradient, LabelPolicy
 from gradshard.stages.support.models import LoadedModel, load_model
@@ -26,7 +26,7 @@ class Origin:
 
     model: LoadedModel
     split: Split
-    direction: Direction
+    direction: GradientSpec
     device: torch.device
 
 
@@ -75,7 +75,7 @@ def open_origin(
     """
     named = manifest.model.architecture
     # A stranger's manifest must not choose what is imported and called here.
-    if architecture != named and (architecture is not None or models.needs_code(named)):
+    if architecture != named and (architecture is not None or models.runs_user_code(named)):
         raise GradshardError(
             f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
             f"--architecture {named}"
@@ -97,11 +97,11 @@ def open_origin(
     return Origin(model=model, split=split, direction=_direction(manifest, where), device=chosen)
 
 
-def _direction(manifest: Manifest, where: str) -> Direction:
+def _direction(manifest: Manifest, where: str) -> GradientSpec:
     for gradient in get_args(Gradient):
         for label in get_args(LabelPolicy):
             if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
-                return Direction(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
+                return GradientSpec(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
     raise GradshardError(
         f"{where} holds the gradient {manifest.direction.gradient} for the label {manifest.direction.label}, which "
         "this gradshard cannot compute: use the one that made it"

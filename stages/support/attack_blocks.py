@@ -18,18 +18,25 @@ from distributed import Client
 from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.autoattack import STEPS as AUTOATTACK_STEPS
-from gradshard.pipeline.attacks.registry import Draws
+from gradshard.pipeline.attacks.registry import AttackNoise
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.error_matrix import BLOCK, Cell, Crafting, block_draws, evaluate_block, worst_cases
+from gradshard.pipeline.evaluation.error_matrix import (
+    BLOCK,
+    AdversarialSet,
+    Case,
+    block_draws,
+    evaluate_block,
+    worst_cases,
+)
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.gradients.signs import to_pixels
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
-from gradshard.stages.support.dask_cluster import spread
+from gradshard.stages.support.dask_cluster import map_tasks
 from gradshard.stages.support.models import ModelFile, load_model
 from gradshard.stages.support.progress import progress
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.results import Rows
 
@@ -38,13 +45,13 @@ _SAMPLE = 7
 
 
 @dataclass(frozen=True)
-class Portion:
+class EvaluationSubset:
     """Some test images and what is measured on them; ``shown`` are the cells that the matrix has from these images."""
 
     name: str
     rows: Rows
-    planned: Sequence[Cell]
-    shown: Sequence[Cell]
+    planned: Sequence[Case]
+    shown: Sequence[Case]
     worst: bool
 
     @property
@@ -62,19 +69,22 @@ def sampled_rows(params: Params, n: int) -> Rows:
     return np.sort(draws.permutation(n)[: evaluation.sample])
 
 
-def portions(params: Params, n: int, planned: Sequence[Cell]) -> list[Portion]:
+def portions(params: Params, n: int, planned: Sequence[Case]) -> list[EvaluationSubset]:
     """What is measured on which of ``n`` test images."""
     rows = sampled_rows(params, n)
     if len(rows) == n:
-        return [Portion("all", rows, planned, planned, worst=True)]
+        return [EvaluationSubset("all", rows, planned, planned, worst=True)]
     own = [cell for cell in planned if cell.own]
     others = [cell for cell in planned if not cell.own]
     # The sample meets everything, for its worst cases; what was measured on all images is shown from these.
-    return [Portion("all", np.arange(n), own, own, worst=False), Portion("sample", rows, planned, others, worst=True)]
+    return [
+        EvaluationSubset("all", np.arange(n), own, own, worst=False),
+        EvaluationSubset("sample", rows, planned, others, worst=True),
+    ]
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvaluationContext:
     """What a worker needs to attack: the parameters, and where test images, models and results are."""
 
     params: Params
@@ -88,7 +98,7 @@ class Bench:
 _opening = threading.Lock()
 
 
-def opened(bench: Bench) -> tuple[Split, dict[str, nn.Module]]:
+def load_context(bench: EvaluationContext) -> tuple[Split, dict[str, nn.Module]]:
     """The test images and all models; once a process.
 
     Raises:
@@ -113,45 +123,47 @@ def _open_once(
     return data.test, {name: model.module for name, model in found.items()}
 
 
-def read_block(bench: Bench, rows: Rows, *, block: int, restarts: int) -> tuple[Tensor, Tensor, Draws]:
+def read_block(
+    bench: EvaluationContext, rows: Rows, *, block: int, restarts: int
+) -> tuple[Tensor, Tensor, AttackNoise]:
     """The images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
-    split, _ = opened(bench)
+    split, _ = load_context(bench)
     device, seed = torch.device(bench.device), bench.params.evaluation.seed
-    images = to_pixels(torch.from_numpy(split.take_images(rows)).to(device))
+    images = to_unit_range(torch.from_numpy(split.take_images(rows)).to(device))
     labels = torch.from_numpy(split.read_labels()[rows]).to(device)
     return images, labels, block_draws(images.shape, restarts, seed=seed, block=block, device=device)
 
 
-def attack(bench: Bench, portion: Portion, client: Client) -> list[Path]:
+def attack(bench: EvaluationContext, portion: EvaluationSubset, client: Client) -> list[Path]:
     """Evaluate all blocks that have no file yet; gives the files of all."""
     files = [_block_file(bench, portion, block) for block in range(len(portion.blocks))]
     missing = [block for block, file in enumerate(files) if not file.exists()]
     rows_left = sum(len(portion.blocks[block]) for block in missing)
     label, done = f"evaluate {portion.name}", len(portion.rows) - rows_left
     with progress(label, len(portion.rows), "images", done=done) as advance:
-        for block, _ in spread(client, functools.partial(_attack_block, bench, portion), missing, what="block"):
+        for block, _ in map_tasks(client, functools.partial(_attack_block, bench, portion), missing, what="block"):
             advance(len(portion.blocks[block]))
     return files
 
 
-def _attack_block(bench: Bench, portion: Portion, block: int) -> None:
+def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: int) -> None:
     file = _block_file(bench, portion, block)
     if file.exists():  # when a worker dies, Dask asks again for the results that it held
         return
-    _, models = opened(bench)
+    _, models = load_context(bench)
     images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
-    with arithmetic_context("fp32", images.device):
+    with precision_context("fp32", images.device):
         ranks = evaluate_block(models, portion.planned, images, labels, draws=draws)
-    with replacing(file) as temporary, temporary.open("wb") as opened_file:
+    with atomic_path(file) as temporary, temporary.open("wb") as opened_file:
         np.save(opened_file, ranks.numpy())
 
 
-def _block_file(bench: Bench, portion: Portion, block: int) -> Path:
+def _block_file(bench: EvaluationContext, portion: EvaluationSubset, block: int) -> Path:
     return bench.folder / f"{portion.name}-{block:06d}.npy"
 
 
-def correct(
-    params: Params, dataset: str, portion: Portion, files: Sequence[Path]
+def iter_correct(
+    params: Params, dataset: str, portion: EvaluationSubset, files: Sequence[Path]
 ) -> Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]:
     """Block by block: the keys of the matrix's rows, the examples, and which of them each row has right.
 
@@ -181,7 +193,7 @@ def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]])
     return [{**key, **_rate(errors, n)} for key, errors, n in found.values()]
 
 
-def _key(dataset: str, cell: Cell) -> Key:
+def _key(dataset: str, cell: Case) -> Key:
     key = {"dataset": dataset, "target": cell.target}
     crafting = cell.crafting
     if crafting is None:
@@ -199,7 +211,7 @@ def _key(dataset: str, cell: Cell) -> Key:
     }
 
 
-def _steps(crafting: Crafting) -> int:
+def _steps(crafting: AdversarialSet) -> int:
     strength = crafting.strength
     return {
         "ifgsm": strength.steps,

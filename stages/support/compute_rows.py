@@ -5,11 +5,11 @@ import math
 import numpy as np
 import torch
 
-from gradshard.pipeline.gradients.signs import Direction, batch_rows, signed_gradients
+from gradshard.pipeline.gradients.signs import GradientSpec, batch_rows, compute_signs
 from gradshard.stages.support.models import LoadedModel
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
-from gradshard.storage.formats.chunking import stretches
+from gradshard.storage.formats.chunking import split_slice
 from gradshard.storage.formats.dataset import Split
 
 # What is read at once: enough that opening a file weighs nothing, too little to weigh in memory.
@@ -17,7 +17,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def compute_rows(
-    model: LoadedModel, split: Split, rows: slice, direction: Direction, device: torch.device
+    model: LoadedModel, split: Split, rows: slice, direction: GradientSpec, device: torch.device
 ) -> tuple[Planes, Labels]:
     """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,).
 
@@ -26,12 +26,12 @@ def compute_rows(
     count = rows.stop - rows.start
     planes = np.empty((count, 2, packed_bytes(math.prod(split.sample_shape))), dtype=np.uint8)
     chosen = np.empty(count, dtype=np.int64)
-    for some in stretches(rows, _step(split)):
+    for some in split_slice(rows, _step(split)):
         images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
         # Packed batch by batch, out of the cache: unpacked signs take four times the room.
-        for batch in stretches(slice(0, len(images)), batch_rows(images[0].numel())):
-            signs, used = signed_gradients(model.module, images[batch], labels[batch], direction)
+        for batch in split_slice(slice(0, len(images)), batch_rows(images[0].numel())):
+            signs, used = compute_signs(model.module, images[batch], labels[batch], direction)
             start = some.start - rows.start + batch.start
             place = slice(start, start + len(signs))
             planes[place], chosen[place] = bitplanes.pack(signs.numpy()), used.numpy()

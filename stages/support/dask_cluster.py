@@ -18,7 +18,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 
@@ -33,7 +33,7 @@ _SLOW, _SLOW_SECONDS = 5.0, 60.0
 _OBSERVING = {"distributed": {"worker": {"profile": {"interval": "100ms"}}, "admin": {"tick": {"interval": "200ms"}}}}
 
 
-def threads(place: ClusterPlace, device: str) -> int | None:
+def threads(place: ClusterConfig, device: str) -> int | None:
     """How many tasks compute at once in each process of a cluster on this machine; none: a running cluster decides."""
     if place.scheduler is not None:
         return None
@@ -41,7 +41,7 @@ def threads(place: ClusterPlace, device: str) -> int | None:
 
 
 @contextmanager
-def connected(place: ClusterPlace, device: str, *, spare: int = 0) -> Iterator[Client]:
+def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterator[Client]:
     """A client of the cluster; one on this machine is sized to it and ends with the context.
 
     Args:
@@ -67,7 +67,7 @@ def connected(place: ClusterPlace, device: str, *, spare: int = 0) -> Iterator[C
         yield client
 
 
-def spread(
+def map_tasks(
     client: Client, function: Callable[[int], Result], items: Sequence[int], *, what: str
 ) -> Iterator[tuple[int, Result]]:
     """Call a function of each item on the cluster; yields items and results as they come, in no order.

@@ -12,22 +12,24 @@ from typing import Any
 
 from distributed import Client
 
-from gradshard.pipeline.attacks.registry import Strength
+from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.evaluation.error_matrix import BLOCK
-from gradshard.pipeline.evaluation.gradient_masking import flags
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_masking import masking_flags
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.probing import probe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.models.precision import arithmetic_context
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.support.attack_blocks import Bench, opened, read_block, sampled_rows
-from gradshard.stages.support.dask_cluster import spread
+from gradshard.stages.support.attack_blocks import EvaluationContext, load_context, read_block, sampled_rows
+from gradshard.stages.support.dask_cluster import map_tasks
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.results import Rows
 
 
-def diagnose(bench: Bench, rows: Sequence[Mapping[str, Any]], client: Client, *, strength: Strength) -> dict[str, Any]:
+def diagnose(
+    bench: EvaluationContext, rows: Sequence[Mapping[str, Any]], client: Client, *, strength: AttackConfig
+) -> dict[str, Any]:
     """Probe every model of ``evaluation.diagnosed`` with every gradient, and raise flags.
 
     Args:
@@ -37,7 +39,7 @@ def diagnose(bench: Bench, rows: Sequence[Mapping[str, Any]], client: Client, *,
         strength: of the attacks.
     """
     evaluation = bench.params.evaluation
-    sample = sampled_rows(bench.params, len(opened(bench)[0]))
+    sample = sampled_rows(bench.params, len(load_context(bench)[0]))
     blocks = [sample[start : start + BLOCK] for start in range(0, len(sample), BLOCK)]
     subjects = list(itertools.product(evaluation.diagnosed, evaluation.gradients))
     tasks = [_Task(name, gradient, block) for name, gradient in subjects for block in range(len(blocks))]
@@ -45,13 +47,13 @@ def diagnose(bench: Bench, rows: Sequence[Mapping[str, Any]], client: Client, *,
     done = sum(len(blocks[task.block]) for number, task in enumerate(tasks) if number not in set(missing))
     with progress("diagnose", len(subjects) * len(sample), "images", done=done) as advance:
         probing = functools.partial(_probe_block, bench, strength, tasks, blocks)
-        for number, _ in spread(client, probing, missing, what="probe"):
+        for number, _ in map_tasks(client, probing, missing, what="probe"):
             advance(len(blocks[tasks[number].block]))
     found: dict[str, dict[str, Any]] = {name: {} for name in evaluation.diagnosed}
     for name, gradient in subjects:
         parts = [task.file(bench) for task in tasks if (task.name, task.gradient) == (name, gradient)]
-        measured = reduce(add, (Probe.restore(json.loads(part.read_text(encoding="utf-8"))) for part in parts))
-        raised = flags(measured, _transferred(rows, name, gradient))
+        measured = reduce(add, (GradientProbe.restore(json.loads(part.read_text(encoding="utf-8"))) for part in parts))
+        raised = masking_flags(measured, _transferred(rows, name, gradient))
         found[name][gradient] = measured.record() | {"flags": [asdict(flag) for flag in raised]}
     return {"models": found}
 
@@ -64,17 +66,19 @@ class _Task:
     gradient: Gradient
     block: int
 
-    def file(self, bench: Bench) -> Path:
+    def file(self, bench: EvaluationContext) -> Path:
         return bench.folder / f"probe-{self.name}-{self.gradient}-{self.block:06d}.json"
 
 
-def _probe_block(bench: Bench, strength: Strength, tasks: Sequence[_Task], blocks: Sequence[Rows], number: int) -> None:
+def _probe_block(
+    bench: EvaluationContext, strength: AttackConfig, tasks: Sequence[_Task], blocks: Sequence[Rows], number: int
+) -> None:
     task, evaluation = tasks[number], bench.params.evaluation
     if task.file(bench).exists():
         return
-    _, models = opened(bench)
+    _, models = load_context(bench)
     images, labels, draws = read_block(bench, blocks[task.block], block=task.block, restarts=1)
-    with arithmetic_context("fp32", images.device):
+    with precision_context("fp32", images.device):
         measured = probe(
             models[task.name],
             models[evaluation.holdout],

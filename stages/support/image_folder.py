@@ -10,8 +10,8 @@ from distributed import Client
 
 from gradshard import storage
 from gradshard.pipeline.config.schema import DatasetParams
-from gradshard.stages.support.dask_cluster import connected, spread
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.dask_cluster import dask_client, map_tasks
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest.decode import Transform
@@ -25,14 +25,14 @@ from gradshard.storage.ingest.image_folder import (
     make_shard,
     open_folder,
 )
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 # The libraries that the bytes of a dataset follow from.
 _LIBRARIES = ("numcodecs", "numpy", "pillow", "pyarrow", "zarr")
 _TOLD = 3
 
 
-def prepare_folder(params: DatasetParams, root: Path, target: Path, place: ClusterPlace) -> None:
+def prepare_folder(params: DatasetParams, root: Path, target: Path, place: ClusterConfig) -> None:
     """Decode the images of a folder into the dataset ``target``; killed, it goes on with the missing shards.
 
     Raises:
@@ -47,13 +47,13 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
         seed=params.seed,
         class_names=Path(params.class_names) if params.class_names else None,
     )
-    with partial(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
+    with workspace(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()
         if work.waited and is_published(target, builder.attributes()):
             say(f"{target}: made by the other process")
             return
-        with connected(place, "cpu") as client:
+        with dask_client(place, "cpu") as client:
             for split in SPLITS:
                 while broken := _make_missing(client, builder, split, stop=params.broken == "fail"):
                     if params.broken == "fail":
@@ -76,7 +76,7 @@ def _make_missing(client: Client, builder: FolderBuilder, split: str, *, stop: b
     broken: list[Broken] = []
     done = task.cut.rows - sum(rows.values())
     with progress(f"prepare {split}", task.cut.rows, "images", done=done) as advance:
-        for _, outcome in spread(client, functools.partial(make_shard, task), missing, what="shard"):
+        for _, outcome in map_tasks(client, functools.partial(make_shard, task), missing, what="shard"):
             advance(outcome.rows)
             broken += outcome.broken
             if broken and stop:

@@ -35,7 +35,7 @@ def initial_model(static: StaticModel, data: Dataset) -> Initial:
         _check_classes(static, classes)
         module = models.pretrained(static.architecture, shape, classes, seed=static.seed)
     else:
-        module = models.build(static.architecture, shape, classes, seed=static.seed)
+        module = models.create_model(static.architecture, shape, classes, seed=static.seed)
     if static.weights == RANDOM:
         return Initial(module, None)
     if static.weights != PRETRAINED:
@@ -57,7 +57,7 @@ def _check_classes(static: StaticModel, classes: int) -> None:
 
 
 def _fill(module: nn.Module, path: Path) -> None:
-    unused = models.fill(module, checkpoints.load_checkpoint(path), where=str(path))
+    unused = models.load_weights(module, checkpoints.load_checkpoint(path), where=str(path))
     if unused:
         more = ", ..." if len(unused) > _TOLD else ""
         say(f"{path}: {len(unused)} tensors are left aside ({', '.join(unused[:_TOLD])}{more})")

@@ -5,7 +5,7 @@ import time
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, Direction, signed_gradients
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, GradientSpec, compute_signs
 
 _SECONDS = 2.0
 
@@ -19,15 +19,15 @@ def signed_gradient_rate(architecture: str, sample_shape: tuple[int, int, int], 
     Raises:
         GradshardError: there is no such architecture.
     """
-    module = models.build(architecture, sample_shape, classes, seed=0).eval()
+    module = models.create_model(architecture, sample_shape, classes, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     count = max(1, BATCH_PIXELS // (sample_shape[0] * sample_shape[1] * sample_shape[2]))
     images = torch.randint(256, (count, *sample_shape), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(count, dtype=torch.int64)
-    direction = Direction("exact", "predicted")
-    signed_gradients(module, images, labels, direction)
+    direction = GradientSpec("exact", "predicted")
+    compute_signs(module, images, labels, direction)
     done, start = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - start) < _SECONDS:
-        signed_gradients(module, images, labels, direction)
+        compute_signs(module, images, labels, direction)
         done += count
     return done / elapsed

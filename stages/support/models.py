@@ -60,7 +60,7 @@ def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.de
             f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
             f"{architecture}: train that model again"
         )
-    module = models.restore(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path))
+    module = models.load_frozen(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path))
     return LoadedModel(
         module=module.to(device),
         architecture=architecture,

@@ -27,7 +27,7 @@ def params_option(command: Command) -> Command:
 
 
 @dataclass(frozen=True)
-class ClusterPlace:
+class ClusterConfig:
     """Where to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
 
     workers: int = 0
@@ -39,7 +39,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_place(*args: object, workers: int, scheduler: str | None, **kwargs: object) -> object:
-        return command(*args, cluster=ClusterPlace(workers, scheduler), **kwargs)
+        return command(*args, cluster=ClusterConfig(workers, scheduler), **kwargs)
 
     with_place = click.option(
         "--workers",

@@ -15,23 +15,23 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import choose_compilation, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.config import Run
-from gradshard.pipeline.training.distributed import Ranks
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.trainer import Record, Trainer
+from gradshard.pipeline.training.trainer import Trainer, TrainMetrics
 from gradshard.stages.support import paths
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
 from gradshard.storage.formats.digests import folder_sha256
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 _CHECKPOINT_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What one training run makes, and from what.
 
     ``record`` is what the weights file says of itself; ``recipe`` is everything the weights follow from; a snapshot
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass
 class _Curves:
-    records: list[Record] = field(default_factory=list)
+    records: list[TrainMetrics] = field(default_factory=list)
 
     def table(self) -> str:
         """Tab-separated columns, one line a record; columns that clean training does not have are left out."""
@@ -63,14 +63,14 @@ class _Curves:
 def make_run(
     params: Params,
     rows: int,
-    ranks: Ranks,
+    ranks: Rank,
     reading: ReadingPlan,
     *,
     epochs: int,
     seed: int,
     learning_rate: float,
     adversary: Adversary | None = None,
-) -> Run:
+) -> TrainingRun:
     """The steps that the parameters ask for.
 
     Raises:
@@ -78,7 +78,7 @@ def make_run(
     """
     training = params.training
     ranks.check(rows, training.batch)
-    return Run(
+    return TrainingRun(
         rows=rows,
         batch=training.batch,
         epochs=epochs,
@@ -92,7 +92,7 @@ def make_run(
     )
 
 
-def make_trainer(params: Params, module: nn.Module, run: Run, device: torch.device) -> Trainer:
+def make_trainer(params: Params, module: nn.Module, run: TrainingRun, device: torch.device) -> Trainer:
     """The trainer of a run, in the arithmetic and compiled as the parameters say."""
     return Trainer(
         module,
@@ -118,7 +118,7 @@ def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) 
     }
 
 
-def run(job: Job, trainer: Trainer, reader: Reader) -> None:
+def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
     """Train to the end, going on from a killed run's checkpoint, and put the outputs in their places.
 
     Of several ranks the first reads and writes the checkpoints and the outputs.
@@ -134,7 +134,7 @@ def run(job: Job, trainer: Trainer, reader: Reader) -> None:
         return
     code = {package.__name__: _code_digest(package.__file__) for package in (pipeline, storage)}
     recipe = {**job.recipe, "code": code, "device": next(trainer.model.parameters()).device.type}
-    with partial(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
+    with workspace(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
         if not _go_on(trainer, not (work.waited and _is_published(job))):
             say(f"{job.weights}: made by the other process")
             return
@@ -152,7 +152,7 @@ def _go_on(trainer: Trainer, wanted: bool) -> bool:
     return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 
-def _train(job: Job, trainer: Trainer, reader: Reader, folder: Path, curves: _Curves) -> None:
+def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, curves: _Curves) -> None:
     last_saved = time.monotonic()
     total = trainer.run.steps
     with progress(f"{job.stage} {job.name}", total, "steps", done=trainer.step) as advance:
@@ -179,10 +179,10 @@ def _resume(folder: Path, trainer: Trainer) -> _Curves:
     state, record = checkpoints.load(checkpoint)
     trainer.load_state(state)
     say(f"going on from step {trainer.step} of {trainer.run.steps}")
-    return _Curves([Record(**entry) for entry in record["curves"]])  # type: ignore[attr-defined]
+    return _Curves([TrainMetrics(**entry) for entry in record["curves"]])  # type: ignore[attr-defined]
 
 
-def _publish(job: Job, trainer: Trainer, folder: Path, curves: _Curves) -> None:
+def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: _Curves) -> None:
     metrics = {"steps": trainer.step, "loss": asdict(curves.records[-1])["clean_loss"]}
     if trainer.run.adversary is not None:
         metrics |= {"live_steps": trainer.live_steps, "live_share": trainer.live_steps / trainer.step}
@@ -197,15 +197,15 @@ def _publish(job: Job, trainer: Trainer, folder: Path, curves: _Curves) -> None:
     copy(folder / "weights.safetensors", job.weights)
 
 
-def _is_published(job: Job) -> bool:
+def _is_published(job: TrainingJob) -> bool:
     return job.weights.exists() and checkpoints.load(job.weights)[1].get("recipe") == job.recipe
 
 
-def _save_weights(path: Path, job: Job, trainer: Trainer, epoch: int) -> None:
+def _save_weights(path: Path, job: TrainingJob, trainer: Trainer, epoch: int) -> None:
     checkpoints.save(path, trainer.model.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
 
 
-def _say_epoch(job: Job, epoch: int, curves: _Curves, run: Run) -> None:
+def _say_epoch(job: TrainingJob, epoch: int, curves: _Curves, run: TrainingRun) -> None:
     last = curves.records[-1]
     adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
     say(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")

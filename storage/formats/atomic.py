@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on a clean exit it is synced to disk and takes ``path``'s place.
 
     After an exception, or a kill, ``path`` is what it was before.
@@ -30,19 +30,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content by ``text`` (UTF-8), atomically."""
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file's content, atomically."""
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def copy(source: Path, target: Path) -> None:
     """Copy a file's content to ``target``, atomically."""
-    with replacing(target) as temporary:
+    with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
@@ -62,7 +62,7 @@ def replace_folder(source: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def sweep(folder: Path, *, keep: Collection[str]) -> None:
+def remove_strays(folder: Path, *, keep: Collection[str]) -> None:
     """Remove what killed writers left behind: every file but those kept, named relative to ``folder``."""
     for path in folder.rglob("*"):
         if path.is_file() and path.relative_to(folder).as_posix() not in keep:

@@ -13,7 +13,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.digests import canonical_json
 
 # One key: the library does not promise an order for several, and equal weights must give equal bytes.
@@ -27,7 +27,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, object]
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in sorted(tensors.items())
     }
-    with replacing(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(serialise(contiguous, metadata={_KEY: canonical_json(record)}))
 
 

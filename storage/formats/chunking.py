@@ -55,13 +55,13 @@ def plan(rows: int, row_bytes: int) -> Layout:
     return Layout(rows=rows, chunk=chunk, shard=chunk * per_shard)
 
 
-def stretches(rows: slice, step: int) -> Iterator[slice]:
+def split_slice(rows: slice, step: int) -> Iterator[slice]:
     """The rows, so many at a time; the last stretch may be short."""
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
 
 
-def held(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
+def group_by_chunk(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
     """The units of ``size`` rows that hold some of the ascending ``rows``: number, and from where to where they are."""
     if not len(rows):
         return

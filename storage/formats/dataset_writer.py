@@ -11,7 +11,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import chunking
-from gradshard.storage.formats.chunking import Layout, stretches
+from gradshard.storage.formats.chunking import Layout, split_slice
 from gradshard.storage.formats.dataset import FORMAT, VERSION, Images, Labels, images_file, label_dtype, labels_file
 from gradshard.storage.formats.digests import RowsDigest
 from gradshard.storage.formats.raw_images import RawImages
@@ -115,7 +115,7 @@ def _digested(
     images: Images | RawImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest
 ) -> Iterator[Images]:
     """The images of a shard, a chunk at a time, as the digest takes them."""
-    for part in stretches(rows, chunk):
+    for part in split_slice(rows, chunk):
         some = images[part]
         digest.update(some, labels[part])
         yield some

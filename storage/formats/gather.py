@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gradshard.storage.formats.chunking import Layout, held
+from gradshard.storage.formats.chunking import Layout, group_by_chunk
 from gradshard.storage.formats.shard_reader import Rows, Scratch, Values
 
 Task = Callable[[Scratch], None]
@@ -22,7 +22,7 @@ Task = Callable[[Scratch], None]
 THREADS = min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-class Rowwise(Protocol):
+class ShardedArray(Protocol):
     """An array on disk, uint8 (N, ...), cut into shards."""
 
     @property
@@ -36,7 +36,7 @@ class Rowwise(Protocol):
 
 
 @dataclass(frozen=True)
-class Visit:
+class ShardRead:
     """What is to be taken from one shard: its rows, ascending, and where each goes."""
 
     shard: int
@@ -44,14 +44,15 @@ class Visit:
     positions: Rows
 
 
-def visits(rows: Rows, layout: Layout) -> list[Visit]:
+def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
     """The visits that gather ``rows``, in their order: each shard that holds some of them once."""
     if not len(rows):
         return []
     positions = _ascending(rows)
     ascending = rows[positions]
     return [
-        Visit(shard, ascending[low:high], positions[low:high]) for shard, low, high in held(ascending, layout.shard)
+        ShardRead(shard, ascending[low:high], positions[low:high])
+        for shard, low, high in group_by_chunk(ascending, layout.shard)
     ]
 
 
@@ -64,25 +65,25 @@ def _ascending(rows: Rows) -> Rows:
     return order
 
 
-def gather(source: Rowwise, rows: Rows, out: Values) -> None:
+def gather(source: ShardedArray, rows: Rows, out: Values) -> None:
     """Gather rows into ``out``, in their order, in this thread.
 
     Raises:
         GradshardError: a shard is missing or damaged.
     """
     scratch = Scratch()
-    for visit in visits(rows, source.layout):
+    for visit in plan_reads(rows, source.layout):
         source.take(visit.shard, visit.rows, out, visit.positions, scratch)
 
 
-def gathering(source: Rowwise, planned: Iterable[Visit], out: Values) -> Iterator[Task]:
+def read_tasks(source: ShardedArray, planned: Iterable[ShardRead], out: Values) -> Iterator[Task]:
     """The tasks that gather the rows of some visits into ``out``."""
     for visit in planned:
         yield partial(source.take, visit.shard, visit.rows, out, visit.positions)
 
 
 @dataclass(frozen=True)
-class Gathering:
+class PendingReads:
     """Tasks that are being done."""
 
     workers: list[Future[None]]
@@ -97,7 +98,7 @@ class Gathering:
             worker.result()
 
 
-class Gatherer:
+class ReadPool:
     """Threads that do tasks."""
 
     def __init__(self, name: str) -> None:
@@ -105,13 +106,13 @@ class Gatherer:
         self._closed = False
         self._beginning = threading.Lock()
 
-    def gather(self, tasks: Iterable[Task]) -> Gathering:
+    def gather(self, tasks: Iterable[Task]) -> PendingReads:
         """Begin to do tasks, several at a time."""
         waiting = iter(list(tasks))
         # A thread that is at work may keep this one from starting the next for five milliseconds, which is how long
         # Python waits before it takes its lock from a thread that gives it up only for moments.
         with self._beginning:
-            return Gathering([self._threads.submit(self._work, waiting) for _ in range(THREADS)])
+            return PendingReads([self._threads.submit(self._work, waiting) for _ in range(THREADS)])
 
     def close(self) -> None:
         """Leave what was not begun, and end the threads."""

@@ -196,7 +196,7 @@ class Manifest(StoreSpec):
         return self
 
 
-def seal(spec: StoreSpec, **fields: object) -> Manifest:
+def finalize(spec: StoreSpec, **fields: object) -> Manifest:
     """The manifest of a store, with its digest."""
     names = {"format": FORMAT, "version": VERSION, "digest": "0" * 64}
     unsealed = Manifest.model_validate({**dict(spec), **fields, **names}).model_dump(mode="json")

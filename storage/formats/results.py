@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 
 _KEY = [
     ("dataset", pa.string()),
@@ -45,7 +45,7 @@ Rows = npt.NDArray[np.int64]
 
 def write_matrix(path: Path, rows: Sequence[Row]) -> None:
     """Write the error matrix, one row per target and set of adversarial examples; columns as in ``MATRIX``."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=MATRIX), file)
 
 
@@ -94,7 +94,7 @@ def write_examples(path: Path, blocks: Iterable[tuple[Sequence[Row], Rows, npt.N
             them those rows got right, bool (len(keys), n).
     """
     with (
-        replacing(path) as temporary,
+        atomic_path(path) as temporary,
         temporary.open("wb") as file,
         pq.ParquetWriter(file, EXAMPLES) as writer,
     ):

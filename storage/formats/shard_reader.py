@@ -17,7 +17,7 @@ import numpy.typing as npt
 from numcodecs import zstd
 
 from gradshard.storage.formats.checksums import CHECKSUM_BYTES, crc32c
-from gradshard.storage.formats.chunking import Layout, held, power_of_two_below
+from gradshard.storage.formats.chunking import Layout, group_by_chunk, power_of_two_below
 
 Values = npt.NDArray[np.uint8]
 Index = npt.NDArray[np.uint64]
@@ -27,7 +27,7 @@ Check = Callable[[Rows, Values], None]
 # No file reaches so far, and no system takes an offset from twice as far on.
 _LAST_OFFSET = 1 << 62
 # Offset and length, in a shard's index, of a chunk that was never written.
-HOLE = (1 << 64) - 1
+MISSING_CHUNK = (1 << 64) - 1
 _WRONG_CHECKSUM = "its checksum is wrong"
 _CUT_OFF = "the file is cut off"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -133,7 +133,7 @@ class ShardReader:
         chunk, index, flat = self.encoding.layout.chunk, self.index(), out.reshape(len(out), -1)
         distinct = bool((np.diff(rows) > 0).all())
         read = self._read_compressed if self.encoding.compressed else self._read_plain
-        for number, low, high in held(rows, chunk):
+        for number, low, high in group_by_chunk(rows, chunk):
             first, stop = number * chunk, min((number + 1) * chunk, self.rows.stop)
             entry = index[(first - self.rows.start) // chunk]
             offset, size = self._locate(entry, chunk * flat.shape[1], first, stop)
@@ -145,7 +145,7 @@ class ShardReader:
     def _locate(self, entry: Index, decoded: int, first: int, stop: int) -> tuple[int, int]:
         """Where a chunk of so many bytes, decoded, begins in the file, and how many it has there."""
         offset, size = int(entry[0]), int(entry[1])
-        if offset == HOLE or size == HOLE:
+        if offset == MISSING_CHUNK or size == MISSING_CHUNK:
             raise DamagedError("a chunk was never written", first, stop)
         if size > 2 * decoded + 1024:
             raise DamagedError("a chunk declares an impossible size", first, stop)

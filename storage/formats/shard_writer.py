@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.checksums import CHECKSUM_BYTES, crc32c
 from gradshard.storage.formats.chunking import Layout
-from gradshard.storage.formats.shard_reader import HOLE, Values
+from gradshard.storage.formats.shard_reader import MISSING_CHUNK, Values
 
 
 def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None:
@@ -25,8 +25,8 @@ def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None
         cut: how the rows are cut.
         chunks: the shard's rows, uint8 (n, ...), a chunk at a time; the array's last may be short.
     """
-    index = np.full((cut.shard // cut.chunk, 2), HOLE, dtype="<u8")
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    index = np.full((cut.shard // cut.chunk, 2), MISSING_CHUNK, dtype="<u8")
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         for number, rows in enumerate(chunks):
             # After the array's last row a chunk goes on with the fill value, 0.
             rest = bytes((cut.chunk - len(rows)) * math.prod(rows.shape[1:]))

@@ -2,7 +2,7 @@
 
 A plain Zarr group with the arrays ``signs``, uint8 (N, 2, ceil(P / 8)), two bit planes of each row's P = C·H·W signs
 (see ``bitplanes``), and ``labels``, unsigned (N,), the label each gradient was taken for; and a manifest, which makes
-it published. ``building`` makes stores; a published one is never changed.
+it published. ``sign_writer`` makes stores; a published one is never changed.
 """
 
 import hashlib

@@ -17,7 +17,7 @@ import numpy as np
 from gradshard.storage import __version__
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import chunking, manifest, sign_arrays, store_card
-from gradshard.storage.formats.atomic import replace_folder, sweep, sync, write_text
+from gradshard.storage.formats.atomic import remove_strays, replace_folder, sync, write_text
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.dataset import Split, label_dtype
@@ -38,9 +38,7 @@ from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labe
 _LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
 
 
-def plan_store(
-    split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
-) -> StoreSpec:
+def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None) -> StoreSpec:
     """What a store of a model's signs over the rows of a split will be."""
     record = DatasetRecord(
         name=split.dataset,
@@ -133,8 +131,8 @@ class StoreBuilder:
         write_text(self.store / CARD, page)
         for name in (CARD, *METADATA):
             files[name] = _file_record(self.store / name)
-        sweep(self.store, keep=files)
-        published = manifest.seal(
+        remove_strays(self.store, keep=files)
+        published = manifest.finalize(
             self.spec,
             content=content_digest(receipt.content for receipt in receipts),
             zeros=zeros,

@@ -72,7 +72,7 @@ def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
             yield Entry(_text(file), labels[name], stat.st_size, stat.st_mtime_ns)
 
 
-class Listing:
+class FileIndex:
     """Entries that ``write_listing`` put on disk, read by number.
 
     Its files are mapped for each reading anew: pages that were read before are not held.
@@ -119,7 +119,7 @@ class Listing:
         return self._folder / name
 
 
-def write_listing(folder: Path, entries: Iterable[Entry]) -> Listing:
+def write_listing(folder: Path, entries: Iterable[Entry]) -> FileIndex:
     """Put entries on disk, in place of those that were there."""
     folder.mkdir(parents=True, exist_ok=True)
     offset = 0
@@ -130,7 +130,7 @@ def write_listing(folder: Path, entries: Iterable[Entry]) -> Listing:
             records.write(record.tobytes())
             names.write(name)
             offset += len(name)
-    return Listing(folder)
+    return FileIndex(folder)
 
 
 def content_digest(entries: Iterable[Entry]) -> str:

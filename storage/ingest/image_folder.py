@@ -19,13 +19,13 @@ import zarr
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import dataset, dataset_writer
-from gradshard.storage.formats.atomic import replace_folder, replacing, sweep, sync, write_text
-from gradshard.storage.formats.chunking import Layout, stretches
+from gradshard.storage.formats.atomic import atomic_path, remove_strays, replace_folder, sync, write_text
+from gradshard.storage.formats.chunking import Layout, split_slice
 from gradshard.storage.formats.digests import RowsDigest, canonical_json, digest_of, row_hashes
 from gradshard.storage.formats.receipts import Ledger, ShardReceipt
 from gradshard.storage.ingest import file_index
 from gradshard.storage.ingest.decode import BrokenImageError, Transform, read_image
-from gradshard.storage.ingest.file_index import Entry, Listing, Numbers
+from gradshard.storage.ingest.file_index import Entry, FileIndex, Numbers
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")
@@ -163,7 +163,7 @@ def _decoded(
         _BrokenShardError: after the last chunk, if some are broken.
     """
     broken = []
-    for rows in stretches(slice(0, len(entries)), task.cut.chunk):
+    for rows in split_slice(slice(0, len(entries)), task.cut.chunk):
         images = np.zeros((rows.stop - rows.start, *task.transform.sample_shape), dtype=np.uint8)
         for row, entry in enumerate(entries[rows]):
             try:
@@ -205,7 +205,7 @@ class FolderBuilder:
     def attributes(self) -> dict[str, object]:
         """What the dataset says of itself: its classes, which files its images were made from, and how."""
         source = self._source
-        files = {split: file_index.content_digest(Listing(self._listing(split))) for split in SPLITS}
+        files = {split: file_index.content_digest(FileIndex(self._listing(split))) for split in SPLITS}
         made = {**asdict(source.transform), "seed": source.seed, "folders": source.folders, "files": files}
         return {"class_names": list(source.class_names), "images": made}
 
@@ -215,7 +215,7 @@ class FolderBuilder:
         Raises:
             GradshardError: all images of a split are broken.
         """
-        files = Listing(self._listing(split))
+        files = FileIndex(self._listing(split))
         out = {broken.entry for broken in self.left_out(split)}
         numbers = np.array([number for number, entry in enumerate(files) if entry in out], dtype=np.int64)
         order = file_index.row_order(len(files), seed=(self._source.seed, SPLITS.index(split)), left_out=numbers)
@@ -265,9 +265,9 @@ class FolderBuilder:
                 digest.update_hashed(bytes.fromhex(receipt.rows))
             skipped = [{"file": each.entry.file, "reason": each.reason} for each in self.left_out(split)]
             dataset_writer.seal_split(task.store, digest, {"skipped": skipped})
-            _write_files(task.store / dataset.FILES, Listing(task.listing), file_index.read_order(task.order))
+            _write_files(task.store / dataset.FILES, FileIndex(task.listing), file_index.read_order(task.order))
         self._make_root(self._store, self.attributes())
-        sweep(self._store, keep=self._files())
+        remove_strays(self._store, keep=self._files())
         replace_folder(self._store, target)
 
     def _listing(self, split: str) -> Path:
@@ -283,13 +283,13 @@ class FolderBuilder:
         records = [{"entry": list(each.entry), "reason": each.reason} for each in sorted(broken, key=_name)]
         write_text(self._broken(split), json.dumps(records))
 
-    def _forget_changed(self, split: str, files: Listing) -> None:
+    def _forget_changed(self, split: str, files: FileIndex) -> None:
         """Give broken images that were removed or changed since another chance."""
         known = {each.entry: each for each in self.left_out(split)}
         if known:
             self._write_broken(split, [known[entry] for entry in files if entry in known])
 
-    def _check_classes(self, folder: str, files: Listing) -> None:
+    def _check_classes(self, folder: str, files: FileIndex) -> None:
         kinds = ", ".join(file_index.EXTENSIONS)
         if not len(files):
             raise GradshardError(f"{self._source.root / folder} holds no images ({kinds})")
@@ -343,7 +343,7 @@ def _receipt(task: SplitTask, shard: int, entries: Sequence[Entry] | None = None
 
 
 def _entries(task: SplitTask, shard: int) -> list[Entry]:
-    return Listing(task.listing).take(file_index.read_order(task.order)[task.cut.shard_rows(shard)])
+    return FileIndex(task.listing).take(file_index.read_order(task.order)[task.cut.shard_rows(shard)])
 
 
 def _source(task: SplitTask, entries: Sequence[Entry]) -> str:
@@ -359,11 +359,11 @@ def _files(shard: int) -> tuple[str, str]:
     return dataset.images_file(shard), dataset.labels_file(shard)
 
 
-def _write_files(path: Path, files: Listing, order: Numbers) -> None:
+def _write_files(path: Path, files: FileIndex, order: Numbers) -> None:
     """Write the file of each row as a Parquet file of one column."""
     schema = pa.schema([("file", pa.string())])
     # Every name stands once, so a dictionary would only take memory.
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
         for start in range(0, len(order), _NAMES_A_GROUP):
             names = [entry.file for entry in files.take(order[start : start + _NAMES_A_GROUP])]
             writer.write_table(pa.table([pa.array(names, pa.string())], schema=schema))

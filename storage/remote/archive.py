@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.remote.transfer import check_digest, receiving
@@ -41,7 +41,7 @@ def export_archive(store: Path, target: Path, *, advance: Advance) -> Manifest:
     manifest = read_manifest(store)
     if target.exists():
         raise GradshardError(f"{target} is there already: remove it or choose another name")
-    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *manifest.files):
             digest = _add(archive, store / name, name)
             if name != MANIFEST and digest != manifest.files[name].sha256:
@@ -59,7 +59,7 @@ def import_archive(
         source: the archive.
         target: the folder that it becomes.
         digest: the digest that the store must have, or the first characters of it.
-        on_wait: see ``partial``.
+        on_wait: see ``workspace``.
         advance: called with the bytes that are there now.
 
     Raises:
@@ -152,7 +152,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, sour
     if target.exists():
         return
     found = hashlib.sha256()
-    with archive.open(name) as member, replacing(target) as temporary:
+    with archive.open(name) as member, atomic_path(target) as temporary:
         with temporary.open("wb") as file:
             while block := member.read(_BLOCK):
                 found.update(block)

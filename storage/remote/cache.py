@@ -13,7 +13,7 @@ from typing import BinaryIO
 from filelock import FileLock
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replacing
+from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest
 from gradshard.storage.formats.sign_reader import SignStore, open_files
@@ -21,7 +21,7 @@ from gradshard.storage.remote.location import Location, open_location, remote_ma
 
 
 @dataclass(frozen=True)
-class Mirror:
+class CachedFiles:
     """The files of a remote store, on this machine as far as they were read.
 
     The folder holds at most ``limit`` bytes, or the one file being read if that is larger; the files that were not
@@ -86,7 +86,7 @@ def fetch(location: Location, name: str, record: FileRecord, target: Path) -> No
         FileNotFoundError: the store has no such file.
         GradshardError: the connection failed, or the file is another one.
     """
-    with replacing(target) as temporary:
+    with atomic_path(target) as temporary:
         with temporary.open("w+b") as file:
             location.fetch(name, file, size=record.size)
             file.seek(0)
@@ -106,5 +106,5 @@ def open_remote(url: str, cache: Path, *, limit: int) -> SignStore:
     """
     location = open_location(url)
     manifest = remote_manifest(location)
-    files = Mirror(location, manifest, cache / manifest.digest[:16], limit)
+    files = CachedFiles(location, manifest, cache / manifest.digest[:16], limit)
     return open_files(files, manifest, where=location.url, remote=True)

@@ -26,7 +26,7 @@ from gradshard.storage.remote.location import (
     open_location,
     remote_manifest,
 )
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]
 
@@ -84,7 +84,7 @@ def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str
         place: where the store is.
         target: the folder it becomes; what was fetched before an interruption waits beside it, in ``.partial``.
         digest: the digest that the store must have, or the first characters of it.
-        on_wait: see ``partial``.
+        on_wait: see ``workspace``.
         advance: called with the bytes that are there now.
 
     Raises:
@@ -125,7 +125,7 @@ def receiving(
         yield None
         return
     recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
-    with partial(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
+    with workspace(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
         if work.waited and is_there(target, manifest):
             yield None
             return

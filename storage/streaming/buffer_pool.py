@@ -14,7 +14,7 @@ import numpy.typing as npt
 Block = npt.NDArray[np.uint8]
 
 
-class _Loan:
+class _Lease:
     """What NumPy takes for the owner of a lent array, and so keeps as long as there is a view of it."""
 
     def __init__(self, block: Block, shape: tuple[int, ...]) -> None:
@@ -22,7 +22,7 @@ class _Loan:
         self.__array_interface__: dict[str, Any] = {**block.__array_interface__, "shape": shape, "strides": None}
 
 
-class Lender:
+class BufferPool:
     """Lends blocks of at least ``size`` bytes; another one only while all are held, or too small."""
 
     def __init__(self, size: int = 0) -> None:
@@ -35,6 +35,6 @@ class Lender:
         block = self._free.pop() if self._free else np.empty(self._size, dtype=np.uint8)
         if len(block) < self._size:
             block = np.empty(self._size, dtype=np.uint8)
-        loan = _Loan(block, shape)
+        loan = _Lease(block, shape)
         weakref.finalize(loan, self._free.append, block).atexit = False
         return np.asarray(loan)

@@ -1,8 +1,8 @@
 """Batches of images, labels and packed signs, in the order that the caller asks for.
 
-The caller decides which rows and which store each batch takes (see ``order`` and the trainer's schedule); this module
-only fetches them. What fits the memory budget is loaded once (``Resident``); otherwise rows pass through two windows
-of memory (``Windowed``). Both give the same batch for the same request.
+The caller decides which rows and which store each batch takes (see ``shuffle`` and the trainer's schedule); this
+module only fetches them. What fits the memory budget is loaded once (``InMemoryReader``); otherwise rows pass through
+two windows of memory (``WindowedReader``). Both give the same batch for the same request.
 """
 
 import math
@@ -20,12 +20,20 @@ import numpy.typing as npt
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Planes
 from gradshard.storage.formats.dataset import Images, Split, label_dtype
-from gradshard.storage.formats.gather import Gatherer, Gathering, Rowwise, Task, Visit, gathering, visits
+from gradshard.storage.formats.gather import (
+    PendingReads,
+    ReadPool,
+    ShardedArray,
+    ShardRead,
+    Task,
+    plan_reads,
+    read_tasks,
+)
 from gradshard.storage.formats.shard_reader import Scratch, Values
 from gradshard.storage.formats.sign_reader import SignStore
-from gradshard.storage.streaming.buffer_pool import Lender
-from gradshard.storage.streaming.shuffle import Order
-from gradshard.storage.streaming.windows import Cutter, Part, Request, Window
+from gradshard.storage.streaming.buffer_pool import BufferPool
+from gradshard.storage.streaming.shuffle import ShuffleOrder
+from gradshard.storage.streaming.windows import Part, Request, Window, WindowPlanner
 
 T = TypeVar("T")
 
@@ -56,9 +64,9 @@ class ReadingPlan:
     chunk: int
     window: int
 
-    def order(self, rows: int, *, seed: int, epoch: int) -> Order:
+    def order(self, rows: int, *, seed: int, epoch: int) -> ShuffleOrder:
         """The order of one epoch."""
-        return Order(rows=rows, chunk=self.chunk, window=self.window, seed=seed, epoch=epoch)
+        return ShuffleOrder(rows=rows, chunk=self.chunk, window=self.window, seed=seed, epoch=epoch)
 
 
 def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) -> ReadingPlan:
@@ -77,10 +85,10 @@ def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) 
 
 def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> Reader:
     """The reader for a plan."""
-    return Resident(split, stores) if plan.resident else Windowed(split, stores, plan)
+    return InMemoryReader(split, stores) if plan.resident else WindowedReader(split, stores, plan)
 
 
-class Resident:
+class InMemoryReader:
     """Everything in memory, checked against its digests as it is loaded."""
 
     def __init__(self, split: Split, stores: Mapping[str, SignStore]) -> None:
@@ -100,8 +108,8 @@ class _Plan:
     """A window, and the visits to shards that gather it."""
 
     window: Window
-    images: list[Visit]
-    planes: dict[str, list[Visit]]
+    images: list[ShardRead]
+    planes: dict[str, list[ShardRead]]
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ class _Filling:
     images: Images
     labels: npt.NDArray[np.int64]
     planes: dict[str, Planes]
-    gathering: Gathering
+    gathering: PendingReads
 
     def batch(self, part: Part) -> RawBatch:
         """The rows of a part, once they are there."""
@@ -122,7 +130,7 @@ class _Filling:
         return RawBatch(self.images[rows], self.labels[rows], planes)
 
 
-class Windowed:
+class WindowedReader:
     """Rows pass through two windows of memory: one is handed out while the next is gathered.
 
     A window's rows are gathered in the order in which they are asked for, so that a batch is a slice of it. One thread
@@ -134,8 +142,8 @@ class Windowed:
         self._labels = split.read_labels().astype(label_dtype(split.classes))
         self._plan = plan
         rows = plan.window * plan.chunk
-        self._images = Lender(rows * _row_bytes(split))
-        self._planes = {name: Lender(rows * _plane_bytes(store)) for name, store in stores.items()}
+        self._images = BufferPool(rows * _row_bytes(split))
+        self._planes = {name: BufferPool(rows * _plane_bytes(store)) for name, store in stores.items()}
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
         """Yield one batch per request.
@@ -143,7 +151,7 @@ class Windowed:
         Raises:
             GradshardError: a shard is missing or damaged.
         """
-        with closing(_ahead(self._plans(requests))) as plans, closing(Gatherer(_THREAD)) as gatherer:
+        with closing(_ahead(self._plans(requests))) as plans, closing(ReadPool(_THREAD)) as gatherer:
             filling = self._begin(next(plans, None), None, gatherer)
             while filling is not None:
                 filling.gathering.wait()
@@ -156,12 +164,12 @@ class Windowed:
                 filling = upcoming or self._begin(next(plans, None), filling, gatherer)
 
     def _plans(self, requests: Iterable[Request]) -> Iterator[_Plan]:
-        cutter = Cutter(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
+        cutter = WindowPlanner(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
         for window in cutter.windows(requests):
-            planes = {name: visits(rows, self._stores[name].layout) for name, rows in window.signs.items()}
-            yield _Plan(window, visits(window.rows, self._split.layout), planes)
+            planes = {name: plan_reads(rows, self._stores[name].layout) for name, rows in window.signs.items()}
+            yield _Plan(window, plan_reads(window.rows, self._split.layout), planes)
 
-    def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: Gatherer) -> _Filling | None:
+    def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: ReadPool) -> _Filling | None:
         """Begin to gather a window, and to carry over what the window before has of a request that ends in this one."""
         if plan is None:
             return None
@@ -182,12 +190,12 @@ class Windowed:
 
 
 def _gather(
-    source: Rowwise, lender: Lender, planned: list[Visit], carried: Values | None, shape: tuple[int, ...]
+    source: ShardedArray, lender: BufferPool, planned: list[ShardRead], carried: Values | None, shape: tuple[int, ...]
 ) -> tuple[Values, list[Task]]:
     """Memory for rows that are carried over and rows that are gathered, and the tasks that fill it."""
     count = 0 if carried is None else len(carried)
     memory = lender.array((count + sum(len(visit.rows) for visit in planned), *shape))
-    tasks = list(gathering(source, planned, memory[count:]))
+    tasks = list(read_tasks(source, planned, memory[count:]))
     if carried is not None:
         tasks.insert(0, partial(_copy, carried, memory[:count]))
     return memory, tasks

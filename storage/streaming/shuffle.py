@@ -17,7 +17,7 @@ Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Order:
+class ShuffleOrder:
     """One epoch's order over ``rows`` rows, in chunks of ``chunk`` rows and windows of ``window`` chunks."""
 
     rows: int
@@ -72,13 +72,13 @@ class Order:
         return int(np.flatnonzero(self.chunks == len(self.chunks) - 1)[0])
 
 
-def exact_order(rows: int, *, seed: int, epoch: int) -> Order:
+def exact_order(rows: int, *, seed: int, epoch: int) -> ShuffleOrder:
     """The order that is an exact permutation of all rows."""
-    return Order(rows=rows, chunk=max(rows, 1), window=1, seed=seed, epoch=epoch)
+    return ShuffleOrder(rows=rows, chunk=max(rows, 1), window=1, seed=seed, epoch=epoch)
 
 
 @lru_cache(maxsize=4)
-def _window_rows(order: Order, window: int) -> Rows:
+def _window_rows(order: ShuffleOrder, window: int) -> Rows:
     chunks = order.chunks[window * order.window : (window + 1) * order.window]
     rows = (chunks[:, None] * order.chunk + np.arange(order.chunk)).ravel()
     shuffled: Rows = _generator(order.seed, order.epoch, 1 + window).permutation(rows[rows < order.rows])

@@ -47,7 +47,7 @@ class Window:
     begun: Part | None
 
 
-class Cutter:
+class WindowPlanner:
     """Cuts requests for some of ``rows`` rows into windows of at most ``window`` chunks."""
 
     def __init__(self, *, rows: int, chunk: int, window: int) -> None:

@@ -10,7 +10,7 @@ from gradshard.storage.formats.store_paths import expected_files
 from tests.storage.maintenance.test_verify import spec_of
 
 SPEC = spec_of(100, chunk=8, shard=64)
-HONEST = manifest.seal(
+HONEST = manifest.finalize(
     SPEC,
     content="a" * 64,
     zeros=300,

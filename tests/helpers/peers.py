@@ -23,7 +23,7 @@ class Climb:
     """What an attack is to do: ``steps`` steps of size ``step`` within ``epsilon``.
 
     ``start`` is where it begins, ``noise`` the signs of a random step of epsilon / 2 before (RAND+FGSM), ``seed`` what
-    draws them in torchattacks; ``towards`` says that the labels are to be approached.
+    draws them in torchattacks; ``targeted`` says that the labels are to be approached.
     """
 
     model: nn.Module
@@ -35,7 +35,7 @@ class Climb:
     start: Tensor
     noise: Tensor
     seed: int = 0
-    towards: bool = False
+    targeted: bool = False
 
 
 Peer = Callable[[Climb], Tensor]
@@ -64,7 +64,7 @@ class _Hinge(_FromStart):
 
 
 def _foolbox(attack: foolbox.attacks.base.FixedEpsilonAttack, climb: Climb, epsilon: float, images: Tensor) -> Tensor:
-    criteria = foolbox.criteria.TargetedMisclassification if climb.towards else foolbox.criteria.Misclassification
+    criteria = foolbox.criteria.TargetedMisclassification if climb.targeted else foolbox.criteria.Misclassification
     model = foolbox.PyTorchModel(climb.model, bounds=(0, 1), device=images.device)
     return attack.run(model, images, criteria(climb.labels), epsilon=epsilon).detach()
 
@@ -129,7 +129,7 @@ def _art(kind: type, climb: Climb, **options: float) -> Tensor:
     classifier = PyTorchClassifier(
         copy.deepcopy(climb.model), nn.CrossEntropyLoss(), climb.images.shape[1:], 10, clip_values=(0, 1)
     )
-    attack = kind(classifier, eps=climb.epsilon, targeted=climb.towards, batch_size=len(climb.images), **options)
+    attack = kind(classifier, eps=climb.epsilon, targeted=climb.targeted, batch_size=len(climb.images), **options)
     return torch.from_numpy(attack.generate(climb.images.numpy(), np.eye(10)[climb.labels]))
 
 

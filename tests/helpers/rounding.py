@@ -34,14 +34,14 @@ class Certainty:
     a hidden unit is at the kink of its ReLU (N, 1, 1, 1).
     """
 
-    slope: Tensor
+    grad: Tensor
     bound: Tensor
     kink: Tensor
 
     @property
     def sure(self) -> Tensor:
         """The pixels whose sign float32 cannot miss, bool (N, C, H, W)."""
-        return (self.slope.abs() > self.bound) & ~self.kink
+        return (self.grad.abs() > self.bound) & ~self.kink
 
 
 @dataclass
@@ -70,11 +70,11 @@ class Reference:
         logits = logits.detach()
         others, own = self._coefficients(logits), one_hot(self.labels, logits.shape[1]).double()
         size = 1 + logits.abs().amax(1)
-        slope = torch.einsum("nj,nji->ni", others - own, jacobian)
+        grad = torch.einsum("nj,nji->ni", others - own, jacobian)
         bound = CONSTANT * UNIT * size * torch.einsum("nj,nji->ni", others + own, jacobian.abs()).amax(1)
         kink = torch.stack([h.abs().amin(1) <= CONSTANT * UNIT * h.abs().amax(1) for h in self.hidden]).any(0)
         each = (-1, *[1] * (images.ndim - 1))
-        return Certainty(slope.view(images.shape), bound.view(each), kink.view(each))
+        return Certainty(grad.view(images.shape), bound.view(each), kink.view(each))
 
     def _coefficients(self, logits: Tensor) -> Tensor:
         """d loss / d z_j, without the -1 of the label's own logit."""
@@ -90,11 +90,11 @@ class Reference:
             now = self.at(images)
             if momentum:
                 # A gradient over its own L1 norm, which is wrong by the sum of its pixels' errors.
-                norm = now.slope.flatten(1).abs().sum(1).view(now.bound.shape)
-                unit, error = now.slope / norm, now.bound / norm
+                norm = now.grad.flatten(1).abs().sum(1).view(now.bound.shape)
+                unit, error = now.grad / norm, now.bound / norm
                 error = error + unit.abs() * error * unit[0].numel()
                 now = Certainty(unit, error, now.kink)
                 if so_far is not None:
-                    now = Certainty(so_far.slope + unit, so_far.bound + error, so_far.kink | now.kink)
+                    now = Certainty(so_far.grad + unit, so_far.bound + error, so_far.kink | now.kink)
                 so_far = now
             yield now

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradshard.pipeline.gradients.signs import Direction, signed_gradients
+from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
 from gradshard.stages.store import audit
 from gradshard.stages.store.origin import open_origin
 from gradshard.storage.formats import bitplanes
@@ -53,7 +53,7 @@ def recomputed(origin, labels, *, precision="fp32", gradient="exact", model=None
     module = origin.model.module if model is None else model
     images = torch.from_numpy(origin.split.read_images(0, len(origin.split)))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        signs, _ = signed_gradients(module, images, torch.from_numpy(labels), Direction(gradient, "true"))
+        signs, _ = compute_signs(module, images, torch.from_numpy(labels), GradientSpec(gradient, "true"))
     return signs.numpy()
 
 
@@ -84,9 +84,9 @@ def test_an_honest_store_of_another_machine_passes(audited, forge):
     logits = module(images)
     right = logits.gather(1, torch.from_numpy(labels).unsqueeze(1)).squeeze(1)
     others = logits.scatter(1, torch.from_numpy(labels).unsqueeze(1), -torch.inf).logsumexp(1)
-    (slope,) = torch.autograd.grad((others - right).sum(), images)
+    (grad,) = torch.autograd.grad((others - right).sum(), images)
     module.float()
-    made = forge(slope.sign().to(torch.int8).flatten(1).numpy(), labels)
+    made = forge(grad.sign().to(torch.int8).flatten(1).numpy(), labels)
     result = audit.run(made, origin, count=200, seed=0)
     assert result.honest
     assert result.sample.agreement.mean() > 0.993

@@ -13,7 +13,7 @@ import torch
 
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.config.schema import read_params
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.stages.support.models import load_model
 from gradshard.storage.formats import bitplanes, results
 from gradshard.storage.formats.dataset import open_dataset
@@ -96,7 +96,7 @@ def test_an_error_rate_is_what_the_saved_models_give(finished_project):
     test = open_dataset(finished_project.path / "data/npz.zarr").test
     images, labels = (torch.from_numpy(part) for part in test.load())
     source, target = model(finished_project, "B").module, model(finished_project, "A_adv", "robust").module
-    adversarial = fgsm(source, to_pixels(images), labels, epsilon=0.3)
+    adversarial = fgsm(source, to_unit_range(images), labels, epsilon=0.3)
     errors = int((target(adversarial).argmax(1) != labels).sum())
     (row,) = (r for r in matrix(finished_project) if (r["target"], r["source"], r["attack"]) == ("A_adv", "B", "fgsm"))
     assert row["errors"] == errors
@@ -140,7 +140,7 @@ def test_stored_signs_are_those_of_the_saved_model(finished_project):
     loaded = model(finished_project, "C")
     assert store.manifest.model.digest == loaded.digest
     images, _ = data.train.load()
-    x = to_pixels(torch.from_numpy(images)).requires_grad_()
+    x = to_unit_range(torch.from_numpy(images)).requires_grad_()
     logits = loaded.module(x)
     predicted = logits.argmax(1)
     assert np.array_equal(store.load_labels(), predicted.numpy())

@@ -8,21 +8,21 @@ import torch
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import SignsParams
-from gradshard.pipeline.gradients.signs import Direction
+from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.stages import precompute
 from gradshard.stages.precompute import ShardTask, compute_shard
-from gradshard.stages.support.dask_cluster import connected, threads
+from gradshard.stages.support.dask_cluster import dask_client, threads
 from gradshard.stages.support.models import load_model
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_writer import StoreBuilder
 
-DIRECTION = Direction("exact", "predicted")
+DIRECTION = GradientSpec("exact", "predicted")
 
 
 @pytest.fixture
 def task(tmp_path, small_dataset_path, small_dataset):
-    model = models.build("D", small_dataset.sample_shape, small_dataset.classes, seed=1)
+    model = models.create_model("D", small_dataset.sample_shape, small_dataset.classes, seed=1)
     file = tmp_path / "D.safetensors"
     checkpoints.save(file, model.state_dict(), {"architecture": "D"})
     loaded = load_model(file, "D", small_dataset, torch.device("cpu"))
@@ -65,12 +65,12 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task
 @pytest.mark.parametrize(("workers", "device", "at_once"), [(1, "cpu", None), (1, "cuda", 1), (500, "cpu", 1)])
 def test_a_process_has_a_thread_for_each_shard_at_once_and_the_spare_ones(workers, device, at_once, monkeypatch):
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._cores", lambda: 3)
-    place = ClusterPlace(workers=workers)
+    place = ClusterConfig(workers=workers)
     assert threads(place, device) == (at_once or 3)
     if workers == 1 and device == "cpu":
-        with connected(place, device, spare=1) as client:
+        with dask_client(place, device, spare=1) as client:
             assert list(client.nthreads().values()) == [4]
 
 
 def test_a_running_cluster_decides_itself_how_much_it_computes_at_once():
-    assert threads(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu") is None
+    assert threads(ClusterConfig(scheduler="tcp://127.0.0.1:1"), "cpu") is None

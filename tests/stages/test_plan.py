@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradshard.pipeline.cost_model import experiment, plan
+from gradshard.pipeline.cost_model import experiment_cost, plan
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
@@ -50,8 +50,8 @@ def test_the_docs_show_what_the_plan_says():
 def test_hours_fall_and_reading_grows_with_the_gpus(gpus):
     stores = plan(rows=10_000, pixels=3072, sources=2, rate=100)
     options = {"rows": 10_000, "pixels": 3072, "sources": 2, "gpus_per_host": 4, "train_rate": 50, "epochs": 3}
-    one = experiment(stores, gpus=1, budget=1 << 30, **options)
-    many = experiment(stores, gpus=gpus, budget=1 << 30, **options)
+    one = experiment_cost(stores, gpus=1, budget=1 << 30, **options)
+    many = experiment_cost(stores, gpus=gpus, budget=1 << 30, **options)
     assert many.training_hours == pytest.approx(one.training_hours / gpus)
     assert many.read == pytest.approx(gpus * one.read)
     assert many.memory_per_host == min(gpus, 4) << 30

@@ -89,7 +89,7 @@ def test_weights_may_be_random_and_untrained_if_that_is_said(given, gradshard):
     set_static(given, "A", weights="random", seed=7)
     assert gradshard(given, "train-static", "A")[0] == 0
     tensors, _ = checkpoints.load(given.path / "models/static/A.safetensors")
-    built = models.build("D", (1, 28, 28), 10, seed=7).state_dict()
+    built = models.create_model("D", (1, 28, 28), 10, seed=7).state_dict()
     assert all(torch.equal(built[name], tensor) for name, tensor in tensors.items())
 
 

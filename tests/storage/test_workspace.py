@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from gradshard.storage.workspace import partial
+from gradshard.storage.workspace import workspace
 
 HOLD = textwrap.dedent(
     """
@@ -20,7 +20,7 @@ HOLD = textwrap.dedent(
 
 
 def enter(root, recipe=None, waits=None):
-    return partial("job", recipe or {"x": 1}, on_wait=(waits if waits is not None else []).append, root=root)
+    return workspace("job", recipe or {"x": 1}, on_wait=(waits if waits is not None else []).append, root=root)
 
 
 def start_holder(root, seconds):

@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, wrong_signs
+from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, sign_errors
 from gradshard.pipeline.analysis.loss_surface import loss_plane, transferring
 
 
@@ -37,7 +37,7 @@ def test_exact_norms_keep_their_digits_where_cross_entropy_rounds_to_zero(linear
 
 def test_signs_are_wrong_where_cross_entropy_saturates_and_exact_ones_are_not(linear_model, images):
     model = linear_model(seed=1, scale=200.0)
-    found = wrong_signs(model, copy.deepcopy(model).double(), images, model(images).argmax(1))
+    found = sign_errors(model, copy.deepcopy(model).double(), images, model(images).argmax(1))
     assert found.exact.max() == 0
     assert found.zero_rows.sum() > 5
     assert (found.cross_entropy[found.zero_rows] == 1).all()

@@ -9,9 +9,9 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.autoattack import STEPS, autoattack, check_autoattack
-from gradshard.pipeline.attacks.registry import Strength, craft, draw
+from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
 from gradshard.pipeline.evaluation.probing import violations
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.storage.errors import GradshardError
 from tests.helpers.trained import train_on
 
@@ -26,12 +26,12 @@ def undefended(digits):
 @pytest.fixture(scope="module")
 def batch(digits):
     images, labels = digits["test"]
-    return to_pixels(torch.from_numpy(images[:40])), torch.from_numpy(labels[:40]).long()
+    return to_unit_range(torch.from_numpy(images[:40])), torch.from_numpy(labels[:40]).long()
 
 
 def crafted(attack, model, images, labels, *, seed=0):
-    draws = draw(images.shape, 1, generator=torch.Generator().manual_seed(seed))
-    return craft(attack, model, images, labels, strength=Strength(EPSILON, 0.02, 10), draws=draws)
+    draws = sample_noise(images.shape, 1, generator=torch.Generator().manual_seed(seed))
+    return run_attack(attack, model, images, labels, strength=AttackConfig(EPSILON, 0.02, 10), draws=draws)
 
 
 def wrong(model, images, labels):
@@ -86,7 +86,7 @@ def test_colour_images_in_any_layout_and_parameters_that_take_gradients(batch):
 def test_it_takes_the_steps_that_the_results_name():
     from pyautoattack import AutoAttack
 
-    attack = AutoAttack(models.build("D", (1, 28, 28), 10, seed=0), seed=0)
+    attack = AutoAttack(models.create_model("D", (1, 28, 28), 10, seed=0), seed=0)
     assert attack.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert attack.apgd.n_iter == attack.apgd_targeted.n_iter == attack.fab.n_iter == STEPS
 

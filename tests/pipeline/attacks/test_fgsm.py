@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.registry import Strength, craft, draw
+from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.loss import attack_loss, choose_labels, margin, step_direction
+from gradshard.pipeline.gradients.loss import attack_labels, attack_loss, logit_margin, step_sign
 from gradshard.pipeline.gradients.perturb import perturb, random_signs
 
 ATTACKS = ["fgsm", "ifgsm", "rand_fgsm"]
@@ -34,7 +34,7 @@ def noise(images):
 
 @pytest.fixture
 def draws(images):
-    return draw(images.shape, 2, generator=torch.Generator().manual_seed(3))
+    return sample_noise(images.shape, 2, generator=torch.Generator().manual_seed(3))
 
 
 def two_class_sign(model, labels):
@@ -47,7 +47,7 @@ def two_class_sign(model, labels):
 def test_the_margin_is_the_log_odds_against_the_label(classes, seed):
     logits = torch.randn(5, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     labels = torch.randint(0, classes, (5,), generator=torch.Generator().manual_seed(seed))
-    u = margin(logits, labels)
+    u = logit_margin(logits, labels)
     assert torch.allclose(functional.cross_entropy(logits, labels, reduction="none"), torch.log1p(u.exp()))
 
 
@@ -64,10 +64,10 @@ def test_exact_gradients_do_not_vanish_where_cross_entropy_does(linear_model, im
 def test_both_gradients_have_one_sign_where_nothing_is_rounded(linear_model, images, gradient):
     model = linear_model(classes=5).double()
     labels = torch.arange(9) % 5
-    slope, used = input_gradient(model, images.double(), labels, gradient=gradient)
+    grad, used = input_gradient(model, images.double(), labels, gradient=gradient)
     reference = images.double().requires_grad_()
     functional.cross_entropy(model(reference), labels, reduction="sum").backward()
-    assert torch.equal(slope.sign(), reference.grad.sign())
+    assert torch.equal(grad.sign(), reference.grad.sign())
     assert torch.equal(used, labels)
 
 
@@ -82,7 +82,7 @@ def test_crafting_leaves_model_and_images_as_they_were(linear_model, images, lab
     model = linear_model().train()
     before = images.clone()
     for attack in ATTACKS:
-        craft(attack, model, images, labels, strength=Strength(0.3, 0.1, 3), draws=draws)
+        run_attack(attack, model, images, labels, strength=AttackConfig(0.3, 0.1, 3), draws=draws)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
     assert torch.equal(images, before)
@@ -98,7 +98,7 @@ def test_fgsm_takes_one_step_along_the_closed_form_sign(linear_model, images, la
 def test_towards_a_label_steps_the_other_way(linear_model, images, labels):
     model = linear_model()
     expected = (images - 0.3 * two_class_sign(model, labels)).clamp(0, 1)
-    assert torch.equal(fgsm(model, images, labels, epsilon=0.3, towards=True), expected)
+    assert torch.equal(fgsm(model, images, labels, epsilon=0.3, targeted=True), expected)
 
 
 def test_rand_fgsm_steps_alpha_at_random_then_the_rest_along_the_gradient(linear_model, images, labels, noise):
@@ -139,7 +139,7 @@ def test_ifgsm_clips_after_every_step(linear_model, labels):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_strength_is_no_perturbation(linear_model, images, labels, draws, attack):
-    crafted = craft(attack, linear_model(), images, labels, strength=Strength(0.0, 0.0, 5), draws=draws)
+    crafted = run_attack(attack, linear_model(), images, labels, strength=AttackConfig(0.0, 0.0, 5), draws=draws)
     assert torch.equal(crafted, images)
 
 
@@ -149,13 +149,13 @@ def test_every_attack_stays_within_epsilon_and_the_pixel_range(attack, epsilon, 
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 1, 3, 4, generator=generator)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    crafted = craft(
+    crafted = run_attack(
         attack,
         model,
         images,
         torch.tensor([0, 1, 2, 0]),
-        strength=Strength(epsilon, share * epsilon, steps),
-        draws=draw(images.shape, 2, generator=generator),
+        strength=AttackConfig(epsilon, share * epsilon, steps),
+        draws=sample_noise(images.shape, 2, generator=generator),
     )
     assert (crafted - images).abs().max() <= epsilon + 1e-6
     assert crafted.min() >= 0
@@ -171,15 +171,15 @@ def test_epsilon_may_differ_between_examples(images):
 def test_labels_follow_the_policy():
     logits = torch.tensor([[0.1, 0.9, -3.0, 0.0], [2.0, 2.5, 1.0, -1.0]])
     true = torch.tensor([3, 0])
-    assert choose_labels(logits, true, "predicted").tolist() == [1, 1]
-    assert choose_labels(logits, true, "least_likely").tolist() == [2, 3]
-    assert choose_labels(logits, true, "true").tolist() == [3, 0]
+    assert attack_labels(logits, true, "predicted").tolist() == [1, 1]
+    assert attack_labels(logits, true, "least_likely").tolist() == [2, 3]
+    assert attack_labels(logits, true, "true").tolist() == [3, 0]
     with pytest.raises(ValueError, match="needs labels"):
-        choose_labels(logits, None, "true")
+        attack_labels(logits, None, "true")
 
 
 def test_the_least_likely_class_may_be_the_true_one():
-    assert choose_labels(torch.tensor([[3.0, -1.0]]), torch.tensor([1]), "least_likely").tolist() == [1]
+    assert attack_labels(torch.tensor([[3.0, -1.0]]), torch.tensor([1]), "least_likely").tolist() == [1]
 
 
 def test_the_label_policy_changes_the_sign_only_where_prediction_and_truth_differ(linear_model, images, labels):
@@ -195,12 +195,14 @@ def test_the_label_policy_changes_the_sign_only_where_prediction_and_truth_diffe
 def test_the_least_likely_class_is_approached(linear_model, images, labels, draws, attack):
     model = linear_model(classes=5)
     target = model(images).argmin(1)
-    crafted = craft(attack, model, images, labels, strength=Strength(0.3, 0.05, 4), draws=draws, policy="least_likely")
+    crafted = run_attack(
+        attack, model, images, labels, strength=AttackConfig(0.3, 0.05, 4), draws=draws, policy="least_likely"
+    )
     log_p = functional.log_softmax(model(images), 1).gather(1, target[:, None])
     log_p_crafted = functional.log_softmax(model(crafted), 1).gather(1, target[:, None])
     assert (log_p_crafted > log_p).all()
-    assert step_direction("least_likely") == -1
-    assert step_direction("predicted") == step_direction("true") == 1
+    assert step_sign("least_likely") == -1
+    assert step_sign("predicted") == step_sign("true") == 1
 
 
 def test_a_saturated_half_precision_loss_is_summed_in_single(images):

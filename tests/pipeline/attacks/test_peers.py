@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.pgd import momentum_fgsm, pgd
-from gradshard.pipeline.attacks.registry import Draws, Strength, craft
+from gradshard.pipeline.attacks.pgd import mi_fgsm, pgd
+from gradshard.pipeline.attacks.registry import AttackConfig, AttackNoise, run_attack
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 from tests.helpers import peers
 from tests.helpers.peers import Climb
 from tests.helpers.rounding import Reference
@@ -37,20 +37,18 @@ ALPHA = EPSILON / 2
 def trained(digits):
     """Models D, and the test digits."""
     images, labels = (torch.from_numpy(part[:N]) for part in digits["test"])
-    return {seed: train_on(digits, "D", seed=seed) for seed in SEEDS}, to_pixels(images), labels.long()
+    return {seed: train_on(digits, "D", seed=seed) for seed in SEEDS}, to_unit_range(images), labels.long()
 
 
 OURS: dict[str, Callable[[Climb, str], Tensor]] = {
-    "fgsm": lambda c, loss: fgsm(c.model, c.images, c.labels, epsilon=c.epsilon, gradient=loss, towards=c.towards),
+    "fgsm": lambda c, loss: fgsm(c.model, c.images, c.labels, epsilon=c.epsilon, gradient=loss, targeted=c.targeted),
     "rand_fgsm": lambda c, loss: rand_fgsm(
         c.model, c.images, c.labels, epsilon=c.epsilon, alpha=ALPHA, noise=c.noise, gradient=loss
     ),
     "ifgsm": lambda c, loss: iterative_fgsm(
-        c.model, c.images, c.labels, epsilon=c.steps * c.step, steps=c.steps, gradient=loss, towards=c.towards
+        c.model, c.images, c.labels, epsilon=c.steps * c.step, steps=c.steps, gradient=loss, targeted=c.targeted
     ),
-    "mifgsm": lambda c, loss: momentum_fgsm(
-        c.model, c.images, c.labels, epsilon=c.steps * c.step, steps=c.steps, loss=loss
-    ),
+    "mifgsm": lambda c, loss: mi_fgsm(c.model, c.images, c.labels, epsilon=c.steps * c.step, steps=c.steps, loss=loss),
     "pgd": lambda c, loss: pgd(
         c.model, c.images, c.labels, epsilon=c.epsilon, step=c.step, steps=c.steps, noise=c.noise[None], loss=loss
     ),
@@ -59,7 +57,7 @@ OURS["cw"] = OURS["pgd"]
 STEP = {"fgsm": EPSILON, "rand_fgsm": ALPHA, "pgd": 2.5 * EPSILON / STEPS, "cw": 2.5 * EPSILON / STEPS}
 
 
-def planned(attack, trained, seed, *, towards=False):
+def planned(attack, trained, seed, *, targeted=False):
     """The whole attack: from where, by which steps."""
     models, images, labels = trained
     model = models[seed]
@@ -72,9 +70,9 @@ def planned(attack, trained, seed, *, towards=False):
         start = perturb(images, noise, ALPHA) if attack == "rand_fgsm" else images
     steps = 1 if attack in ("fgsm", "rand_fgsm") else STEPS
     step = STEP.get(attack, EPSILON / STEPS)
-    if towards:
+    if targeted:
         labels = model(images).argmin(1)
-    return Climb(model, images, labels, EPSILON, step, steps, start, noise, seed, towards)
+    return Climb(model, images, labels, EPSILON, step, steps, start, noise, seed, targeted)
 
 
 def prefixes(climb, attack):
@@ -138,7 +136,7 @@ def test_with_cross_entropy_an_attack_gives_the_images_of_a_peer(trained, attack
     ("attack", "peer"), [("fgsm", peers.art_fgsm), ("ifgsm", peers.foolbox_bim), ("ifgsm", peers.art_bim)]
 )
 def test_towards_the_least_likely_class_a_targeted_peer_gives_the_same_images(trained, attack, peer):
-    climb = planned(attack, trained, 0, towards=True)
+    climb = planned(attack, trained, 0, targeted=True)
     ours = prefixes(climb, lambda c: OURS[attack](c, "cross_entropy"))
     found = compare(ours, prefixes(climb, peer), climb, Reference(climb.model, climb.labels, "cross_entropy"))
     assert found.compared >= SHARE * found.possible
@@ -162,12 +160,12 @@ def test_the_error_of_a_single_precision_gradient_is_within_the_bound_of_roundin
     models, images, labels = trained
     for model in models.values():
         certain = Reference(model, labels, gradient).at(images)
-        slope, _ = input_gradient(model, images, labels, gradient=gradient)
-        within = (slope.double() - certain.slope).abs() <= certain.bound
+        grad, _ = input_gradient(model, images, labels, gradient=gradient)
+        within = (grad.double() - certain.grad).abs() <= certain.bound
         assert within[~certain.kink.flatten()].all()
         assert certain.kink.double().mean() < 0.05
         # Softmax cross-entropy cancels, the margin does not.
-        small = (certain.slope.abs() <= certain.bound).double().mean()
+        small = (certain.grad.abs() <= certain.bound).double().mean()
         assert small < (1e-4 if gradient == "exact" else 0.04)
 
 
@@ -175,7 +173,7 @@ def test_the_error_of_a_single_precision_gradient_is_within_the_bound_of_roundin
 def test_what_is_compared_is_what_the_catalogue_crafts(trained, attack):
     climb = planned(attack, trained, 0)
     loss = "hinge" if attack == "cw" else "exact"
-    strength = Strength(EPSILON, ALPHA, STEPS, STEPS)
-    draws = Draws(climb.noise, climb.noise[None], 0)
-    crafted = craft(attack, climb.model, climb.images, climb.labels, strength=strength, draws=draws)
+    strength = AttackConfig(EPSILON, ALPHA, STEPS, STEPS)
+    draws = AttackNoise(climb.noise, climb.noise[None], 0)
+    crafted = run_attack(attack, climb.model, climb.images, climb.labels, strength=strength, draws=draws)
     assert torch.equal(crafted, OURS[attack](climb, loss))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.pgd import ascend, hinge, momentum_fgsm, pgd
+from gradshard.pipeline.attacks.pgd import cw_margin, iterate_linf, mi_fgsm, pgd
 
 EPSILON = 0.1
 
@@ -19,15 +19,15 @@ def examples():
 def best_hinge(model, images, labels):
     """Two classes: the hinge is linear, and each pixel's best place is an end of its interval."""
     with torch.no_grad():
-        slope = model.linear.weight[1 - labels] - model.linear.weight[labels]
-        return hinge(model(images), labels) + EPSILON * slope.abs().sum(1)
+        grad = model.linear.weight[1 - labels] - model.linear.weight[labels]
+        return cw_margin(model(images), labels) + EPSILON * grad.abs().sum(1)
 
 
 def attacks(model, images, labels, noise):
     return {
         "pgd": pgd(model, images, labels, epsilon=EPSILON, step=0.05, steps=8, noise=noise),
         "cw": pgd(model, images, labels, epsilon=EPSILON, step=0.05, steps=8, noise=noise, loss="hinge"),
-        "mifgsm": momentum_fgsm(model, images, labels, epsilon=EPSILON, steps=4),
+        "mifgsm": mi_fgsm(model, images, labels, epsilon=EPSILON, steps=4),
     }
 
 
@@ -37,7 +37,7 @@ def test_on_a_linear_model_the_best_perturbation_is_found(linear_model, examples
     model, (images, labels, noise) = linear_model(seed=seed), examples
     found = attacks(model, images, labels, noise)[name]
     with torch.no_grad():
-        assert torch.allclose(hinge(model(found), labels), best_hinge(model, images, labels), atol=1e-5)
+        assert torch.allclose(cw_margin(model(found), labels), best_hinge(model, images, labels), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["pgd", "cw", "mifgsm"])
@@ -55,7 +55,7 @@ def test_more_restarts_are_never_weaker(linear_model, examples):
     margins = []
     for restarts in (1, 2, 3):
         end = pgd(model, images, labels, epsilon=EPSILON, step=0.02, steps=2, noise=noise[:restarts])
-        margins.append(hinge(model(end), labels))
+        margins.append(cw_margin(model(end), labels))
     assert (margins[0] <= margins[1]).all()
     assert (margins[1] <= margins[2]).all()
     assert not torch.equal(margins[0], margins[2])
@@ -63,7 +63,7 @@ def test_more_restarts_are_never_weaker(linear_model, examples):
 
 def test_one_step_without_momentum_from_the_image_is_fgsm(linear_model, examples):
     model, (images, labels, _) = linear_model(classes=4, seed=4), examples
-    one = ascend(model, images, labels, start=images, epsilon=EPSILON, step=EPSILON, steps=1)
+    one = iterate_linf(model, images, labels, start=images, epsilon=EPSILON, step=EPSILON, steps=1)
     assert torch.allclose(one, fgsm(model, images, labels, epsilon=EPSILON), atol=1e-7)
 
 
@@ -77,10 +77,10 @@ def test_momentum_goes_on_by_the_gradients_it_has_summed():
 
     image, label = torch.full((1, 1, 1, 1), 0.5), torch.tensor([1])
     options = {"start": image, "epsilon": 0.4, "step": 0.02, "steps": 4, "loss": "hinge"}
-    assert ascend(Valley(), image, label, **options).item() == pytest.approx(0.54, abs=0.021)
-    assert ascend(Valley(), image, label, **options, momentum=1.0).item() == pytest.approx(0.58, abs=1e-6)
+    assert iterate_linf(Valley(), image, label, **options).item() == pytest.approx(0.54, abs=0.021)
+    assert iterate_linf(Valley(), image, label, **options, momentum=1.0).item() == pytest.approx(0.58, abs=1e-6)
 
 
 def test_the_hinge_is_the_lead_of_the_best_other_class():
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0]])
-    assert hinge(logits, torch.tensor([0, 2])).tolist() == [-1.0, 4.0]
+    assert cw_margin(logits, torch.tensor([0, 2])).tolist() == [-1.0, 4.0]

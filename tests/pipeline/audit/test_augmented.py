@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from gradshard.pipeline.audit.augmented import signs_held
-from gradshard.pipeline.gradients.augmentation import Augmentation, Views
+from gradshard.pipeline.gradients.augmentation import Augmentation, CropFlip
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 
 
 class Pixelwise(nn.Module):
@@ -24,8 +24,8 @@ def images():
 
 
 def signs_of(model, images, labels):
-    slope, _ = input_gradient(model, to_pixels(images), labels)
-    return slope.sign().to(torch.int8)
+    grad, _ = input_gradient(model, to_unit_range(images), labels)
+    return grad.sign().to(torch.int8)
 
 
 def test_signs_hold_wherever_a_model_moves_with_its_input(images):
@@ -40,9 +40,9 @@ def test_signs_of_a_model_with_fixed_places_do_not_hold(images):
     torch.manual_seed(0)
     model, labels = nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), torch.zeros(50, dtype=torch.int64)
     signs = signs_of(model, images, labels)
-    still = Views(torch.zeros(50, 2, dtype=torch.int64), torch.zeros(50, dtype=torch.bool))
+    still = CropFlip(torch.zeros(50, 2, dtype=torch.int64), torch.zeros(50, dtype=torch.bool))
     assert (signs_held(model, images, signs, labels, still, gradient="exact").agreement == 1).all()
-    mirrored = Views(still.shifts, torch.ones(50, dtype=torch.bool))
+    mirrored = CropFlip(still.shifts, torch.ones(50, dtype=torch.bool))
     held = signs_held(model, images, signs, labels, mirrored, gradient="exact")
     assert 0.2 < held.agreement.mean() < 0.8
     assert held.gain.mean() < 0.8

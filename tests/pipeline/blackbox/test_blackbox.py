@@ -12,10 +12,10 @@ from gradshard.pipeline.blackbox.finite_differences import (
 )
 from gradshard.pipeline.blackbox.oracle import Oracle
 from gradshard.pipeline.blackbox.random_forest import Forest
-from gradshard.pipeline.blackbox.substitute import Growth, augmented, substitutes
+from gradshard.pipeline.blackbox.substitute import SubstituteConfig, jacobian_augmentation, substitutes
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb, random_signs
-from gradshard.pipeline.gradients.signs import to_pixels
+from gradshard.pipeline.gradients.signs import to_unit_range
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_single_pixels_give_the_sign_of_the_gradient_for_two_queries_each(linear
     oracle = Oracle(model)
     groups = pixel_groups(12, 12, generator=torch.Generator().manual_seed(seed))
     found = estimate_signs(oracle, images, labels, groups, delta=0.001)
-    slope, _ = input_gradient(model, images, labels)
-    clear = slope.abs() > 0.01
+    grad, _ = input_gradient(model, images, labels)
+    clear = grad.abs() > 0.01
     assert clear.float().mean() > 0.9
-    assert torch.equal(found[clear], slope.sign()[clear])
+    assert torch.equal(found[clear], grad.sign()[clear])
     assert oracle.queries == 30 * 2 * 12
 
 
@@ -64,10 +64,10 @@ def test_a_group_takes_the_sign_of_its_mean_derivative(linear_model, images):
     groups = pixel_groups(12, 5, generator=torch.Generator().manual_seed(1))
     assert sorted(torch.bincount(groups).tolist()) == [2, 2, 2, 3, 3]
     found = estimate_signs(Oracle(model), images, labels, groups, delta=0.001)
-    slope = (model.linear.weight[1] - model.linear.weight[0]).detach()
+    grad = (model.linear.weight[1] - model.linear.weight[0]).detach()
     for group in range(5):
         members = groups == group
-        assert (found.flatten(1)[:, members] == slope[members].sum().sign()).all()
+        assert (found.flatten(1)[:, members] == grad[members].sum().sign()).all()
 
 
 def test_with_all_queries_the_attack_is_rand_fgsm(linear_model, images):
@@ -81,14 +81,14 @@ def test_with_all_queries_the_attack_is_rand_fgsm(linear_model, images):
 
 def test_augmentation_climbs_the_labels_logit_within_the_range_of_pixels(linear_model, images):
     model, labels = linear_model(classes=3), torch.arange(30) % 3
-    moved = augmented(model, images, labels, step=0.1)
+    moved = jacobian_augmentation(model, images, labels, step=0.1)
     expected = (images + 0.1 * model.linear.weight[labels].sign().view(-1, 1, 3, 4)).clamp(0, 1)
     assert torch.allclose(moved, expected)
 
 
 def test_the_set_doubles_until_its_limit_and_queries_are_its_size(linear_model, images):
     oracle = Oracle(linear_model())
-    growth = Growth(rounds=4, epochs=1, step=0.1, limit=100, seed=0)
+    growth = SubstituteConfig(rounds=4, epochs=1, step=0.1, limit=100, seed=0)
     found = list(substitutes(oracle, lambda: linear_model(seed=9), images, growth))
     assert [queries for _, queries in found] == [30, 60, 100, 100]
     again = list(substitutes(Oracle(linear_model()), lambda: linear_model(seed=9), images, growth))
@@ -98,9 +98,9 @@ def test_the_set_doubles_until_its_limit_and_queries_are_its_size(linear_model, 
 @pytest.mark.slow
 def test_a_substitute_grown_from_labels_fools_its_target_more_than_noise_does(digits):
     (x, y), (x_test, y_test) = digits["train"], digits["test"]
-    target = models.build("D", (1, 28, 28), 10, seed=0)
+    target = models.create_model("D", (1, 28, 28), 10, seed=0)
     optimizer = torch.optim.Adam(target.parameters())
-    pixels, labels = to_pixels(torch.from_numpy(x[:2000])), torch.from_numpy(y[:2000]).long()
+    pixels, labels = to_unit_range(torch.from_numpy(x[:2000])), torch.from_numpy(y[:2000]).long()
     torch.manual_seed(0)
     for _ in range(6):
         for rows in torch.randperm(2000).split(64):
@@ -108,10 +108,10 @@ def test_a_substitute_grown_from_labels_fools_its_target_more_than_noise_does(di
             torch.nn.functional.cross_entropy(target(pixels[rows]), labels[rows]).backward()
             optimizer.step()
     target.eval()
-    own, attacked = to_pixels(torch.from_numpy(x_test[:100])), to_pixels(torch.from_numpy(x_test[100:500]))
+    own, attacked = to_unit_range(torch.from_numpy(x_test[:100])), to_unit_range(torch.from_numpy(x_test[100:500]))
     truth = torch.from_numpy(y_test[100:500]).long()
-    growth = Growth(rounds=4, epochs=10, step=0.1, limit=800, seed=0)
-    fresh = lambda: models.build("D", (1, 28, 28), 10, seed=5)  # noqa: E731
+    growth = SubstituteConfig(rounds=4, epochs=10, step=0.1, limit=800, seed=0)
+    fresh = lambda: models.create_model("D", (1, 28, 28), 10, seed=5)  # noqa: E731
     *_, (substitute, queries) = substitutes(Oracle(target), fresh, own, growth)
     noise = random_signs(attacked.shape, generator=torch.Generator().manual_seed(0))
     errors = [
@@ -127,7 +127,7 @@ def test_a_forest_is_the_same_for_the_same_seed_and_learns(digits):
     forests = [Forest(20, seed=1), Forest(20, seed=1), Forest(20, seed=2)]
     for forest in forests:
         forest.fit(x[:1500], y[:1500])
-    pixels = to_pixels(torch.from_numpy(x_test[:400])).numpy()
+    pixels = to_unit_range(torch.from_numpy(x_test[:400])).numpy()
     errors = [forest.errors(pixels, y_test[:400]) for forest in forests]
     assert errors[0] == errors[1] < 80
     assert np.array_equal(

@@ -5,18 +5,18 @@ import torch
 from torch import nn
 
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import Strength, draw
+from gradshard.pipeline.attacks.registry import AttackConfig, sample_noise
 from gradshard.pipeline.evaluation.error_matrix import (
     block_draws,
-    cells,
     evaluate_block,
+    plan_cases,
     plan_craftings,
     true_label_ranks,
     worst_cases,
 )
 from gradshard.pipeline.types import AttackName
 
-STRENGTH = Strength(0.3, 0.05, 4)
+STRENGTH = AttackConfig(0.3, 0.05, 4)
 
 
 class Counting(nn.Module):
@@ -32,7 +32,7 @@ class Counting(nn.Module):
 
 
 def draws(images):
-    return draw(images.shape, 2, generator=torch.Generator().manual_seed(1))
+    return sample_noise(images.shape, 2, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_craftings_are_every_attack_from_every_source_by_every_gradient():
 
 def test_a_run_with_another_seed_meets_itself_and_the_holdout_alone():
     craftings = plan_craftings({"fgsm": ["A", "B", "R", "R2"], "ifgsm": ["A", "B"]}, ["exact"], STRENGTH)
-    planned = cells(craftings, ["A", "R", "R2"], repeats={"R2"}, holdout="B")
+    planned = plan_cases(craftings, ["A", "R", "R2"], repeats={"R2"}, holdout="B")
     met = [(c.target, c.crafting.source, c.crafting.attack) for c in planned if c.crafting]
     assert [cell for cell in met if "R2" in cell[:2]] == [
         ("R2", "B", "fgsm"),
@@ -73,8 +73,8 @@ def test_every_cell_ranks_each_true_label(linear_model, batch):
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     craftings = plan_craftings({"fgsm": ["A", "B"]}, ["exact"], STRENGTH)
-    ranks = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=draws(images))
-    order = cells(craftings, ["A", "B"])
+    ranks = evaluate_block(models, plan_cases(craftings, ["A", "B"]), images, labels, draws=draws(images))
+    order = plan_cases(craftings, ["A", "B"])
     assert ranks.shape == (len(order), 20) == (6, 20)
     for cell, row in zip(order, ranks, strict=True):
         examples = images
@@ -98,16 +98,16 @@ def test_the_papers_attacks_may_step_towards_the_least_likely_class(linear_model
     attacks = {"fgsm": ["A"], "rand_fgsm": ["A"], "ifgsm": ["A"], "pgd": ["A"]}
     craftings = plan_craftings(attacks, ["exact"], STRENGTH, label="least_likely")
     assert [crafting.label for crafting in craftings] == ["least_likely"] * 3 + ["true"]
-    planned = cells(craftings, ["A"])
+    planned = plan_cases(craftings, ["A"])
     ranks = evaluate_block(models, planned, images, labels, draws=draws(images))
     with torch.no_grad():
         least = models["A"](images).argmin(1)
-    examples = fgsm(models["A"], images, least, epsilon=0.3, towards=True)
+    examples = fgsm(models["A"], images, least, epsilon=0.3, targeted=True)
     assert torch.equal(ranks[1], true_label_ranks(models["A"](examples), labels))
 
 
 def test_what_the_paper_measures_on_all_images_is_known():
-    planned = cells(plan_craftings({"fgsm": ["A", "B"], "pgd": ["A"]}, ["exact"], STRENGTH), ["A", "B"])
+    planned = plan_cases(plan_craftings({"fgsm": ["A", "B"], "pgd": ["A"]}, ["exact"], STRENGTH), ["A", "B"])
     own = [
         (cell.target, cell.crafting and (cell.crafting.source, cell.crafting.attack)) for cell in planned if cell.own
     ]
@@ -118,7 +118,7 @@ def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model,
     images, labels = batch
     models = {name: Counting(linear_model(classes=3, seed=seed)) for seed, name in enumerate("ABC")}
     craftings = plan_craftings({"fgsm": ["A", "B"], "ifgsm": ["B"], "rand_fgsm": ["A"]}, ["exact"], STRENGTH)
-    evaluate_block(models, cells(craftings, ["A", "B", "C"]), images, labels, draws=draws(images))
+    evaluate_block(models, plan_cases(craftings, ["A", "B", "C"]), images, labels, draws=draws(images))
     assert {name: model.passes[True] for name, model in models.items()} == {"A": 2, "B": 1 + 4, "C": 0}
     assert {model.passes[False] for model in models.values()} == {1 + len(craftings)}
 
@@ -126,11 +126,11 @@ def test_an_attack_is_crafted_once_per_source_however_many_targets(linear_model,
 def test_an_attack_with_a_loss_of_its_own_is_crafted_once_for_all_gradients(linear_model, batch):
     images, labels = batch
     models = {"A": Counting(linear_model(classes=3))}
-    strength = Strength(0.1, 0.02, 3, 4, 2)
+    strength = AttackConfig(0.1, 0.02, 3, 4, 2)
     craftings = plan_craftings({"cw": ["A"], "pgd": ["A"]}, ["exact", "cross_entropy"], strength)
-    rows = evaluate_block(models, cells(craftings, ["A"]), images, labels, draws=draws(images))
+    rows = evaluate_block(models, plan_cases(craftings, ["A"]), images, labels, draws=draws(images))
     assert models["A"].passes[True] == (1 + 2) * strength.restarts * strength.pgd_steps
-    assert [(cell.crafting.attack, cell.crafting.gradient) for cell in cells(craftings, ["A"])[1:3]] == [
+    assert [(cell.crafting.attack, cell.crafting.gradient) for cell in plan_cases(craftings, ["A"])[1:3]] == [
         ("cw", "exact"),
         ("cw", "cross_entropy"),
     ]
@@ -158,11 +158,11 @@ def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     # AutoAttack draws for a batch as a whole, of the images that are left; batches are always cut the same way.
     attacks = {name: ["A", "B"] for name in get_args(AttackName) if name != "autoattack"}
-    craftings = plan_craftings(attacks, ["exact", "cross_entropy"], Strength(0.1, 0.02, 3, 4, 2))
+    craftings = plan_craftings(attacks, ["exact", "cross_entropy"], AttackConfig(0.1, 0.02, 3, 4, 2))
     drawn = draws(images)
-    whole = evaluate_block(models, cells(craftings, ["A", "B"]), images, labels, draws=drawn)
+    whole = evaluate_block(models, plan_cases(craftings, ["A", "B"]), images, labels, draws=drawn)
     parts = [
-        evaluate_block(models, cells(craftings, ["A", "B"]), images[at], labels[at], draws=drawn[at])
+        evaluate_block(models, plan_cases(craftings, ["A", "B"]), images[at], labels[at], draws=drawn[at])
         for at in (slice(0, 7), slice(7, 20))
     ]
     assert torch.equal(whole, torch.cat(parts, dim=1))
@@ -170,7 +170,7 @@ def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
 
 def test_a_worst_case_is_over_the_clean_image_and_every_attack_of_its_gradient():
     craftings = plan_craftings({"fgsm": ["A", "B"], "pgd": ["A"]}, ["exact", "cross_entropy"], STRENGTH)
-    planned = cells(craftings, ["A", "B"])
+    planned = plan_cases(craftings, ["A", "B"])
     found = worst_cases(planned)
     assert [(target, gradient) for target, gradient, _ in found] == [
         *(("A", "exact"), ("B", "exact"), ("A", "cross_entropy"), ("B", "cross_entropy")),

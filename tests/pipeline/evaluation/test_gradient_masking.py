@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from gradshard.pipeline.evaluation import gradient_masking
-from gradshard.pipeline.evaluation.gradient_masking import flags
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.evaluation.gradient_masking import masking_flags
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 
 N = 1000
 # An undefended model: as measured on model A of the paper, exact gradient.
-PLAIN = Probe(
+PLAIN = GradientProbe(
     n=N,
     classes=10,
     errors={"fgsm": 920, "ifgsm": 1000, "rand_fgsm": 880, "noise": 60},
@@ -28,7 +28,7 @@ TRANSFERRED = {"B": ErrorRate(830, N)}
 
 def raised(probe=PLAIN, transferred=TRANSFERRED, **errors):
     changed = dataclasses.replace(probe, errors=probe.errors | errors)
-    return [flag.name for flag in flags(changed, transferred)]
+    return [flag.name for flag in masking_flags(changed, transferred)]
 
 
 def test_an_undefended_model_raises_none():
@@ -54,7 +54,7 @@ def test_a_flag_is_raised_by_its_own_measurement_alone(name, change):
 
 def test_the_paper_s_a_adv_raises_the_masking_flags():
     """White box FGSM 3.6 %, from B 15.5 %, RAND+FGSM 34.1 %, 43 % right at epsilon 1 (tables 2 and 4, section 3.3)."""
-    probe = Probe(
+    probe = GradientProbe(
         n=10_000,
         classes=10,
         errors={"fgsm": 360, "ifgsm": 9000, "rand_fgsm": 3410, "noise": 150},
@@ -63,7 +63,7 @@ def test_the_paper_s_a_adv_raises_the_masking_flags():
         zero_gradients=0,
         violations=0,
     )
-    found = [flag.name for flag in flags(probe, {"B": ErrorRate(1550, 10_000)})]
+    found = [flag.name for flag in masking_flags(probe, {"B": ErrorRate(1550, 10_000)})]
     assert found == ["black-box-beats-white-box", "correct-at-full-epsilon", "random-start-far-stronger"]
 
 
@@ -73,8 +73,8 @@ def test_chance_alone_raises_none(seed):
     rng = np.random.default_rng(seed)
     errors = {name: int(rng.binomial(N, 0.6)) for name in ("fgsm", "ifgsm", "rand_fgsm")}
     curve = dict(zip((0.0, 0.2, 0.3, 0.4), rng.binomial(N, [0.02, 0.6, 0.6, 0.6]).tolist(), strict=True))
-    probe = Probe(N, 10, errors | {"noise": 50}, curve, {}, 0, 0)
-    assert flags(probe, {"B": ErrorRate(int(rng.binomial(N, 0.6)), N)}) == []
+    probe = GradientProbe(N, 10, errors | {"noise": 50}, curve, {}, 0, 0)
+    assert masking_flags(probe, {"B": ErrorRate(int(rng.binomial(N, 0.6)), N)}) == []
 
 
 def test_every_flag_has_a_section_in_the_docs():

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import Strength
-from gradshard.pipeline.evaluation.gradient_probe import Probe
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.probing import probe, violations
 from gradshard.pipeline.gradients.perturb import random_signs
 
-STRENGTH = Strength(epsilon=0.1, alpha=0.02, steps=5)
+STRENGTH = AttackConfig(epsilon=0.1, alpha=0.02, steps=5)
 EPSILONS = (0.0, 0.05, 0.1, 1.0)
 
 
@@ -45,9 +45,9 @@ def test_errors_of_a_linear_model_are_those_of_the_closed_form(measured):
     with torch.no_grad():
         logits = model(images)
         margin = logits.gather(1, (1 - labels).unsqueeze(1)) - logits.gather(1, labels.unsqueeze(1))
-        slope = (model.linear.weight[1 - labels] - model.linear.weight[labels]).abs().sum(1)
+        grad = (model.linear.weight[1 - labels] - model.linear.weight[labels]).abs().sum(1)
     for epsilon in (0.0, 0.05, 0.1):
-        expected = int((margin.squeeze(1) + epsilon * slope > 0).sum())
+        expected = int((margin.squeeze(1) + epsilon * grad > 0).sum())
         assert abs(found.curve[epsilon] - expected) <= 1
     assert found.curve[0.0] == 20
     assert found.errors["fgsm"] == found.curve[0.1] == found.errors["ifgsm"]
@@ -78,9 +78,9 @@ def test_a_probe_may_step_towards_the_least_likely_class(measured, linear_model)
     probed = probe(model, linear_model(seed=1), images, labels, **options, policy="least_likely")
     with torch.no_grad():
         least, foreign = model(images).argmin(1), linear_model(seed=1)(images).argmin(1)
-        examples = fgsm(model, images, least, epsilon=0.1, towards=True)
+        examples = fgsm(model, images, least, epsilon=0.1, targeted=True)
         errors = int((model(examples).argmax(1) != labels).sum())
-        transferred = fgsm(linear_model(seed=1), images, foreign, epsilon=0.1, towards=True)
+        transferred = fgsm(linear_model(seed=1), images, foreign, epsilon=0.1, targeted=True)
         assert probed.transferred[0.1] == int((model(transferred).argmax(1) != labels).sum())
     assert probed.curve[0.1] == probed.errors["fgsm"] == errors
     # Wrong images: the least likely class of two is the right one.
@@ -90,7 +90,7 @@ def test_a_probe_may_step_towards_the_least_likely_class(measured, linear_model)
 def test_a_probe_comes_back_from_json(measured):
     _, _, _, found = measured
     record = json.loads(json.dumps(found.record()))
-    assert Probe.restore(record | {"flags": []}) == found
+    assert GradientProbe.restore(record | {"flags": []}) == found
 
 
 def test_a_constant_model_has_no_gradient_at_all(measured, linear_model):

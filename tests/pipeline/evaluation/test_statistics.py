@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from gradshard.pipeline.evaluation.statistics import ErrorRate, holm, mcnemar, spread, tied_for_best
+from gradshard.pipeline.evaluation.statistics import ErrorRate, holm, mcnemar, mean_and_std, tied_for_best
 
 
 def test_the_interval_is_the_papers_normal_approximation():
@@ -80,5 +80,5 @@ def test_holm_never_lowers_a_p_value_and_bonferroni_is_never_below_it(p_values):
 
 
 def test_several_runs_have_a_mean_and_a_deviation_and_one_has_none():
-    assert spread([1.0, 2.0, 6.0]).deviation == pytest.approx(math.sqrt(7))
-    assert (spread([3.0]).mean, spread([3.0]).deviation, spread([3.0]).runs) == (3.0, None, 1)
+    assert mean_and_std([1.0, 2.0, 6.0]).deviation == pytest.approx(math.sqrt(7))
+    assert (mean_and_std([3.0]).mean, mean_and_std([3.0]).deviation, mean_and_std([3.0]).runs) == (3.0, None, 1)

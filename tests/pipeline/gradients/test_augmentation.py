@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradshard.pipeline.gradients.augmentation import Augmentation, Views
+from gradshard.pipeline.gradients.augmentation import Augmentation, CropFlip
 
 
 def by_hand(values, shift, flip):
@@ -50,6 +50,6 @@ def test_without_padding_and_flips_nothing_is_drawn():
     assert not Augmentation()
     assert Augmentation(padding=1)
     assert Augmentation(flip=True)
-    views = Views(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.bool))
+    views = CropFlip(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.bool))
     values = torch.rand(3, 2, 4, 4)
     assert torch.equal(views.apply(values), values)

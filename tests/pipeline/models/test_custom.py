@@ -80,7 +80,7 @@ def nets(tmp_path, monkeypatch):
 
 
 def test_a_factory_gets_the_shape_and_the_classes_and_its_model_is_used(nets):
-    model = models.build("my.nets:make", SHAPE, 7, seed=1)
+    model = models.create_model("my.nets:make", SHAPE, 7, seed=1)
     assert sys.modules["my.nets"].calls == [(SHAPE, 7)]
     assert model.training
     assert model(torch.rand(4, *SHAPE)).shape == (4, 7)
@@ -89,7 +89,7 @@ def test_a_factory_gets_the_shape_and_the_classes_and_its_model_is_used(nets):
 def test_the_factory_of_the_docs_makes_a_model_that_keeps_the_contract(nets, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/models.md").read_text(), flags=re.DOTALL)
     (tmp_path / "my/of_the_docs.py").write_text(code)
-    model = models.build("my.of_the_docs:make_net", SHAPE, 7, seed=1).eval()
+    model = models.create_model("my.of_the_docs:make_net", SHAPE, 7, seed=1).eval()
     images = torch.rand(6, *SHAPE)
     torch.testing.assert_close(torch.cat([model(image[None]) for image in images]), model(images))
 
@@ -98,19 +98,19 @@ def test_what_it_draws_follows_the_seed_and_leaves_the_generator_alone(nets):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one, same, other = (models.build("my.nets:make", SHAPE, 7, seed=seed).state_dict() for seed in (1, 1, 2))
+    one, same, other = (models.create_model("my.nets:make", SHAPE, 7, seed=seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.rand(3), expected)
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
 
 
 def test_a_model_with_batch_norm_comes_back_with_its_buffers(nets):
-    model = models.build("my.nets:make", SHAPE, 7, seed=1)
+    model = models.create_model("my.nets:make", SHAPE, 7, seed=1)
     for _ in range(3):
         model(torch.rand(16, *SHAPE))
     state = model.state_dict()
     assert state["body.1.num_batches_tracked"] == 3
-    restored = models.restore("my.nets:make", SHAPE, 7, state, where="w")
+    restored = models.load_frozen("my.nets:make", SHAPE, 7, state, where="w")
     images = torch.rand(4, *SHAPE)
     assert torch.equal(restored(images), model.eval()(images))
 
@@ -134,51 +134,51 @@ def test_a_model_with_batch_norm_comes_back_with_its_buffers(nets):
 )
 def test_what_is_no_factory_of_such_models_is_refused(nets, architecture, sentence):
     with pytest.raises(GradshardError, match=sentence):
-        models.build(architecture, SHAPE, 7, seed=0)
+        models.create_model(architecture, SHAPE, 7, seed=0)
 
 
 @pytest.mark.parametrize("name", ["a:", ":f", "a b:f", "a:f()", "a..b:f", "a:f.g", "../a:f", "E"])
 def test_other_forms_are_no_factories(name):
     with pytest.raises(GradshardError, match=r"unknown architecture .*: the known ones are A, B, C, D, small"):
-        models.build(name, SHAPE, 7, seed=0)
+        models.create_model(name, SHAPE, 7, seed=0)
 
 
 def test_the_origin_is_the_code_that_the_factory_lies_in(nets, tmp_path):
-    before = models.origin("my.nets:make")
+    before = models.provenance("my.nets:make")
     assert before.keys() == {"factory"}
     (tmp_path / "my/nets.py").write_text(MODULE + "\n")
-    assert models.origin("my.nets:make") != before
-    assert models.origin("A") == {}
+    assert models.provenance("my.nets:make") != before
+    assert models.provenance("A") == {}
 
 
 def test_only_factories_need_code():
-    assert models.needs_code("os:system")
-    assert not any(models.needs_code(name) for name in ("A", "timm:resnet18", "timm:hf-hub:x/y"))
+    assert models.runs_user_code("os:system")
+    assert not any(models.runs_user_code(name) for name in ("A", "timm:resnet18", "timm:hf-hub:x/y"))
 
 
 def test_a_checkpoint_fills_a_model(nets):
-    trained = models.build("my.nets:make", SHAPE, 7, seed=1)
+    trained = models.create_model("my.nets:make", SHAPE, 7, seed=1)
     trained(torch.rand(8, *SHAPE))
-    model = models.build("my.nets:make", SHAPE, 7, seed=2)
-    unused = models.fill(model, trained.state_dict() | {"aux.weight": torch.zeros(3)}, where="c.pt")
+    model = models.create_model("my.nets:make", SHAPE, 7, seed=2)
+    unused = models.load_weights(model, trained.state_dict() | {"aux.weight": torch.zeros(3)}, where="c.pt")
     assert unused == ["aux.weight"]
     images = torch.rand(4, *SHAPE)
     assert torch.equal(model.eval()(images), trained.eval()(images))
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(nets):
-    model = models.build("my.nets:make", SHAPE, 7, seed=1)
+    model = models.create_model("my.nets:make", SHAPE, 7, seed=1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     lacking = {name: torch.zeros_like(t) for name, t in before.items() if name != "body.1.running_var"}
     with pytest.raises(
         GradshardError, match=r"c\.pt lacks 1 of the 9 tensors .*, such as body\.1\.running_var \(it has"
     ):
-        models.fill(model, lacking, where="c.pt")
-    other = models.build("my.nets:make", SHAPE, 5, seed=1).state_dict()
+        models.load_weights(model, lacking, where="c.pt")
+    other = models.create_model("my.nets:make", SHAPE, 5, seed=1).state_dict()
     with pytest.raises(
         GradshardError, match=r"holds head\.weight of shape \(5, 192\), but the architecture has \(7, 192"
     ):
-        models.fill(model, other, where="c.pt")
+        models.load_weights(model, other, where="c.pt")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

@@ -28,7 +28,7 @@ def test_the_gradient_comes_back_laid_out_as_the_features_are(layout):
 
 @pytest.mark.parametrize("architecture", ["A", "B", "C", "D"])
 def test_a_models_gradients_are_those_with_torchs_own_flatten(architecture):
-    ours = models.build(architecture, (1, 28, 28), 10, seed=3).eval()
+    ours = models.create_model(architecture, (1, 28, 28), 10, seed=3).eval()
     theirs = copy.deepcopy(ours)
     theirs.flatten = nn.Flatten()
     images = torch.rand(5, 1, 28, 28)

@@ -40,34 +40,34 @@ def test_the_pixels_gradient_is_asked_for_alone_and_the_parameters_later_from_th
     for layer in (ours, theirs):
         images = torch.ones(2, 1, 9, 9, dtype=torch.float64, requires_grad=True)
         loss = layer(images).sin().sum()
-        (slope,) = torch.autograd.grad(loss, images, retain_graph=True)
+        (grad,) = torch.autograd.grad(loss, images, retain_graph=True)
         assert layer.weight.grad is None
         loss.backward(inputs=list(layer.parameters()))
         assert images.grad is None
-        found.append((slope, layer.weight.grad))
+        found.append((grad, layer.weight.grad))
     torch.testing.assert_close(found[0], found[1])
 
 
 @pytest.mark.parametrize("architecture", ["A", "B", "C"])
 def test_in_bf16_it_agrees_with_float64_as_often_as_torchs_own(architecture):
-    model = models.build(architecture, (1, 28, 28), 10, seed=4).eval().requires_grad_(False)
+    model = models.create_model(architecture, (1, 28, 28), 10, seed=4).eval().requires_grad_(False)
     plain = copy.deepcopy(model)
     plain.conv1.__class__ = nn.Conv2d
     images = torch.rand(64, 1, 28, 28, generator=torch.Generator().manual_seed(2))
-    truth = slope(copy.deepcopy(plain).double(), images.double())
+    truth = grad(copy.deepcopy(plain).double(), images.double())
     with torch.autocast("cpu", torch.bfloat16):
-        ours, theirs = slope(model, images), slope(plain, images)
+        ours, theirs = grad(model, images), grad(plain, images)
     assert ours.dtype == torch.float32
     agreement = [(found.sign() == truth.sign()).float().mean().item() for found in (ours, theirs)]
     assert agreement[0] > agreement[1] - 0.002
 
 
-def slope(model, images):
+def grad(model, images):
     inputs = images.detach().requires_grad_(True)
     (found,) = torch.autograd.grad(model(inputs)[:, 0].float().sum(), inputs)
     return found
 
 
 def test_images_of_three_channels_take_torchs_own():
-    assert type(models.build("A", (3, 32, 32), 10, seed=0).conv1) is nn.Conv2d
-    assert type(models.build("A", (1, 28, 28), 10, seed=0).conv1) is GreyConv2d
+    assert type(models.create_model("A", (3, 32, 32), 10, seed=0).conv1) is nn.Conv2d
+    assert type(models.create_model("A", (1, 28, 28), 10, seed=0).conv1) is GreyConv2d

@@ -17,7 +17,7 @@ FOUR = ["inception_v3", "inception_v4", "inception_resnet_v2", "resnetv2_50"]
 
 
 def test_a_model_normalises_as_timm_says_and_is_timms_otherwise():
-    model = models.build(TINY, SHAPE, 7, seed=3)
+    model = models.create_model(TINY, SHAPE, 7, seed=3)
     config = timm.get_pretrained_cfg("test_resnet")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -30,7 +30,9 @@ def test_a_model_normalises_as_timm_says_and_is_timms_otherwise():
 
 
 def test_the_tag_says_how_a_model_normalises():
-    tf, gluon = (models.build(f"timm:inception_v3.{tag}", (3, 75, 75), 5, seed=0) for tag in ("tf_in1k", "gluon_in1k"))
+    tf, gluon = (
+        models.create_model(f"timm:inception_v3.{tag}", (3, 75, 75), 5, seed=0) for tag in ("tf_in1k", "gluon_in1k")
+    )
     assert tf.mean.ravel().tolist() == [0.5, 0.5, 0.5]
     assert gluon.mean.ravel().tolist() == pytest.approx([0.485, 0.456, 0.406])
     assert checkpoints.tensors_digest(tf.state_dict(), "x") != checkpoints.tensors_digest(gluon.state_dict(), "x")
@@ -38,25 +40,25 @@ def test_the_tag_says_how_a_model_normalises():
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_images_of_other_channels_are_normalised_by_the_average(channels):
-    model = models.build("timm:resnet18", (channels, 32, 32), 5, seed=0).eval()
+    model = models.create_model("timm:resnet18", (channels, 32, 32), 5, seed=0).eval()
     assert model.mean.shape == (1, channels, 1, 1)
     assert model.mean.ravel().tolist() == pytest.approx([(0.485 + 0.456 + 0.406) / 3] * channels)
     assert model(torch.rand(2, channels, 32, 32)).shape == (2, 5)
 
 
 def test_an_architecture_of_one_size_is_built_for_the_images():
-    model = models.build("timm:test_vit", (3, 96, 96), 5, seed=0).eval()
+    model = models.create_model("timm:test_vit", (3, 96, 96), 5, seed=0).eval()
     assert model(torch.rand(2, 3, 96, 96)).shape == (2, 5)
 
 
 @pytest.mark.parametrize("name", [TINY, "timm:test_vit"])
 def test_a_model_comes_back_from_its_file_with_all_buffers(tmp_path, name):
-    model = models.build(name, SHAPE, 7, seed=1)
+    model = models.create_model(name, SHAPE, 7, seed=1)
     for _ in range(3):
         model(torch.rand(8, *SHAPE))
     checkpoints.save(tmp_path / "w.safetensors", model.state_dict(), {"architecture": name})
     tensors, _ = checkpoints.load(tmp_path / "w.safetensors")
-    restored = models.restore(name, SHAPE, 7, tensors, where="w")
+    restored = models.load_frozen(name, SHAPE, 7, tensors, where="w")
     images = torch.rand(4, *SHAPE)
     assert torch.equal(restored(images), model.eval()(images))
     assert {"mean", "std"} <= tensors.keys()
@@ -65,11 +67,11 @@ def test_a_model_comes_back_from_its_file_with_all_buffers(tmp_path, name):
 
 def test_a_checkpoint_of_timms_own_names_fills_a_model():
     theirs = timm.create_model("test_resnet", num_classes=7)
-    model = models.build(TINY, SHAPE, 7, seed=1)
-    assert models.fill(model, theirs.state_dict(), where="c.pt") == []
+    model = models.create_model(TINY, SHAPE, 7, seed=1)
+    assert models.load_weights(model, theirs.state_dict(), where="c.pt") == []
     assert torch.equal(model.model.state_dict()["conv1.0.weight"], theirs.state_dict()["conv1.0.weight"])
-    again = models.build(TINY, SHAPE, 7, seed=2)
-    assert models.fill(again, model.state_dict(), where="ours.safetensors") == []
+    again = models.create_model(TINY, SHAPE, 7, seed=2)
+    assert models.load_weights(again, model.state_dict(), where="ours.safetensors") == []
     images = torch.rand(2, *SHAPE)
     assert torch.equal(again.eval()(images), model.eval()(images))
 
@@ -79,7 +81,7 @@ def test_a_checkpoint_for_other_classes_is_refused():
     with pytest.raises(
         GradshardError, match=r"holds fc\.weight of shape \(1000, \d+\), but the architecture has \(7, "
     ):
-        models.fill(models.build(TINY, SHAPE, 7, seed=1), theirs, where="c.pt")
+        models.load_weights(models.create_model(TINY, SHAPE, 7, seed=1), theirs, where="c.pt")
 
 
 @pytest.mark.parametrize(
@@ -105,13 +107,13 @@ def test_a_checkpoint_for_other_classes_is_refused():
 )
 def test_names_and_images_that_do_not_fit_are_refused(architecture, shape, sentence):
     with pytest.raises(GradshardError, match=sentence):
-        models.build(architecture, shape, 7, seed=0)
+        models.create_model(architecture, shape, 7, seed=0)
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(GradshardError, match=r"needs the package timm: install it by `pip install .*\[timm\]'`"):
-        models.build("timm:inception_v3", (3, 75, 75), 7, seed=0)
+        models.create_model("timm:inception_v3", (3, 75, 75), 7, seed=0)
 
 
 def test_pretrained_weights_are_those_of_the_tag_and_their_classes_are_known():
@@ -124,13 +126,13 @@ def test_pretrained_weights_are_those_of_the_tag_and_their_classes_are_known():
 
 
 def test_the_origin_of_a_model_names_timms_version():
-    assert models.origin(TINY) == {"timm": timm.__version__}
+    assert models.provenance(TINY) == {"timm": timm.__version__}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FOUR)
 def test_the_four_of_the_paper_follow_the_seed(name):
-    one, same, other = (models.build(f"timm:{name}", (3, 75, 75), 10, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (models.create_model(f"timm:{name}", (3, 75, 75), 10, seed=seed) for seed in (1, 1, 2))
     assert isinstance(one, Normalised)
     state, again, third = (model.state_dict() for model in (one, same, other))
     assert all(torch.equal(state[key], again[key]) for key in state)

@@ -23,7 +23,7 @@ MNIST = (1, 28, 28)
     ],
 )
 def test_architectures_have_the_parameters_of_table_6(architecture, parameters):
-    model = models.build(architecture, MNIST, 10, seed=0)
+    model = models.create_model(architecture, MNIST, 10, seed=0)
     assert sum(p.numel() for p in model.parameters()) == parameters
     assert model(torch.zeros(2, *MNIST)).shape == (2, 10)
 
@@ -33,12 +33,12 @@ def rates(model):
 
 
 def test_dropout_is_where_table_6_has_it():
-    found = {name: rates(models.build(name, MNIST, 10, seed=0)) for name in models.ARCHITECTURES}
+    found = {name: rates(models.create_model(name, MNIST, 10, seed=0)) for name in models.ARCHITECTURES}
     assert found == {"A": [0.25, 0.5], "B": [0.2, 0.5], "C": [0.25, 0.5], "D": [0.5] * 4}
 
 
 def test_b_has_the_strides_and_paddings_of_the_authors_code():
-    model = models.build("B", MNIST, 10, seed=0)
+    model = models.create_model("B", MNIST, 10, seed=0)
     sizes = []
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -50,34 +50,34 @@ def test_b_has_the_strides_and_paddings_of_the_authors_code():
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 29, 31), (1, 27, 40)])
 @pytest.mark.parametrize("architecture", list(models.ARCHITECTURES))
 def test_architectures_take_images_of_other_sizes(architecture, shape):
-    model = models.build(architecture, shape, 7, seed=0).eval()
+    model = models.create_model(architecture, shape, 7, seed=0).eval()
     assert model(torch.rand(3, *shape)).shape == (3, 7)
 
 
 @pytest.mark.parametrize("architecture", ["A", "B", "C"])
 def test_images_that_are_too_small_are_refused(architecture):
     with pytest.raises(GradshardError, match=f"images of 2x9 pixels are too small for architecture {architecture}"):
-        models.build(architecture, (1, 2, 9), 10, seed=0)
+        models.create_model(architecture, (1, 2, 9), 10, seed=0)
 
 
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(GradshardError, match="unknown architecture E: the known ones are A, B, C, D"):
-        models.build("E", MNIST, 10, seed=0)
+        models.create_model("E", MNIST, 10, seed=0)
 
 
 @pytest.mark.parametrize("architecture", list(models.ARCHITECTURES))
 def test_initial_parameters_follow_the_seed_and_nothing_else(architecture):
     torch.manual_seed(1)
-    one = models.build(architecture, MNIST, 10, seed=5).state_dict()
+    one = models.create_model(architecture, MNIST, 10, seed=5).state_dict()
     torch.manual_seed(2)
-    same = models.build(architecture, MNIST, 10, seed=5).state_dict()
-    other = models.build(architecture, MNIST, 10, seed=6).state_dict()
+    same = models.create_model(architecture, MNIST, 10, seed=5).state_dict()
+    other = models.create_model(architecture, MNIST, 10, seed=6).state_dict()
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_hidden_layers_of_d_are_he_normal_and_all_others_glorot_uniform():
-    d, a = models.build("D", MNIST, 10, seed=0), models.build("A", MNIST, 10, seed=0)
+    d, a = models.create_model("D", MNIST, 10, seed=0), models.create_model("A", MNIST, 10, seed=0)
     assert d.fc2.weight.std().item() == pytest.approx(math.sqrt(2 / 300), rel=0.02)
     assert d.fc2.weight.abs().max() > 3 * d.fc2.weight.std()
     for weight in (d.fc5.weight, a.fc3.weight, a.conv2.weight):
@@ -88,8 +88,8 @@ def test_hidden_layers_of_d_are_he_normal_and_all_others_glorot_uniform():
 
 
 def test_a_restored_model_is_frozen_in_eval_mode_and_computes_the_same():
-    trained = models.build("B", MNIST, 10, seed=3).eval()
-    restored = models.restore("B", MNIST, 10, trained.state_dict(), where="w")
+    trained = models.create_model("B", MNIST, 10, seed=3).eval()
+    restored = models.load_frozen("B", MNIST, 10, trained.state_dict(), where="w")
     images = torch.rand(4, *MNIST)
     assert torch.equal(restored(images), trained(images))
     assert not restored.training
@@ -97,6 +97,6 @@ def test_a_restored_model_is_frozen_in_eval_mode_and_computes_the_same():
 
 
 def test_parameters_of_another_architecture_are_refused():
-    parameters = models.build("C", MNIST, 10, seed=0).state_dict()
+    parameters = models.create_model("C", MNIST, 10, seed=0).state_dict()
     with pytest.raises(GradshardError, match=r"w\.safetensors does not hold the parameters of architecture A"):
-        models.restore("A", MNIST, 10, parameters, where="w.safetensors")
+        models.load_frozen("A", MNIST, 10, parameters, where="w.safetensors")

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from gradshard.pipeline.evaluation.gradient_probe import Probe
-from gradshard.pipeline.report.claims import findings
-from gradshard.pipeline.report.error_matrix import Matrix
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
+from gradshard.pipeline.report.claims import check_claims
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
 
 # The paper's figures at 6 epochs (tables 1, 2 and 4), per 10,000.
 ERRORS = {
@@ -26,7 +26,7 @@ ERRORS = {
 
 
 def probe(transferred, less):
-    return Probe(
+    return GradientProbe(
         n=10_000,
         classes=10,
         errors={"fgsm": 360, "fgsm_less_alpha": less},
@@ -46,7 +46,7 @@ def found(errors=ERRORS, probes=PROBES, baseline="A_adv", ensemble="A_ens"):
         for (t, s, a), e in errors.items()
     ]
     names = {"undefended": ["A"], "baseline": baseline, "ensemble": ensemble, "holdout": "B", "others": ["B2"]}
-    return findings(Matrix(rows, "exact"), probes, **names, epsilon=0.3)
+    return check_claims(ErrorMatrix(rows, "exact"), probes, **names, epsilon=0.3)
 
 
 def test_the_papers_findings_hold_on_the_papers_figures():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gradshard.pipeline.evaluation.statistics import mcnemar
-from gradshard.pipeline.report.significance import compare
+from gradshard.pipeline.report.significance import compare_models
 
 RIGHT = {
     ("first", "B", "fgsm"): np.arange(1000) >= 200,
@@ -14,7 +14,7 @@ RIGHT = {
 
 @pytest.fixture
 def compared():
-    return compare({"12 epochs": ["first", "second"]}, "B", lambda *key: RIGHT.get(key))
+    return compare_models({"12 epochs": ["first", "second"]}, "B", lambda *key: RIGHT.get(key))
 
 
 def test_models_are_compared_where_both_were_measured_on_the_same_examples(compared):

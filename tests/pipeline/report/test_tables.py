@@ -5,8 +5,8 @@ import pytest
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import export
-from gradshard.pipeline.report.error_matrix import Matrix
-from gradshard.pipeline.report.table import NumberCell, RunsCell
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.table import NumberCell, SeedsCell
 from gradshard.pipeline.report.tables import (
     defence_table,
     gradients_table,
@@ -46,7 +46,7 @@ def matrix():
     ]
     other = [row | {"gradient": "cross_entropy", "errors": 1} for row in rows if row["gradient"]]
     top_five = [row | {"top": 5, "errors": 2} for row in rows]
-    return Matrix([*other, *top_five, *rows], "exact")
+    return ErrorMatrix([*other, *top_five, *rows], "exact")
 
 
 def texts(table):
@@ -84,8 +84,8 @@ def test_a_single_model_is_not_the_best_of_anything(matrix):
 
 
 def test_each_top_k_has_a_matrix_of_its_own(matrix):
-    assert texts(white_box_table(Matrix(matrix.rows, "exact", top=5), ["A"]))["FGSM"] == ["0.0"]
-    assert texts(white_box_table(Matrix(matrix.rows, "exact"), ["A"]))["FGSM"] == ["71.4"]
+    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact", top=5), ["A"]))["FGSM"] == ["0.0"]
+    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact"), ["A"]))["FGSM"] == ["71.4"]
 
 
 def test_a_rate_carries_its_interval(matrix):
@@ -94,16 +94,16 @@ def test_a_rate_carries_its_interval(matrix):
 
 
 def test_the_papers_figure_stands_beside_ours_where_the_paper_has_one(matrix):
-    called = Matrix(matrix.rows, "exact", {"A": "A", "A_adv": "A_adv@6"})
+    called = ErrorMatrix(matrix.rows, "exact", {"A": "A", "A_adv": "A_adv@6"})
     (_, [on_a, on_adv]), _ = transfer_table(called, "fgsm", ["A", "A_adv"]).rows
     assert (on_a.beside, on_adv.beside) == ("paper 71.4, +0.0", "paper 11.9, +0.0")
-    twelve = Matrix(matrix.rows, "exact", {"A_adv": "A_adv@12"})
+    twelve = ErrorMatrix(matrix.rows, "exact", {"A_adv": "A_adv@12"})
     assert defence_table(twelve, {"12 epochs": ["A_adv"]}, "B").rows[0][1][1].beside == "paper 3.8, -0.2"
     assert transfer_table(matrix, "fgsm", ["A"]).rows[0][1][0].beside == ""
 
 
 def test_both_gradients_stand_side_by_side(matrix):
-    matrices = {"cross_entropy": Matrix(matrix.rows, "cross_entropy"), "exact": matrix}
+    matrices = {"cross_entropy": ErrorMatrix(matrix.rows, "cross_entropy"), "exact": matrix}
     table = gradients_table(matrices, {"A": "", "A_adv": "exact"}, "B")
     assert table.columns[:2] == ["FGSM, cross_entropy", "FGSM, exact"]
     assert texts(table)["A"][:2] == ["0.0", "71.4"]
@@ -111,11 +111,13 @@ def test_both_gradients_stand_side_by_side(matrix):
 
 
 def test_tables_leave_as_markdown_and_as_csv(matrix):
-    table = defence_table(Matrix(matrix.rows, "exact", {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B")
-    lines = export.markdown(table).splitlines()
+    table = defence_table(
+        ErrorMatrix(matrix.rows, "exact", {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B"
+    )
+    lines = export.to_markdown(table).splitlines()
     assert lines[0] == "| model | Clean | FGSM | FGSM from B | I-FGSM from B | RAND+FGSM from B |"
     assert lines[2].startswith("| A_adv, 6 epochs | **1.0** (paper 1.0, +0.0) | **3.6** (paper 3.6, +0.0) |")
-    rows = list(csv.DictReader(io.StringIO(export.comma_separated(table))))
+    rows = list(csv.DictReader(io.StringIO(export.to_csv(table))))
     assert len(rows) == 10
     first = rows[0]
     assert (first["row"], first["column"], first["value"]) == ("A_adv, 6 epochs", "Clean", "1.0")
@@ -130,8 +132,13 @@ def test_runs_with_several_seeds_give_mean_and_standard_deviation(matrix):
     cell = table.rows[0][1][1]
     assert cell.note == "runs: 3.60, 11.80"
     assert dict(cell.fields) == {"value": 7.7, "runs": 2, "deviation": 5.7983}
-    assert RunsCell([ErrorRate(1, 100)], paper=2.0).beside == "paper 2.0, -1.0"
-    assert (RunsCell([]).text, RunsCell([]).heat, RunsCell([]).beside, dict(RunsCell([]).fields)) == ("–", None, "", {})
+    assert SeedsCell([ErrorRate(1, 100)], paper=2.0).beside == "paper 2.0, -1.0"
+    assert (SeedsCell([]).text, SeedsCell([]).heat, SeedsCell([]).beside, dict(SeedsCell([]).fields)) == (
+        "–",
+        None,
+        "",
+        {},
+    )
 
 
 def test_models_trained_on_random_steps_stand_beside_those_trained_on_fgsm(matrix):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradshard.pipeline.training.distributed import Ranks
+from gradshard.pipeline.training.distributed import Rank
 from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]
@@ -156,19 +156,19 @@ def test_a_rank_that_is_killed_is_told_in_one_sentence_by_the_others():
 def test_every_row_of_a_batch_is_one_ranks():
     for rows in range(1, 40):
         for size in range(1, rows + 1):
-            parts = [Ranks(rank, size).part(rows) for rank in range(size)]
+            parts = [Rank(rank, size).part(rows) for rank in range(size)]
             taken = [row for part in parts for row in range(rows)[part]]
             assert taken == list(range(rows))
             assert max(len(range(rows)[p]) for p in parts) - min(len(range(rows)[p]) for p in parts) <= 1
 
 
 def test_a_batch_too_small_for_its_ranks_is_refused():
-    Ranks(0, 4).check(64, 16)
+    Rank(0, 4).check(64, 16)
     with pytest.raises(GradshardError, match="4 ranks cannot share a batch of 3 rows"):
-        Ranks(0, 4).check(67, 16)
+        Rank(0, 4).check(67, 16)
 
 
 def test_alone_nothing_is_summed_or_shared():
     values = torch.tensor([1.0, 2.0])
-    assert Ranks().total(values) is values
-    assert Ranks().shared(values) is values
+    assert Rank().total(values) is values
+    assert Rank().shared(values) is values

@@ -7,9 +7,9 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.gradients.input_gradient import gradient_through
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.data import Batch, Part
+from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.fused_backward import row_by_row, slopes_on_the_way
-from gradshard.pipeline.training.loss import Objective
+from gradshard.pipeline.training.loss import AdversarialLoss
 
 ROWS, SHAPE = 16, (1, 28, 28)
 
@@ -47,7 +47,7 @@ def batch(model, *, wrong, seed):
     torch.manual_seed(seed)
     labels = model(images).argmax(1)
     labels[2 : 2 + wrong] = (labels[2 : 2 + wrong] + 3) % 10
-    return Batch(images, labels, Part(ROWS, slice(0, ROWS)), epsilon=0.1)
+    return Batch(images, labels, RankSlice(ROWS, slice(0, ROWS)), epsilon=0.1)
 
 
 def trained(model, given, *, seed, **changed):
@@ -56,7 +56,7 @@ def trained(model, given, *, seed, **changed):
     model.zero_grad()
     handle = model.register_forward_hook(lambda module, args, _: passed.append(args[0].detach().clone()))
     torch.manual_seed(seed)
-    losses = Objective(model, adversary(**changed), arithmetic="fp32")(given, True)
+    losses = AdversarialLoss(model, adversary(**changed), arithmetic="fp32")(given, True)
     losses.total.backward()
     handle.remove()
     return passed, [parameter.grad.clone() for parameter in model.parameters()], losses
@@ -67,7 +67,7 @@ def trained(model, given, *, seed, **changed):
 @pytest.mark.parametrize("gradient", ["exact", "cross_entropy"])
 @pytest.mark.parametrize("architecture", ["A", "B", "D"])
 def test_one_backward_pass_trains_and_perturbs_as_two_do(architecture, gradient, wrong, seed):
-    model = models.build(architecture, SHAPE, 10, seed=seed).train()
+    model = models.create_model(architecture, SHAPE, 10, seed=seed).train()
     given = batch(model, wrong=wrong, seed=seed)
     passed, gradients, losses = trained(model, given, seed=seed, gradient=gradient)
     expected, reference, of_two = trained(Opaque(model), given, seed=seed, gradient=gradient)
@@ -83,7 +83,7 @@ def test_one_backward_pass_trains_and_perturbs_as_two_do(architecture, gradient,
 
 def test_the_clean_part_of_the_gradient_is_that_of_the_clean_loss():
     """At epsilon 0 nothing depends on signs, so both ways agree to rounding."""
-    model = models.build("A", SHAPE, 10, seed=2).train()
+    model = models.create_model("A", SHAPE, 10, seed=2).train()
     given = batch(model, wrong=2, seed=2)
     still = Batch(given.images, given.labels, given.part, epsilon=0.0)
     _, gradients, _ = trained(model, still, seed=2)
@@ -94,7 +94,7 @@ def test_the_clean_part_of_the_gradient_is_that_of_the_clean_loss():
 
 @pytest.mark.parametrize("changed", [{"policy": "least_likely"}, {"clean_weight": 0.0}], ids=str)
 def test_where_one_backward_pass_does_not_serve_there_are_two(changed):
-    model = models.build("D", SHAPE, 10, seed=0).train()
+    model = models.create_model("D", SHAPE, 10, seed=0).train()
     given = batch(model, wrong=0, seed=0)
     passed, gradients, _ = trained(model, given, seed=0, **changed)
     expected, reference, _ = trained(Opaque(model), given, seed=0, **changed)
@@ -104,7 +104,7 @@ def test_where_one_backward_pass_does_not_serve_there_are_two(changed):
 
 
 def test_with_many_rows_to_pass_again_there_are_two_backward_passes():
-    model = models.build("D", SHAPE, 10, seed=0).train()
+    model = models.create_model("D", SHAPE, 10, seed=0).train()
     passed, _, _ = trained(model, batch(model, wrong=5, seed=0), seed=0)
     assert [len(images) for images in passed] == [ROWS, ROWS]
 
@@ -113,14 +113,14 @@ def test_an_example_of_any_confidence_gets_the_signs_of_its_exact_gradient(linea
     model = linear_model(classes=3, scale=1000.0)
     images = torch.rand(8, 1, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     labels = model(images).argmax(1)
-    slope, _ = gradient_through(model(images), images, labels, gradient="exact", policy="true")
+    grad, _ = gradient_through(model(images), images, labels, gradient="exact", policy="true")
     found = slopes_on_the_way(model(images), images, labels, model, gradient="exact", weight=0.5)
-    assert (slope != 0).all()
-    assert torch.equal(found.sign(), slope.sign())
+    assert (grad != 0).all()
+    assert torch.equal(found.sign(), grad.sign())
 
 
 def test_only_what_is_known_to_treat_rows_by_themselves_goes_back_once():
-    assert all(row_by_row(models.build(name, SHAPE, 10, seed=0)) for name in "ABCD")
-    assert not row_by_row(models.build("small_vgg", (3, 32, 32), 10, seed=0))
+    assert all(row_by_row(models.create_model(name, SHAPE, 10, seed=0)) for name in "ABCD")
+    assert not row_by_row(models.create_model("small_vgg", (3, 32, 32), 10, seed=0))
     for layer in (nn.BatchNorm2d(1), nn.Dropout(0.5), Opaque(nn.Linear(2, 2))):
         assert not row_by_row(nn.Sequential(nn.Conv2d(1, 1, 3), layer))

@@ -8,8 +8,8 @@ from torch.nn import functional
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.data import Batch, Part
-from gradshard.pipeline.training.loss import Objective
+from gradshard.pipeline.training.data import Batch, RankSlice
+from gradshard.pipeline.training.loss import AdversarialLoss
 from tests.conftest import LinearModel
 
 
@@ -41,12 +41,12 @@ def batch(rows=7, *, epsilon=0.1, part=None):
     images = 0.2 + 0.6 * torch.rand(rows, 1, 3, 4, generator=generator)
     labels = torch.randint(0, 3, (rows,), generator=generator)
     signs = torch.randint(0, 2, images.shape, generator=generator).mul(2).sub(1).float()
-    part = part or Part(rows, slice(0, rows))
+    part = part or RankSlice(rows, slice(0, rows))
     return Batch(images[part.rows], labels[part.rows], part, signs[part.rows], epsilon)
 
 
 def objective(model, **changed):
-    return Objective(model, adversary(**changed), arithmetic="fp32")
+    return AdversarialLoss(model, adversary(**changed), arithmetic="fp32")
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
@@ -83,8 +83,8 @@ def test_the_model_crafts_for_the_replaced_half_alone_towards_its_least_likely_c
     crafted, mixed = seen
     assert torch.equal(crafted, given.images[::2])
     least = model(given.images[::2]).argmin(1)
-    slope, _ = input_gradient(model, given.images[::2], least)
-    assert torch.equal(mixed[::2], perturb(given.images[::2], -slope.sign(), 0.1))
+    grad, _ = input_gradient(model, given.images[::2], least)
+    assert torch.equal(mixed[::2], perturb(given.images[::2], -grad.sign(), 0.1))
     assert torch.equal(mixed[1::2], given.images[1::2])
 
 
@@ -106,9 +106,9 @@ def test_epsilon_may_differ_by_example(model, kind):
 @pytest.mark.parametrize("rows", [9, 10])
 def test_the_parts_of_two_ranks_add_up_to_the_loss_of_the_whole_batch(model, kind, rows):
     adversarial = None if kind == "clean" else adversary(objective=kind, adversarial_weight=0.3)
-    whole = Objective(model, adversarial, arithmetic="fp32")(batch(rows), False)
+    whole = AdversarialLoss(model, adversarial, arithmetic="fp32")(batch(rows), False)
     parts = [
-        Objective(model, adversarial, arithmetic="fp32", ranks=2)(batch(rows, part=Part(rows, rank)), False)
+        AdversarialLoss(model, adversarial, arithmetic="fp32", ranks=2)(batch(rows, part=RankSlice(rows, rank)), False)
         for rank in (slice(0, rows // 2), slice(rows // 2, rows))
     ]
     assert sum(part.total for part in parts).item() / 2 == pytest.approx(whole.total.item(), rel=1e-5)

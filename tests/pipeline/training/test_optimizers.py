@@ -65,9 +65,9 @@ def test_rmsprop_is_tensorflows():
     expected, square = model.weight.detach().double().clone(), torch.ones(5, 7, dtype=torch.float64)
     for seed in range(5):
         gradients(model, seed)
-        slope = model.weight.grad.double()
-        square = 0.9 * square + 0.1 * slope**2
-        expected -= 0.045 * slope / (square + 1).sqrt()
+        grad = model.weight.grad.double()
+        square = 0.9 * square + 0.1 * grad**2
+        expected -= 0.045 * grad / (square + 1).sqrt()
         optimizer.step(0.045)
     assert torch.allclose(model.weight.double(), expected, atol=1e-6)
     assert model.weight.grad is None

@@ -9,13 +9,13 @@ from torch.nn import functional
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import Direction, signed_gradients, to_pixels
+from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
 from gradshard.pipeline.models.dropout import Dropout
 from gradshard.pipeline.models.precision import choose_compilation
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.config import Run
-from gradshard.pipeline.training.data import Stored, make_batch
-from gradshard.pipeline.training.loss import Objective
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.data import StoredBatch, make_batch
+from gradshard.pipeline.training.loss import AdversarialLoss
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
 from gradshard.storage.errors import GradshardError
@@ -57,7 +57,7 @@ def start(small_dataset, stores):
     def make(*, robust=None, arithmetic="fp32", epochs=2, seed=3, learning_rate=0.001, memory=1 << 30, batch=64):
         used = stores if robust else {}
         reading = plan_reading(small_dataset.train, used, memory=memory)
-        run = Run(
+        run = TrainingRun(
             rows=700,
             batch=batch,
             epochs=epochs,
@@ -66,7 +66,7 @@ def start(small_dataset, stores):
             reading=reading,
             adversary=robust,
         )
-        model = models.build("D", small_dataset.sample_shape, 10, seed=seed)
+        model = models.create_model("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
         return trainer, open_reader(small_dataset.train, used, reading)
 
@@ -74,7 +74,7 @@ def start(small_dataset, stores):
 
 
 def stored(images, labels, planes):
-    return Stored(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(planes))
+    return StoredBatch(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(planes))
 
 
 def without_dropout(trainer):
@@ -146,13 +146,13 @@ def test_requests_from_a_step_on_are_the_rest_of_all_requests(start):
 
 
 def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkeypatch):
-    calls, shared = [], Objective._shared
+    calls, shared = [], AdversarialLoss._shared
 
     def counted(*args):
         calls.append(1)
         return shared(*args)
 
-    monkeypatch.setattr(Objective, "_shared", counted)
+    monkeypatch.setattr(AdversarialLoss, "_shared", counted)
     trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
     live = [step.live for step in trainer.steps(reader)]
     assert live == [number % 3 == 0 for number in range(33)]
@@ -161,18 +161,18 @@ def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkey
 
 def test_a_stored_batch_is_the_batch_crafted_live_from_that_static_model(tmp_path, small_dataset):
     """With the real signs of a static model, the store and the model itself give one and the same perturbation."""
-    static = models.build("B", small_dataset.sample_shape, 10, seed=1).eval()
+    static = models.create_model("B", small_dataset.sample_shape, 10, seed=1).eval()
     images, labels = small_dataset.train.load()
-    signs, _ = signed_gradients(
-        static, torch.from_numpy(images), torch.from_numpy(labels), Direction("exact", "predicted")
+    signs, _ = compute_signs(
+        static, torch.from_numpy(images), torch.from_numpy(labels), GradientSpec("exact", "predicted")
     )
     rows = np.random.default_rng(0).permutation(700)[:64]
-    slope, _ = input_gradient(static, to_pixels(torch.from_numpy(images[rows])), None, policy="predicted")
+    grad, _ = input_gradient(static, to_unit_range(torch.from_numpy(images[rows])), None, policy="predicted")
     reading = plan_reading(small_dataset.train, {}, memory=1 << 30)
-    run = Run(700, 64, 1, 0, Optimization("adam", 0.001), reading, adversary())
+    run = TrainingRun(700, 64, 1, 0, Optimization("adam", 0.001), reading, adversary())
     step = next(step for step in range(10) if run.source(step) == "A")
     raw = stored(images[rows], labels[rows], bitplanes.pack(signs.numpy())[rows])
-    assert torch.equal(make_batch(raw, run, step).signs, slope.sign())
+    assert torch.equal(make_batch(raw, run, step).signs, grad.sign())
 
 
 @pytest.mark.parametrize("direction", [1, -1])
@@ -190,11 +190,11 @@ def test_the_objective_weighs_clean_and_adversarial_loss(start, small_dataset):
     robust = adversary(sources=("A",), clean_weight=0.3)
     trainer, reader = start(robust=robust, epochs=1, batch=700)
     without_dropout(trainer)
-    reference = models.build("D", small_dataset.sample_shape, 10, seed=3)
+    reference = models.create_model("D", small_dataset.sample_shape, 10, seed=3)
     reference.load_state_dict(trainer.model.state_dict())
     reference.eval()
     raw = next(iter(reader.read(trainer.run.requests(0))))
-    x, y = to_pixels(torch.from_numpy(raw.images)), torch.from_numpy(raw.labels)
+    x, y = to_unit_range(torch.from_numpy(raw.images)), torch.from_numpy(raw.labels)
     signs = torch.from_numpy(bitplanes.unpack(raw.planes, 784)).float().view_as(x)
     x_adv = (x + 0.3 * signs).clamp(0, 1)
     optimizer = torch.optim.Adam(reference.parameters(), lr=0.001)
@@ -226,7 +226,7 @@ def test_the_live_perturbation_is_fgsm_on_the_model_itself(start, small_dataset)
     trainer, reader = start(robust=adversary(sources=("self",)), epochs=1)
     without_dropout(trainer)
     raw = next(iter(reader.read(trainer.run.requests(0))))
-    images = to_pixels(torch.from_numpy(raw.images))
+    images = to_unit_range(torch.from_numpy(raw.images))
     predicted = trainer.model(images).argmax(1)
     expected = fgsm(trainer.model, images, predicted, epsilon=0.3)
     seen = []
@@ -242,7 +242,7 @@ def test_training_on_rand_fgsm_moves_at_random_first(start, small_dataset):
     seen = []
     trainer.model.flatten.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
     raw = next(iter(reader.read(trainer.run.requests(0))))
-    images = to_pixels(torch.from_numpy(raw.images))
+    images = to_unit_range(torch.from_numpy(raw.images))
     next(trainer.steps(reader))
     moved, both = seen
     inside = (images > 0.1) & (images < 0.9)
@@ -284,7 +284,7 @@ def test_a_compiled_run_takes_the_steps_of_an_eager_one(start, small_dataset, mo
     losses = []
     for compiled in (False, True):
         trainer, reader = start(robust=adversary(schedule="rotate"), epochs=1)
-        module = models.build("A", small_dataset.sample_shape, 10, seed=3)
+        module = models.create_model("A", small_dataset.sample_shape, 10, seed=3)
         if model == "in one piece":
             module = nn.Sequential(*(layer for layer in module if not isinstance(layer, Dropout)))
         again = Trainer(module, trainer.run, device=CPU, arithmetic="fp32", compiled=compiled)

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.gradients.signs import Direction, signed_gradients
+from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.models import LoadedModel
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 
-DIRECTION = Direction("exact", "predicted")
+DIRECTION = GradientSpec("exact", "predicted")
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,13 @@ def split(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model():
-    return LoadedModel(models.build("D", (1, 48, 48), 10, seed=1).eval(), "D", "0" * 64, "0" * 64)
+    return LoadedModel(models.create_model("D", (1, 48, 48), 10, seed=1).eval(), "D", "0" * 64, "0" * 64)
 
 
 @pytest.mark.parametrize("rows", [slice(0, 1300), slice(0, 64), slice(1280, 1300)])
 def test_pieces_give_what_all_rows_at_once_do(split, model, rows):
     images, labels = split.read_images(rows.start, rows.stop), split.read_labels(rows.start, rows.stop)
-    signs, used = signed_gradients(model.module, torch.from_numpy(images), torch.from_numpy(labels), DIRECTION)
+    signs, used = compute_signs(model.module, torch.from_numpy(images), torch.from_numpy(labels), DIRECTION)
     planes, chosen = compute_rows(model, split, rows, DIRECTION, torch.device("cpu"))
     assert (bitplanes.unpack(planes, 48 * 48) == signs.numpy()).all()
     assert (chosen == used.numpy()).all()

@@ -18,8 +18,8 @@ import pytest
 import torch
 from distributed import Client
 
-from gradshard.stages.support.dask_cluster import connected, spread
-from gradshard.stages.support.options import ClusterPlace
+from gradshard.stages.support.dask_cluster import dask_client, map_tasks
+from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.errors import GradshardError
 from tests.helpers.projects import new_project
 from tests.stages.test_kill import files
@@ -132,20 +132,20 @@ def test_an_address_without_a_scheduler_is_one_sentence(whole, tmp_path, monkeyp
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._CONNECT_SECONDS", 1)
     with (
         pytest.raises(GradshardError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:1 "),
-        connected(ClusterPlace(scheduler="tcp://127.0.0.1:1"), "cpu"),
+        dask_client(ClusterConfig(scheduler="tcp://127.0.0.1:1"), "cpu"),
     ):
         pass
 
 
 def test_the_dashboard_of_a_local_cluster_is_reachable():
-    with connected(ClusterPlace(workers=1), "cpu") as client, urllib.request.urlopen(client.dashboard_link) as page:
+    with dask_client(ClusterConfig(workers=1), "cpu") as client, urllib.request.urlopen(client.dashboard_link) as page:
         assert page.status == HTTPStatus.OK
         assert "Dask" in page.read().decode()
 
 
 def test_a_cluster_here_watches_itself_less_often_unless_its_user_says_otherwise():
     tick, profile = "distributed.admin.tick.interval", "distributed.worker.profile.interval"
-    with dask.config.set({tick: "50ms"}), connected(ClusterPlace(workers=1), "cpu") as client:
+    with dask.config.set({tick: "50ms"}), dask_client(ClusterConfig(workers=1), "cpu") as client:
         assert list(client.run(dask.config.get, tick).values()) == ["50ms"]
         assert list(client.run(dask.config.get, profile).values()) == ["100ms"]
 
@@ -157,10 +157,10 @@ def deadly(item):
 
 
 def test_a_task_that_kills_its_workers_is_named():
-    with connected(ClusterPlace(workers=1), "cpu") as client:
+    with dask_client(ClusterConfig(workers=1), "cpu") as client:
         found = []
         with pytest.raises(GradshardError, match="shard 2: 4 workers died while computing it"):
-            found += [item for item, _ in spread(client, deadly, [2], what="shard")]
+            found += [item for item, _ in map_tasks(client, deadly, [2], what="shard")]
         assert found == []
 
 
@@ -188,8 +188,8 @@ def test_a_straggler_is_told_once_with_its_worker(monkeypatch, quick, look):
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._LOOK_SECONDS", look)
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._SLOW_SECONDS", 0.5)
     task = functools.partial(quick_but_the_last, quick)
-    with connected(ClusterPlace(), "cpu") as client:
-        assert sorted(item for item, _ in spread(client, task, range(6), what="shard")) == list(range(6))
+    with dask_client(ClusterConfig(), "cpu") as client:
+        assert sorted(item for item, _ in map_tasks(client, task, range(6), what="shard")) == list(range(6))
     assert len(told) == 1
     assert told[0].startswith("shard 5 has been at ")
 
@@ -200,7 +200,7 @@ def visible(item):
 
 def test_every_worker_of_a_machine_with_gpus_sees_one_of_them(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with connected(ClusterPlace(workers=2), "cuda") as client:
+    with dask_client(ClusterConfig(workers=2), "cuda") as client:
         assert isinstance(client, Client)
         client.wait_for_workers(2, timeout=60)
         assert sorted(client.run(visible, 0).values()) == ["0", "1"]

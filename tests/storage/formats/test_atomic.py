@@ -8,7 +8,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
     atomic.write_text(path, "old")
 
     def fail_halfway():
-        with atomic.replacing(path) as temporary:
+        with atomic.atomic_path(path) as temporary:
             temporary.write_text("half")
             raise RuntimeError
 

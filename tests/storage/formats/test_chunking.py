@@ -37,7 +37,7 @@ def test_known_datasets_get_chunks_of_a_megabyte_and_enough_shards(rows, row_byt
 @given(st.lists(st.integers(0, 500)), st.integers(1, 70))
 def test_the_units_that_hold_some_rows_are_found_with_all_of_them(rows, size):
     rows = np.sort(np.array(rows, dtype=np.int64))
-    found = list(chunking.held(rows, size))
+    found = list(chunking.group_by_chunk(rows, size))
     assert [number for number, _, _ in found] == sorted({row // size for row in rows.tolist()})
     assert np.array_equal(np.concatenate([rows[:0], *(rows[low:high] for _, low, high in found)]), rows)
     assert all((rows[low:high] // size == number).all() for number, low, high in found)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.chunking import Layout
-from gradshard.storage.formats.gather import Gatherer, gather, gathering, visits
+from gradshard.storage.formats.gather import ReadPool, gather, plan_reads, read_tasks
 
 
 class Numbered:
@@ -39,7 +39,7 @@ def test_each_shard_is_visited_once_and_each_row_comes_to_its_place(rows, shard,
 def test_rows_beyond_the_first_65536_are_found():
     layout = Layout(rows=10**12, chunk=1, shard=1 << 40)
     wanted = np.array([5, 1 << 33, 65_536, 10**12 - 1, 65_535, (1 << 33) + 1, 0])
-    (visit,) = visits(wanted, layout)
+    (visit,) = plan_reads(wanted, layout)
     assert np.array_equal(visit.rows, np.sort(wanted))
     assert np.array_equal(wanted[visit.positions], visit.rows)
 
@@ -55,7 +55,7 @@ def test_the_first_error_ends_the_work_and_reaches_whoever_waits():
 
         return run
 
-    gatherer = Gatherer("test-gathering")
+    gatherer = ReadPool("test-gathering")
     found = gatherer.gather(task(number) for number in range(10_000))
     with pytest.raises(GradshardError, match="damaged"):
         found.wait()
@@ -68,8 +68,8 @@ def test_threads_share_the_tasks_of_several_visits():
     source = Numbered(Layout(rows=5_000, chunk=1, shard=10))
     wanted = np.random.default_rng(0).permutation(5_000)
     out = np.zeros((5_000, 2), dtype=np.uint8)
-    gatherer = Gatherer("test-gathering")
-    gatherer.gather(gathering(source, visits(wanted, source.layout), out)).wait()
+    gatherer = ReadPool("test-gathering")
+    gatherer.gather(read_tasks(source, plan_reads(wanted, source.layout), out)).wait()
     gatherer.close()
     assert np.array_equal(out[:, 0].astype(int) * 256 + out[:, 1], wanted)
     assert sorted(source.visited) == list(range(500))

@@ -5,7 +5,7 @@ import pytest
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from gradshard.storage.formats.chunking import Layout, stretches
+from gradshard.storage.formats.chunking import Layout, split_slice
 from gradshard.storage.formats.shard_writer import write_plain_shard
 
 ROWS = {"whole shards": (64, 4, 16), "a short last chunk": (61, 4, 16), "chunks without rows": (53, 4, 16)}
@@ -29,7 +29,7 @@ def test_they_are_the_bytes_that_zarr_writes(tmp_path, rows, chunk, shard, sampl
     for number in range(cut.shards):
         array[cut.shard_rows(number)] = images[cut.shard_rows(number)]
         ours = tmp_path / "ours" / str(number)
-        write_plain_shard(ours, cut, (images[part] for part in stretches(cut.shard_rows(number), chunk)))
+        write_plain_shard(ours, cut, (images[part] for part in split_slice(cut.shard_rows(number), chunk)))
         assert ours.read_bytes() == (tmp_path / f"zarr/c/{number}/0/0/0").read_bytes()
 
 

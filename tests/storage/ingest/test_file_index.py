@@ -5,7 +5,7 @@ import pytest
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest import file_index
-from gradshard.storage.ingest.file_index import Entry, Listing, row_order, scan, write_listing
+from gradshard.storage.ingest.file_index import Entry, FileIndex, row_order, scan, write_listing
 
 
 def touch(folder, *names):
@@ -64,7 +64,7 @@ def test_a_listing_gives_its_entries_back_by_number(tmp_path):
     listed = write_listing(tmp_path / "l", entries)
     assert list(listed) == entries
     numbers = np.random.default_rng(0).permutation(9000)[:50]
-    assert Listing(tmp_path / "l").take(numbers) == [entries[n] for n in numbers]
+    assert FileIndex(tmp_path / "l").take(numbers) == [entries[n] for n in numbers]
     labels = [entry.label for entry in entries]
     assert listed.counts(12).tolist() == [labels.count(label) for label in range(12)]
     assert list(write_listing(tmp_path / "none", [])) == []

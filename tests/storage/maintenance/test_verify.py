@@ -107,7 +107,7 @@ def reseal(path: Path, **changes: object) -> None:
     old = read_manifest(path)
     files = {name: FileRecord(sha256=file_sha256(path / name), size=(path / name).stat().st_size) for name in old.files}
     fields = {"content": old.content, "zeros": old.zeros, "versions": old.versions, "files": files, **changes}
-    (path / MANIFEST).write_text(manifest.seal(old.spec, **fields).text())
+    (path / MANIFEST).write_text(manifest.finalize(old.spec, **fields).text())
 
 
 def index_of(content: bytes, spec: StoreSpec) -> np.ndarray:

@@ -14,7 +14,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.store_paths import labels_file, signs_file
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.transfer import push
-from gradshard.storage.streaming.reader import Windowed, open_reader, plan_reading
+from gradshard.storage.streaming.reader import WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
 from tests.helpers.projects import ROOT
 from tests.storage.remote.conftest import contents
@@ -177,7 +177,7 @@ def test_windows_fetch_each_shard_once_an_epoch(nginx, served, small_store, smal
     assert not plan.resident
     assert (plan.window > 1) == (memory > 1)
     reader = open_reader(split, {"M": remote}, plan)
-    assert isinstance(reader, Windowed)
+    assert isinstance(reader, WindowedReader)
     signs = small_store.load()
     for epoch in range(2):
         order = plan.order(len(split), seed=0, epoch=epoch)

@@ -5,7 +5,7 @@ import gc
 import numpy as np
 import torch
 
-from gradshard.storage.streaming.buffer_pool import Lender
+from gradshard.storage.streaming.buffer_pool import BufferPool
 
 
 def address(array):
@@ -13,13 +13,13 @@ def address(array):
 
 
 def test_memory_that_nobody_holds_is_lent_again():
-    lender = Lender(100)
+    lender = BufferPool(100)
     first = address(lender.array((10, 10)))
     assert address(lender.array((5, 3))) == first
 
 
 def test_memory_of_which_a_part_is_held_stays_as_it_is():
-    lender = Lender(100)
+    lender = BufferPool(100)
     whole = lender.array((10, 10))
     whole[:] = 7
     held = torch.from_numpy(whole[3:5].reshape(-1)[2:])
@@ -34,7 +34,7 @@ def test_memory_of_which_a_part_is_held_stays_as_it_is():
 
 
 def test_several_loans_at_once_do_not_overlap():
-    lender = Lender(100)
+    lender = BufferPool(100)
     loans = [lender.array((100,)) for _ in range(4)]
     for number, loan in enumerate(loans):
         loan[:] = number
@@ -42,7 +42,7 @@ def test_several_loans_at_once_do_not_overlap():
 
 
 def test_more_than_a_block_is_lent_too():
-    lender = Lender(8)
+    lender = BufferPool(8)
     array = lender.array((4, 5))
     array[:] = np.arange(20).reshape(4, 5)
     assert array.sum() == 190

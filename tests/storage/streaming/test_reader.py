@@ -14,7 +14,7 @@ from gradshard.storage.formats.chunking import CHUNK_BYTES
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.gather import THREADS
-from gradshard.storage.streaming.reader import Resident, Windowed, open_reader, plan_reading
+from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
 from tests.conftest import build_store
 
@@ -47,7 +47,7 @@ def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_datase
 def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stores, memory):
     plan = plan_reading(small_dataset.train, stores, memory=memory)
     assert not plan.resident
-    resident, windowed = Resident(small_dataset.train, stores), Windowed(small_dataset.train, stores, plan)
+    resident, windowed = InMemoryReader(small_dataset.train, stores), WindowedReader(small_dataset.train, stores, plan)
     for one, other in zip(resident.read(requests(plan)), windowed.read(requests(plan)), strict=True):
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.labels, other.labels)
@@ -72,7 +72,7 @@ def test_the_windowed_reader_decodes_each_chunk_once_an_epoch(small_dataset, sto
     original = shard_reader.decode
     monkeypatch.setattr(shard_reader, "decode", lambda content, out: decoded.append(1) or original(content, out))
     orders = [plan.order(700, seed=5, epoch=epoch) for epoch in range(3)]
-    batches = Windowed(small_dataset.train, stores, plan).read(
+    batches = WindowedReader(small_dataset.train, stores, plan).read(
         Request(rows, "A", order.epoch) for order in orders for rows in order.batches(37)
     )
     assert sum(len(batch.labels) for batch in batches) == 3 * 700
@@ -89,7 +89,7 @@ def test_the_windowed_reader_holds_two_windows_and_little_else(tmp_path):
     batches = (
         Request(rows, None, epoch) for epoch in range(3) for rows in plan.order(2_000, seed=0, epoch=epoch).batches(50)
     )
-    reader = Windowed(split, {}, plan)
+    reader = WindowedReader(split, {}, plan)
     tracemalloc.start()
     try:
         for batch in reader.read(batches):
@@ -130,6 +130,6 @@ def test_a_batch_that_is_kept_stays_as_it_was(small_dataset, stores):
 def test_batches_larger_than_a_window_are_whole(small_dataset, stores):
     plan = plan_reading(small_dataset.train, stores, memory=1)
     rows = plan.order(700, seed=0, epoch=0).take(0, 700)
-    (batch,) = Windowed(small_dataset.train, stores, plan).read([Request(rows, "C")])
+    (batch,) = WindowedReader(small_dataset.train, stores, plan).read([Request(rows, "C")])
     assert np.array_equal(batch.images, small_dataset.train.load()[0][rows])
     assert np.array_equal(batch.planes, stores["C"].load()[rows])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradshard.storage.streaming.shuffle import Order
-from gradshard.storage.streaming.windows import Cutter, Request
+from gradshard.storage.streaming.shuffle import ShuffleOrder
+from gradshard.storage.streaming.windows import Request, WindowPlanner
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
 SEEDS = st.integers(0, 2**31)
@@ -38,7 +38,7 @@ def test_whatever_is_asked_for_comes_out_of_the_windows(shape, seed):
         Request(generator.integers(0, rows, generator.integers(0, 50)), generator.choice([None, "A", "C"]))
         for _ in range(generator.integers(0, 30))
     ]
-    windows = list(Cutter(rows=rows, chunk=chunk, window=window).windows(requests))
+    windows = list(WindowPlanner(rows=rows, chunk=chunk, window=window).windows(requests))
     found = list(put_together(windows))
     assert len(found) == len(requests)
     for request, (store, taken, signs) in zip(requests, found, strict=True):
@@ -51,9 +51,9 @@ def test_whatever_is_asked_for_comes_out_of_the_windows(shape, seed):
 @given(SHAPES, SEEDS, st.integers(1, 70), st.integers(1, 3))
 def test_the_windows_of_orders_are_found_again(shape, seed, batch, epochs):
     rows, chunk, window = shape
-    orders = [Order(rows=rows, chunk=chunk, window=window, seed=seed, epoch=epoch) for epoch in range(epochs)]
+    orders = [ShuffleOrder(rows=rows, chunk=chunk, window=window, seed=seed, epoch=epoch) for epoch in range(epochs)]
     requests = (Request(taken, None, order.epoch) for order in orders for taken in order.batches(batch))
-    found = [set(cut.rows // chunk) for cut in Cutter(rows=rows, chunk=chunk, window=window).windows(requests)]
+    found = [set(cut.rows // chunk) for cut in WindowPlanner(rows=rows, chunk=chunk, window=window).windows(requests)]
     assert found == [
         set(order.chunks[start : start + window]) for order in orders for start in range(0, len(order.chunks), window)
     ]
@@ -61,8 +61,8 @@ def test_the_windows_of_orders_are_found_again(shape, seed, batch, epochs):
 
 @pytest.mark.parametrize("start", [0, 1, 5, 17])
 def test_after_a_resumed_epoch_the_windows_are_the_orders_again(start):
-    order = Order(rows=640, chunk=8, window=4, seed=3, epoch=0)
+    order = ShuffleOrder(rows=640, chunk=8, window=4, seed=3, epoch=0)
     requests = [Request(rows) for rows in order.batches(16, first=start)]
-    windows = list(Cutter(rows=640, chunk=8, window=4).windows(requests))
+    windows = list(WindowPlanner(rows=640, chunk=8, window=4).windows(requests))
     assert np.array_equal(np.concatenate([w.rows for w in windows]), order.take(16 * start, 640))
     assert [len(w.rows) for w in windows[2:]] == [32] * len(windows[2:])

@@ -1,4 +1,4 @@
-"""The stage ``analyse``: how large the models' gradients are, how often rounding turns a sign, and the loss around."""
+"""The stage ``analyze``: how large the models' gradients are, how often rounding turns a sign, and the loss around."""
 
 import copy
 import json
@@ -60,7 +60,7 @@ def _gradients(
     params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
 ) -> dict[str, dict[str, Any]]:
     found = {}
-    with progress("analyse", len(models) * len(split), "images") as advance:
+    with progress("analyze", len(models) * len(split), "images") as advance:
         for name, model in models.items():
             exact, rounded, wrong = [], [], []
             reference = copy.deepcopy(model.module).double()

@@ -16,7 +16,7 @@ _COMMANDS = {
     "sources": ("gradshard.stages.sources", "Note the digests of a robust model's sign stores."),
     "train-robust": ("gradshard.stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
-    "analyse": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
+    "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
     "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
     "table": ("gradshard.stages.table", "Put the table of defences into a Markdown file."),

@@ -50,7 +50,7 @@ _GRADIENT_TITLES = {
 def command(params: Params, into: Path) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate`, `analyse` and `blackbox` wrote and the training curves. Tables are laid out as in the paper:
+    Reads what `evaluate`, `analyze` and `blackbox` wrote and the training curves. Tables are laid out as in the paper:
     rows are sources. For papers and spreadsheets they are also in report/tables.md and, one a file, in report/tables/.
     """
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
@@ -231,11 +231,11 @@ def _findings(
 
 
 def _analysis(params: Params) -> tuple[dict[str, Any], str]:
-    """What `analyse` found: per model its gradients, and the figure of the loss."""
+    """What `analyze` found: per model its gradients, and the figure of the loss."""
     norms = json.loads(_read(paths.ANALYSIS / "gradients.json"))["models"]
     path = paths.ANALYSIS / "planes.npz"
     if not path.exists():
-        raise GradshardError(f"no {path}: run `gradshard analyse` first")
+        raise GradshardError(f"no {path}: run `gradshard analyze` first")
     with np.load(path, allow_pickle=False) as archive:
         if not len(archive["rows"]):
             return norms, ""

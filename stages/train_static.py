@@ -7,9 +7,10 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM
-from gradshard.stages.support import imported_weights, paths, training_run
-from gradshard.stages.support.initial_weights import initial_model
+from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
+from gradshard.stages.support.training import imported_weights, training_run
+from gradshard.stages.support.training.initial_weights import initial_model
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 

@@ -161,7 +161,7 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> 
             *(("precompute", model) for model in "ACD"),
             *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
             ("evaluate",),
-            ("analyse",),
+            ("analyze",),
             ("blackbox",),
             ("report",),
         ):

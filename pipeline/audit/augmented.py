@@ -16,8 +16,8 @@ from gradshard.pipeline.types import Gradient
 class AugmentedAgreement:
     """Per image, float64 (n,): the share of signs that the gradient at the view has too, and their gain there.
 
-    The agreement counts the pixels that came from the image; the gain is that of ``recompute``, the share of an attack's
-    first-order gain that the moved signs keep, padded pixels included.
+    The agreement counts the pixels that came from the image; the gain is that of ``recompute``, the share of an
+    attack's first-order gain that the moved signs keep, padded pixels included.
     """
 
     agreement: Tensor

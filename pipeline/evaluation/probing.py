@@ -1,4 +1,4 @@
-"""White-box measurements of one model that tell whether its gradient can be trusted; ``gradient_masking`` judges them."""
+"""White-box measurements of one model: can its gradient be trusted? ``gradient_masking`` judges them."""
 
 from collections.abc import Collection, Sequence
 from functools import reduce

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import AdversarialLoss, Losses
-from gradshard.pipeline.training.malloc import keep_freed_memory
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer
 from gradshard.pipeline.types import SELF
 from gradshard.storage.errors import GradshardError

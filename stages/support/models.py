@@ -8,7 +8,7 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.training.malloc import keep_freed_memory
+from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.stages.support import paths
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints

@@ -26,12 +26,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def folder_sha256(folder: Path, pattern: str) -> str:
-    """One SHA-256, in hex, of the names and contents of the files of a folder that match a glob pattern."""
-    files = sorted(folder.rglob(pattern))
-    return digest_of({str(path.relative_to(folder)): file_sha256(path) for path in files})
-
-
 class RowsDigest:
     """The digest of a sequence of labelled images: content and order, whatever the batches or the storage layout.
 

@@ -14,7 +14,7 @@ import pytest
 from gradshard.stages.store.group import _COMMANDS as _STORE_COMMANDS
 
 ROOT = Path(__file__).parents[2]
-STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "blackbox", "report"]
+STAGES = ["prepare", "train-static", "precompute", "train-robust", "evaluate", "analyze", "blackbox", "report"]
 
 
 def run(*arguments, **options):

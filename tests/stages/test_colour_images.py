@@ -36,7 +36,7 @@ def coloured_project(tmp_path_factory, digits):
     project.edit(change)
     project.edit(lambda params: params["robust"].pop("A_adv"))
     stages = ["prepare", *(f"train-static {m}" for m in "ABCD"), *(f"precompute {m}" for m in "ACD")]
-    stages += ["train-robust A_adv-ens", "evaluate", "analyse", "blackbox", "report"]
+    stages += ["train-robust A_adv-ens", "evaluate", "analyze", "blackbox", "report"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.path)
         for stage in stages:

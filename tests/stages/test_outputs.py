@@ -174,7 +174,7 @@ def test_a_store_in_bf16_says_so_with_its_agreement_and_can_be_mended(copied_pro
 @pytest.mark.slow
 def test_every_output_has_the_same_bytes_in_another_run(finished_project, tmp_path, digits, gradshard):
     again = new_project(tmp_path / "again", digits)
-    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "analyse", "blackbox", "report"):
+    for stage in ("prepare", "train-static", "precompute", "train-robust", "evaluate", "analyze", "blackbox", "report"):
         models = {"train-static": "ABCD", "precompute": "ACD", "train-robust": ("A_adv", "A_adv-ens")}.get(stage, [()])
         for name in models:
             assert gradshard(again, stage, *([name] if name else []))[0] == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gradshard import pipeline, storage
+from gradshard import storage
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import choose_compilation, choose_precision
@@ -20,10 +20,10 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import Trainer, TrainMetrics
 from gradshard.stages.support import paths
+from gradshard.stages.support.code import code_digest
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
-from gradshard.storage.formats.digests import folder_sha256
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
 from gradshard.storage.workspace import workspace
 
@@ -132,8 +132,7 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
             for _ in trainer.steps(reader):
                 pass
         return
-    code = {package.__name__: _code_digest(package.__file__) for package in (pipeline, storage)}
-    recipe = {**job.recipe, "code": code, "device": next(trainer.model.parameters()).device.type}
+    recipe = {**job.recipe, "code": code_digest(job.stage), "device": next(trainer.model.parameters()).device.type}
     with workspace(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
         if not _go_on(trainer, not (work.waited and _is_published(job))):
             say(f"{job.weights}: made by the other process")
@@ -209,7 +208,3 @@ def _say_epoch(job: TrainingJob, epoch: int, curves: _Curves, run: TrainingRun) 
     last = curves.records[-1]
     adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
     say(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")
-
-
-def _code_digest(init_file: str | None) -> str:
-    return folder_sha256(Path(str(init_file)).parent, "*.py")

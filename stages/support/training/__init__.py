@@ -1,0 +1,1 @@
+"""A training run that can be killed, and the weights that it begins with."""

@@ -10,6 +10,35 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {"storage": set(), "pipeline": {"storage"}, "stages": {"pipeline", "storage"}}
+# Every room may import its own modules and storage.errors; those of pipeline may import pipeline.types.
+ROOMS = {
+    "storage/formats": {"storage"},
+    "storage/ingest": {"storage/formats"},
+    "storage/maintenance": {"storage/formats"},
+    "storage/remote": {"storage/formats", "storage/workspace"},
+    "storage/streaming": {"storage/formats"},
+    "storage/workspace": {"storage/formats"},
+    "pipeline/analysis": {"pipeline/attacks", "pipeline/gradients"},
+    "pipeline/attacks": {"pipeline/gradients"},
+    "pipeline/audit": {"pipeline/gradients"},
+    "pipeline/blackbox": {"pipeline/attacks", "pipeline/gradients", "pipeline/training"},
+    "pipeline/config": set(),
+    "pipeline/cost_model": {"storage/formats"},
+    "pipeline/evaluation": {"pipeline/attacks", "pipeline/gradients"},
+    "pipeline/gradients": {"pipeline/models", "storage/formats"},
+    "pipeline/malloc": set(),
+    "pipeline/models": set(),
+    "pipeline/report": {"pipeline/config", "pipeline/evaluation"},
+    "pipeline/training": {
+        "pipeline/gradients",
+        "pipeline/malloc",
+        "pipeline/models",
+        "storage/formats",
+        "storage/streaming",
+    },
+    "pipeline/types": set(),
+}
+BY_ALL = {"storage": {"storage/errors"}, "pipeline": {"storage/errors", "pipeline/types"}}
 CODE = [path for folder in (*MAY_IMPORT, "benchmarks", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
 
 
@@ -30,6 +59,26 @@ def test_a_package_imports_only_those_below_it(package):
         ours = {name.split(".")[1] for name in names if name.startswith("gradshard.")}
         assert ours <= MAY_IMPORT[package] | {package}, path
         assert not [name for name in names if name.split(".")[0] in ("tests", "benchmarks")], path
+
+
+def room(name):
+    """Return the room that a dotted name of ours lies in, such as pipeline/models, or a module beside the rooms."""
+    _, package, *rest = name.split(".")
+    below = rest and ((ROOT / package / rest[0]).is_dir() or (ROOT / package / f"{rest[0]}.py").exists())
+    return f"{package}/{rest[0]}" if below else package
+
+
+def test_a_room_imports_only_those_that_the_table_allows():
+    found = set()
+    for path in CODE:
+        package, *rest = path.relative_to(ROOT).with_suffix("").parts
+        if package not in BY_ALL or rest == ["__init__"]:
+            continue
+        own = room(".".join(["gradshard", package, *rest]))
+        used = {room(name) for name in imported(path) if name.startswith("gradshard.")}
+        assert used - {own} <= ROOMS.get(own, set()) | BY_ALL[package], path
+        found.add(own)
+    assert found - {"storage/errors"} == set(ROOMS)
 
 
 def test_nothing_is_imported_by_a_bare_name():

@@ -10,10 +10,11 @@ from gradshard.stages.support.lazy_group import LazyGroup
 from gradshard.storage.errors import GradshardError
 
 _COMMANDS = {
+    "init": ("gradshard.stages.init", "Make a project that runs everything through DVC."),
     "prepare": ("gradshard.stages.prepare", "Check the raw images and store them in one fixed order."),
     "train-static": ("gradshard.stages.train_static", "Train a static model on clean images."),
     "precompute": ("gradshard.stages.precompute", "Store the signed gradients of a static model."),
-    "sources": ("gradshard.stages.sources", "Note the digests of a robust model's sign stores."),
+    "sources": ("gradshard.stages.sources", "Note the digests of the stores that robust models use."),
     "train-robust": ("gradshard.stages.train_robust", "Train a robust model on perturbed images."),
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
     "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),

@@ -168,7 +168,7 @@ def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, 
         "evaluate",
         "precompute@A",
         "report",
-        "sources@A_adv-ens",
+        "sources",
         "train-robust@A_adv-ens",
         "train-static@A",
     ]

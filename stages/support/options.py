@@ -9,6 +9,8 @@ from typing import Any
 import click
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
+from gradshard.stages.support.project import check_project
+from gradshard.stages.support.strays import set_strays_aside
 
 Command = Callable[..., Any]
 
@@ -57,4 +59,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _read(context: click.Context, option: click.Parameter, value: Path) -> Params:
     del context, option
-    return read_params(value)
+    check_project(Path())
+    params = read_params(value)
+    set_strays_aside(params)
+    return params

@@ -10,6 +10,7 @@ ANALYSIS = Path("analysis")
 BLACKBOX = Path("blackbox")
 REPORT = Path("report")
 TRAINING = Path("training")
+SOURCES = Path("sources")
 # DVC depends on them as a whole, also where the parameters put nothing there.
 SHARED_FOLDERS = (*(Path("models") / kind for kind in ("static", "robust", "snapshots")), Path("signs"))
 
@@ -26,7 +27,12 @@ def store(name: str) -> Path:
 
 def sources(model: str) -> Path:
     """The file with the digests of a robust model's sign stores."""
-    return Path("sources") / f"{model}.json"
+    return SOURCES / f"{model}.json"
+
+
+def training(model: str) -> tuple[Path, Path]:
+    """The metrics and the curves of a model's training."""
+    return TRAINING / f"{model}.json", TRAINING / f"{model}.tsv"
 
 
 def weights(params: Params, model: str) -> Path:

@@ -190,6 +190,8 @@ def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: _Curves) 
     if job.snapshots is not None:
         # Copied, not moved: killed before the weights are in place, the next run publishes all of it again.
         (folder / "snapshots").mkdir(exist_ok=True)
+        # DVC warns of an empty folder, and git and some stores of files do not keep one.
+        write_text(folder / "snapshots" / "epochs.json", json.dumps(list(job.snapshots)) + "\n")
         shutil.copytree(folder / "snapshots", folder / "published", dirs_exist_ok=True)
         replace_folder(folder / "published", paths.snapshots(job.name))
     _save_weights(folder / "weights.safetensors", job, trainer, trainer.run.epochs)

@@ -1,0 +1,112 @@
+"""The command ``init``: a project of one's own, anywhere, that runs the installed gradshard through DVC."""
+
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import FILE_NAME, read_params
+from gradshard.stages.support.project import CODE_LINK, check_project, link_code, project_dvc_text
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import write_text
+
+_DEFAULT = "mnist5k"
+_TEMPLATES = files("gradshard.stages.support") / "project"
+_IGNORE_FILES = {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
+
+
+@click.command()
+@click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--profile", "name", help=f"The ready-made parameters to begin with, by default {_DEFAULT}.")
+def command(folder: Path, name: str | None) -> None:
+    """Make a project in FOLDER, the current one by default: params.yaml, dvc.yaml, ignore files and a README.
+
+    The folder becomes a git and DVC repository, if it is none. What is there is never overwritten. In a clone of such a
+    project, `gradshard init` makes the link to the installed code, by which DVC sees what an upgrade changed.
+    """
+    if name is not None and name not in profiles():
+        raise GradshardError(f"no profile {name}: there are {', '.join(profiles())}")
+    _check_dvc()
+    if (folder / "dvc.yaml").exists():
+        _renew(folder, name)
+        return
+    kept = _kept_params(folder, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    link_code(folder)
+    _make_repository(folder)
+    for target, template in _IGNORE_FILES.items():
+        _add_lines(folder / target, (_TEMPLATES / template).read_text(encoding="utf-8"))
+    if not (folder / "README.md").exists():
+        write_text(folder / "README.md", (_TEMPLATES / "README.md").read_text(encoding="utf-8"))
+    if not kept:
+        write_text(folder / FILE_NAME, profiles()[name or _DEFAULT])
+    # Last: a folder with it is a project.
+    write_text(folder / "dvc.yaml", project_dvc_text())
+    there = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    parameters = f"the {FILE_NAME} that was there" if kept else f"the profile {name or _DEFAULT}"
+    click.echo(f"{folder}: a project with {parameters}; run it with `{there}dvc repro`")
+
+
+def _renew(folder: Path, name: str | None) -> None:
+    """Make the link in a clone of a project; refuse a dvc.yaml of somebody else."""
+    check_project(folder)
+    if name is not None:
+        raise GradshardError(f"{folder} is a project already: switch its parameters with `gradshard profile {name}`")
+    if not (folder / CODE_LINK).is_symlink():
+        raise GradshardError(f"{folder / 'dvc.yaml'} is there and is not gradshard's: make the project in a new folder")
+    click.echo(f"{folder}: a project already; {CODE_LINK} leads to the installed gradshard")
+
+
+def _kept_params(folder: Path, name: str | None) -> bool:
+    """Tell if there are parameters to keep: valid ones, and no others are asked for."""
+    path = folder / FILE_NAME
+    if not path.exists():
+        return False
+    if name is not None:
+        raise GradshardError(f"{path} is there: move it away, or leave --profile out to keep it")
+    try:
+        read_params(path)
+    except GradshardError as error:
+        raise GradshardError(f"{error}; it would be kept, so mend it or move it away") from error
+    return True
+
+
+def _check_dvc() -> None:
+    if find_spec("dvc") is None:
+        raise GradshardError("a project needs DVC: install it with `pip install 'gradshard[dvc]'`")
+
+
+def _make_repository(folder: Path) -> None:
+    """Make the folder a git repository, where git is there, and a DVC repository."""
+    if (folder / ".dvc").is_dir():
+        return
+    dvc = [sys.executable, "-m", "dvc"]
+    if shutil.which("git") is None:
+        _run([*dvc, "init", "--no-scm", "--quiet"], folder)
+    else:
+        if _run(["git", "rev-parse", "--is-inside-work-tree"], folder, check=False) != 0:
+            _run(["git", "init", "--quiet"], folder)
+        top = (folder / ".git").exists()
+        _run([*dvc, "init", "--quiet", *([] if top else ["--subdir"])], folder)
+    # Outputs are large and never changed in place: one copy on the disk, shared with DVC's cache, is enough.
+    _run([*dvc, "config", "--quiet", "cache.type", "hardlink,copy"], folder)
+
+
+def _run(command: list[str], folder: Path, *, check: bool = True) -> int:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if check and done.returncode != 0:
+        raise GradshardError(f"`{' '.join(command)}` failed in {folder}: {' '.join(done.stderr.split())[-300:]}")
+    return done.returncode
+
+
+def _add_lines(path: Path, wanted: str) -> None:
+    there = path.read_text(encoding="utf-8") if path.exists() else ""
+    missing = [line for line in wanted.splitlines() if line not in there.splitlines()]
+    if missing:
+        separator = "" if not there or there.endswith("\n") else "\n"
+        write_text(path, there + separator + "\n".join(missing) + "\n")

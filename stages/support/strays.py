@@ -1,0 +1,47 @@
+"""Files of models and stores that the parameters do not have, such as those from before a model was renamed.
+
+Stages depend on whole folders of models and stores. A file there that no stage makes would count, and be missing in a
+clone that pulled what the stages made. Under DVC it is therefore moved out of the way; without DVC nothing is touched.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.stages.support import paths
+from gradshard.stages.support.progress import say
+from gradshard.storage.formats.atomic import replace_folder
+
+SET_ASIDE = Path("set-aside")
+
+
+def set_strays_aside(params: Params) -> None:
+    """Move what lies in the shared folders and belongs to no model or store of the parameters, if DVC runs this."""
+    if "DVC_STAGE" not in os.environ:
+        return
+    for path in _strays(params):
+        target = SET_ASIDE / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            replace_folder(path, target)
+        else:
+            path.replace(target)
+        say(f"{path}: of no model in the parameters, moved to {target}")
+
+
+def _strays(params: Params) -> Iterator[Path]:
+    owned = {paths.weights(params, name) for name in (*params.static, *params.robust)}
+    owned |= {paths.snapshots(name) for name in params.robust}
+    owned |= {paths.store(name) for name in params.signs}
+    owned |= {curve for name in (*params.static, *params.robust) for curve in paths.training(name)}
+    owned |= {Path(static.weights) for static in params.static.values()}
+    for folder in (*paths.SHARED_FOLDERS, paths.TRAINING):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path not in owned and not _is_kept(path):
+                yield path
+
+
+def _is_kept(path: Path) -> bool:
+    """Tell if a file is hidden, or one that DVC itself tracks, with `dvc add` or `dvc import`."""
+    return path.name.startswith(".") or path.suffix == ".dvc" or path.with_name(f"{path.name}.dvc").exists()

@@ -101,5 +101,5 @@ def run_attack(
         "cw": partial(climb, loss="hinge"),
         "autoattack": partial(autoattack, seed=draws.seed),
     }
-    options = {"towards": True} if step_sign(policy) < 0 else {}
+    options = {"targeted": True} if step_sign(policy) < 0 else {}
     return attacks[attack](model, images, labels, epsilon=epsilon, **options)

@@ -83,7 +83,7 @@ def _probe_batch(
     if holdout is not model:
         foreign, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
         others = own | _sweep(model, images, labels, step_sign(policy) * foreign.sign(), {*epsilons} - {0.0})
-    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "towards": step_sign(policy) < 0}
+    options: dict[str, Any] = {"epsilon": epsilon, "gradient": gradient, "targeted": step_sign(policy) < 0}
     examples = {
         "ifgsm": iterative_fgsm(model, images, chosen, steps=strength.steps, **options),
         "rand_fgsm": rand_fgsm(model, images, chosen, alpha=strength.alpha, noise=noise, **options),

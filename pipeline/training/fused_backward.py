@@ -30,7 +30,7 @@ def row_by_row(model: nn.Module) -> bool:
     return all(type(module) in _ROW_BY_ROW for module in model.modules())
 
 
-def slopes_on_the_way(
+def grads_on_the_way(
     logits: Tensor, images: Tensor, labels: Tensor, model: nn.Module, *, gradient: Gradient, weight: float
 ) -> Tensor:
     """Add the gradient of ``weight`` times the mean cross-entropy to the parameters' ``grad``.

@@ -15,7 +15,7 @@ from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
 from gradshard.pipeline.training.data import Batch, RankSlice
-from gradshard.pipeline.training.fused_backward import row_by_row, slopes_on_the_way
+from gradshard.pipeline.training.fused_backward import grads_on_the_way, row_by_row
 from gradshard.pipeline.types import BatchNorm, Gradient
 
 # Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
@@ -100,9 +100,9 @@ class AdversarialLoss(nn.Module):
             grad, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
         else:
             weight, clean = adversary.clean_weight, clean.detach()
-            grad = slopes_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
+            grad = grads_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
             if len(others):
-                grad[others] = self._slopes_again(batch, others, chosen, random, gradient)
+                grad[others] = self._grads_again(batch, others, chosen, random, gradient)
         return clean, perturb(batch.images, step_sign(adversary.policy) * grad.sign(), batch.epsilon)
 
     def _passing_again(self, batch: Batch, chosen: Tensor, adversary: Adversary) -> Tensor | None:
@@ -115,7 +115,7 @@ class AdversarialLoss(nn.Module):
         others = (chosen != batch.labels).nonzero().flatten()
         return others if len(others) <= _FEW * len(batch.images) else None
 
-    def _slopes_again(self, batch: Batch, rows: Tensor, chosen: Tensor, random: Tensor, gradient: Gradient) -> Tensor:
+    def _grads_again(self, batch: Batch, rows: Tensor, chosen: Tensor, random: Tensor, gradient: Gradient) -> Tensor:
         """The gradients of some rows for the labels ``chosen``, by a pass in which the same features are dropped."""
         with torch.random.fork_rng(devices=()), _dropping(batch.part, rows):
             torch.set_rng_state(random)

@@ -15,8 +15,8 @@ import torch
 from gradshard.pipeline import models
 from gradshard.pipeline.training import trainer
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.run import Run
-from gradshard.storage.stream import RawBatch, ReadingPlan
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
 
 if "given back" in sys.argv:
     trainer.keep_freed_memory = lambda: None
@@ -30,8 +30,8 @@ class Images:
 
 
 torch.set_num_threads(1)
-run = Run(64 * 20, 64, 1, 0, Optimization("adam", 0.001), ReadingPlan(True, 64 * 20, 1))
-model = models.build("A", (1, 28, 28), 10, seed=0)
+run = TrainingRun(64 * 20, 64, 1, 0, Optimization("adam", 0.001), ReadingPlan(True, 64 * 20, 1))
+model = models.create_model("A", (1, 28, 28), 10, seed=0)
 training = trainer.Trainer(model, run, device=torch.device("cpu"), arithmetic="fp32")
 faults = []
 for _ in training.steps(Images()):

@@ -11,8 +11,8 @@ HOLD = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from gradshard.storage.partial import partial
-    with partial("job", {"x": 1}, on_wait=print, root=Path(sys.argv[1])) as work:
+    from gradshard.storage.workspace import workspace
+    with workspace("job", {"x": 1}, on_wait=print, root=Path(sys.argv[1])) as work:
         (work.folder / "started").touch()
         time.sleep(float(sys.argv[2]))
     """

@@ -68,7 +68,7 @@ def test_one_step_without_momentum_from_the_image_is_fgsm(linear_model, examples
 
 
 def test_momentum_goes_on_by_the_gradients_it_has_summed():
-    """One pixel, a slope that turns at 0.05: the sum of unit gradients takes as long to turn as it was built up."""
+    """One pixel, a gradient that turns at 0.05: the sum of unit gradients takes as long to turn as it was built up."""
 
     class Valley(torch.nn.Module):
         def forward(self, images):

@@ -23,11 +23,11 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.training import trainer
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.augmentation import Augmentation
+from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.ranks import joined
-from gradshard.pipeline.training.run import Run
-from gradshard.storage.stream import RawBatch, ReadingPlan
+from gradshard.pipeline.training.distributed import init_distributed
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
 
 options = json.loads(sys.argv[1])
 trainer.RECORD_STEPS = 1
@@ -51,19 +51,19 @@ def with_batch_norm():
         nn.Conv2d(1, 4, 5, stride=3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10)
     )
 
-with joined(torch.device("cpu")) as (ranks, device):
+with init_distributed(torch.device("cpu")) as (ranks, device):
     torch.set_num_threads(1)
     adversary = Adversary(
         attack=options["attack"], epsilon=0.3, alpha=0.05, clean_weight=0.5, sources=options["sources"],
         schedule="rotate", gradient="exact", policy="predicted", live_mode=options["mode"], directions={"S": 1},
         objective=options["objective"], adversarial_weight=0.3, epsilon_law=options["law"],
     )
-    run = Run(
+    run = TrainingRun(
         rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
         reading=ReadingPlan(True, 60, 1), adversary=adversary, augmentation=Augmentation(2, True),
         batch_norm="synchronised", ranks=ranks,
     )
-    model = with_batch_norm() if options["batch_norm"] else models.build("D", (1, 28, 28), 10, seed=0)
+    model = with_batch_norm() if options["batch_norm"] else models.create_model("D", (1, 28, 28), 10, seed=0)
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
     loop.share_state()
     records = [step.record for step in loop.steps(Reader())]
@@ -126,9 +126,9 @@ def test_two_ranks_take_the_steps_of_one(changed):
 
 LOST = """
 import sys, torch
-from gradshard.pipeline.training.ranks import joined
+from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.storage.errors import GradshardError
-with joined(torch.device("cpu")) as (ranks, device):
+with init_distributed(torch.device("cpu")) as (ranks, device):
     ranks.total(torch.ones(1))
     if not ranks.first:
         import os, signal

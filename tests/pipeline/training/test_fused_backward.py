@@ -8,7 +8,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.gradients.input_gradient import gradient_through
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
-from gradshard.pipeline.training.fused_backward import row_by_row, slopes_on_the_way
+from gradshard.pipeline.training.fused_backward import grads_on_the_way, row_by_row
 from gradshard.pipeline.training.loss import AdversarialLoss
 
 ROWS, SHAPE = 16, (1, 28, 28)
@@ -114,7 +114,7 @@ def test_an_example_of_any_confidence_gets_the_signs_of_its_exact_gradient(linea
     images = torch.rand(8, 1, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     labels = model(images).argmax(1)
     grad, _ = gradient_through(model(images), images, labels, gradient="exact", policy="true")
-    found = slopes_on_the_way(model(images), images, labels, model, gradient="exact", weight=0.5)
+    found = grads_on_the_way(model(images), images, labels, model, gradient="exact", weight=0.5)
     assert (grad != 0).all()
     assert torch.equal(found.sign(), grad.sign())
 

@@ -131,8 +131,8 @@ READ_AT_RANDOM = """
 import sys
 from pathlib import Path
 import numpy as np
-from gradshard.storage.sharing.mirror import open_remote
-from gradshard.storage.signs.store import open_store
+from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.formats.sign_reader import open_store
 
 url, local, cache, limit, seed = sys.argv[1:]
 remote, local = open_remote(url, Path(cache), limit=int(limit)), open_store(Path(local))

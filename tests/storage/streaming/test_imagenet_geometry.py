@@ -19,19 +19,19 @@ from pathlib import Path
 
 import numpy as np
 
-from gradshard.storage.datasets.dataset import open_dataset
-from gradshard.storage.datasets.writing import create_root, create_split
-from gradshard.storage.digests import RowsDigest
-from gradshard.storage.layout import plan
-from gradshard.storage.signs.bitplanes import packed_bytes
-from gradshard.storage.signs.building import StoreBuilder
-from gradshard.storage.signs.ledger import Receipt
-from gradshard.storage.signs import manifest
-from gradshard.storage.signs.manifest import DatasetRecord, DirectionRecord, FileRecord, LayoutRecord, ModelRecord
-from gradshard.storage.signs.manifest import StoreSpec
-from gradshard.storage.signs.names import MANIFEST, expected_files, labels_file, signs_file
-from gradshard.storage.signs.store import open_store
-from gradshard.storage.stream import plan_reading
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.dataset_writer import create_root, create_split
+from gradshard.storage.formats.digests import RowsDigest
+from gradshard.storage.formats.chunking import plan
+from gradshard.storage.formats.bitplanes import packed_bytes
+from gradshard.storage.formats.sign_writer import StoreBuilder
+from gradshard.storage.formats.sign_receipts import Receipt
+from gradshard.storage.formats import manifest
+from gradshard.storage.formats.manifest import DatasetRecord, DirectionRecord, FileRecord, LayoutRecord, ModelRecord
+from gradshard.storage.formats.manifest import StoreSpec
+from gradshard.storage.formats.store_paths import MANIFEST, expected_files, labels_file, signs_file
+from gradshard.storage.formats.sign_reader import open_store
+from gradshard.storage.streaming.reader import plan_reading
 import zarr
 
 folder, rows = Path(sys.argv[1]), int(sys.argv[2])
@@ -79,7 +79,7 @@ assert again.missing() == []
 
 # Opened: what `publish` writes, without reading 80 GB of holes for their digests.
 files = {name: FileRecord(sha256="6" * 64, size=1) for name in sorted(expected_files(cut.shards))}
-sealed = manifest.seal(spec, content="7" * 64, zeros=0, files=files, versions={})
+sealed = manifest.finalize(spec, content="7" * 64, zeros=0, files=files, versions={})
 (again.store / MANIFEST).write_text(sealed.text())
 store = open_store(again.store)
 

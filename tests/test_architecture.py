@@ -20,7 +20,7 @@ ROOMS = {
     "storage/workspace": {"storage/formats"},
     "pipeline/analysis": {"pipeline/attacks", "pipeline/gradients"},
     "pipeline/attacks": {"pipeline/gradients"},
-    "pipeline/audit": {"pipeline/gradients"},
+    "pipeline/audit": {"pipeline/gradients", "pipeline/models", "storage/formats"},
     "pipeline/blackbox": {"pipeline/attacks", "pipeline/gradients", "pipeline/training"},
     "pipeline/config": set(),
     "pipeline/cost_model": {"storage/formats"},

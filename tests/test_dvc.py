@@ -1,6 +1,7 @@
 """The pipeline through the real DVC: what runs again after which change, and that a killed run goes on."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ WITHOUT_EFFECT = (
     "stages/support/options.py",
     "stages/support/paths.py",
     "stages/support/progress.py",
+    "stages/support/project",
+    "stages/support/strays.py",
     "storage/__init__.py",
     "storage/errors.py",
     # What is read of a remote store is held against its manifest.
@@ -113,6 +116,13 @@ def environment():
     return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
 
 
+def add_models_of_other_numbers_of_sources(params):
+    params["signs"]["A2"] = {"model": "A", "gradient": "cross_entropy", "label": "predicted"}
+    params["signs"]["D2"] = {"model": "D", "gradient": "exact", "label": "true"}
+    for name, sources in (("one", ["A"]), ("two", ["A", "C"]), ("five", ["A", "C", "D", "A2", "D2"])):
+        params["robust"][name] = {"architecture": "D", "sources": sources, "epochs": 1}
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("clone") / "project"
@@ -124,6 +134,7 @@ def project(tmp_path_factory, digits):
         shutil.copy(ROOT / name, folder / name)
     new_project(folder, digits, train=300)
     project = DvcProject(folder)
+    project.edit(add_models_of_other_numbers_of_sources)
     subprocess.run("git init -q", shell=True, cwd=folder, check=True)
     project.dvc("dvc repro")
     return project
@@ -137,6 +148,18 @@ def test_everything_runs_once_and_nothing_twice(project):
     assert "Data and pipelines are up to date." in project.dvc("dvc repro")
     for output in ("evaluation/matrix.parquet", "report/index.html", "models/snapshots/A_adv/A_adv@1.safetensors"):
         assert (project.path / output).exists()
+
+
+def test_robust_models_of_any_number_of_sources_are_trained(project):
+    found = {path.stem: list(json.loads(path.read_text())) for path in (project.path / "sources").iterdir()}
+    assert {name: len(sources) for name, sources in found.items()} == {
+        "A_adv": 0,
+        "one": 1,
+        "two": 2,
+        "A_adv-ens": 3,
+        "five": 5,
+    }
+    assert all((project.path / f"models/robust/{name}.safetensors").exists() for name in found)
 
 
 @pytest.fixture
@@ -155,8 +178,7 @@ def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
         "blackbox",
         "evaluate",
         "report",
-        "train-robust@A_adv",
-        "train-robust@A_adv-ens",
+        *(f"train-robust@{name}" for name in ("A_adv", "A_adv-ens", "five", "one", "two")),
     ]
 
 
@@ -167,11 +189,46 @@ def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, 
         "blackbox",
         "evaluate",
         "precompute@A",
+        "precompute@A2",
         "report",
         "sources",
-        "train-robust@A_adv-ens",
+        *(f"train-robust@{name}" for name in ("A_adv-ens", "five", "one", "two")),
         "train-static@A",
     ]
+
+
+def test_a_changed_store_is_a_change_for_the_models_that_use_it_alone(project, edit):
+    edit(lambda params: params["signs"]["C"].update(label="true"))
+    project.dvc("dvc repro precompute@C")
+    assert re.findall(r"^(\S+):$", project.dvc("dvc status"), flags=re.MULTILINE) == ["sources"]
+    project.dvc("dvc repro sources")
+    assert sorted(re.findall(r"^(\S+):$", project.dvc("dvc status"), flags=re.MULTILINE)) == [
+        "train-robust@A_adv-ens",
+        "train-robust@five",
+        "train-robust@two",
+    ]
+
+
+def test_a_clone_that_pulled_is_up_to_date_also_after_a_model_was_renamed(project, tmp_path):
+    renamed = DvcProject(tmp_path / "renamed")
+    shutil.copytree(project.path, renamed.path, symlinks=True)
+
+    def rename(params):
+        params["robust"]["uno"] = params["robust"].pop("one")
+        params["signs"]["D3"] = params["signs"].pop("D2")
+        params["robust"]["five"]["sources"] = ["A", "C", "D", "A2", "D3"]
+
+    renamed.edit(rename)
+    renamed.dvc("dvc repro")
+    for old in ("models/robust/one.safetensors", "models/snapshots/one", "training/one.tsv", "signs/D2.zarr"):
+        assert not (renamed.path / old).exists()
+        assert (renamed.path / "set-aside" / old).exists()
+    renamed.dvc(f"dvc remote add -d shared {tmp_path / 'remote'} && dvc push -q")
+    renamed.dvc("git add -A && git -c user.name=a -c user.email=a@example.org commit -q -m all")
+    clone = DvcProject(tmp_path / "clone")
+    renamed.dvc(f"git clone -q {renamed.path} {clone.path}")
+    clone.dvc("dvc pull -q")
+    assert "Data and pipelines are up to date." in clone.dvc("dvc status")
 
 
 def test_the_device_reruns_nothing(project, edit):
@@ -201,6 +258,7 @@ def test_outputs_are_ignored_by_git(project):
         "data",
         "models",
         "signs",
+        "sources",
         "training",
         "evaluation",
         "analysis",

@@ -1,63 +1,24 @@
 """``store audit``: whether a store is honest."""
 
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from gradshard.pipeline.audit.recompute import (
-    RowAudit,
-    Thresholds,
-    audit_rows,
-    detection_probability,
-    labels_match,
-    limits,
-)
-from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.audit.recompute import detection_probability
+from gradshard.pipeline.audit.store import StoreAudit, audit_store, plan_audit
 from gradshard.pipeline.types import DeviceName
 from gradshard.stages.store.open import cache_options, open_place
-from gradshard.stages.store.origin import Origin, open_origin, origin_options
+from gradshard.stages.store.origin import open_origin, origin_options
 from gradshard.stages.store.output import found_something, json_option, table, tell
-from gradshard.stages.support.progress import Advance, progress
-from gradshard.storage.formats import bitplanes
+from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.sign_reader import SignStore
 
 Rows = npt.NDArray[np.int64]
 
-# For each row whose signs are compared, so many more have their label checked: that takes a forward pass only, and
-# finds true labels where predicted ones are promised, which differ for few rows.
-_LABELS_PER_ROW = 50
 _SHARES = (0.01, 0.05)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an audit found.
-
-    ``sample`` are the random rows. ``critical`` are rows among those with a checked label whose stored label is not the
-    true one: signs made for true labels differ there and nowhere else.
-    """
-
-    sample: RowAudit
-    critical: RowAudit
-    labels_checked: int
-    labels_wrong: Rows
-    limits: Thresholds
-
-    @property
-    def bad(self) -> Rows:
-        """The rows whose signs no honest computation gives."""
-        return np.union1d(self.sample.bad(self.limits), self.critical.bad(self.limits))
-
-    @property
-    def honest(self) -> bool:
-        """Whether nothing was found."""
-        mean = float(self.sample.gain.mean())
-        return not len(self.bad) and not len(self.labels_wrong) and mean >= self.limits.mean_gain
 
 
 @click.command()
@@ -87,71 +48,15 @@ def command(
     opened = open_place(store, cache, cache_size)
     origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store)
     chosen = secrets.randbits(32) if seed is None else seed
-    result = run(opened, origin, count=min(count, len(opened)), seed=chosen)
+    plan = plan_audit(opened, origin.split, count=count, seed=chosen)
+    with progress(f"audit {opened.where}", plan.rows, "rows") as advance:
+        result = audit_store(plan, opened, origin.split, origin.model.module, advance=advance)
     tell(_record(store, opened, result, chosen), _lines(store, opened, result, chosen), as_json=as_json)
     if not result.honest:
         raise found_something()
 
 
-def run(store: SignStore, origin: Origin, *, count: int, seed: int) -> Result:
-    """Audit a store on ``count`` random rows; the same seed chooses the same rows."""
-    order = np.random.default_rng(seed).permutation(len(store))
-    sample, labelled = np.sort(order[:count]), np.sort(order[: count * _LABELS_PER_ROW])
-    stored = store.load_labels()
-    true = origin.split.read_labels()
-    critical = labelled[stored[labelled] != true[labelled]][:count]
-    least = limits(store.manifest.direction.gradient, store.manifest.direction.dtype)
-    with (
-        progress(f"audit {store.where}", len(labelled) + len(sample) + len(critical), "rows") as advance,
-        precision_context("fp32", origin.device),
-    ):
-        right = _check_labels(origin, labelled, true, stored, advance)
-        return Result(
-            sample=_compare(store, origin, sample, stored, advance),
-            critical=_compare(store, origin, critical, stored, advance),
-            labels_checked=len(labelled),
-            labels_wrong=labelled[~right],
-            limits=least,
-        )
-
-
-def _check_labels(origin: Origin, rows: Rows, true: Rows, stored: Rows, advance: Advance) -> npt.NDArray[np.bool_]:
-    policy, right = origin.direction.policy, []
-    step = 1000
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        images, truth, label = _images(origin, part), _labels(origin, true[part]), _labels(origin, stored[part])
-        right.append(labels_match(origin.model.module, images, truth, label, policy).cpu().numpy())
-        advance(len(part))
-    return np.concatenate(right)
-
-
-def _compare(store: SignStore, origin: Origin, rows: Rows, stored: Rows, advance: Advance) -> RowAudit:
-    if not len(rows):
-        return RowAudit(rows=rows, gain=np.zeros(0), agreement=np.zeros(0))
-    planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
-    signs = torch.from_numpy(bitplanes.unpack(planes, store.manifest.dataset.pixels)).to(origin.device)
-    audit = audit_rows(
-        origin.model.module,
-        _images(origin, rows),
-        _labels(origin, stored[rows]),
-        signs,
-        gradient=origin.direction.gradient,
-        rows=rows,
-    )
-    advance(len(rows))
-    return audit
-
-
-def _images(origin: Origin, rows: Rows) -> torch.Tensor:
-    return torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
-
-
-def _labels(origin: Origin, labels: Rows) -> torch.Tensor:
-    return torch.from_numpy(labels).to(origin.device)
-
-
-def _record(where: str, store: SignStore, result: Result, seed: int) -> dict[str, object]:
+def _record(where: str, store: SignStore, result: StoreAudit, seed: int) -> dict[str, object]:
     sample, critical = result.sample, result.critical
     rows, sampled = len(store), len(sample.rows)
     return {
@@ -181,7 +86,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _lines(where: str, store: SignStore, result: Result, seed: int) -> list[str]:
+def _lines(where: str, store: SignStore, result: StoreAudit, seed: int) -> list[str]:
     sample, rows = result.sample, len(store)
     worst = ", ".join(
         f"{sample.rows[at]} (gain {sample.gain[at]:.4f}, {sample.agreement[at]:.2%} of the signs)"

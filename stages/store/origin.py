@@ -9,9 +9,10 @@ import click
 import torch
 
 from gradshard.pipeline import models
+from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
-from gradshard.pipeline.types import DeviceName, Gradient, LabelPolicy
+from gradshard.pipeline.types import DeviceName
 from gradshard.stages.support.models import LoadedModel, load_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
@@ -94,15 +95,4 @@ def open_origin(
             f"{where} was made from model {manifest.model.digest[:12]}, but {weights} holds {model.digest[:12]}: give "
             "the weights that it was made from"
         )
-    return Origin(model=model, split=split, direction=_direction(manifest, where), device=chosen)
-
-
-def _direction(manifest: Manifest, where: str) -> GradientSpec:
-    for gradient in get_args(Gradient):
-        for label in get_args(LabelPolicy):
-            if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
-                return GradientSpec(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
-    raise GradshardError(
-        f"{where} holds the gradient {manifest.direction.gradient} for the label {manifest.direction.label}, which "
-        "this gradshard cannot compute: use the one that made it"
-    )
+    return Origin(model=model, split=split, direction=spec_of(manifest, where=where), device=chosen)

@@ -9,7 +9,8 @@ import gradshard
 from gradshard.storage.formats.digests import digest_of, file_sha256
 
 _ROOT = Path(gradshard.__file__).parent
-DVC_FILE = _ROOT / "dvc.yaml"
+# DVC would take a second file called dvc.yaml for a pipeline of its own.
+DVC_FILE = _ROOT / "stages.yaml"
 _OURS = re.compile(r"\$\{code\}/(.+)")
 
 

@@ -1,0 +1,172 @@
+"""The audit of a whole store: random rows computed again, their labels checked, and a verdict."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from gradshard.pipeline.audit.recompute import RowAudit, Thresholds, audit_rows, labels_match, limits
+from gradshard.pipeline.gradients.signs import GradientSpec
+from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.sign_reader import SignStore
+
+Advance = Callable[[int], None]
+Rows = npt.NDArray[np.int64]
+
+# For each row whose signs are compared, so many more have their label checked: that takes a forward pass only, and
+# finds true labels where predicted ones are promised, which differ for few rows.
+_LABELS_PER_ROW = 50
+_LABELS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class StoreAudit:
+    """What an audit found.
+
+    ``sample`` are the random rows. ``critical`` are rows among those with a checked label whose stored label is not the
+    true one: signs made for true labels differ there and nowhere else.
+    """
+
+    sample: RowAudit
+    critical: RowAudit
+    labels_checked: int
+    labels_wrong: Rows
+    limits: Thresholds
+
+    @property
+    def bad(self) -> Rows:
+        """The rows whose signs no honest computation gives."""
+        return np.union1d(self.sample.bad(self.limits), self.critical.bad(self.limits))
+
+    @property
+    def honest(self) -> bool:
+        """Tell if nothing was found."""
+        mean = float(self.sample.gain.mean())
+        return not len(self.bad) and not len(self.labels_wrong) and mean >= self.limits.mean_gain
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """Which rows are looked at: int64 arrays of row numbers, and the stored and true labels of all rows."""
+
+    sample: Rows
+    critical: Rows
+    labelled: Rows
+    stored: Rows
+    true: Rows
+
+    @property
+    def rows(self) -> int:
+        """The rows to look at in all, a row counted once for each check."""
+        return len(self.sample) + len(self.critical) + len(self.labelled)
+
+
+def plan_audit(store: SignStore, split: Split, *, count: int, seed: int) -> AuditPlan:
+    """Choose ``count`` random rows of a store, or all if it has fewer; the same seed chooses the same rows.
+
+    Raises:
+        GradshardError: the store was made for other rows than those of the split, or its labels are damaged.
+    """
+    store.check_made_for(split)
+    order = np.random.default_rng(seed).permutation(len(store))
+    labelled = np.sort(order[: count * _LABELS_PER_ROW])
+    stored, true = store.load_labels(), split.read_labels()
+    return AuditPlan(
+        sample=np.sort(order[:count]),
+        critical=labelled[stored[labelled] != true[labelled]][:count],
+        labelled=labelled,
+        stored=stored,
+        true=true,
+    )
+
+
+def audit_store(
+    plan: AuditPlan, store: SignStore, split: Split, model: nn.Module, *, advance: Advance = lambda rows: None
+) -> StoreAudit:
+    """Compute the planned rows of a store again and compare.
+
+    Args:
+        plan: the rows.
+        store: open, of the rows of ``split``.
+        split: the rows that it was made from.
+        model: the static model that it was made from, in eval mode; it computes where its parameters are.
+        advance: told, again and again, how many more of ``plan.rows`` are done.
+
+    Raises:
+        GradshardError: a shard is missing or damaged.
+    """
+    spec = spec_of(store.manifest, where=store.where)
+    audit = _Audit(plan, store, split, model, spec, next(model.parameters()).device, advance)
+    with precision_context("fp32", audit.device):
+        return StoreAudit(
+            labels_wrong=plan.labelled[~audit.right_labels()],
+            sample=audit.compare(plan.sample),
+            critical=audit.compare(plan.critical),
+            labels_checked=len(plan.labelled),
+            limits=limits(store.manifest.direction.gradient, store.manifest.direction.dtype),
+        )
+
+
+def spec_of(manifest: Manifest, *, where: str) -> GradientSpec:
+    """Return the gradient that a manifest promises.
+
+    Raises:
+        GradshardError: this version does not know it.
+    """
+    for gradient in get_args(Gradient):
+        for label in get_args(LabelPolicy):
+            if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
+                return GradientSpec(gradient, label, "fp32" if manifest.direction.dtype == "float32" else "bf16")
+    raise GradshardError(
+        f"{where} holds the gradient {manifest.direction.gradient} for the label {manifest.direction.label}, which "
+        "this gradshard cannot compute: use the one that made it"
+    )
+
+
+@dataclass(frozen=True)
+class _Audit:
+    plan: AuditPlan
+    store: SignStore
+    split: Split
+    model: nn.Module
+    spec: GradientSpec
+    device: torch.device
+    advance: Advance
+
+    def right_labels(self) -> npt.NDArray[np.bool_]:
+        """Tell of every labelled row if its stored label is what the policy gives."""
+        plan, right = self.plan, []
+        for start in range(0, len(plan.labelled), _LABELS_AT_ONCE):
+            rows = plan.labelled[start : start + _LABELS_AT_ONCE]
+            true, stored = self._to_device(plan.true[rows]), self._to_device(plan.stored[rows])
+            right.append(labels_match(self.model, self._images(rows), true, stored, self.spec.policy).cpu().numpy())
+            self.advance(len(rows))
+        return np.concatenate(right)
+
+    def compare(self, rows: Rows) -> RowAudit:
+        """Compare the stored signs of some rows with those computed again."""
+        if not len(rows):
+            return RowAudit(rows=rows, gain=np.zeros(0), agreement=np.zeros(0))
+        planes = np.concatenate([self.store.read(int(row), int(row) + 1) for row in rows])
+        signs = bitplanes.unpack(planes, self.store.manifest.dataset.pixels)
+        labels = self._to_device(self.plan.stored[rows])
+        audit = audit_rows(
+            self.model, self._images(rows), labels, self._to_device(signs), gradient=self.spec.gradient, rows=rows
+        )
+        self.advance(len(rows))
+        return audit
+
+    def _images(self, rows: Rows) -> torch.Tensor:
+        return self._to_device(self.split.take_images(rows))
+
+    def _to_device(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
+        return torch.from_numpy(values).to(self.device)

@@ -1,5 +1,9 @@
 """Precompute adversarial gradients once, share them, train on them many times.
 
-Everything is found below this name: ``gradshard.storage`` (the formats), ``gradshard.pipeline`` (the method) and
-``gradshard.stages`` (the commands). In a checkout the three are links to the folders of those names.
+What is public is listed in ``__init__.pyi`` and explained in docs/api.md; everything else may change. Names are
+imported when they are first used, so that ``import gradshard`` takes no time.
 """
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

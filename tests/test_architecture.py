@@ -87,6 +87,12 @@ def test_nothing_is_imported_by_a_bare_name():
         assert not [name for name in imported(path) if name.split(".")[0] in MAY_IMPORT], path
 
 
+def test_the_public_package_does_not_import_the_commands():
+    for path in sorted((ROOT / "gradshard").glob("*.py")):
+        if path.name != "__main__.py":
+            assert not [name for name in imported(path) if name.startswith("gradshard.stages")], path
+
+
 def test_the_package_is_links_to_the_folders_of_code():
     for name in MAY_IMPORT:
         link = ROOT / "gradshard" / name

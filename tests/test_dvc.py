@@ -102,7 +102,7 @@ class DvcProject(Project):
 
     def dvc(self, command: str) -> str:
         done = subprocess.run(
-            command, shell=True, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=280
+            command, shell=True, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=900
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -52,6 +52,10 @@ class AttackNoise:
     def __getitem__(self, rows: slice) -> "AttackNoise":
         return AttackNoise(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
 
+    def to(self, device: torch.device) -> "AttackNoise":
+        """Return the same on another device."""
+        return AttackNoise(self.signs.to(device), self.starts.to(device), self.seed)
+
 
 def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
     """Draw for images of a shape (N, C, H, W), on the generator's device."""

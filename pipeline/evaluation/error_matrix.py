@@ -120,7 +120,7 @@ def evaluate_block(
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
     """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
     drawn = sample_noise(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
-    return AttackNoise(drawn.signs.to(device), drawn.starts.to(device), drawn.seed)
+    return drawn.to(device)
 
 
 def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:

@@ -1,0 +1,32 @@
+from .attacks import autoattack, cw, fgsm, iterative_fgsm, mi_fgsm, pgd, rand_fgsm
+from .evaluation import EvaluationResult, evaluate
+from .models import create_model, load_model
+from .pipeline.gradients.perturb import perturb
+from .pipeline.gradients.unpack import unpack_signs
+from .storage import __version__
+from .storage.errors import GradshardError
+from .storage.formats.dataset import open_dataset
+from .stores import audit, open_signs, verify, write_signs
+
+__all__ = [
+    "EvaluationResult",
+    "GradshardError",
+    "__version__",
+    "audit",
+    "autoattack",
+    "create_model",
+    "cw",
+    "evaluate",
+    "fgsm",
+    "iterative_fgsm",
+    "load_model",
+    "mi_fgsm",
+    "open_dataset",
+    "open_signs",
+    "perturb",
+    "pgd",
+    "rand_fgsm",
+    "unpack_signs",
+    "verify",
+    "write_signs",
+]

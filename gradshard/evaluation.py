@@ -1,0 +1,103 @@
+"""The error of any models under any attacks from any sources."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gradshard.attacks import attack_config, check_pixels
+from gradshard.pipeline.attacks.registry import check_attacks
+from gradshard.pipeline.evaluation.error_matrix import (
+    BLOCK,
+    Case,
+    block_draws,
+    evaluate_block,
+    plan_cases,
+    plan_craftings,
+)
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.types import CLEAN, AttackName, EvaluationLabel, Gradient
+from gradshard.storage.errors import GradshardError
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One cell of an error matrix: a target, the source that crafted, and the attack; ``correct`` is bool (N,).
+
+    Clean images have the attack ``clean`` and no source.
+    """
+
+    target: str
+    source: str
+    attack: str
+    correct: npt.NDArray[np.bool_]
+
+    @property
+    def error(self) -> ErrorRate:
+        """The error rate, with its intervals."""
+        return ErrorRate(int((~self.correct).sum()), len(self.correct))
+
+
+def evaluate(
+    targets: Mapping[str, nn.Module],
+    images: Tensor,
+    labels: Tensor,
+    *,
+    attacks: Sequence[AttackName],
+    epsilon: float,
+    sources: Mapping[str, nn.Module] | None = None,
+    alpha: float | None = None,
+    steps: int | None = None,
+    restarts: int = 1,
+    gradient: Gradient = "exact",
+    label: EvaluationLabel = "true",
+    seed: int = 0,
+) -> list[EvaluationResult]:
+    """Attack every target from every source, as the stage `evaluate` does.
+
+    Args:
+        targets: modules by name, in eval mode, all on one device; they map images in [0, 1] to logits.
+        images: float (N, C, H, W) in [0, 1], anywhere.
+        labels: int64 (N,).
+        attacks: their names: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack.
+        epsilon: how far a pixel may move, in units of pixels in [0, 1].
+        sources: who crafts; by default the targets themselves. A source of a target's name is that target.
+        alpha, steps, restarts, gradient, label: as of each attack, see ``fgsm``.
+        seed: of whatever is random; the noise is the same for all sources.
+
+    Returns:
+        One result a target on clean images, then one for each attack, source and target.
+
+    Raises:
+        GradshardError: a model is in training mode, the images are no pixels, or an attack cannot be run here.
+    """
+    models = {**(sources or {}), **targets}
+    training = [name for name, model in models.items() if model.training]
+    if training:
+        raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
+    check_pixels(images)
+    device = next(parameter.device for model in models.values() for parameter in model.parameters())
+    config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
+    crafters = list(sources if sources is not None else targets)
+    planned = plan_cases(
+        plan_craftings(dict.fromkeys(attacks, crafters), [gradient], config, label=label), list(targets)
+    )
+    ranks = []
+    for block, start in enumerate(range(0, len(images), BLOCK)):
+        some, true = images[start : start + BLOCK].to(device), labels[start : start + BLOCK].to(device)
+        if block == 0:
+            with torch.no_grad():
+                check_attacks(attacks, classes=next(iter(targets.values()))(some[:1]).shape[1])
+        draws = block_draws(some.shape, restarts, seed=seed, block=block, device=device)
+        ranks.append(evaluate_block(models, planned, some, true, draws=draws))
+    correct = (torch.cat(ranks, dim=1) == 0).numpy()
+    return [_result(case, right) for case, right in zip(planned, correct, strict=True)]
+
+
+def _result(case: Case, correct: npt.NDArray[np.bool_]) -> EvaluationResult:
+    if case.crafting is None:
+        return EvaluationResult(case.target, "", CLEAN, correct)
+    return EvaluationResult(case.target, case.crafting.source, case.crafting.attack, correct)

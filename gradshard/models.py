@@ -1,0 +1,31 @@
+"""Models by name, and back from their weights."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gradshard.pipeline import models
+from gradshard.pipeline.models import create_model as create_model
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import Dataset
+
+
+def load_model(path: str | Path, dataset: Dataset, *, device: str | torch.device = "cpu") -> nn.Module:
+    """Load a model that gradshard trained, frozen and in eval mode.
+
+    Args:
+        path: its weights, such as models/static/A.safetensors.
+        dataset: whose images and classes it is for.
+        device: where it shall compute.
+
+    Raises:
+        GradshardError: the file is missing or damaged, or its model is for other images; or its architecture is code of
+            somebody's own, which is not run here: build that model yourself.
+    """
+    tensors, record = checkpoints.load(Path(path))
+    architecture = str(record.get("architecture"))
+    if models.runs_user_code(architecture):
+        raise GradshardError(f"{path} holds a model of {architecture}, whose code is not run here: build it yourself")
+    return models.load_frozen(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path)).to(device)

@@ -1,0 +1,137 @@
+"""Sign stores: opened by path or URL, written, verified, audited."""
+
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from gradshard.pipeline.audit import store as auditing
+from gradshard.pipeline.audit.store import StoreAudit
+from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.checkpoints import tensors_digest
+from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord, read_manifest
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
+from gradshard.storage.formats.store_files import Folder, ReadableFiles
+from gradshard.storage.maintenance import verify as verifying
+from gradshard.storage.maintenance.verify import Fault
+from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.location import is_url, open_location, remote_manifest
+
+CACHE = Path(".partial/stores")
+CACHE_BYTES = 10 << 30
+
+
+def open_signs(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CACHE_BYTES) -> SignStore:
+    """Open the sign store at a path or URL; of a remote one only the manifest is read now.
+
+    Args:
+        place: such as ``signs/A.zarr`` or ``s3://bucket/A.zarr``.
+        cache: the folder that keeps what is read of remote stores; it may be deleted at any time.
+        cache_bytes: the most bytes kept there of one store.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    return open_remote(str(place), cache, limit=cache_bytes) if is_url(str(place)) else open_store(Path(place))
+
+
+def write_signs(
+    path: str | Path,
+    signs: npt.NDArray[np.int8],
+    split: Split,
+    *,
+    model: nn.Module,
+    name: str,
+    labels: npt.NDArray[np.int64] | None = None,
+    gradient: Gradient = "exact",
+    label: LabelPolicy = "true",
+) -> Manifest:
+    """Write signs that were computed elsewhere as a sign store, whole or not at all.
+
+    Args:
+        path: the store's folder, such as ``signs/mine.zarr``; there must be none yet.
+        signs: -1, 0 or 1, int8 (N, C, H, W) or (N, C·H·W), of all rows of the split in its order.
+        split: the rows, such as ``open_dataset(...).train``.
+        model: whose gradients they are; its parameters' digest goes into the manifest.
+        name: of the model.
+        labels: those that the gradients were taken for, (N,); by default the true ones.
+        gradient: of which loss.
+        label: whose label the loss was taken for.
+
+    Raises:
+        GradshardError: something is there, or the signs or labels do not fit the split.
+    """
+    target, flat = Path(path), signs.reshape(len(signs), -1)
+    _check_signs(target, flat, split)
+    chosen = split.read_labels() if labels is None else np.asarray(labels)
+    if chosen.shape != (len(split),) or chosen.min() < 0 or chosen.max() >= split.classes:
+        raise GradshardError(f"labels must be {len(split)} numbers from 0 to {split.classes - 1}")
+    digest = tensors_digest(dict(model.state_dict()), name)
+    spec = make_spec(
+        split,
+        ModelRecord(name=name, architecture=name, digest=digest, weights_sha256=digest),
+        DirectionRecord(gradient=gradient, label=label, mode="eval", dtype="float32", step=step_sign(label)),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
+        builder = StoreBuilder(Path(folder), spec)
+        builder.create()
+        for shard in builder.missing():
+            rows = builder.layout.shard_rows(shard)
+            builder.write_shard(shard, bitplanes.pack(flat[rows]), chosen[rows])
+        return builder.publish(target)
+
+
+def verify(place: str | Path) -> list[Fault]:
+    """Check every byte of the store at a path or URL; an intact one has no faults.
+
+    Raises:
+        GradshardError: nothing published is there, or the connection failed.
+    """
+    files: ReadableFiles
+    if is_url(str(place)):
+        location = open_location(str(place))
+        files, manifest = location, remote_manifest(location)
+    else:
+        files, manifest = Folder(Path(place)), read_manifest(Path(place))
+    faults = verifying.verify(files, manifest, advance=lambda shards: None, threads=os.cpu_count() or 1)
+    return faults + (verifying.stray_files(files.path, manifest) if isinstance(files, Folder) else [])
+
+
+def audit(store: SignStore, split: Split, model: nn.Module, *, rows: int = 200, seed: int | None = None) -> StoreAudit:
+    """Compute random rows of a store again and compare; ``honest`` of the result is the verdict.
+
+    Args:
+        store: from ``open_signs``.
+        split: the rows that it was made from.
+        model: the model that it was made from, in eval mode.
+        rows: how many to compute again.
+        seed: of the choice; by default nobody can foresee it.
+
+    Raises:
+        GradshardError: the store was made for other rows, or a shard is missing or damaged.
+    """
+    plan = auditing.plan_audit(store, split, count=rows, seed=secrets.randbits(32) if seed is None else seed)
+    return auditing.audit_store(plan, store, split, model)
+
+
+def _check_signs(target: Path, signs: npt.NDArray[np.int8], split: Split) -> None:
+    if target.exists():
+        raise GradshardError(f"{target} is there: a published store is never changed; choose another path")
+    pixels = int(np.prod(split.sample_shape))
+    if signs.dtype != np.int8 or signs.shape != (len(split), pixels):
+        raise GradshardError(
+            f"signs are {signs.dtype} {signs.shape}, but the split needs int8 ({len(split)}, {pixels}) or "
+            f"({len(split)}, {', '.join(map(str, split.sample_shape))})"
+        )
+    if np.abs(signs).max(initial=0) > 1:
+        raise GradshardError("signs hold other values than -1, 0 and 1: take the sign of the gradient")

@@ -1,0 +1,169 @@
+"""``import gradshard``: few names, typed, imported when they are used; wrong use told in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradshard as gs
+from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.storage.formats.sign_reader import SignStore
+from tests.conftest import random_signs
+
+STUB = Path(gs.__file__).with_name("__init__.pyi")
+ATTACKS = {
+    "fgsm": gs.fgsm,
+    "ifgsm": gs.iterative_fgsm,
+    "rand_fgsm": gs.rand_fgsm,
+    "mifgsm": gs.mi_fgsm,
+    "pgd": gs.pgd,
+    "cw": gs.cw,
+}
+
+
+def test_what_is_public_is_listed_in_40_lines_and_explained():
+    text, page = STUB.read_text(), (Path(gs.__file__).parents[1] / "docs/api.md").read_text()
+    assert len(text.splitlines()) <= 40
+    assert sorted(gs.__all__) == sorted(set(gs.__all__))
+    for name in gs.__all__:
+        assert getattr(gs, name) is not None
+        assert f"`{name}" in page, name
+
+
+def test_importing_it_imports_nothing_heavy():
+    code = "import gradshard, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "zarr", "pydantic", "click"} & set(loaded)
+
+
+@pytest.fixture
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(6, 1, 3, 4, generator=generator), torch.randint(0, 5, (6,), generator=generator)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_that_of_the_stage_evaluate(linear_model, batch, name):
+    images, labels = batch
+    model = linear_model(classes=5)
+    noise = sample_noise(images.shape, 2, generator=torch.Generator().manual_seed(7))
+    config = AttackConfig(0.2, 0.1, 3, 3, 2)
+    expected = run_attack(name, model, images, labels, strength=config, draws=noise)
+    crafted = ATTACKS[name](model, images, labels, epsilon=0.2, steps=3, restarts=2, seed=7)
+    assert torch.equal(crafted, expected)
+    assert not torch.equal(crafted, images)
+
+
+def test_images_that_are_no_pixels_are_refused(linear_model, batch):
+    images, labels = batch
+    with pytest.raises(gs.GradshardError, match=r"not float pixels in \[0, 1\]: divide them by 255"):
+        gs.fgsm(linear_model(), (images * 255).byte(), labels, epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match=r"pixels run from .* normalise inside the model"):
+        gs.pgd(linear_model(), images * 4 - 2, labels, epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match="pixels run from nan"):
+        gs.fgsm(linear_model(), images * float("nan"), labels, epsilon=0.1)
+
+
+def test_an_error_is_that_of_the_crafted_images(linear_model, batch):
+    images, labels = batch
+    models = {"one": linear_model(classes=5).eval(), "other": linear_model(classes=5, seed=1).eval()}
+    results = gs.evaluate(models, images, labels, attacks=["fgsm"], epsilon=0.2)
+    assert [(r.target, r.source, r.attack) for r in results[:2]] == [("one", "", "clean"), ("other", "", "clean")]
+    assert len(results) == 2 + 4
+    for result in results[2:]:
+        examples = gs.fgsm(models[result.source], images, labels, epsilon=0.2)
+        right = models[result.target](examples).argmax(1) == labels
+        assert result.correct.tolist() == right.tolist()
+        assert result.error.errors == int((~right).sum())
+
+
+def test_sources_may_be_others_than_the_targets(linear_model, batch):
+    target, source = linear_model(classes=5).eval(), linear_model(classes=5, seed=1).eval()
+    results = gs.evaluate({"t": target}, *batch, attacks=["fgsm", "pgd"], epsilon=0.1, sources={"s": source}, steps=2)
+    assert [(r.target, r.source, r.attack) for r in results] == [
+        ("t", "", "clean"),
+        ("t", "s", "fgsm"),
+        ("t", "s", "pgd"),
+    ]
+
+
+def test_a_model_in_training_mode_is_not_evaluated(linear_model, batch):
+    with pytest.raises(gs.GradshardError, match=r"m is in training mode: call its eval\(\) first"):
+        gs.evaluate({"m": linear_model(classes=5).train()}, *batch, attacks=["fgsm"], epsilon=0.1)
+
+
+@pytest.fixture
+def written(small_dataset, tmp_path):
+    signs = random_signs(700, 784, seed=3)
+    gs.write_signs(tmp_path / "mine.zarr", signs, small_dataset.train, model=nn.Linear(2, 2), name="mine")
+    return tmp_path / "mine.zarr", signs
+
+
+def test_written_signs_come_back_and_are_intact(written):
+    path, signs = written
+    store = gs.open_signs(path)
+    assert isinstance(store, SignStore)
+    back = gs.unpack_signs(torch.from_numpy(store.read(0, 700)), torch.Size((700, 1, 28, 28)))
+    assert np.array_equal(back.numpy().reshape(700, 784), signs)
+    assert gs.verify(path) == []
+    assert [entry.name for entry in path.parent.iterdir()] == ["mine.zarr"]
+
+
+def test_a_changed_byte_is_found(written):
+    path, _ = written
+    shard = next(file for file in sorted((path / "signs").rglob("*")) if file.is_file() and file.name != "zarr.json")
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    assert gs.verify(path) != []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda signs: signs[:5], "but the split needs int8"),
+        (lambda signs: signs.astype(np.float32), "signs are float32"),
+        (lambda signs: signs * 2, "signs hold other values than -1, 0 and 1"),
+    ],
+)
+def test_signs_that_do_not_fit_are_refused(small_dataset, tmp_path, change, sentence):
+    with pytest.raises(gs.GradshardError, match=sentence):
+        gs.write_signs(
+            tmp_path / "M.zarr", change(random_signs(700, 784, seed=0)), small_dataset.train, model=nn.ReLU(), name="M"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_is_never_overwritten(written, small_dataset):
+    path, signs = written
+    with pytest.raises(gs.GradshardError, match=r"is there: a published store is never changed"):
+        gs.write_signs(path, signs, small_dataset.train, model=nn.ReLU(), name="M")
+
+
+def test_an_honest_store_passes_the_audit_and_a_forged_one_does_not(small_dataset, linear_digits, tmp_path):
+    data, model = small_dataset.train, linear_digits
+    images = torch.from_numpy(data.take_images(np.arange(700))).float() / 255
+    grad, _ = input_gradient(model, images, torch.from_numpy(data.read_labels()))
+    signs = grad.sign().to(torch.int8).numpy()
+    for name, stored, honest in (("right", signs, True), ("turned", -signs, False)):
+        gs.write_signs(tmp_path / f"{name}.zarr", stored, data, model=model, name="linear")
+        assert gs.audit(gs.open_signs(tmp_path / f"{name}.zarr"), data, model, rows=50, seed=0).honest is honest
+
+
+@pytest.fixture
+def linear_digits():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+
+
+def test_a_model_of_somebodys_own_code_is_not_built(small_dataset, tmp_path):
+    from gradshard.storage.formats import checkpoints
+
+    checkpoints.save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"architecture": "os.path:join"})
+    with pytest.raises(gs.GradshardError, match="whose code is not run here: build it yourself"):
+        gs.load_model(tmp_path / "w.safetensors", small_dataset)

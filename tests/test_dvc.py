@@ -1,6 +1,8 @@
 """The pipeline through the real DVC: what runs again after which change, and that a killed run goes on."""
 
 import ast
+import csv
+import io
 import json
 import os
 import re
@@ -250,6 +252,20 @@ def test_the_device_reruns_nothing(project, edit):
 )
 def test_the_commands_of_the_docs_show_what_they_promise(project, command, shows):
     assert shows in project.dvc(command)
+
+
+def test_experiments_run_at_once_and_from_a_queue(project, tmp_path):
+    copy = DvcProject(tmp_path / "copy")
+    shutil.copytree(project.path, copy.path, symlinks=True)
+    copy.dvc("git add -A && git -c user.name=a -c user.email=a@example.org commit -q -m all")
+    copy.dvc("git config user.name a && git config user.email a@example.org")
+    copy.dvc("dvc exp run -S attack.steps=20")
+    copy.dvc("dvc exp run --queue -S attack.steps=5")
+    copy.dvc("dvc exp run --queue -S attack.steps=15")
+    copy.dvc("dvc exp run --run-all")
+    copy.dvc("dvc exp show --only-changed")
+    table = copy.dvc("dvc exp show --csv")
+    assert {row["attack.steps"] for row in csv.DictReader(io.StringIO(table))} >= {"5", "10", "15", "20"}
 
 
 def test_outputs_are_ignored_by_git(project):

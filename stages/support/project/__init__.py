@@ -61,6 +61,9 @@ def link_code(folder: Path) -> None:
     link, installed = folder / CODE_LINK, Path(gradshard.__file__).resolve().parent
     if link.is_symlink() and link.resolve() == installed:
         return
+    if (link / DVC_FILE.name).is_file() and not link.is_symlink():
+        # A copy of the code: DVC makes one where it runs a queued experiment.
+        return
     if link.exists() and not link.is_symlink():
         raise GradshardError(f"{link} is in the place of the link to the installed code: move it away")
     temporary = folder / f"{CODE_LINK}-{os.getpid()}"

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.storage.datasets.scaling import to_bytes
 from gradshard.storage.errors import GradshardError
 
 Pixels = npt.NDArray[np.uint8]
@@ -19,7 +20,7 @@ class RawImages:
     """What a dataset is written from in place of an array uint8 (N, C, H, W): slices of it are read from a file.
 
     Slices in ascending order read the file once, which matters where it is compressed. It is open from the first read
-    to that of the last row.
+    to that of the last row. Numbers of another ``stored_dtype`` than uint8 become bytes by ``scale``.
     """
 
     what: str
@@ -27,6 +28,8 @@ class RawImages:
     offset: int
     stored_shape: tuple[int, ...]
     arrange: Callable[[Pixels], Pixels]
+    stored_dtype: "np.dtype[Any]" = field(default=np.dtype(np.uint8))
+    scale: float | None = None
     dtype: np.dtype[np.uint8] = field(default=np.dtype(np.uint8), init=False)
     _stream: BinaryIO | None = field(default=None, init=False, repr=False)
 
@@ -36,7 +39,7 @@ class RawImages:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape (N, C, H, W), of which no more than a slice is ever in memory."""
-        return (len(self), *self.arrange(np.empty((1, *self.stored_shape[1:]), dtype=np.uint8)).shape[1:])
+        return (len(self), *self.arrange(np.zeros((1, *self.stored_shape[1:]), dtype=np.uint8)).shape[1:])
 
     @property
     def ndim(self) -> int:
@@ -47,10 +50,10 @@ class RawImages:
         """Read rows, uint8 (n, C, H, W).
 
         Raises:
-            GradshardError: the file ends before them, or is damaged.
+            GradshardError: the file ends before them, or is damaged, or its numbers, scaled, are no bytes.
         """
         start, stop, _ = rows.indices(len(self))
-        sample = int(np.prod(self.stored_shape[1:], dtype=object))
+        sample = int(np.prod(self.stored_shape[1:], dtype=object)) * self.stored_dtype.itemsize
         stream = self._stream = self._stream or self.opener()
         try:
             stream.seek(self.offset + start * sample)
@@ -63,4 +66,5 @@ class RawImages:
         if stop == len(self):
             stream.close()
             self._stream = None
-        return self.arrange(np.frombuffer(content, dtype=np.uint8).reshape(stop - start, *self.stored_shape[1:]))
+        values = np.frombuffer(content, dtype=self.stored_dtype).reshape(stop - start, *self.stored_shape[1:])
+        return self.arrange(to_bytes(values, self.scale, first_row=start, where=self.what))

@@ -1,82 +1,105 @@
 """NumPy archives of labelled images: x_train, y_train, x_test and y_test."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from gradshard.storage.datasets.arrangement import Arrange, Shape, arrangement
+from gradshard.storage.datasets.labels import ClassLabels, class_labels
+from gradshard.storage.datasets.scaling import check_scalable, to_bytes
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import Images, Labels
-from gradshard.storage.formats.raw_images import Pixels, RawImages
+from gradshard.storage.formats.dataset import Images
+from gradshard.storage.formats.raw_images import RawImages
 
-_CHANNELS = (1, 3)
+_SPLITS = ("train", "test")
 
 
-def npz_split(file: Path, split: str) -> tuple[Images | RawImages, Labels]:
-    """The images and labels of ``train`` or ``test``; images are read later, some at a time.
+def npz_splits(
+    file: Path, *, layout: str | None = None, scale: float | None = None
+) -> Mapping[str, tuple[Images | RawImages, ClassLabels]]:
+    """Open the images of both splits, which are read later, some at a time, and read their labels.
 
-    Images are uint8 of shape (N, H, W), (N, H, W, C) or, if C is 1 or 3 and W is not, (N, C, H, W). Those that NumPy
-    saved in Fortran's order are read at once.
+    Images are of shape (N, H, W), (N, H, W, C) or (N, C, H, W), both splits alike. Those that NumPy saved in Fortran's
+    order are read at once.
+
+    Args:
+        file: the archive.
+        layout: ``chw`` or ``hwc``, where shapes leave open which axis is that of the channels.
+        scale: what makes the images' numbers 0 to 255; by default they must be uint8.
 
     Raises:
         GradshardError: there is no such file, or it does not hold that.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            labels = archive[f"y_{split}"]
-            images = _images(file, archive, f"x_{split}")
+        with _archive(file) as archive:
+            arrays = {split: _array(file, archive, f"x_{split}") for split in _SPLITS}
+            arrange = arrangement({a.key: a.shape for a in arrays.values()}, layout=layout, where=file)
+            return {
+                split: (
+                    _images(file, archive, array, arrange, scale),
+                    class_labels(archive[f"y_{split}"], where=f"{file}, y_{split}"),
+                )
+                for split, array in arrays.items()
+            }
     except FileNotFoundError as error:
         raise GradshardError(f"no file {file}: set dataset.path to an .npz archive") from error
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise GradshardError(
             f"{file} is not a NumPy archive of x_train, y_train, x_test and y_test ({error})"
         ) from error
-    return images, _flat_labels(labels, file)
 
 
-def _images(file: Path, archive: "np.lib.npyio.NpzFile", key: str) -> Images | RawImages:
+@dataclass(frozen=True)
+class _Array:
+    """An array of the archive, by its header."""
+
+    key: str
+    shape: Shape
+    dtype: "np.dtype[Any]"
+    fortran: bool
+    offset: int
+
+
+def _archive(file: Path) -> "np.lib.npyio.NpzFile":
+    archive = np.load(file, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it is a single array")
+    return archive
+
+
+def _array(file: Path, archive: "np.lib.npyio.NpzFile", key: str) -> _Array:
     if key not in archive:
         raise KeyError(f"{key} is not in it")
-    member = f"{key}.npy"
-    with _open(file, member) as stream:
+    with _open(file, f"{key}.npy") as stream:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-        offset = stream.tell()
-    arrange = _arrangement(shape, dtype, file)
-    if fortran:
-        return arrange(archive[key])
-    return RawImages(f"{file}, {key}", lambda: _open(file, member), offset, shape, arrange)
+        return _Array(key, shape, dtype, fortran, stream.tell())
+
+
+def _images(
+    file: Path, archive: "np.lib.npyio.NpzFile", array: _Array, arrange: Arrange, scale: float | None
+) -> Images | RawImages:
+    where = f"{file}, {array.key}"
+    check_scalable(array.dtype, scale, where=where)
+    if array.fortran:
+        return arrange(to_bytes(archive[array.key], scale, first_row=0, where=where))
+    return RawImages(
+        where,
+        lambda: _open(file, f"{array.key}.npy"),
+        array.offset,
+        array.shape,
+        arrange,
+        stored_dtype=array.dtype,
+        scale=scale,
+    )
 
 
 def _open(file: Path, member: str) -> BinaryIO:
     with zipfile.ZipFile(file) as archive:
         # What is opened keeps the archive's file open by itself.
         return cast(BinaryIO, archive.open(member))
-
-
-def _arrangement(shape: tuple[int, ...], dtype: "np.dtype[np.generic]", file: Path) -> Callable[[Pixels], Images]:
-    """What makes rows of such an array uint8 (n, C, H, W)."""
-    if dtype != np.uint8 or len(shape) not in (3, 4):
-        raise GradshardError(
-            f"{file}: images must be uint8 of shape (N, H, W), (N, H, W, C) or (N, C, H, W), but are {dtype} of shape "
-            f"{shape}"
-        )
-    if len(shape) == 3:
-        return lambda images: images[:, None]
-    if shape[1] in _CHANNELS and shape[3] not in _CHANNELS:
-        return lambda images: images
-    return lambda images: np.ascontiguousarray(np.moveaxis(images, 3, 1))
-
-
-def _flat_labels(labels: npt.NDArray[np.generic], file: Path) -> Labels:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise GradshardError(f"{file}: labels must be integers, but are {labels.dtype}")
-    flat = cast(Labels, labels if labels.ndim == 1 else labels.reshape(len(labels), -1)[:, 0])
-    if flat.min(initial=0) < 0:
-        return flat  # for whoever checks labels to name the row
-    # With all images in their file, eight bytes a label would be the most that is in memory.
-    return flat.astype(np.min_scalar_type(int(flat.max(initial=0))), copy=False)

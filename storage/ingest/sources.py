@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from gradshard.storage.datasets.labels import count_classes, gaps
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.ingest.download import OnBytes, download
 from gradshard.storage.ingest.idx import idx_images, idx_labels
-from gradshard.storage.ingest.npz import npz_split
+from gradshard.storage.ingest.npz import npz_splits
 
 FOLDER_VARIABLE = "GRADSHARD_DATA"
 DOWNLOADS = Path("data/raw")
@@ -42,10 +43,11 @@ _MNIST5K_SEED = 0
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Labelled images as they came in, split by split."""
+    """Labelled images as they came in, split by split; ``notes`` is what whoever brought them should be told."""
 
     classes: int
     splits: Mapping[str, tuple[Images | RawImages, Labels]]
+    notes: tuple[str, ...] = ()
 
 
 def mnist5k() -> RawDataset:
@@ -81,10 +83,17 @@ def idx(folder: Path, *, classes: int | None = None) -> RawDataset:
     return _from_idx({name: _find(folder, name) for name in MNIST_SHA256}, classes=classes, sha256={})
 
 
-def npz(file: Path, *, classes: int | None = None) -> RawDataset:
-    """A NumPy archive of uint8 images and integer labels; see ``npz_split``."""
-    splits = {split: npz_split(file, split) for split in ("train", "test")}
-    return RawDataset(classes=classes or _count_classes(splits), splits=splits)
+def npz(file: Path, *, classes: int | None = None, layout: str | None = None, scale: float | None = None) -> RawDataset:
+    """A NumPy archive of images and labels; see ``npz_splits``. One-hot labels say how many classes there are."""
+    read = npz_splits(file, layout=layout, scale=scale)
+    hot = {split: labels.one_hot for split, (_, labels) in read.items() if labels.one_hot is not None}
+    if len(set(hot.values())) > 1:
+        raise GradshardError(
+            f"{file}: y_train is one-hot for {hot['train']} classes, but y_test for {hot['test']}: give both the same"
+        )
+    notes = tuple(f"{file}: y_{split} is one-hot: the place of the 1 is the label" for split in hot)
+    splits = {split: (images, labels.numbers) for split, (images, labels) in read.items()}
+    return _counted(splits, classes or next(iter(hot.values()), None), where=file, notes=notes)
 
 
 def raw_folder(parameter: str | None, dataset: str) -> Path | None:
@@ -111,7 +120,7 @@ def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping
                 "give files that belong together"
             )
         splits[split] = (images, labels)
-    return RawDataset(classes=classes or _count_classes(splits), splits=splits)
+    return _counted(splits, classes, where=paths["train-labels-idx1-ubyte"].parent)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -138,5 +147,15 @@ def _downloaded(name: str, show: Show) -> Path:
     return path
 
 
-def _count_classes(splits: Mapping[str, tuple[Images | RawImages, Labels]]) -> int:
-    return 1 + max(int(labels.max(initial=0)) for _, labels in splits.values())
+def _counted(
+    splits: Mapping[str, tuple[Images | RawImages, Labels]],
+    classes: int | None,
+    *,
+    where: Path,
+    notes: tuple[str, ...] = (),
+) -> RawDataset:
+    """Count the classes, if nobody said how many there are, and note those without examples."""
+    labels = {split: labels for split, (_, labels) in splits.items()}
+    count = classes or count_classes(labels, where=where)
+    missing = gaps(labels["train"], count)
+    return RawDataset(count, splits, notes=(*notes, f"{where}: {missing}") if missing else notes)

@@ -1,0 +1,1 @@
+"""Labelled images: raw files in, one fixed order on disk."""

@@ -17,6 +17,9 @@ from gradshard.storage.formats.digests import RowsDigest
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.formats.shard_writer import write_plain_shard
 
+# Images uint8 (N, C, H, W) and their labels (N,).
+LabelledImages = tuple[Images | RawImages, Labels]
+
 
 def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, where: str) -> None:
     """Refuse labelled images that no dataset may hold, by their shapes and labels.
@@ -34,10 +37,30 @@ def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, wher
         )
     if not len(images):
         raise GradshardError(f"{where}: no images")
+    if 0 in images.shape:
+        raise GradshardError(f"{where}: images of shape {images.shape} have no pixels")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         row = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
         raise GradshardError(f"{where}: label {int(labels[row])} of row {row} is out of range for {classes} classes")
+
+
+def check_splits(name: str, classes: int, splits: Mapping[str, LabelledImages]) -> None:
+    """Refuse labelled images that together make no dataset, whatever they were read from.
+
+    Raises:
+        GradshardError: there are fewer than two classes, a split may not be held, or the shapes of splits differ.
+    """
+    if classes < 2:
+        raise GradshardError(f"dataset {name} has {classes} class: classification needs two or more")
+    for split, (images, labels) in splits.items():
+        check_rows(images, labels, classes=classes, where=f"dataset {name}, split {split}")
+    shapes = {split: images.shape[1:] for split, (images, _) in splits.items()}
+    if len(set(shapes.values())) > 1:
+        named = ", but those of ".join(f"{split} are of shape {shape}" for split, shape in shapes.items())
+        raise GradshardError(
+            f"dataset {name}: the images of {named} (channels, height, width): give all images one shape"
+        )
 
 
 def create_root(path: Path, *, name: str, classes: int, attributes: Mapping[str, Any] | None = None) -> None:
@@ -95,12 +118,28 @@ def seal_split(folder: Path, digest: RowsDigest, attributes: Mapping[str, Any] |
 
 
 def write_dataset(
-    path: Path, *, name: str, classes: int, splits: Mapping[str, tuple[Images | RawImages, Labels]]
+    path: Path,
+    *,
+    name: str,
+    classes: int,
+    splits: Mapping[str, LabelledImages],
+    attributes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Iterator[int]:
-    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time."""
+    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time.
+
+    Args:
+        path: the folder.
+        name: of the dataset.
+        classes: how many there are.
+        splits: what is written, by the name of the split.
+        attributes: what a split says of itself besides its digest, by its name.
+
+    Raises:
+        GradshardError: see ``check_splits``; nothing is written then.
+    """
+    check_splits(name, classes, splits)
     create_root(path, name=name, classes=classes)
     for split, (images, labels) in splits.items():
-        check_rows(images, labels, classes=classes, where=f"dataset {name}, split {split}")
         shape = images.shape[1:]
         cut = create_split(path, split, rows=len(images), sample_shape=shape, classes=classes)
         digest = RowsDigest(sample_shape=shape, classes=classes)
@@ -108,7 +147,7 @@ def write_dataset(
             rows = cut.shard_rows(shard)
             write_shard(path / split, cut, shard, _digested(images, labels, rows, cut.chunk, digest), labels[rows])
             yield rows.stop - rows.start
-        seal_split(path / split, digest)
+        seal_split(path / split, digest, (attributes or {}).get(split))
 
 
 def _digested(

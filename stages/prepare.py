@@ -1,5 +1,6 @@
 """The stage ``prepare``: raw files to the dataset that every other stage reads."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -8,10 +9,11 @@ from gradshard.pipeline.config.schema import DatasetParams, Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
+from gradshard.storage.datasets import shuffling
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
-from gradshard.storage.formats.dataset import open_dataset
-from gradshard.storage.formats.dataset_writer import write_dataset
+from gradshard.storage.formats.dataset import Labels, open_dataset
+from gradshard.storage.formats.dataset_writer import LabelledImages, check_splits, write_dataset
 from gradshard.storage.ingest import sources
 from gradshard.storage.workspace import workspace
 
@@ -49,13 +51,52 @@ def command(params: Params, cluster: ClusterConfig) -> None:
 
 def _prepare_arrays(params: DatasetParams, target: Path) -> None:
     raw = _read_raw(params)
+    check_splits(params.name, raw.classes, raw.splits)
+    for note in raw.notes:
+        say(f"note: {note}")
     rows = sum(len(labels) for _, labels in raw.splits.values())
     with workspace(f"prepare-{params.name}", {}, on_wait=say_waiting(target)) as work:
+        splits, attributes = _ordered(params, raw, work.folder)
         store = work.folder / "store"
         with progress(f"prepare {params.name}", rows, "images") as advance:
-            for count in write_dataset(store, name=params.name, classes=raw.classes, splits=raw.splits):
+            written = write_dataset(store, name=params.name, classes=raw.classes, splits=splits, attributes=attributes)
+            for count in written:
                 advance(count)
         replace_folder(store, target)
+
+
+def _ordered(
+    params: DatasetParams, raw: sources.RawDataset, folder: Path
+) -> tuple[dict[str, LabelledImages], dict[str, Mapping[str, int]]]:
+    """Give the splits in the order that they are kept in, and what a split that was shuffled says of it."""
+    splits = dict(raw.splits)
+    attributes: dict[str, Mapping[str, int]] = {}
+    for number, (split, (images, labels)) in enumerate(raw.splits.items()):
+        if not _is_to_be_shuffled(params, split, labels):
+            continue
+        order, scratch = shuffling.shuffled_order(len(labels), seed=params.seed, split=number), folder / f"raw-{split}"
+        with progress(f"shuffle {split}", len(labels), "images") as advance:
+            for count in shuffling.scatter(images, order, scratch):
+                advance(count)
+        splits[split] = shuffling.scattered(images, scratch), labels[order]
+        attributes[split] = {"shuffled": params.seed}
+    return splits, attributes
+
+
+def _is_to_be_shuffled(params: DatasetParams, split: str, labels: Labels) -> bool:
+    # The orders of the others are published: results and stores name their digests.
+    if params.name not in ("idx", "npz") or params.order == "as_given":
+        return False
+    if params.order == "shuffled":
+        return True
+    if not shuffling.is_sorted(labels):
+        return False
+    runs, (mean, _) = shuffling.label_runs(labels), shuffling.expected_runs(labels)
+    say(
+        f"note: {split} is sorted by class ({runs} runs of one label, where chance gives {mean:.0f}), so it is stored "
+        f"in an order shuffled by dataset.seed {params.seed}; dataset.order as_given keeps the order"
+    )
+    return True
 
 
 def _read_raw(params: DatasetParams) -> sources.RawDataset:
@@ -66,7 +107,7 @@ def _read_raw(params: DatasetParams) -> sources.RawDataset:
     folder = _raw_folder(params)
     if params.name == "idx":
         return sources.idx(folder, classes=params.classes)
-    return sources.npz(folder, classes=params.classes)
+    return sources.npz(folder, classes=params.classes, layout=params.layout, scale=params.scale)
 
 
 def _raw_folder(params: DatasetParams) -> Path:

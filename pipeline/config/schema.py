@@ -25,6 +25,7 @@ from ruamel.yaml.error import YAMLError
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
 from gradshard.pipeline.types import (
     RANDOM,
+    ArrayLayout,
     AttackName,
     BatchNorm,
     BrokenPolicy,
@@ -40,6 +41,7 @@ from gradshard.pipeline.types import (
     Objective,
     OptimizerName,
     Precision,
+    RowOrder,
     ScheduleKind,
     StorePrecision,
     TrainingAttack,
@@ -74,22 +76,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-# The keys of ``dataset`` that are not for image folders alone.
-_ANY_DATASET = {"name", "path", "classes"}
+# The datasets that a key of ``dataset`` is for, where it is not for all.
+_FOR_FOLDERS = ("size", "crop", "interpolation", "broken", "train", "test", "class_names")
+_FOR: Mapping[str, tuple[DatasetName, ...]] = {
+    **dict.fromkeys(_FOR_FOLDERS, ("imagefolder",)),
+    "seed": ("imagefolder", "idx", "npz"),
+    "order": ("idx", "npz"),
+    "layout": ("npz",),
+    "scale": ("npz",),
+}
 
 
 class DatasetParams(_Section):
     """Which labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting.
 
-    The rest is for ``imagefolder`` alone. Images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is
-    kept; ``train`` and ``test`` are the subfolders (train: none for no training images; test: by default val or test);
-    ``class_names`` is a file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of
-    the order of the rows.
+    For ``imagefolder``: images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is kept; ``train`` and
+    ``test`` are the subfolders (train: none for no training images; test: by default val or test); ``class_names`` is a
+    file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of the order of the
+    rows. For ``idx`` and ``npz``: ``order`` says whether rows are shuffled, by ``seed``; ``auto`` does where they are
+    sorted by class. For ``npz``: ``layout`` says where the channels are, and ``scale`` makes the numbers 0 to 255.
     """
 
     name: DatasetName
     path: str | None = None
-    classes: PositiveInt | None = None
+    classes: Annotated[int, Field(ge=2)] | None = None
     size: PositiveInt | None = None
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875
     interpolation: Interpolation = "bicubic"
@@ -98,22 +108,29 @@ class DatasetParams(_Section):
     test: FolderName | None = None
     class_names: str | None = None
     seed: NonNegativeInt = 0
+    order: RowOrder = "auto"
+    layout: ArrayLayout | None = None
+    scale: PositiveFloat | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_does_not_apply(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         dumped: dict[str, object] = dump(self)
-        return {key: dumped[key] for key in dumped if self.name == "imagefolder" or key in _ANY_DATASET}
+        return {key: dumped[key] for key in dumped if self._is_for(key)}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for key in sorted(self.model_fields_set):
+            if not self._is_for(key):
+                raise schema_error(key, f"is for dataset.name {' or '.join(_FOR[key])}, not {self.name}: remove it")
         if self.name == "imagefolder":
             if self.size is None:
                 raise schema_error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
             if self.classes is not None:
                 raise schema_error("classes", "is for other datasets: the folders are the classes, or name class_names")
-        elif extra := sorted(self.model_fields_set - _ANY_DATASET):
-            raise schema_error(extra[0], f"is for dataset.name imagefolder, not {self.name}: remove it")
         return self
+
+    def _is_for(self, key: str) -> bool:
+        return key not in _FOR or self.name in _FOR[key]
 
 
 class AugmentationParams(_Section):

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gradshard.storage.datasets.walking import is_dead_link
+
 CHANNELS = 3
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -55,10 +57,16 @@ def read_image(path: Path, transform: Transform) -> npt.NDArray[np.uint8]:
     """Decode an image file to uint8 (3, size, size).
 
     Raises:
-        BrokenImageError: the bytes are no whole image that Pillow reads, or its kind has no stated meaning as RGB.
+        BrokenImageError: the bytes are no whole image that Pillow reads, its kind has no stated meaning as RGB, or the
+            file is a link that leads nowhere.
         OSError: the file cannot be read.
     """
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if is_dead_link(path):
+            raise BrokenImageError(f"it is a link to {path.readlink()}, which is not there") from error
+        raise
     try:
         with Image.open(io.BytesIO(content)) as opened:
             return transformed(to_rgb(ImageOps.exif_transpose(opened)), transform)

@@ -6,7 +6,6 @@ of images by no more than the permutation, some 25 bytes for each while it is dr
 
 import hashlib
 import mmap
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.storage.datasets import walking
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.digests import canonical_json
-
-# Those that torchvision takes for images.
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 _RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4"), ("size", "<i8"), ("modified", "<i8")])
 _NUMBER = np.dtype("<i8")
@@ -41,13 +38,13 @@ def class_folders(folder: Path) -> list[str]:
     """The names of the folders of classes, sorted; hidden ones are none.
 
     Raises:
-        GradshardError: there is no such folder, or it holds no folder.
+        GradshardError: there is no such folder, it holds no folder, or a link in it leads nowhere.
     """
     if not folder.is_dir():
         raise GradshardError(
             f"no folder {folder}: an image folder has train/CLASS/*.jpg and val/CLASS/*.jpg; see docs/datasets.md"
         )
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = walking.subfolders(folder)
     if not names:
         raise GradshardError(f"{folder} holds no folders: it must have one for each class; see docs/datasets.md")
     return names
@@ -59,7 +56,8 @@ def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
     Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images.
 
     Raises:
-        GradshardError: a folder is none of the classes that ``labels`` numbers, or a name is no text.
+        GradshardError: a folder is none of the classes that ``labels`` numbers, a name is no text, or a link that may
+            be a folder leads nowhere or back.
     """
     for name in class_folders(root / split):
         if name not in labels:
@@ -67,8 +65,8 @@ def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
                 f"{root / split / name}: there is no class {name} in the training images, so it has no label: remove "
                 "the folder, or name all classes in dataset.class_names"
             )
-        for file in sorted(_images(root, Path(split, name).as_posix())):
-            stat = (root / file).stat()
+        for file in sorted(walking.images(root, Path(split, name).as_posix())):
+            stat = walking.stat_image(root / file)
             yield Entry(_text(file), labels[name], stat.st_size, stat.st_mtime_ns)
 
 
@@ -176,18 +174,6 @@ def read_order(path: Path) -> Numbers:
 def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """A file of records; an empty one cannot be mapped."""
     return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
-
-
-def _images(root: Path, folder: str) -> Iterator[str]:
-    """The paths, relative to ``root``, of the images below a folder of it, through links and without what is hidden."""
-    with os.scandir(root / folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _images(root, f"{folder}/{entry.name}")
-            elif entry.name.lower().endswith(EXTENSIONS):
-                yield f"{folder}/{entry.name}"
 
 
 def _text(name: str) -> str:

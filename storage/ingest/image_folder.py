@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
+from gradshard.storage.datasets.walking import EXTENSIONS
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import dataset, dataset_writer
 from gradshard.storage.formats.atomic import atomic_path, remove_strays, replace_folder, sync, write_text
@@ -290,7 +291,7 @@ class FolderBuilder:
             self._write_broken(split, [known[entry] for entry in files if entry in known])
 
     def _check_classes(self, folder: str, files: FileIndex) -> None:
-        kinds = ", ".join(file_index.EXTENSIONS)
+        kinds = ", ".join(EXTENSIONS)
         if not len(files):
             raise GradshardError(f"{self._source.root / folder} holds no images ({kinds})")
         counts = files.counts(len(self._source.class_names))

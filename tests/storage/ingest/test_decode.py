@@ -194,6 +194,13 @@ def test_an_endless_strip_is_refused_and_takes_no_memory(tmp_path):
         read_image(saved(tmp_path, Image.new("RGB", (1, 60_000))), Transform(299, 0.875, "bicubic"))
 
 
+@pytest.mark.parametrize("target", ["missing.jpg", "image.jpg"])
+def test_a_link_that_leads_nowhere_is_a_broken_image(tmp_path, target):
+    (tmp_path / "image.jpg").symlink_to(target)
+    with pytest.raises(BrokenImageError, match=f"it is a link to {target}, which is not there"):
+        read_image(tmp_path / "image.jpg", BICUBIC)
+
+
 def test_a_file_that_cannot_be_read_is_not_a_broken_image(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_image(tmp_path / "missing.jpg", BICUBIC)

@@ -45,6 +45,55 @@ def test_links_are_followed(tmp_path):
     assert files(tmp_path, {"a": 0}) == [("train/a/1.png", 0)]
 
 
+@pytest.mark.parametrize("place", ["train/b", "train/a/more"])
+@pytest.mark.parametrize("target", ["/not/there", "b", "more"])
+def test_a_link_that_may_be_a_folder_and_leads_nowhere_is_refused(tmp_path, place, target):
+    touch(tmp_path, "train/a/1.png", "train/c/1.png")
+    (tmp_path / place).symlink_to(target)
+    with pytest.raises(GradshardError, match=f"{place} is a link to {target}, which is not there: mount or restore"):
+        files(tmp_path, {name: label for label, name in enumerate(file_index.class_folders(tmp_path / "train"))})
+
+
+def test_a_class_that_is_linked_from_a_disk_that_is_not_mounted_moves_no_labels(tmp_path):
+    touch(tmp_path, "disk/b/1.png", "train/a/1.png", "train/c/1.png")
+    (tmp_path / "train/b").symlink_to(tmp_path / "disk/b")
+    assert file_index.class_folders(tmp_path / "train") == ["a", "b", "c"]
+    (tmp_path / "disk/b").rename(tmp_path / "disk/gone")
+    with pytest.raises(GradshardError, match=r"train/b is a link to .*disk/b, which is not there"):
+        file_index.class_folders(tmp_path / "train")
+
+
+def test_an_image_that_is_a_link_leading_nowhere_is_listed(tmp_path):
+    touch(tmp_path, "train/a/1.png")
+    for name, target in (("2.png", "missing.png"), ("3.png", "3.png")):
+        (tmp_path / "train/a" / name).symlink_to(target)
+    assert [name for name, _ in files(tmp_path, {"a": 0})] == [f"train/a/{number}.png" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("place", "target", "named"),
+    [
+        ("train/a/deep/back", "..", "train/a/deep/back"),
+        ("train/b", ".", "train/b"),
+        ("train/b", "../..", "train/b"),
+        ("train/b", "/", "train/b"),
+        ("train/a/all", "..", "train/a/all"),
+    ],
+)
+def test_a_loop_of_links_is_refused_by_the_link(tmp_path, place, target, named):
+    touch(tmp_path / "root", "train/a/1.png", "train/a/deep/2.png")
+    (tmp_path / "root" / place).symlink_to(target)
+    with pytest.raises(GradshardError) as error:
+        files(tmp_path / "root", {"a": 0, "b": 1})
+    assert str(error.value) == f"{tmp_path}/root/{named} leads back to a folder that it lies in: remove the link"
+
+
+def test_a_folder_that_is_linked_twice_is_no_loop(tmp_path):
+    touch(tmp_path, "train/a/1.png")
+    (tmp_path / "train/b").symlink_to("a")
+    assert files(tmp_path, {"a": 0, "b": 1}) == [("train/a/1.png", 0), ("train/b/1.png", 1)]
+
+
 def test_a_test_folder_may_lack_classes_but_has_no_others(tmp_path):
     touch(tmp_path, "val/b/1.png")
     assert files(tmp_path, {"a": 0, "b": 1}, "val") == [("val/b/1.png", 1)]

@@ -178,6 +178,18 @@ def test_skipping_twice_gives_the_same_bytes_and_a_repaired_image_comes_back(fol
     assert files_of(tmp_path / "three.zarr") == files_of(tmp_path / "d.zarr")
 
 
+def test_a_dead_link_is_skipped_as_a_broken_image_and_comes_back_with_its_target(folder, made, tmp_path):
+    file = next(folder.glob("train/*/0007.*"))
+    file.rename(tmp_path / "target")
+    file.symlink_to(tmp_path / "target")
+    (tmp_path / "target").rename(tmp_path / "away")
+    build(folder, tmp_path / "again", tmp_path / "e.zarr", skip=True)
+    assert len(open_dataset(tmp_path / "e.zarr").train) == 119
+    (tmp_path / "away").rename(tmp_path / "target")
+    build(folder, tmp_path / "again", tmp_path / "e.zarr", skip=True)
+    assert open_dataset(tmp_path / "e.zarr").train.digest == made.train.digest
+
+
 def test_a_test_set_whose_images_are_all_broken_is_refused(folder, tmp_path):
     for file in folder.glob("val/*/*"):
         file.write_bytes(b"")

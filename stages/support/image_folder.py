@@ -25,6 +25,7 @@ from gradshard.storage.ingest.image_folder import (
     make_shard,
     open_folder,
 )
+from gradshard.storage.ingest.sources import expanded
 from gradshard.storage.workspace import workspace
 
 # The libraries that the bytes of a dataset follow from.
@@ -45,7 +46,7 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
         test=params.test,
         transform=Transform(params.size, params.crop, params.interpolation),
         seed=params.seed,
-        class_names=Path(params.class_names) if params.class_names else None,
+        class_names=expanded(params.class_names) if params.class_names else None,
     )
     with workspace(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")

@@ -111,8 +111,11 @@ def open_folder(
         class_names: a text file with the name of a class a line; by default the names of the folders.
 
     Raises:
-        GradshardError: a folder or the file is missing, or it is not clear which is meant.
+        GradshardError: a folder or the file is missing, it is not clear which is meant, or there is but one class.
     """
+    if not root.is_dir():
+        problem = f"{root} is no folder" if root.exists() else f"there is no folder {root}"
+        raise GradshardError(f"{problem}: set dataset.path to the folder that holds those of the images")
     if test is None:
         there = [name for name in _TEST_FOLDERS if (root / name).is_dir()]
         if len(there) != 1:
@@ -120,6 +123,9 @@ def open_folder(
             raise GradshardError(f"{root} holds {problem}: name the folder of the test images in dataset.test")
         (test,) = there
     names = file_index.class_folders(root / (train or test)) if class_names is None else _read_names(class_names)
+    if len(names) < 2:
+        place = class_names or root / (train or test)
+        raise GradshardError(f"{place}: {names[0]} is the only class, but classification needs two or more")
     return ImageFolder(root.resolve(), train, test, transform, seed, tuple(names))
 
 
@@ -380,7 +386,8 @@ def _move_metadata(fresh: Path, store: Path) -> None:
 
 def _read_names(path: Path) -> list[str]:
     try:
-        names = path.read_text(encoding="utf-8").split("\n")
+        # Editors of Windows put a mark before the first name.
+        names = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GradshardError(f"dataset.class_names: {path} is no readable text file ({error})") from error
     names = [name.strip() for name in names if name.strip()]

@@ -253,6 +253,30 @@ def test_a_file_of_class_names_gives_labels_to_folders_that_hold_some_of_them(fo
     assert names[label] == Path(file).parts[1]
 
 
+def test_class_names_may_begin_with_a_byte_order_mark(folder, tmp_path):
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES), encoding="utf-8-sig")
+    assert opened(folder, class_names=tmp_path / "names.txt").class_names == CLASSES
+
+
+def test_a_folder_that_is_not_there_is_told_as_such(tmp_path):
+    with pytest.raises(GradshardError, match=r"there is no folder .*/nowhere: set dataset\.path to"):
+        opened(tmp_path / "nowhere")
+    (tmp_path / "images.tar").write_bytes(b"")
+    with pytest.raises(GradshardError, match=r"/images\.tar is no folder: set dataset\.path to"):
+        opened(tmp_path / "images.tar")
+
+
+def test_a_folder_of_one_class_is_refused(folder, tmp_path):
+    (tmp_path / "names.txt").write_text("digit3\n")
+    with pytest.raises(GradshardError, match=r"names\.txt: digit3 is the only class, but classification needs two"):
+        opened(folder, class_names=tmp_path / "names.txt")
+    for path in folder.glob("train/*"):
+        if path.name != "digit3":
+            shutil.rmtree(path)
+    with pytest.raises(GradshardError, match="train: digit3 is the only class"):
+        opened(folder)
+
+
 @pytest.mark.parametrize("text", ["a\nb\na\n", "", None])
 def test_a_file_that_does_not_name_each_class_once_is_refused(folder, tmp_path, text):
     if text is not None:

@@ -133,6 +133,16 @@ def test_the_parameter_wins_over_the_variable(tmp_path, monkeypatch):
     assert sources.raw_folder(None, "mnist") is None
 
 
+def test_the_home_folder_is_understood_in_the_parameter_and_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GRADSHARD_DATA", "~/all")
+    (tmp_path / "all/mnist").mkdir(parents=True)
+    assert sources.raw_folder("~/data/d.npz", "npz") == tmp_path / "data/d.npz"
+    assert sources.raw_folder(None, "mnist") == tmp_path / "all/mnist"
+    with pytest.raises(GradshardError, match="no home folder for ~nobody-of-this-name: write it out"):
+        sources.raw_folder("~nobody-of-this-name/data", "npz")
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_images_of_a_file_are_read_some_rows_at_a_time_in_any_order(tmp_path, zipped):
     images = np.random.default_rng(0).integers(0, 256, (9, 6, 5), dtype=np.uint8)

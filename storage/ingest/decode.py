@@ -8,6 +8,7 @@ filters (antialias). An image that has ``size`` x ``size`` pixels already passes
 import io
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from gradshard.storage.datasets import jpeg, png
 from gradshard.storage.datasets.walking import is_dead_link
 
 CHANNELS = 3
@@ -28,6 +30,8 @@ _FILTERS = {
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+# What a decoder passes over, found by looking at the bytes again.
+_DAMAGE: Mapping[str, Callable[[bytes], str | None]] = {"JPEG": jpeg.damage, "MPO": jpeg.damage, "PNG": png.damage}
 # A longer image than this, resized, is refused: 1 x 100,000 pixels would become gigabytes before the crop.
 _MOST_PIXELS = 1 << 26
 
@@ -69,12 +73,25 @@ def read_image(path: Path, transform: Transform) -> npt.NDArray[np.uint8]:
         raise
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            return transformed(to_rgb(ImageOps.exif_transpose(opened)), transform)
-    except MemoryError:
+            row = transformed(to_rgb(_upright(opened, content)), transform)
+    except (BrokenImageError, MemoryError):
         raise
     # A decoder that meets nonsense raises anything: ValueError, SyntaxError, struct.error, IndexError ...
     except Exception as error:
         raise BrokenImageError(_reason(error)) from error
+    find_damage = _DAMAGE.get(opened.format or "")
+    if find_damage is not None and (damage := find_damage(content)) is not None:
+        raise BrokenImageError(damage)
+    return row
+
+
+def _upright(opened: Image.Image, content: bytes) -> Image.Image:
+    """Decode an image and turn it as its EXIF orientation says."""
+    if opened.format == "PNG":
+        png.mend_colour_key(opened, content)
+    # Of all formats, only the greyscale one of Netpbm fills 32 bits up to a stated 65535.
+    deep = opened.format == "PPM" and opened.mode == "I"
+    return ImageOps.exif_transpose(opened.convert("I;16") if deep else opened)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -90,7 +107,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not see_through:
         return image
     if image.mode in _DEEP_GREY:
-        return Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().astype(np.uint8)).convert("RGB")
+        deep = np.asarray(image)
+        grey = (deep.astype(np.float64) / 257).round().astype(np.uint8)
+        if see_through:
+            grey[deep == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in _WITH_ALPHA or (image.mode in _PLAIN and see_through):
         coloured = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

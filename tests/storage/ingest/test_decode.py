@@ -1,13 +1,15 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFilter
 from timm.data import create_transform
 from torchvision import transforms
 
 from gradshard.pipeline.types import Interpolation
+from gradshard.storage.datasets import jpeg, png
 from gradshard.storage.ingest.decode import BrokenImageError, Transform, read_image
 from tests.helpers.imagefolders import coloured
 
@@ -87,9 +89,19 @@ def test_greyscale_fills_three_channels(tmp_path):
     assert np.array_equal(square(tmp_path, Image.fromarray(pixels)), np.stack([pixels] * 3))
 
 
-def test_greyscale_of_16_bits_is_scaled_and_not_cut_off(tmp_path):
+@pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
+def test_greyscale_of_16_bits_is_scaled_and_not_cut_off(tmp_path, kind):
     pixels = np.array([[0, 257, 32896, 65535]] * 4, dtype=np.uint16)
-    assert square(tmp_path, Image.fromarray(pixels))[:, 0].tolist() == [[0, 1, 128, 255]] * 3
+    path = tmp_path / "image.pgm"
+    path.write_bytes(b"P5\n4 4\n65535\n" + pixels.astype(">u2").tobytes())
+    path = path if kind == "pgm" else saved(tmp_path, Image.fromarray(pixels), kind)
+    assert read_image(path, as_is(4))[:, 0].tolist() == [[0, 1, 128, 255]] * 3
+
+
+def test_a_pgm_of_10_bits_is_scaled_to_its_own_white(tmp_path):
+    pixels = np.array([[0, 512], [1022, 1023]], dtype=">u2")
+    (tmp_path / "image.pgm").write_bytes(b"P5\n2 2\n1023\n" + pixels.tobytes())
+    assert read_image(tmp_path / "image.pgm", as_is(2))[0].tolist() == [[0, 128], [255, 255]]
 
 
 def test_bilevel_and_palette_images_become_rgb(tmp_path):
@@ -118,6 +130,34 @@ def test_a_colour_that_stands_for_transparent_shows_white(tmp_path):
     path = saved(tmp_path, Image.fromarray(rgb), transparency=(1, 2, 3))
     assert read_image(path, as_is(2))[:, 0, 0].tolist() == [255, 255, 255]
     assert read_image(path, as_is(2))[:, 1, 1].tolist() == [0, 0, 0]
+
+
+def png_bytes(width, depth, kind, rows, *, key=b"", checksum_off=0, compressed=None, interlaced=0):
+    """A PNG file, byte by byte; ``rows`` are bytes without filters."""
+
+    def chunk(name, data, off=0):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ off)
+
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, interlaced)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows)) if compressed is None else compressed
+    parts = [chunk(b"IHDR", header), chunk(b"tRNS", key) if key else b"", chunk(b"IDAT", pixels, checksum_off)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("depth", "kind", "rows", "key", "expected"),
+    [
+        (16, 0, [struct.pack(">2H", 300, 514)] * 2, struct.pack(">H", 300), [255, 2]),
+        (16, 2, [struct.pack(">6H", 5, 1 << 8, 0, 0, 2 << 8, 0)] * 2, struct.pack(">3H", 5, 1 << 8, 0), [255, 2]),
+        (4, 0, [b"\x37"] * 2, struct.pack(">H", 3), [255, 7 * 17]),
+        (2, 0, [b"\x60"] * 2, struct.pack(">H", 1), [255, 2 * 85]),
+        (1, 0, [b"\x40"] * 2, struct.pack(">H", 0), [255, 255]),
+    ],
+    ids=["grey of 16 bits", "colours of 16 bits", "4 bits", "2 bits", "1 bit"],
+)
+def test_a_colour_that_stands_for_transparent_shows_white_at_every_depth(tmp_path, depth, kind, rows, key, expected):
+    (tmp_path / "image.png").write_bytes(png_bytes(2, depth, kind, rows, key=key))
+    assert read_image(tmp_path / "image.png", as_is(2))[1, 0].tolist() == expected
 
 
 def test_cmyk_is_converted(tmp_path):
@@ -182,6 +222,111 @@ def test_a_broken_image_says_why_in_the_same_words_each_time(tmp_path, broken, r
         said.add(str(error.value))
     assert len(said) == 1
     assert reason in said.pop()
+
+
+def broken(tmp_path, content):
+    (tmp_path / "image").write_bytes(content)
+    with pytest.raises(BrokenImageError) as error:
+        read_image(tmp_path / "image", BICUBIC)
+    return str(error.value)
+
+
+def test_a_png_that_lacks_rows_or_has_a_wrong_checksum_is_broken(tmp_path):
+    rows = [row.tobytes() for row in noise(24, 24, 1)]
+    (tmp_path / "whole").write_bytes(png_bytes(24, 8, 0, rows))
+    assert np.array_equal(read_image(tmp_path / "whole", as_is(24))[0], [list(row) for row in rows])
+    half = zlib.compress(b"".join(b"\0" + row for row in rows[:12]))
+    assert broken(tmp_path, png_bytes(24, 8, 0, rows, compressed=half)) == "some of its rows are missing"
+    assert broken(tmp_path, png_bytes(24, 8, 0, rows, checksum_off=1)) == "the checksum of its pixels is wrong"
+    whole = zlib.compress(b"".join(b"\0" + row for row in rows))
+    wrong = whole[:-1] + bytes([whole[-1] ^ 1])
+    assert "its pixels are damaged" in png.damage(png_bytes(24, 8, 0, rows, compressed=wrong))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (5, 5), (9, 17), (24, 24)])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA"])
+def test_whole_png_files_of_every_size_and_kind_are_whole(size, mode):
+    buffer = io.BytesIO()
+    Image.fromarray(noise(*size)).convert(mode).save(buffer, "PNG")
+    assert png.damage(buffer.getvalue()) is None
+
+
+def test_an_interlaced_png_is_whole_with_the_rows_of_all_passes():
+    # By PNG's rule, the passes of 5 x 5 pixels have 1, 1, 1 x 2, 2 x 2 (three rows and more) pixels.
+    passes = [(1, 1), (1, 1), (2, 1), (1, 2), (3, 1), (2, 3), (5, 2)]
+    pixels = b"".join(b"\0" + bytes(columns) for columns, rows in passes for _ in range(rows))
+    whole = png_bytes(5, 8, 0, [b""] * 5, compressed=zlib.compress(pixels), interlaced=1)
+    assert np.asarray(Image.open(io.BytesIO(whole))).shape == (5, 5)
+    assert png.damage(whole) is None
+    assert png.damage(png_bytes(5, 8, 0, [b""] * 5, compressed=zlib.compress(pixels[:-1]), interlaced=1))
+
+
+def jpeg_bytes(size, mode="RGB", **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(2))
+    buffer = io.BytesIO()
+    picture.convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def overwritten(content, at, by):
+    start = int(len(content) * at)
+    return content[:start] + by + content[start + len(by) :]
+
+
+@pytest.mark.parametrize("by", [bytes(600), b"\xff\xd9", b"\xff\xd3", b"\xff\xe1\x00\x04ab", b"\xd2\x4a" * 200])
+@pytest.mark.parametrize("at", [0.4, 0.6])
+def test_a_jpeg_that_was_overwritten_in_the_middle_is_broken(tmp_path, by, at):
+    damaged = overwritten(jpeg_bytes((300, 200), quality=90), at, by)
+    assert Image.open(io.BytesIO(damaged)).convert("RGB").size == (300, 200)
+    assert "pixels" in broken(tmp_path, damaged)
+
+
+def test_a_jpeg_that_was_cut_and_closed_is_broken(tmp_path):
+    whole = jpeg_bytes((300, 200))
+    cut = whole[: len(whole) // 2].rstrip(b"\xff") + b"\xff\xd9"
+    assert broken(tmp_path, cut) == "the codes of its pixels end before its last row"
+
+
+def test_a_progressive_jpeg_with_an_early_end_is_broken(tmp_path):
+    damaged = overwritten(jpeg_bytes((300, 200), progressive=True), 0.5, b"\xff\xd9")
+    assert broken(tmp_path, damaged) == "there is an end marker in the middle of its pixels"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (16, 16), (17, 33), (300, 200)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"optimize": True}, {"progressive": True}, {"restart_marker_blocks": 1}, {"subsampling": 0}]
+)
+def test_whole_jpeg_files_of_every_size_and_kind_are_whole(size, mode, options):
+    assert jpeg.damage(jpeg_bytes(size, mode, **options)) is None
+
+
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_a_jpeg_of_one_colour_is_whole(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), (colour,) * 3).save(buffer, "JPEG")
+    assert jpeg.damage(buffer.getvalue()) is None
+
+
+@pytest.mark.parametrize("behind", [b"\0" * 99, b"a film", b"\xff" * 3, jpeg_bytes((40, 40))])
+def test_what_lies_behind_the_end_of_a_jpeg_is_no_damage(behind):
+    assert jpeg.damage(jpeg_bytes((300, 200)) + behind) is None
+
+
+def test_a_few_bytes_before_the_end_of_a_jpeg_are_no_damage():
+    whole = jpeg_bytes((300, 200))
+    assert jpeg.damage(whole[:-2] + bytes(3) + whole[-2:]) is None
+    assert jpeg.damage(whole[:-2] + b"\xff\xff" + whole[-2:]) is None
+
+
+@pytest.mark.slow
+def test_real_photographs_are_whole(imagenet_sample, cifar10_images):
+    files = [*imagenet_sample.glob("*/*/*"), *cifar10_images.glob("train/*/*")]
+    assert len(files) > 10_000
+    for file in files:
+        content = file.read_bytes()
+        assert (jpeg if content.startswith(b"\xff\xd8") else png).damage(content) is None, file
 
 
 def test_32_bit_pixels_have_no_stated_range(tmp_path):

@@ -1,0 +1,75 @@
+"""What Pillow leaves unchecked in PNG files: whether all rows are there and whole, and which colour is transparent."""
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+
+_SIGNATURE_BYTES = 8
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+# First column and row, and steps, of the passes of an interlaced file.
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_BLOCK_BYTES = 1 << 20
+
+
+def damage(content: bytes) -> str | None:
+    """Say what is wrong with the pixels of a PNG file that Pillow could decode, if something is."""
+    expected, found, inflate = 0, 0, zlib.decompressobj()
+    for kind, data, checksum in _chunks(content):
+        if kind == b"IHDR":
+            expected = _pixel_bytes(data)
+        elif kind == b"IDAT":
+            if zlib.crc32(data, zlib.crc32(kind)) != checksum:
+                return "the checksum of its pixels is wrong"
+            try:
+                found += _inflated(inflate, data, expected - found + _BLOCK_BYTES)
+            except zlib.error as error:
+                return f"its pixels are damaged ({error})"
+    return "some of its rows are missing" if found < expected else None
+
+
+def mend_colour_key(image: Image.Image, content: bytes) -> None:
+    """Bring the colour that stands for transparent, which Pillow gives as it is stored, to the range of the pixels.
+
+    Pixels of fewer than 8 bits are spread to 8, and of 16-bit colours Pillow keeps the upper 8 bits.
+    """
+    key, depth = image.info.get("transparency"), _depth(content)
+    if image.mode == "L" and depth < 8 and isinstance(key, int):
+        image.info["transparency"] = key * 255 // ((1 << depth) - 1)
+    elif image.mode == "RGB" and depth == 16 and isinstance(key, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in key)
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
+    """Yield the kind, content and checksum of each chunk, as far as they are whole."""
+    view, offset = memoryview(content), _SIGNATURE_BYTES
+    while offset + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        end = offset + 8 + length
+        if end + 4 > len(content):
+            return
+        yield kind, view[offset + 8 : end], struct.unpack_from(">I", content, end)[0]
+        offset = end + 4
+
+
+def _inflated(inflate: "zlib._Decompress", data: memoryview, limit: int) -> int:
+    """Count the bytes that some compressed ones give, up to a limit or a little more; none of them is kept."""
+    found = len(inflate.decompress(data, _BLOCK_BYTES))
+    while inflate.unconsumed_tail and found < limit:
+        found += len(inflate.decompress(inflate.unconsumed_tail, _BLOCK_BYTES))
+    return found
+
+
+def _pixel_bytes(header: memoryview) -> int:
+    """Compute how many bytes the rows have, each with the number of its filter."""
+    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
+    passes = _PASSES if interlaced else ((0, 0, 1, 1),)
+    sizes = [(math.ceil((width - x) / dx), math.ceil((height - y) / dy)) for x, y, dx, dy in passes]
+    return sum(rows * (1 + math.ceil(columns * depth * _CHANNELS[kind] / 8)) for columns, rows in sizes if columns > 0)
+
+
+def _depth(content: bytes) -> int:
+    """Read the bits of a sample, which the header has after both sizes."""
+    return content[_SIGNATURE_BYTES + 8 + 8]

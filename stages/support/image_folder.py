@@ -51,6 +51,7 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
     with workspace(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()
+        _say_missing(builder.without_images(), len(source.class_names))
         if work.waited and is_published(target, builder.attributes()):
             say(f"{target}: made by the other process")
             return
@@ -103,6 +104,12 @@ def _sentence(root: Path, broken: Sequence[Broken]) -> str:
         f"{root / first.entry.file} is broken ({first.reason}){others}: repair or remove it, or set dataset.broken to "
         "skip"
     )
+
+
+def _say_missing(classes: Sequence[str], count: int) -> None:
+    if classes:
+        more = f" and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
+        say(f"note: of {count} classes, these have no training images: {', '.join(classes[:_TOLD])}{more}")
 
 
 def _say_skipped(split: str, broken: Sequence[Broken]) -> None:

@@ -209,6 +209,13 @@ class FolderBuilder:
                 self._check_classes(folder, files)
             self._forget_changed(split, files)
 
+    def without_images(self) -> list[str]:
+        """List the classes that have no training image, if there are training images at all."""
+        if self._source.train is None:
+            return []
+        counts = FileIndex(self._listing("train")).counts(len(self._source.class_names))
+        return [name for name, count in zip(self._source.class_names, counts, strict=True) if not count]
+
     def attributes(self) -> dict[str, object]:
         """What the dataset says of itself: its classes, which files its images were made from, and how."""
         source = self._source

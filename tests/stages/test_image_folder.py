@@ -124,6 +124,28 @@ def test_what_was_made_before_an_image_was_found_broken_is_kept_when_it_is_to_be
     assert files_of(clean.path / "data") == files_of(project.path / "data")
 
 
+def test_a_dead_link_is_told_or_skipped_as_a_broken_image(project, gradshard):
+    file = next(project.path.glob("images/train/*/0003.*"))
+    file.unlink()
+    file.symlink_to("/not/mounted.png")
+    code, said = gradshard(project, "prepare")
+    assert code == 2
+    assert f"{file} is broken (it is a link to /not/mounted.png, which is not there): repair or remove it" in said
+    change(project, broken="skip")
+    code, said = gradshard(project, "prepare")
+    assert code == 0
+    assert "train: 1 broken images are skipped" in said
+
+
+def test_classes_that_are_named_but_have_no_training_images_are_told(project, gradshard):
+    names = [*(f"digit{digit}" for digit in range(10)), "eleven"]
+    (project.path / "names.txt").write_text("\n".join(names))
+    change(project, class_names="names.txt")
+    code, said = gradshard(project, "prepare")
+    assert code == 0
+    assert "note: of 11 classes, these have no training images: eleven" in said
+
+
 def test_the_folder_may_be_named_by_the_variable(project, gradshard, monkeypatch):
     project.edit(lambda params: params["dataset"].pop("path"))
     monkeypatch.delenv("GRADSHARD_DATA", raising=False)

@@ -11,6 +11,7 @@ from gradshard.storage.errors import GradshardError
 
 _COMMANDS = {
     "init": ("gradshard.stages.init", "Make a project that runs everything through DVC."),
+    "fingerprint": ("gradshard.stages.fingerprint", "Tell whether the raw images changed since they were prepared."),
     "prepare": ("gradshard.stages.prepare", "Check the raw images and store them in one fixed order."),
     "train-static": ("gradshard.stages.train_static", "Train a static model on clean images."),
     "precompute": ("gradshard.stages.precompute", "Store the signed gradients of a static model."),

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import DatasetParams, Params
+from gradshard.stages.raw_data import raw_folder
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
 from gradshard.storage.datasets import shuffling
-from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import Labels, open_dataset
 from gradshard.storage.formats.dataset_writer import LabelledImages, check_splits, write_dataset
@@ -37,7 +37,7 @@ def command(params: Params, cluster: ClusterConfig) -> None:
         # Imported here: the other datasets need no Dask.
         from gradshard.stages.support.image_folder import prepare_folder
 
-        prepare_folder(params.dataset, _raw_folder(params.dataset), target, cluster)
+        prepare_folder(params.dataset, raw_folder(params.dataset), target, cluster)
     else:
         _prepare_arrays(params.dataset, target)
     for folder in paths.SHARED_FOLDERS:
@@ -104,17 +104,7 @@ def _read_raw(params: DatasetParams) -> sources.RawDataset:
         return sources.mnist5k()
     if params.name == "mnist":
         return sources.mnist(sources.raw_folder(params.path, params.name), show=transfer)
-    folder = _raw_folder(params)
+    folder = raw_folder(params)
     if params.name == "idx":
         return sources.idx(folder, classes=params.classes)
     return sources.npz(folder, classes=params.classes, layout=params.layout, scale=params.scale)
-
-
-def _raw_folder(params: DatasetParams) -> Path:
-    folder = sources.raw_folder(params.path, params.name)
-    if folder is None:
-        raise GradshardError(
-            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, "
-            f"or {sources.FOLDER_VARIABLE}"
-        )
-    return folder

@@ -10,11 +10,11 @@ from distributed import Client
 
 from gradshard import storage
 from gradshard.pipeline.config.schema import DatasetParams
+from gradshard.stages.raw_data import image_folder
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.ingest.decode import Transform
 from gradshard.storage.ingest.image_folder import (
     SPLITS,
     Broken,
@@ -23,9 +23,7 @@ from gradshard.storage.ingest.image_folder import (
     SplitTask,
     is_published,
     make_shard,
-    open_folder,
 )
-from gradshard.storage.ingest.sources import expanded
 from gradshard.storage.workspace import workspace
 
 # The libraries that the bytes of a dataset follow from.
@@ -39,15 +37,7 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
     Raises:
         GradshardError: the folder is not laid out as it should be, or an image is broken and broken ones are fatal.
     """
-    assert params.size is not None
-    source = open_folder(
-        root,
-        train=params.train,
-        test=params.test,
-        transform=Transform(params.size, params.crop, params.interpolation),
-        seed=params.seed,
-        class_names=expanded(params.class_names) if params.class_names else None,
-    )
+    source = image_folder(params, root)
     with workspace(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()

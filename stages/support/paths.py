@@ -5,6 +5,7 @@ from pathlib import Path
 from gradshard.pipeline.config.schema import Params
 from gradshard.storage.errors import GradshardError
 
+FINGERPRINT = Path("data/raw.json")
 EVALUATION = Path("evaluation")
 ANALYSIS = Path("analysis")
 BLACKBOX = Path("blackbox")

@@ -80,7 +80,16 @@ def mnist(folder: Path | None, *, show: Show) -> RawDataset:
 
 def idx(folder: Path, *, classes: int | None = None) -> RawDataset:
     """Four IDX files with MNIST's names, of any image size; ``classes`` defaults to the largest label plus one."""
-    return _from_idx({name: _find(folder, name) for name in MNIST_SHA256}, classes=classes, sha256={})
+    return _from_idx(idx_files(folder), classes=classes, sha256={})
+
+
+def idx_files(folder: Path) -> dict[str, Path]:
+    """Find four IDX files by MNIST's names.
+
+    Raises:
+        GradshardError: one is missing.
+    """
+    return {name: _find(folder, name) for name in MNIST_SHA256}
 
 
 def npz(file: Path, *, classes: int | None = None, layout: str | None = None, scale: float | None = None) -> RawDataset:

@@ -1,0 +1,59 @@
+"""The command ``fingerprint``: whether the raw data changed since it was prepared, told without preparing it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from gradshard.pipeline.config.schema import DatasetParams, Params
+from gradshard.stages.raw_data import image_folder, raw_folder
+from gradshard.stages.support import paths
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
+from gradshard.storage.datasets.fingerprint import file_fingerprint, folder_fingerprint
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.digests import canonical_json
+from gradshard.storage.ingest import sources
+
+# Their content is held against a digest, or comes with a package.
+_FIXED = ("mnist5k", "mnist")
+
+
+@click.command()
+@params_option
+def command(params: Params) -> None:
+    """Write a fingerprint of the raw data, data/raw.json, which changes when the data does.
+
+    A file of up to 1 GiB is read; of larger ones the size and the date count, of the images of a folder the names,
+    classes, sizes and dates. Where the raw data is not on this machine, the fingerprint that is there stays.
+    """
+    target = paths.FINGERPRINT
+    try:
+        found = _fingerprint(params.dataset)
+    except GradshardError:
+        if target.exists() and _is_away(params.dataset):
+            say(f"{target}: stays, for the raw data is not here")
+            return
+        raise
+    text = canonical_json({"dataset": params.dataset.name, **found}) + "\n"
+    changed = not target.exists() or target.read_text(encoding="utf-8") != text
+    if changed:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, text)
+    say(f"{target}: {'written' if changed else 'the raw data is as it was'}")
+
+
+def _fingerprint(params: DatasetParams) -> Mapping[str, object]:
+    if params.name in _FIXED:
+        return {}
+    path = raw_folder(params)
+    if params.name == "imagefolder":
+        return folder_fingerprint(image_folder(params, path))
+    files = sources.idx_files(path) if params.name == "idx" else {path.name: path}
+    return {"files": {name: file_fingerprint(file) for name, file in files.items()}}
+
+
+def _is_away(params: DatasetParams) -> bool:
+    path: Path | None = sources.raw_folder(params.path, params.name)
+    return path is None or not path.exists()

@@ -1,0 +1,40 @@
+"""Where the parameters say that the raw data of a dataset lies."""
+
+from pathlib import Path
+
+from gradshard.pipeline.config.schema import DatasetParams
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.ingest import sources
+from gradshard.storage.ingest.decode import Transform
+from gradshard.storage.ingest.image_folder import ImageFolder, open_folder
+
+
+def raw_folder(params: DatasetParams) -> Path:
+    """Find the folder (npz: the file) of the raw data.
+
+    Raises:
+        GradshardError: nobody named it.
+    """
+    folder = sources.raw_folder(params.path, params.name)
+    if folder is None:
+        raise GradshardError(
+            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, or {sources.FOLDER_VARIABLE}"
+        )
+    return folder
+
+
+def image_folder(params: DatasetParams, root: Path) -> ImageFolder:
+    """Find the splits and classes of a folder of images.
+
+    Raises:
+        GradshardError: it is not laid out as it should be.
+    """
+    assert params.size is not None
+    return open_folder(
+        root,
+        train=params.train,
+        test=params.test,
+        transform=Transform(params.size, params.crop, params.interpolation),
+        seed=params.seed,
+        class_names=sources.expanded(params.class_names) if params.class_names else None,
+    )

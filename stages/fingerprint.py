@@ -6,15 +6,15 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import DatasetParams, Params
-from gradshard.stages.raw_data import image_folder, raw_folder
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
-from gradshard.storage.datasets.fingerprint import file_fingerprint, folder_fingerprint
+from gradshard.stages.support.raw_data import image_folder, raw_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.digests import canonical_json
 from gradshard.storage.ingest import sources
+from gradshard.storage.ingest.fingerprint import file_fingerprint, folder_fingerprint
 
 # Their content is held against a digest, or comes with a package.
 _FIXED = ("mnist5k", "mnist")

@@ -6,15 +6,14 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import DatasetParams, Params
-from gradshard.stages.raw_data import raw_folder
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
-from gradshard.storage.datasets import shuffling
+from gradshard.stages.support.raw_data import raw_folder
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import Labels, open_dataset
 from gradshard.storage.formats.dataset_writer import LabelledImages, check_splits, write_dataset
-from gradshard.storage.ingest import sources
+from gradshard.storage.ingest import shuffling, sources
 from gradshard.storage.workspace import workspace
 
 

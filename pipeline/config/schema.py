@@ -1,5 +1,6 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self

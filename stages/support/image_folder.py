@@ -10,10 +10,10 @@ from distributed import Client
 
 from gradshard import storage
 from gradshard.pipeline.config.schema import DatasetParams
-from gradshard.stages.raw_data import image_folder
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.raw_data import image_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest.image_folder import (
     SPLITS,

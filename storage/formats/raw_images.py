@@ -7,8 +7,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.storage.datasets.scaling import to_bytes
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.scaling import to_bytes
 
 Pixels = npt.NDArray[np.uint8]
 

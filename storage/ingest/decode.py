@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from gradshard.storage.datasets import jpeg, png
-from gradshard.storage.datasets.walking import is_dead_link
+from gradshard.storage.ingest import jpeg, png
+from gradshard.storage.ingest.walking import is_dead_link
 
 CHANNELS = 3
 _FILTERS = {

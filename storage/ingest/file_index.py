@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.storage.datasets import walking
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.digests import canonical_json
+from gradshard.storage.ingest import walking
 
 _RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4"), ("size", "<i8"), ("modified", "<i8")])
 _NUMBER = np.dtype("<i8")

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from gradshard.storage.datasets.walking import EXTENSIONS
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import dataset, dataset_writer
 from gradshard.storage.formats.atomic import atomic_path, remove_strays, replace_folder, sync, write_text
@@ -27,6 +26,7 @@ from gradshard.storage.formats.receipts import Ledger, ShardReceipt
 from gradshard.storage.ingest import file_index
 from gradshard.storage.ingest.decode import BrokenImageError, Transform, read_image
 from gradshard.storage.ingest.file_index import Entry, FileIndex, Numbers
+from gradshard.storage.ingest.walking import EXTENSIONS
 
 SPLITS = ("train", "test")
 _TEST_FOLDERS = ("val", "test")

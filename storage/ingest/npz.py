@@ -8,12 +8,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from gradshard.storage.datasets.arrangement import Arrange, Shape, arrangement
-from gradshard.storage.datasets.labels import ClassLabels, class_labels
-from gradshard.storage.datasets.scaling import check_scalable, to_bytes
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images
 from gradshard.storage.formats.raw_images import RawImages
+from gradshard.storage.ingest.arrangement import Arrange, Shape, arrangement
+from gradshard.storage.ingest.labels import ClassLabels, class_labels
+from gradshard.storage.formats.scaling import check_scalable, to_bytes
 
 _SPLITS = ("train", "test")
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from gradshard.storage.datasets.labels import count_classes, gaps
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.ingest.download import OnBytes, download
 from gradshard.storage.ingest.idx import idx_images, idx_labels
+from gradshard.storage.ingest.labels import count_classes, gaps
 from gradshard.storage.ingest.npz import npz_splits
 
 FOLDER_VARIABLE = "GRADSHARD_DATA"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import zarr
 
-from gradshard.storage.datasets.shuffling import is_sorted, shuffled_order
 from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.ingest.shuffling import is_sorted, shuffled_order
 from tests.storage.ingest.test_sources import idx_bytes, write_idx_folder
 
 DATASET = "data/npz.zarr"

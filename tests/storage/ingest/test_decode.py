@@ -9,7 +9,7 @@ from timm.data import create_transform
 from torchvision import transforms
 
 from gradshard.pipeline.types import Interpolation
-from gradshard.storage.datasets import jpeg, png
+from gradshard.storage.ingest import jpeg, png
 from gradshard.storage.ingest.decode import BrokenImageError, Transform, read_image
 from tests.helpers.imagefolders import coloured
 

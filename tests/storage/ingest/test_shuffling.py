@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gradshard.storage.datasets import shuffling
+from gradshard.storage.ingest import shuffling
 from gradshard.storage.ingest.idx import idx_images
 from tests.storage.ingest.test_sources import idx_bytes
 

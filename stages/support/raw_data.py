@@ -18,7 +18,8 @@ def raw_folder(params: DatasetParams) -> Path:
     folder = sources.raw_folder(params.path, params.name)
     if folder is None:
         raise GradshardError(
-            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, or {sources.FOLDER_VARIABLE}"
+            f"dataset {params.name} needs its raw data: set dataset.path in the parameters, or "
+            f"{sources.FOLDER_VARIABLE}"
         )
     return folder
 

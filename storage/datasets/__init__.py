@@ -1,1 +1,0 @@
-"""Labelled images: raw files in, one fixed order on disk."""

@@ -71,8 +71,9 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     data.check_trainable()
     device = choose_device(params.device)
     file, architecture = weights_of(params, wanted.model)
-    loaded = load_model(file, architecture, data, device)
     direction = GradientSpec(wanted.gradient, wanted.label, wanted.precision)
+    loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
+    _check_gradients(loaded, file, store, wanted)
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
     with workspace(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
@@ -91,13 +92,40 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
         )
         with dask_client(cluster, device.type, spare=WRITERS) as client:
             compute_missing(task, store, client)
+        zero_rows = builder.zero_rows()
+        _check_zero_rows(zero_rows, len(data.train), store, wanted)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
     pixels = published.dataset.rows * published.dataset.pixels
     say(
         f"{target}: {published.dataset.rows} rows, {size / 1e6:.1f} MB, {8 * size / pixels:.2f} bits per pixel, "
-        f"{published.zero_fraction:.2%} zeros"
+        f"{published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train))}"
     )
+
+
+def _check_gradients(loaded: LoadedModel, file: Path, store: str, wanted: SignsParams) -> None:
+    """Refuse, before any work, a model whose gradient shows nothing at a few images."""
+    found = loaded.gradients
+    if found.undefined:
+        raise GradshardError(
+            f"{file}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images, so it has no "
+            "sign: look for a norm, root or logarithm at 0 in the model's code"
+        )
+    if found.zero == found.rows:
+        _check_zero_rows(found.zero, found.rows, store, wanted)
+
+
+def _check_zero_rows(zero: int, rows: int, store: str, wanted: SignsParams) -> None:
+    if zero > wanted.zero_rows * rows:
+        raise GradshardError(
+            f"the gradient of {wanted.model} is 0 in every pixel for {zero} of {rows} images, so their signs attack "
+            "nobody: look for rounding or saturation in the model, or for gradient: cross_entropy, or set "
+            f"signs.{store}.zero_rows to the share that may be"
+        )
+
+
+def _masked(zero: int, rows: int) -> str:
+    return f", and nothing else in {zero} rows ({zero / rows:.2%}), where the gradient is masked" if zero else ""
 
 
 def compute_shard(task: ShardTask, shard: int) -> Receipt:
@@ -135,7 +163,7 @@ def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec, at_on
         # Shards are the parallelism: one thread each, and no result can depend on how many there are.
         torch.set_num_threads(1)
     data = open_dataset(dataset)
-    loaded = load_model(weights, spec.model.architecture, data, torch.device(device))
+    loaded = load_model(weights, spec.model.architecture, data, torch.device(device), checked=True)
     if data.train.digest != spec.dataset.digest or loaded.digest != spec.model.digest:
         raise GradshardError(
             f"{dataset} or {weights} changed while signs of {spec.model.name} were computed: start again"

@@ -6,13 +6,15 @@ import click
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params, RobustModel
-from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import SELF
+from gradshard.stages.checking import check_before_training
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
 from gradshard.stages.support.training import training_run
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
@@ -60,6 +62,14 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             adversary=_adversary(params, robust, stores),
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
+        check_before_training(
+            module,
+            data,
+            run,
+            device,
+            where=f"architecture {robust.architecture}",
+            arithmetic=choose_precision(params.training.precision, device),
+        )
         job = training_run.TrainingJob(
             name=model,
             stage="train-robust",
@@ -99,7 +109,17 @@ def _open_sources(
     stores = {source: open_place(places[source], cache, cache_size) for source in robust.sources}
     for store in stores.values():
         store.check_made_for(split)
+    _tell_of_twins(stores)
     return stores
+
+
+def _tell_of_twins(stores: dict[str, SignStore]) -> None:
+    """One model under two names is one source that counts twice."""
+    first: dict[str, str] = {}
+    for source, store in stores.items():
+        other = first.setdefault(store.manifest.model.digest, source)
+        if other != source:
+            say(f"sources {other} and {source} are signs of one model, {store.manifest.model.digest[:12]}")
 
 
 def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]) -> Adversary:

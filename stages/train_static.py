@@ -4,9 +4,10 @@ import click
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM
+from gradshard.stages.checking import check_before_training, check_given
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.training import imported_weights, training_run
@@ -30,16 +31,22 @@ def command(params: Params, model: str) -> None:
     data = open_dataset(paths.dataset(params))
     initial = initial_model(static, data)
     record = {"kind": "static", "name": model, "architecture": static.architecture}
+    if static.output != "logits":
+        record["output"] = static.output
+    called = f"architecture {static.architecture}" if static.weights == RANDOM else f"static model {model}"
     recipe = {
         **models.provenance(static.architecture),
         **({"initial": initial.digest} if initial.digest else {}),
         "dataset": data.train.digest,
         # A checkpoint is known by its digest, wherever it lies.
-        "static": static.model_dump(exclude=set() if static.weights in (RANDOM, PRETRAINED) else {"weights"}),
+        "static": static.model_dump(
+            exclude=set() if static.weights in (RANDOM, PRETRAINED) else {"weights", "weights_key"}
+        ),
     }
     if not static.epochs:
         recipe |= training_run.versions()
         place, device = paths.weights(params, model), choose_device(params.device)
+        check_given(initial.module.to(device), data, device, where=called)
         imported_weights.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
         return
     data.check_trainable()
@@ -54,6 +61,8 @@ def command(params: Params, model: str) -> None:
             seed=static.seed,
             learning_rate=training.learning_rate,
         )
+        arithmetic = choose_precision(training.precision, device)
+        check_before_training(initial.module, data, run, device, where=called, arithmetic=arithmetic)
         job = training_run.TrainingJob(
             name=model,
             stage="train-static",

@@ -47,11 +47,15 @@ def limits(gradient: str, dtype: str) -> Thresholds:
 
 @dataclass(frozen=True)
 class RowAudit:
-    """Rows compared with their recomputation, all arrays (n,): ``gain`` and ``agreement`` are 1 for equal rows."""
+    """Rows compared with their recomputation, all arrays (n,): ``gain`` and ``agreement`` are 1 for equal rows.
+
+    ``zero_rows`` counts those whose gradient, computed again, is 0 in every pixel: honest, and of no use.
+    """
 
     rows: npt.NDArray[np.int64]
     gain: npt.NDArray[np.float64]
     agreement: npt.NDArray[np.float64]
+    zero_rows: int = 0
 
     def bad(self, least: Thresholds) -> npt.NDArray[np.int64]:
         """The rows that no honest computation gives."""
@@ -72,22 +76,26 @@ def audit_rows(
         gradient: which gradient the store promises.
         rows: the row numbers, (n,).
     """
-    gains, agreements = [], []
+    gains, agreements, zero_rows = [], [], 0
     for part in _parts(images):
         grad, _ = input_gradient(model, to_unit_range(images[part]), labels[part], gradient=gradient, policy="true")
         gain, agreement = compare(grad.flatten(1), signs[part])
         gains.append(gain)
         agreements.append(agreement)
-    return RowAudit(rows=rows, gain=_numpy(gains), agreement=_numpy(agreements))
+        zero_rows += int((grad.flatten(1) == 0).all(1).sum())
+    return RowAudit(rows=rows, gain=_numpy(gains), agreement=_numpy(agreements), zero_rows=zero_rows)
 
 
 def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and agreement of signs, int8 (n, P), with gradients, float (n, P); both float64 (n,), 1 for equal rows."""
-    grad = grad.double()
+    """Gain and agreement of signs, int8 (n, P), with gradients, float (n, P); both float64 (n,), 1 for equal rows.
+
+    Where the gradient is NaN or infinite no sign is right: both are 0.
+    """
+    defined, grad = grad.isfinite().all(1), grad.double()
     total = grad.abs().sum(1)
     gain = (grad * signs).sum(1) / total
     agreement = (grad.sign() == signs).double().mean(1)
-    return torch.where(total > 0, gain, agreement), agreement
+    return torch.where(total > 0, gain, agreement).where(defined, 0), agreement.where(defined, 0)
 
 
 def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor, policy: LabelPolicy) -> Tensor:

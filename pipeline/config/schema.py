@@ -25,6 +25,7 @@ from ruamel.yaml.error import YAMLError
 
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
 from gradshard.pipeline.types import (
+    PRETRAINED,
     RANDOM,
     ArrayLayout,
     AttackName,
@@ -41,6 +42,7 @@ from gradshard.pipeline.types import (
     Mode,
     Objective,
     OptimizerName,
+    Output,
     Precision,
     RowOrder,
     ScheduleKind,
@@ -163,13 +165,22 @@ class StaticModel(_Section):
     """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
 
     ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those of a name timm:NAME; or a
-    checkpoint's path.
+    checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
+    forward gives: of ``probabilities`` the logarithm is taken.
     """
 
     architecture: str
     epochs: NonNegativeInt
     seed: NonNegativeInt = 0
     weights: Annotated[str, Field(min_length=1)] = RANDOM
+    weights_key: Annotated[str, Field(min_length=1)] | None = None
+    output: Output = "logits"
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        usual = {"weights_key": None, "output": "logits"}
+        return {key: value for key, value in dumped.items() if key not in usual or value != usual[key]}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -179,13 +190,18 @@ class StaticModel(_Section):
                 "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
                 "an untrained model), or give a number of epochs",
             )
+        if self.weights_key is not None and self.weights in (RANDOM, PRETRAINED):
+            raise schema_error("weights_key", f"is for a checkpoint, not for {self.weights} weights: remove it")
+        if self.output != "logits" and self.weights == PRETRAINED:
+            raise schema_error("output", "is probabilities, but pretrained models give logits: remove it")
         return self
 
 
 class SignsParams(_Section):
     """A sign store: whose gradients it holds the signs of, of which loss, for whose label; an SPDX licence, if any.
 
-    ``precision`` is the arithmetic that the gradients are computed in.
+    ``precision`` is the arithmetic that the gradients are computed in; ``zero_rows`` the largest share of images that
+    may have a gradient of 0 in every pixel, which no attack can follow.
     """
 
     model: ModelName
@@ -193,6 +209,12 @@ class SignsParams(_Section):
     label: Label
     precision: StorePrecision = "fp32"
     licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")] | None = None
+    zero_rows: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_serializer(mode="wrap")
+    def _without_what_no_sign_follows_from(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: value for key, value in dumped.items() if key != "zero_rows"}
 
 
 class AttackParams(_Section):

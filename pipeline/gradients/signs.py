@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
+from gradshard.storage.errors import GradshardError
 
 # Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
 # not change the result.
@@ -45,6 +46,9 @@ def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: G
 
     Returns:
         Signs int8 (n, C·H·W), and the labels that the gradients were taken for, int64 (n,); both on the CPU.
+
+    Raises:
+        GradshardError: a gradient is NaN or infinite, and has no sign.
     """
     size = batch_rows(images[0].numel())
     signs, chosen = [], []
@@ -58,9 +62,21 @@ def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: G
                 gradient=direction.gradient,
                 policy=direction.policy,
             )
+        _check_defined(grad)
         signs.append(grad.sign().to(torch.int8).flatten(1).cpu())
         chosen.append(used.cpu())
     return torch.cat(signs), torch.cat(chosen)
+
+
+def _check_defined(grad: Tensor) -> None:
+    """Torch's sign of NaN is 0, which would pass for a gradient that is masked."""
+    undefined = (~grad.isfinite()).flatten(1).any(1)
+    if bool(undefined.any()):
+        raise GradshardError(
+            f"the model's input gradient is NaN or infinite for {int(undefined.sum())} of {len(slope)} images, the "
+            f"first of them number {int(undefined.nonzero()[0])} of these, so it has no sign: look for a norm, root "
+            "or logarithm at 0 in the model's code"
+        )
 
 
 def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec) -> float:

@@ -2,6 +2,7 @@
 
 from gradshard.pipeline.models.registry import (
     Shape,
+    accepted_names,
     create_model,
     load_frozen,
     load_weights,
@@ -15,6 +16,7 @@ from gradshard.pipeline.models.tramer import ARCHITECTURES
 __all__ = [
     "ARCHITECTURES",
     "Shape",
+    "accepted_names",
     "create_model",
     "load_frozen",
     "load_weights",

@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.models import custom, small, tramer
+from gradshard.pipeline.models.checks import check_logits
 from gradshard.pipeline.models.normalize import Normalised
+from gradshard.pipeline.models.probabilities import LogProbabilities
+from gradshard.pipeline.models.tensors import check_plain, is_lazy
+from gradshard.pipeline.types import Output
 from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
@@ -18,7 +22,9 @@ _TIMM = "timm:"
 _FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
 
 
-def create_model(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
+def create_model(
+    architecture: str, sample_shape: Shape, classes: int, *, seed: int, output: Output = "logits"
+) -> nn.Module:
     """A freshly initialised model in training mode, the same for the same seed.
 
     Args:
@@ -26,28 +32,43 @@ def create_model(architecture: str, sample_shape: Shape, classes: int, *, seed: 
         sample_shape: (C, H, W) of an image.
         classes: the number of logits.
         seed: of the initial parameters.
+        output: what its own forward gives; the logarithms of probabilities are taken as logits.
 
     Raises:
         GradshardError: no such architecture, or not one for these images.
     """
     if architecture in tramer.ARCHITECTURES:
-        model = tramer.build(architecture, sample_shape, classes, seed=seed)
+        model = tramer.build(architecture, sample_shape, classes, seed=seed).to(memory_format=torch.channels_last)
     elif architecture in small.ARCHITECTURES:
-        model = _seeded(lambda: small.ARCHITECTURES[architecture](sample_shape, classes), seed)
-        _check_logits(model, architecture, sample_shape, classes, advice="choose another one")
+        make = small.ARCHITECTURES[architecture]
+        model = _made(
+            lambda: make(sample_shape, classes), architecture, sample_shape, classes, seed, advice="choose another one"
+        )
     elif architecture.startswith(_TIMM):
         # Imported here: it takes seconds, and only those who name it need it installed.
         from gradshard.pipeline.models import timm_models
 
         name = architecture.removeprefix(_TIMM)
-        model = _seeded(lambda: timm_models.build(name, sample_shape, classes), seed)
-        _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
+        model = _made(
+            lambda: timm_models.build(name, sample_shape, classes),
+            architecture,
+            sample_shape,
+            classes,
+            seed,
+            advice=timm_models.advice(name),
+        )
     elif custom.is_factory(architecture):
-        model = _seeded(lambda: custom.build(architecture, sample_shape, classes), seed)
-        _check_logits(model, architecture, sample_shape, classes, advice="mend the factory")
+        model = _made(
+            lambda: custom.build(architecture, sample_shape, classes),
+            architecture,
+            sample_shape,
+            classes,
+            seed,
+            advice="mend the factory",
+        )
     else:
         raise GradshardError(f"unknown architecture {architecture}: the known ones are {_FORMS}")
-    return model.to(memory_format=torch.channels_last).train()
+    return (LogProbabilities(model) if output == "probabilities" else model).train()
 
 
 def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
@@ -61,9 +82,14 @@ def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: in
     name = _timm_name(architecture)
     from gradshard.pipeline.models import timm_models
 
-    model = _seeded(lambda: timm_models.build(name, sample_shape, classes, pretrained=True), seed)
-    _check_logits(model, architecture, sample_shape, classes, advice=timm_models.advice(name))
-    return model.to(memory_format=torch.channels_last).train()
+    return _made(
+        lambda: timm_models.build(name, sample_shape, classes, pretrained=True),
+        architecture,
+        sample_shape,
+        classes,
+        seed,
+        advice=timm_models.advice(name),
+    ).train()
 
 
 def pretrained_classes(architecture: str) -> int:
@@ -79,14 +105,20 @@ def pretrained_classes(architecture: str) -> int:
 
 
 def load_frozen(
-    architecture: str, sample_shape: Shape, classes: int, parameters: Mapping[str, Tensor], *, where: str
+    architecture: str,
+    sample_shape: Shape,
+    classes: int,
+    parameters: Mapping[str, Tensor],
+    *,
+    where: str,
+    output: Output = "logits",
 ) -> nn.Module:
     """A frozen model in eval mode with the given parameters and buffers.
 
     Raises:
         GradshardError: they, which come from ``where``, are not those of this architecture.
     """
-    model = create_model(architecture, sample_shape, classes, seed=0)
+    model = create_model(architecture, sample_shape, classes, seed=0, output=output)
     try:
         model.load_state_dict(dict(parameters))
     except RuntimeError as error:
@@ -95,6 +127,12 @@ def load_frozen(
             f"and {classes} classes: train that model again"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def accepted_names(model: nn.Module) -> list[frozenset[str]]:
+    """The sets of names that a checkpoint of a model may have: its own, or those of what it wraps."""
+    names = [frozenset(model.state_dict())]
+    return [*names, *accepted_names(model.model)] if isinstance(model, Normalised | LogProbabilities) else names
 
 
 def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
@@ -107,7 +145,7 @@ def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: s
         GradshardError: the checkpoint lacks a tensor of the model, or has one of another shape.
     """
     wanted = model.state_dict()
-    if isinstance(model, Normalised) and not wanted.keys() <= parameters.keys():
+    if isinstance(model, Normalised | LogProbabilities) and not wanted.keys() <= parameters.keys():
         return load_weights(model.model, parameters, where=where)
     lacking = [name for name in wanted if name not in parameters]
     if lacking:
@@ -151,27 +189,23 @@ def _timm_name(architecture: str) -> str:
     return architecture.removeprefix(_TIMM)
 
 
-def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """What ``make`` gives when torch's default generator, on the CPU, has the seed; afterwards it is as before."""
+def _made(
+    make: Callable[[], nn.Module], architecture: str, shape: Shape, classes: int, seed: int, *, advice: str
+) -> nn.Module:
+    """What ``make`` gives, in the layout it will run in, tried on an image.
+
+    Torch's default generator, on the CPU, has the seed until layers that are made in their first pass are there too;
+    afterwards it is as before.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make()
-
-
-def _check_logits(model: nn.Module, architecture: str, shape: Shape, classes: int, *, advice: str) -> None:
-    """Try the model on one image, for what a constructor does not see: sizes that vanish, logits of another shape."""
-    wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
-    try:
-        with torch.no_grad():
-            logits = model.eval()(torch.full((1, *shape), 0.5))
-    except Exception as error:
-        problem = " ".join(str(error).split())[:200]
-        raise GradshardError(f"architecture {architecture} does not take {wanted} ({problem}): {advice}") from error
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (1, classes):
-        raise GradshardError(
-            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
-        )
+        model = make()
+        if is_lazy(model):
+            check_logits(model, architecture, shape, classes, advice=advice)
+        check_plain(model, where=f"architecture {architecture}")
+        model = model.to(memory_format=torch.channels_last)
+        check_logits(model, architecture, shape, classes, advice=advice)
+    return model
 
 
 def _some(parameters: Mapping[str, Tensor]) -> str:

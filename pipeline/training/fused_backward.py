@@ -14,6 +14,7 @@ from gradshard.pipeline.gradients.loss import logit_margin
 from gradshard.pipeline.models.dropout import Dropout
 from gradshard.pipeline.models.flatten import Flatten
 from gradshard.pipeline.models.grayscale import GreyConv2d
+from gradshard.pipeline.training.optimizers import trained
 from gradshard.pipeline.types import Gradient
 
 # What a factor is at least: far below what single precision adds to the other examples' share of a gradient, and far
@@ -39,7 +40,7 @@ def grads_on_the_way(
         logits: what the model gave for ``images``, with its graph, (n, classes); the graph is used up.
         images: (n, C, H, W), which require a gradient and have none yet.
         labels: true labels, int64 (n,).
-        model: ``row_by_row``, its parameters require gradients.
+        model: ``row_by_row``.
         gradient: which gradient the images are to have.
         weight: positive.
 
@@ -52,6 +53,6 @@ def grads_on_the_way(
         loss = (ahead.detach().sigmoid().clamp_min(_LEAST) * ahead).mean()
     else:
         loss = functional.cross_entropy(values, labels)
-    torch.autograd.backward(weight * loss, inputs=[images, *model.parameters()])
+    torch.autograd.backward(weight * loss, inputs=[images, *trained(model)])
     assert images.grad is not None
     return images.grad

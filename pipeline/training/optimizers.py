@@ -40,6 +40,11 @@ class Optimizer(Protocol):
         ...
 
 
+def trained(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that a training moves: those that their maker froze stay as they are."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def make_optimizer(name: OptimizerName, model: nn.Module) -> Optimizer:
     """The optimiser of that name for the parameters of a model."""
     return Adam(model) if name == "adam" else RMSProp(model)

@@ -15,7 +15,7 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import AdversarialLoss, Losses
-from gradshard.pipeline.training.optimizers import load_state, make_optimizer
+from gradshard.pipeline.training.optimizers import load_state, make_optimizer, trained
 from gradshard.pipeline.types import SELF
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import Reader
@@ -56,7 +56,7 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         keep_freed_memory()
-        self.model = model.to(device).train().requires_grad_(True)
+        self.model = model.to(device).train()
         self.run = run
         self.step = 0
         self.live_steps = 0
@@ -119,7 +119,7 @@ class Trainer:
     def _train_on(self, raw: StoredBatch, *, live: bool) -> Losses:
         torch.manual_seed(_step_seed(self.run.seed, self.step))
         losses = self._losses(make_batch(raw, self.run, self.step), live)
-        torch.autograd.backward(losses.total, inputs=list(self.model.parameters()))
+        torch.autograd.backward(losses.total, inputs=trained(self.model))
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
 

@@ -4,6 +4,7 @@ import click
 
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.store_card import MASKED
 from gradshard.storage.remote.location import manifest_at
 
 
@@ -36,7 +37,7 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
         "rows": f"{dataset.rows:,} of shape {dataset.sample_shape}",
         "size": f"{bytes_text(manifest.size)}, {manifest.bits_per_pixel:.3f} bits per pixel",
         "shards": f"{cut.shards} of {cut.shard} rows, chunks of {cut.chunk}",
-        "zeros": f"{manifest.zero_fraction:.3%} of the signs",
+        "zeros": f"{manifest.zero_fraction:.3%} of the signs{MASKED if manifest.zero_fraction == 1 else ''}",
         "licence": manifest.licence or "not stated",
         "content digest": manifest.content,
         "dataset digest": dataset.digest,

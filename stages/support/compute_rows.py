@@ -7,6 +7,7 @@ import torch
 
 from gradshard.pipeline.gradients.signs import GradientSpec, batch_rows, compute_signs
 from gradshard.stages.support.models import LoadedModel
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.chunking import split_slice
@@ -22,6 +23,9 @@ def compute_rows(
     """The packed signs, uint8 (n, 2, ceil(P / 8)), of some rows, and the labels they were taken for, (n,).
 
     Besides what it returns, it never holds more than about 1 MiB or a batch of images, in whole chunks.
+
+    Raises:
+        GradshardError: a gradient is NaN or infinite, and has no sign; the sentence names the rows.
     """
     count = rows.stop - rows.start
     planes = np.empty((count, 2, packed_bytes(math.prod(split.sample_shape))), dtype=np.uint8)
@@ -31,8 +35,12 @@ def compute_rows(
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
         # Packed batch by batch, out of the cache: unpacked signs take four times the room.
         for batch in split_slice(slice(0, len(images)), batch_rows(images[0].numel())):
-            signs, used = compute_signs(model.module, images[batch], labels[batch], direction)
             start = some.start - rows.start + batch.start
+            try:
+                signs, used = compute_signs(model.module, images[batch], labels[batch], direction)
+            except GradshardError as error:
+                first = rows.start + start
+                raise GradshardError(f"rows {first} to {first + len(images[batch]) - 1}: {error}") from error
             place = slice(start, start + len(signs))
             planes[place], chosen[place] = bitplanes.pack(signs.numpy()), used.numpy()
     return planes, chosen

@@ -1,6 +1,6 @@
 """Models back from their weights files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,6 +9,10 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.malloc import keep_freed_memory
+from gradshard.pipeline.models.checks import Gradients
+from gradshard.pipeline.models.precision import Arithmetic
+from gradshard.pipeline.types import Output
+from gradshard.stages.checking import check_given
 from gradshard.stages.support import paths
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
@@ -18,12 +22,13 @@ from gradshard.storage.formats.digests import file_sha256
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A frozen model in eval mode, and what it is known by."""
+    """A frozen model in eval mode, what it is known by, and what its gradient was like at a few images."""
 
     module: nn.Module
     architecture: str
     digest: str
     weights_sha256: str
+    gradients: Gradients = field(default_factory=Gradients)
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,28 @@ def model_file(params: Params, name: str) -> ModelFile:
     return ModelFile(name, path.resolve(), architecture, checkpoints.tensors_digest(tensors, architecture))
 
 
-def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.device) -> LoadedModel:
-    """Load a model from a weights file.
+def load_model(
+    path: Path,
+    architecture: str,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    arithmetic: Arithmetic = "fp32",
+    checked: bool = False,
+) -> LoadedModel:
+    """Load a model from a weights file and check it on a few images.
+
+    Args:
+        path: of the file.
+        architecture: what it must hold.
+        dataset: whose images and classes it is for.
+        device: where it will compute.
+        arithmetic: what its gradients will be computed in.
+        checked: whether the same weights were checked before.
 
     Raises:
-        GradshardError: it is missing, damaged, or holds another architecture or one for other images.
+        GradshardError: it is missing, damaged, or holds another architecture or one for other images; or it is no model
+            that can be attacked.
     """
     keep_freed_memory()
     tensors, record = checkpoints.load(path)
@@ -60,12 +82,18 @@ def load_model(path: Path, architecture: str, dataset: Dataset, device: torch.de
             f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
             f"{architecture}: train that model again"
         )
-    module = models.load_frozen(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path))
+    output: Output = "probabilities" if record.get("output") == "probabilities" else "logits"
+    module = models.load_frozen(
+        architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path), output=output
+    ).to(device)
     return LoadedModel(
-        module=module.to(device),
+        module=module,
         architecture=architecture,
         digest=checkpoints.tensors_digest(tensors, architecture),
         weights_sha256=file_sha256(path),
+        gradients=Gradients()
+        if checked
+        else check_given(module, dataset, device, where=str(path), arithmetic=arithmetic),
     )
 
 

@@ -1,14 +1,12 @@
-"""Weights and checkpoints as safetensors files: tensors and one JSON record, nothing that is unpickled."""
+"""Weights and the checkpoints of runs as safetensors files: tensors and one JSON record, nothing that is unpickled."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor
 
@@ -46,44 +44,6 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise GradshardError(f"{path} is not a weights file of gradshard, or is damaged ({error})") from error
     return tensors, record
-
-
-def load_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint that somebody else wrote: its tensors by name, on the CPU.
-
-    It is a safetensors file, or what ``torch.save`` made of a ``state_dict`` or of a mapping with one under the key
-    ``state_dict`` or ``model``. Prefixes that DistributedDataParallel and torch.compile add are taken off. Of a pickled
-    file nothing but tensors and plain values is read, so no code of it runs.
-
-    Raises:
-        GradshardError: the file is missing, damaged, or holds something else.
-    """
-    try:
-        with path.open("rb") as file:
-            # A safetensors file begins with 8 bytes of length and a JSON object.
-            is_safetensors = file.read(9)[8:] == b"{"
-        content = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise GradshardError(f"no checkpoint at {path}: give the path of one, seen from the project's root") from error
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError, OSError, UnpicklingError) as error:
-        raise GradshardError(
-            f"{path} is no checkpoint of plain tensors, or is damaged ({' '.join(str(error).split())[:160]}): save "
-            "model.state_dict() as safetensors, or by torch.save"
-        ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise GradshardError(f"{path} holds no state_dict: save model.state_dict() as safetensors, or by torch.save")
-    return {_bare(name): tensor for name, tensor in content.items()}
-
-
-def _bare(name: str) -> str:
-    prefixes = ("module.", "_orig_mod.")
-    while name.startswith(prefixes):
-        name = name.partition(".")[2]
-    return name
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], architecture: str) -> str:

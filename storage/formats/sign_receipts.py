@@ -8,11 +8,14 @@ from gradshard.storage.formats.manifest import FileRecord
 
 
 class Receipt(receipts.ShardReceipt):
-    """What one finished shard is: its files, the digest of its decoded content, and how many signs are 0."""
+    """What one finished shard is: its files, the digest of its decoded content, how many signs are 0, and in how many
+    rows all are.
+    """
 
     files: dict[str, FileRecord]
     content: str
     zeros: int
+    zero_rows: int
 
     def sizes(self) -> Mapping[str, int]:
         """The bytes of each file of the shard, by its name in the store."""

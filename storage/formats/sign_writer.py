@@ -106,6 +106,7 @@ class StoreBuilder:
         rows = self.layout.shard_rows(shard)
         stored = labels.astype(label_dtype(self.spec.dataset.classes))
         sign_arrays.write_shard(self.store, rows, planes=planes, labels=stored)
+        zeros = np.bitwise_count(planes[:, 1]).sum(axis=1, dtype=np.int64)
         files = [signs_file(shard), labels_file(shard)]
         for file in files:
             sync(self.store / file)
@@ -113,10 +114,15 @@ class StoreBuilder:
             shard=shard,
             files={file: _file_record(self.store / file) for file in files},
             content=shard_content(planes, stored),
-            zeros=int(np.bitwise_count(planes[:, 1]).sum(dtype=np.int64)),
+            zeros=int(zeros.sum()),
+            zero_rows=int((zeros == self.spec.dataset.pixels).sum()),
         )
         self.ledger.add(receipt)
         return receipt
+
+    def zero_rows(self) -> int:
+        """Count the rows, of all shards that are done, in which every sign is 0."""
+        return sum(receipt.zero_rows for receipt in self.ledger.done(self.store).values())
 
     def publish(self, target: Path) -> Manifest:
         """Check every shard against its receipt, write card and manifest, and rename the store to ``target``.

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from gradshard.storage.formats.manifest import FileRecord, StoreSpec
 from gradshard.storage.formats.store_paths import shard_of
 
+# Of a store all of whose signs are 0.
+MASKED = ": the model's gradient is masked, and these signs attack nobody"
+
 _TEMPLATE = """\
 ---
 license: {licence_tag}
@@ -25,7 +28,7 @@ section 5.2) by gradshard: an adversarial example is `clip(x {operator} epsilon 
 | --- | --- |
 | rows, sample shape | {rows:,}, {shape} (C, H, W) |
 | gradient | {gradient}, label: {label}, {mode} mode, {dtype}{agreement} |
-| signs that are 0 | {zero_fraction:.3%} |
+| signs that are 0 | {zero_fraction:.3%}{masked} |
 | size | {bits:.3f} bits per pixel, {size:,} bytes in {files} files of {shard:,} rows |
 | licence | {licence} |
 | made from dataset | `{dataset_digest}` |
@@ -93,6 +96,7 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         dtype=direction.dtype,
         agreement=direction.agreement_text,
         zero_fraction=zeros / signs,
+        masked=MASKED if zeros == signs else "",
         bits=8 * sum(sizes) / signs,
         size=sum(sizes),
         files=len(sizes),

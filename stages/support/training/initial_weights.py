@@ -7,8 +7,10 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import StaticModel
+from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support.progress import say
+from gradshard.storage.checkpoints import read_checkpoint
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset
@@ -35,11 +37,11 @@ def initial_model(static: StaticModel, data: Dataset) -> Initial:
         _check_classes(static, classes)
         module = models.pretrained(static.architecture, shape, classes, seed=static.seed)
     else:
-        module = models.create_model(static.architecture, shape, classes, seed=static.seed)
+        module = models.create_model(static.architecture, shape, classes, seed=static.seed, output=static.output)
     if static.weights == RANDOM:
         return Initial(module, None)
     if static.weights != PRETRAINED:
-        _fill(module, Path(static.weights))
+        _fill(module, Path(static.weights), static.weights_key)
     return Initial(module, checkpoints.tensors_digest(module.state_dict(), static.architecture))
 
 
@@ -56,8 +58,12 @@ def _check_classes(static: StaticModel, classes: int) -> None:
     say(f"{static.architecture}: its pretrained weights are for {theirs} classes; the classifier for {classes} is new")
 
 
-def _fill(module: nn.Module, path: Path) -> None:
-    unused = models.load_weights(module, checkpoints.load_checkpoint(path), where=str(path))
+def _fill(module: nn.Module, path: Path, key: str | None) -> None:
+    checkpoint = read_checkpoint(path, wanted=models.accepted_names(module), key=key)
+    if checkpoint.remark:
+        say(f"{path}: {checkpoint.remark}")
+    unused = models.load_weights(module, checkpoint.tensors, where=str(path))
     if unused:
         more = ", ..." if len(unused) > _TOLD else ""
         say(f"{path}: {len(unused)} tensors are left aside ({', '.join(unused[:_TOLD])}{more})")
+    check_tensors(module, where=str(path))

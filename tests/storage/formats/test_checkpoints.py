@@ -1,9 +1,7 @@
 import os
-import pickle
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
@@ -74,68 +72,3 @@ def test_tied_and_channels_last_tensors_come_back(tmp_path):
     assert torch.equal(tensors["a"], tied)
     assert torch.equal(tensors["b"], tied)
     assert tensors["count"] == 7
-
-
-STATE = {"layer.weight": torch.rand(3, 2), "layer.bias": torch.zeros(3)}
-
-
-@pytest.mark.parametrize(
-    "wrapped",
-    [
-        STATE,
-        {"state_dict": STATE, "epoch": 3},
-        {"model": STATE, "optimizer": {"lr": 0.1}},
-        {"state_dict": {f"module.{name}": tensor for name, tensor in STATE.items()}},
-        {f"_orig_mod.module.{name}": tensor for name, tensor in STATE.items()},
-    ],
-    ids=["plain", "state_dict", "model", "of DistributedDataParallel", "of torch.compile"],
-)
-def test_checkpoints_of_the_usual_forms_are_read(tmp_path, wrapped):
-    torch.save(wrapped, tmp_path / "c.pt")
-    found = checkpoints.load_checkpoint(tmp_path / "c.pt")
-    assert found.keys() == STATE.keys()
-    assert all(torch.equal(found[name], STATE[name]) for name in STATE)
-
-
-def test_a_safetensors_checkpoint_is_known_by_its_content(tmp_path):
-    save_file(STATE, tmp_path / "c.bin")
-    assert checkpoints.load_checkpoint(tmp_path / "c.bin").keys() == STATE.keys()
-
-
-class Bomb:
-    """What a pickled file may hold: a call."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def write_bomb(path):
-    torch.save({"state_dict": STATE, "more": Bomb(path.parent / "went-off")}, path)
-
-
-@pytest.mark.parametrize(
-    ("write", "sentence"),
-    [
-        (write_bomb, "is no checkpoint of plain tensors, or is damaged"),
-        (
-            lambda path: path.write_bytes(pickle.dumps(Bomb(path.parent / "went-off"))),
-            "is no checkpoint of plain tensors",
-        ),
-        (lambda path: path.write_bytes(b""), "is no checkpoint of plain tensors, or is damaged"),
-        (lambda path: path.write_bytes(b"\x10" + bytes(7) + b"{not a header"), "is no checkpoint of plain tensors"),
-        (lambda path: path.write_bytes(b"PK\x03\x04 and nothing"), "is no checkpoint of plain tensors, or is damaged"),
-        (lambda path: torch.save([1, 2], path), r"holds no state_dict: save model\.state_dict\(\)"),
-        (lambda path: torch.save({"a": 1}, path), "holds no state_dict"),
-        (lambda path: None, "no checkpoint at .*c.pt: give the path of one, seen from the project's root"),
-    ],
-    ids=["code in it", "bare pickle", "empty", "no header", "no archive", "a list", "numbers", "missing"],
-)
-def test_what_is_no_checkpoint_is_refused_and_runs_no_code(tmp_path, write, sentence):
-    write(tmp_path / "c.pt")
-    with pytest.raises(GradshardError, match=sentence) as error:
-        checkpoints.load_checkpoint(tmp_path / "c.pt")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "went-off").exists()

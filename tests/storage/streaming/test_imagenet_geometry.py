@@ -59,7 +59,7 @@ def spare(builder, shard):
     for name, length in sizes.items():
         hole(builder.store / name, length)
     files = {name: FileRecord(sha256="3" * 64, size=length) for name, length in sizes.items()}
-    builder.ledger.add(Receipt(shard=shard, files=files, content="5" * 64, zeros=0))
+    builder.ledger.add(Receipt(shard=shard, files=files, content="5" * 64, zeros=0, zero_rows=0))
 
 
 # Resumed: nine shards of ten are there, one of those lost its file.

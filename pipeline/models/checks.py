@@ -1,0 +1,267 @@
+"""The checks of a model: made in one place, on a few real images, before any work.
+
+A model is left as it was: its buffers, its mode and torch's random numbers are put back.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.loss import attack_loss
+from gradshard.pipeline.models.precision import Arithmetic, precision_context
+from gradshard.pipeline.models.probabilities import LogProbabilities
+from gradshard.pipeline.models.tensors import check_tensors
+from gradshard.storage.errors import GradshardError
+
+# Of the largest logit. Two orders of summation in single precision differ by some 1e-5 of it in deep models; batch
+# statistics and noise worth the name change far more.
+_SAME = 1e-3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few rows of the dataset: images float32 (n, C, H, W) in [0, 1], labels int64 (n,), on the model's device."""
+
+    images: Tensor
+    labels: Tensor
+    classes: int
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """How many of ``rows`` images have an input gradient that is 0 in every pixel, or NaN or infinite in some."""
+
+    rows: int = 0
+    zero: int = 0
+    undefined: int = 0
+
+
+def check_frozen(model: nn.Module, sample: Sample, *, where: str, arithmetic: Arithmetic = "fp32") -> Gradients:
+    """Check a model as it is attacked, in eval mode, and tell what its gradient is like.
+
+    Args:
+        model: on the device of the sample; in whatever mode.
+        sample: rows of the dataset.
+        where: what the model is called in a sentence: its architecture, or the file that it comes from.
+        arithmetic: what its gradients will be computed in.
+
+    Raises:
+        GradshardError: a tensor of it is not finite; it changes its input, gives no logits, or others for the same
+            images, or lets no gradient through.
+    """
+    check_tensors(model, where=where)
+    with _as_it_was(model, sample.images.device):
+        model.eval()
+        with torch.no_grad(), precision_context("fp32", sample.images.device):
+            logits = _passed(model, sample.images.clone(), sample.classes, where, "eval")
+            _check_repeats(model, sample, logits, where)
+            _check_rows(model, sample, logits, where)
+            _check_kind(model, logits, where)
+        with precision_context(arithmetic, sample.images.device):
+            return _gradients(model, sample, where)
+
+
+def check_trainable(
+    model: nn.Module, sample: Sample, *, where: str, arithmetic: Arithmetic = "fp32", least_rows: int | None = None
+) -> None:
+    """Check a model as it is trained, in train mode.
+
+    Args:
+        model: on the device of the sample.
+        sample: rows of the dataset.
+        where: what the model is called in a sentence.
+        arithmetic: what it will be trained in.
+        least_rows: of the smallest batch that it will be given, if that is not more than the sample has.
+
+    Raises:
+        GradshardError: it has no parameter to train, gives something else than logits in train mode, cannot be gone
+            through backwards, or does not take the smallest batch.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise GradshardError(
+            f"{where} has no parameter that can be trained: give it one that requires a gradient, or take it as it is "
+            "(epochs: 0)"
+        )
+    with _as_it_was(model, sample.images.device), precision_context(arithmetic, sample.images.device):
+        model.train()
+        with torch.enable_grad():
+            # With the images, so that the way backwards leads through the whole model.
+            images = sample.images.clone().requires_grad_(True)
+            logits = _passed(model, images, sample.classes, where, "train")
+            loss = nn.functional.cross_entropy(logits.float(), sample.labels)
+            _backward(lambda: torch.autograd.grad(loss, [images, *parameters], allow_unused=True), where)
+        if least_rows is not None and least_rows < len(sample.images):
+            _check_least(model, sample, where, least_rows)
+
+
+def check_logits(
+    model: nn.Module, architecture: str, shape: tuple[int, int, int], classes: int, *, advice: str
+) -> None:
+    """Try a new model on one grey image, for what a constructor does not see: sizes that vanish, other logits.
+
+    Layers that are made in their first pass are made here.
+
+    Raises:
+        GradshardError: it does not take such images, or does not give logits (1, classes).
+    """
+    wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.full((1, *shape), 0.5))
+    except Exception as error:
+        raise GradshardError(
+            f"architecture {architecture} does not take {wanted} ({_told(error)}): {advice}"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (1, classes):
+        raise GradshardError(
+            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
+        )
+
+
+@contextmanager
+def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Put back, at the end, what passes change: modes, buffers (also those replaced), and torch's generators.
+
+    A copy of the model would do, but some models cannot be copied (old weight normalisation).
+    """
+    modules = list(model.modules())
+    modes = [module.training for module in modules]
+    kept = [
+        {name: (buffer, buffer.clone()) for name, buffer in module._buffers.items() if buffer is not None}
+        for module in modules
+    ]
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for module, mode, buffers in zip(modules, modes, kept, strict=True):
+            module.training = mode
+            for name, (buffer, value) in buffers.items():
+                module._buffers[name] = buffer
+                with torch.no_grad():
+                    buffer.copy_(value)
+
+
+def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: str) -> Tensor:
+    """The logits of images, float (n, classes)."""
+    before = images._version
+    try:
+        logits: Tensor = model(images)
+    # Somebody else's code raises anything.
+    except Exception as error:
+        raise GradshardError(
+            f"{where} does not take {len(images)} images in {mode} mode ({_told(error)}): mend its code"
+        ) from error
+    if images._version != before:
+        raise GradshardError(
+            f"{where} changes the images that it is given, which others are given after it: write x = x - 0.5 for "
+            "x -= 0.5, and no inplace=True in a first layer"
+        )
+    wanted = (len(images), classes)
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    if found != wanted:
+        raise GradshardError(
+            f"{where} gives {found} in {mode} mode and not logits of shape {wanted}: let it return its logits alone, "
+            "without auxiliary heads (in torchvision aux_logits=False)"
+        )
+    if not logits.is_floating_point() or bool((logits.isnan() | (logits == math.inf)).any()):
+        raise GradshardError(f"{where} gives logits in {mode} mode that are no finite numbers: look at its weights")
+    return logits
+
+
+def _check_repeats(model: nn.Module, sample: Sample, logits: Tensor, where: str) -> None:
+    if _differ(model(sample.images.clone()), logits):
+        raise GradshardError(
+            f"{where} is random in eval mode: two passes over the same {len(logits)} images give other logits; let it "
+            "draw in train mode alone, or let its forward average over k draws from a generator with a fixed seed"
+        )
+
+
+def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) -> None:
+    """Whether the first and the last row get the same logits alone."""
+    for row in {0, len(logits) - 1}:
+        try:
+            alone = model(sample.images[row : row + 1].clone())
+        except Exception as error:
+            reason = f" ({_told(error)})"
+        else:
+            if not _differ(alone, logits[row : row + 1]):
+                continue
+            reason = ""
+        raise GradshardError(
+            f"{where} gives an image other logits alone than in a batch{reason}: in eval mode nothing may depend on "
+            "the other images, so give its batch normalisation running statistics (track_running_stats=True)"
+        )
+
+
+def _check_kind(model: nn.Module, logits: Tensor, where: str) -> None:
+    """Whether they are logits, where logits are promised, and probabilities where those are."""
+    logits = logits.float()
+    if isinstance(model, LogProbabilities):
+        if not _is_one(logits.exp().sum(1)):
+            raise GradshardError(f"{where} gives no probabilities, as output: probabilities says: remove that key")
+    elif logits.shape[1] > 1 and bool((logits >= 0).all()) and _is_one(logits.sum(1)):
+        raise GradshardError(
+            f"{where} gives probabilities and not logits: remove its softmax, or set output: probabilities for a "
+            "static model, which takes their logarithm"
+        )
+
+
+def _is_one(sums: Tensor) -> bool:
+    return bool(((sums - 1).abs() <= _SAME).all())
+
+
+def _differ(logits: Tensor, others: Tensor) -> bool:
+    scale = others[others.isfinite()].abs().max() if bool(others.isfinite().any()) else 1.0
+    # Equal infinities are equal: their difference is no number.
+    return bool(((logits != others) & ~((logits - others).abs() <= _SAME * scale)).any())
+
+
+def _gradients(model: nn.Module, sample: Sample, where: str) -> Gradients:
+    with torch.enable_grad():
+        images = sample.images.clone().requires_grad_(True)
+        logits = model(images)
+        grad = None
+        if logits.requires_grad:
+            loss = attack_loss(logits, sample.labels, "exact")
+            (grad,) = _backward(lambda: torch.autograd.grad(loss, images, allow_unused=True), where)
+    if grad is None:
+        raise GradshardError(
+            f"{where} lets no gradient through to the images: its forward must not detach them, turn them to integers "
+            "or run under no_grad"
+        )
+    rows = grad.flatten(1)
+    return Gradients(rows=len(rows), zero=int((rows == 0).all(1).sum()), undefined=int((~rows.isfinite()).any(1).sum()))
+
+
+def _backward(
+    gradient: Callable[[], tuple[Tensor | None, ...]],
+    where: str,
+) -> tuple[Tensor | None, ...]:
+    try:
+        return gradient()
+    except Exception as error:
+        raise GradshardError(
+            f"{where} cannot be gone through backwards ({_told(error)}): mend its code; checkpointing must have "
+            "use_reentrant=False"
+        ) from error
+
+
+def _check_least(model: nn.Module, sample: Sample, where: str, rows: int) -> None:
+    try:
+        model(sample.images[:rows].clone())
+    except Exception as error:
+        raise GradshardError(
+            f"{where} does not take a batch of {rows} in train mode ({_told(error)}), and the last batch of every "
+            "epoch is one: choose another training.batch"
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,69 @@
+"""What the parameters and buffers of a model may be: plain tensors of finite numbers."""
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.storage.errors import GradshardError
+
+
+def check_tensors(model: nn.Module, *, where: str) -> None:
+    """Check every tensor that a model's weights file will hold.
+
+    Infinity is refused in parameters alone: buffers hold it on purpose, as masks of attention do.
+
+    Raises:
+        GradshardError: one is no plain tensor, or not finite; the sentence names it.
+    """
+    check_plain(model, where=where)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        wrong = ~tensor.isfinite() if name in parameters else tensor.isnan()
+        if bool(wrong.any()):
+            raise GradshardError(
+                f"{where} holds {int(wrong.sum())} values of {tensor.numel()} in {name} that are no finite numbers "
+                "(NaN or infinity): train it again, or take other weights"
+            )
+
+
+def check_plain(model: nn.Module, *, where: str) -> None:
+    """Check that a new model can be moved, filled and saved at all, whatever its values.
+
+    Raises:
+        GradshardError: a part of it is no plain tensor; the sentence names it.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise GradshardError(f"{where} was made by torch.jit: give the module itself, before it is scripted or traced")
+    for name, tensor in _state(model, where).items():
+        if (kind := _unusual(tensor)) is not None:
+            raise GradshardError(f"{where} holds {kind}, {name}: a model's parameters and buffers are plain tensors")
+
+
+def is_lazy(model: nn.Module) -> bool:
+    """Whether a parameter or buffer is made in the first pass only."""
+    return any(
+        tensor is not None and nn.parameter.is_lazy(tensor)
+        for module in model.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+    )
+
+
+def _state(model: nn.Module, where: str) -> dict[str, object]:
+    try:
+        return dict(model.state_dict())
+    # Somebody's get_extra_state raises anything.
+    except Exception as error:
+        raise GradshardError(
+            f"{where} gives no state_dict ({' '.join(str(error).split())[:200]}): mend its code"
+        ) from error
+
+
+def _unusual(tensor: object) -> str | None:
+    if not isinstance(tensor, Tensor):
+        return f"state that is no tensor but a {type(tensor).__name__} (get_extra_state)"
+    if tensor.is_meta:
+        return "a tensor without values (device meta)"
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return "a sparse or quantised tensor"
+    return None

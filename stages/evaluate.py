@@ -1,7 +1,8 @@
 """The stage ``evaluate``: the error of every target under every attack from every source."""
 
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from gradshard.stages.support.attack_blocks import (
     load_context,
     matrix_rows,
     portions,
+    undefined_gradients,
 )
 from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.gradient_masking import diagnose
@@ -67,11 +69,21 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     ):
         where = paths.dataset(params).resolve()
         bench = EvaluationContext(params, where, data.test.digest, files, device.type, work.folder.resolve())
-        rows = _write_results(params, data, [(part, attack(bench, part, client)) for part in measured])
+        load_context(bench)  # every model is checked before the first is attacked
+        attacked = [(part, attack(bench, part, client)) for part in measured]
+        undefined = undefined_gradients(file for _, files in attacked for file in files)
+        rows = _write_results(params, data, attacked, withheld=undefined.keys())
         diagnostics = diagnose(bench, rows, client, strength=_strength(params))
+        if undefined:
+            diagnostics["undefined_gradients"] = undefined
         write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
         write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(bench, data)
+    for name, counts in undefined.items():
+        say(
+            f"{name}: its gradient was NaN or infinite for {counts['undefined']} of {counts['rows']} rows, so no error "
+            "under what it crafted is shown (docs/diagnostics.md: undefined gradients)"
+        )
     say(f"{paths.EVALUATION}: {len(rows)} error rates")
 
 
@@ -95,10 +107,15 @@ def _names(params: Params) -> list[str]:
 
 
 def _write_results(
-    params: Params, data: Dataset, measured: Sequence[tuple[EvaluationSubset, Sequence[Path]]]
+    params: Params,
+    data: Dataset,
+    measured: Sequence[tuple[EvaluationSubset, Sequence[Path]]],
+    *,
+    withheld: Collection[str],
 ) -> list[dict[str, Any]]:
-    rows = [row for part, files in measured for row in matrix_rows(iter_correct(params, data.name, part, files))]
-    examples = (block for part, files in measured for block in iter_correct(params, data.name, part, files))
+    right = functools.partial(iter_correct, params, data.name, withheld=withheld)
+    rows = [row for part, files in measured for row in matrix_rows(right(part, files))]
+    examples = (block for part, files in measured for block in right(part, files))
     results.write_examples(paths.EVALUATION / "examples.parquet", examples)
     write_text(paths.EVALUATION / "errors.csv", _errors_csv(rows))
     write_text(paths.EVALUATION / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")

@@ -55,7 +55,8 @@ def command(params: Params, into: Path) -> None:
     """
     rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
     provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
-    diagnostics = json.loads(_read(paths.EVALUATION / "diagnostics.json"))["models"]
+    diagnosed = json.loads(_read(paths.EVALUATION / "diagnostics.json"))
+    diagnostics = diagnosed["models"]
     blackbox = json.loads(_read(paths.BLACKBOX / "results.json"))
     norms, planes = _analysis(params)
     sections = [
@@ -71,6 +72,7 @@ def command(params: Params, into: Path) -> None:
         attack=provenance["params"]["attack"],
         compared=bool(published.names(params)),
         sections=sections,
+        undefined=diagnosed.get("undefined_gradients", {}),
         general=general,
         planes_svg=planes,
         blackbox_svg=_queries(blackbox),

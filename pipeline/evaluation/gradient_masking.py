@@ -33,6 +33,7 @@ def masking_flags(probe: GradientProbe, transferred: Mapping[str, ErrorRate]) ->
         transferred: its error under FGSM crafted by other models, by their names.
     """
     return [
+        *_undefined_gradients(probe),
         *_black_box(probe, transferred),
         *_iterative(probe),
         *_sweep(probe),
@@ -115,6 +116,15 @@ def _zero_gradients(probe: GradientProbe) -> Iterator[Flag]:
             "zero-gradients",
             "for some examples the gradient is 0 in every pixel, so the attack does nothing",
             f"{probe.zero_gradients} of {probe.n}",
+        )
+
+
+def _undefined_gradients(probe: GradientProbe) -> Iterator[Flag]:
+    if probe.undefined_gradients:
+        yield Flag(
+            "undefined-gradients",
+            "for some examples the gradient is NaN or infinite, and the attack moves no such pixel",
+            f"{probe.undefined_gradients} of {probe.n}",
         )
 
 

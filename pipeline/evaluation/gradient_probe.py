@@ -16,8 +16,8 @@ class GradientProbe:
     ``errors`` are those under ``fgsm``, ``ifgsm``, ``rand_fgsm``, ``noise`` (random signs of the same epsilon) and
     ``fgsm_less_alpha`` (FGSM of epsilon - alpha, the second step of RAND+FGSM on its own: section 4).
     ``curve`` holds those under FGSM for every epsilon of the sweep, 0 among them, ``transferred`` those under the
-    holdout model's FGSM. ``zero_gradients`` counts rows whose gradient is 0 in every pixel, ``violations`` examples
-    that left the ball or the range of pixels.
+    holdout model's FGSM. ``zero_gradients`` counts rows whose gradient is 0 in every pixel, ``undefined_gradients``
+    those where it is NaN or infinite in some, ``violations`` examples that left the ball or the range of pixels.
     """
 
     n: int
@@ -27,19 +27,21 @@ class GradientProbe:
     transferred: dict[float, int]
     zero_gradients: int
     violations: int
+    undefined_gradients: int = 0
 
     def rate(self, name: str) -> ErrorRate:
         """The error rate under one of ``errors``."""
         return ErrorRate(self.errors[name], self.n)
 
     def record(self) -> dict[str, Any]:
-        """What JSON can hold: curves as pairs, since its keys are no numbers."""
-        return asdict(self) | {name: sorted(getattr(self, name).items()) for name in _CURVES}
+        """What JSON can hold: curves as pairs, since its keys are no numbers; undefined gradients if there are any."""
+        fields = asdict(self) | {name: sorted(getattr(self, name).items()) for name in _CURVES}
+        return {name: value for name, value in fields.items() if name != "undefined_gradients" or value}
 
     @classmethod
     def restore(cls, record: Mapping[str, Any]) -> "GradientProbe":
         """Back from a record; what it has beside is left out."""
-        fields: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__}
+        fields: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         return cls(**fields | {name: dict(fields[name]) for name in _CURVES})
 
     def __add__(self, other: "GradientProbe") -> "GradientProbe":
@@ -51,4 +53,5 @@ class GradientProbe:
             transferred={epsilon: count + other.transferred[epsilon] for epsilon, count in self.transferred.items()},
             zero_gradients=self.zero_gradients + other.zero_gradients,
             violations=self.violations + other.violations,
+            undefined_gradients=self.undefined_gradients + other.undefined_gradients,
         )

@@ -99,6 +99,7 @@ def _probe_batch(
         transferred={value: others[value] for value in epsilons},
         zero_gradients=int((grad.flatten(1) == 0).all(1).sum()),
         violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
+        undefined_gradients=int((~grad.flatten(1).isfinite()).any(1).sum()),
     )
 
 

@@ -5,8 +5,9 @@ the blocks that have none.
 """
 
 import functools
+import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
+from gradshard.pipeline.watching import Watched
 from gradshard.stages.support.dask_cluster import map_tasks
 from gradshard.stages.support.models import ModelFile, load_model
 from gradshard.stages.support.progress import progress
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import atomic_path
+from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.results import Rows
 
@@ -152,8 +154,13 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
         return
     _, models = load_context(bench)
     images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
+    watched = {name: Watched(model) for name, model in models.items()}
     with precision_context("fp32", images.device):
-        ranks = evaluate_block(models, portion.planned, images, labels, draws=draws)
+        ranks = evaluate_block(watched, portion.planned, images, labels, draws=draws)
+    # Before the ranks, which say that the block is done.
+    found = {name: [model.undefined, model.rows] for name, model in watched.items() if model.undefined}
+    if found:
+        write_text(_undefined_file(file), json.dumps(found))
     with atomic_path(file) as temporary, temporary.open("wb") as opened_file:
         np.save(opened_file, ranks.numpy())
 
@@ -162,16 +169,36 @@ def _block_file(bench: EvaluationContext, portion: EvaluationSubset, block: int)
     return bench.folder / f"{portion.name}-{block:06d}.npy"
 
 
+def _undefined_file(block: Path) -> Path:
+    return block.with_suffix(".undefined.json")
+
+
+def undefined_gradients(files: Iterable[Path]) -> dict[str, dict[str, int]]:
+    """For each model that had gradients which were NaN or infinite: of how many rows, of how many in those blocks."""
+    found: dict[str, dict[str, int]] = {}
+    for file in map(_undefined_file, files):
+        if file.exists():
+            for name, (undefined, rows) in json.loads(file.read_text(encoding="utf-8")).items():
+                counts = found.setdefault(name, {"undefined": 0, "rows": 0})
+                counts["undefined"] += undefined
+                counts["rows"] += rows
+    return found
+
+
 def iter_correct(
-    params: Params, dataset: str, portion: EvaluationSubset, files: Sequence[Path]
+    params: Params, dataset: str, portion: EvaluationSubset, files: Sequence[Path], *, withheld: Collection[str] = ()
 ) -> Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]:
     """Block by block: the keys of the matrix's rows, the examples, and which of them each row has right.
 
-    For every top k the cells come first, then the worst cases.
+    For every top k the cells come first, then the worst cases. What models of ``withheld`` crafted is left out, worst
+    cases over it too: it attacked nobody wherever its gradient was undefined.
     """
-    worst = worst_cases(portion.planned) if portion.worst else []
-    shown = [portion.planned.index(cell) for cell in portion.shown]
-    keys = [_key(dataset, cell) for cell in portion.shown]
+    sound = [cell.crafting is None or cell.crafting.source not in withheld for cell in portion.planned]
+    worst = [
+        case for case in (worst_cases(portion.planned) if portion.worst else []) if all(sound[at] for at in case[2])
+    ]
+    shown = [at for at in map(portion.planned.index, portion.shown) if sound[at]]
+    keys = [_key(dataset, portion.planned[at]) for at in shown]
     keys += [_worst_key(params, dataset, target, gradient) for target, gradient, _ in worst]
     tops = params.evaluation.top
     for rows, path in zip(portion.blocks, files, strict=True):

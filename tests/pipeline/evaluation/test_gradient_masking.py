@@ -43,6 +43,7 @@ def test_an_undefended_model_raises_none():
         ("noise-as-strong-as-the-attack", {"noise": 915}),
         ("random-start-far-stronger", {"rand_fgsm": 990}),
         ("zero-gradients", {"probe": dataclasses.replace(PLAIN, zero_gradients=11)}),
+        ("undefined-gradients", {"probe": dataclasses.replace(PLAIN, undefined_gradients=1)}),
         ("out-of-bounds", {"probe": dataclasses.replace(PLAIN, violations=1)}),
         ("error-falls-with-epsilon", {"probe": dataclasses.replace(PLAIN, curve=PLAIN.curve | {0.3: 300})}),
         ("correct-at-full-epsilon", {"probe": dataclasses.replace(PLAIN, curve={0.0: 10, 0.5: 400, 1.0: 570})}),
@@ -82,5 +83,5 @@ def test_every_flag_has_a_section_in_the_docs():
     names = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source))
     page = (Path(__file__).parents[3] / "docs/diagnostics.md").read_text()
     sections = {re.sub(r"[^a-z]+", "-", title.lower()) for title in re.findall(r"^## (.*)$", page, flags=re.MULTILINE)}
-    assert len(names) == 8
+    assert len(names) == 9
     assert names <= sections

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
+from gradshard.pipeline.names import check_name, same_file
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
@@ -72,7 +73,7 @@ def _word(value: object) -> object:
 Pixels = Annotated[float, BeforeValidator(_fraction)]
 Label = Annotated[LabelPolicy, BeforeValidator(_word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class _Section(BaseModel):
@@ -409,6 +410,11 @@ class Params(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
+        for section, named in (("static", [*self.static, *self.robust.models]), ("signs", list(self.signs))):
+            if (pair := same_file(named)) is not None:
+                raise schema_error(
+                    section, f"has {pair[0]} and {pair[1]}, which are one file on some disks: rename one"
+                )
         for name, store in self.signs.items():
             self._check_names(f"signs.{name}.model", [store.model], list(self.static), "a static model")
         evaluation = self.evaluation

@@ -11,6 +11,7 @@ from gradshard.pipeline.config.schema import check_params, read_params
 from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]
+STATIC = {"architecture": "A", "epochs": 1}
 
 
 @pytest.fixture
@@ -81,6 +82,22 @@ def put(content, key, value):
         ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),
         ("streaming/memory", "lots", "streaming.memory could not parse value and unit"),
         ("static", {"../A": {"architecture": "A", "epochs": 1}}, "static.../A"),
+        ("static/resnet-v1.5", STATIC, "static.resnet-v1.5 has a dot in its name, which DVC takes for a level of the"),
+        ("static/x.y", STATIC, "write x_y"),
+        ("signs/A.2", {"model": "A", "gradient": "exact", "label": "true"}, "signs.A.2 has a dot in its name"),
+        ("robust/self_only/v1.5", STATIC, "robust.self_only.v1.5 has a dot in its name"),
+        *(
+            (f"static/{name}", STATIC, f"static.{name} is a name that YAML reads as a number, a date or another word")
+            for name in ("1", "1e3", "0x1F", "1_000", "null", "Null", "on", "NO", "true", "2023-05-09")
+        ),
+        ("static/con", STATIC, "static.con is a name that Windows keeps for a device"),
+        ("signs/self", {"model": "A", "gradient": "exact", "label": "true"}, "signs.self is a word that results use"),
+        ("static/" + "x" * 101, STATIC, "is a name of 101 characters, too long for a file"),
+        ("static/a", STATIC, "static has A and a, which are one file on some disks: rename one"),
+        ("signs/d", {"model": "D", "gradient": "exact", "label": "true"}, "signs has D and d, which are one file"),
+        ("static/A/weights_key", "ema", "static.A.weights_key is for a checkpoint, not for random weights"),
+        ("static/A/output", "softmax", "static.A.output should be 'logits' or 'probabilities', but is 'softmax'"),
+        ("signs/A/zero_rows", 2, "signs.A.zero_rows should be less than or equal to 1, but is 2"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
@@ -90,6 +107,25 @@ def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
     assert str(caught.value).startswith("params.yaml: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["1", "1.5", "null", "2023-05-09", "true", "0x1F"])
+def test_a_name_without_quotes_that_is_no_text_is_told(content, key):
+    content["static"][YAML(typ="safe").load(key)] = STATIC
+    with pytest.raises(GradshardError, match=r"static\..* is a name that YAML reads as a number"):
+        check_params(content, where="params.yaml")
+
+
+@pytest.mark.parametrize("name", ["A", "resnet-v1_5", "3x", "run-2023", "y2", "one"])
+def test_names_that_nobody_bends_are_taken(content, name):
+    put(content, f"static/{name}", STATIC)
+    assert name in check_params(content, where="params.yaml").static
+
+
+def test_what_is_not_asked_for_leaves_no_trace_in_results(content):
+    dumped = check_params(content, where="params.yaml").model_dump(by_alias=True)
+    assert dumped["static"]["A"].keys() == {"architecture", "epochs", "seed", "weights"}
+    assert dumped["signs"]["A"].keys() == {"model", "gradient", "label", "precision", "licence"}
 
 
 @pytest.mark.parametrize("section", ["training", "attack", "evaluation"])

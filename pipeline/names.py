@@ -1,0 +1,59 @@
+"""Names of models and stores, which are keys of YAML, levels of DVC's parameters, and files."""
+
+import re
+from collections.abc import Iterable
+
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+
+from gradshard.pipeline.types import ANY_SOURCE, SELF
+
+_LONGEST = 100
+# What Windows keeps for itself, with any ending.
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+
+
+def check_name(name: object) -> object:
+    """Check a name that the parameters give, before its characters are.
+
+    Raises:
+        PydanticCustomError: DVC, YAML or a file system would make something else of it.
+    """
+    if (problem := _problem(name)) is not None:
+        raise PydanticCustomError("gradshard", "{message}", {"message": problem})
+    return name
+
+
+def same_file(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find two names that are one file where upper and lower case are alike, if there are any."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if (other := seen.setdefault(name.casefold(), name)) != name:
+            return other, name
+    return None
+
+
+def _problem(name: object) -> str | None:
+    if not isinstance(name, str) or _bent(name):
+        return "is a name that YAML reads as a number, a date or another word: choose one that begins with a letter"
+    if "." in name:
+        return f"has a dot in its name, which DVC takes for a level of the parameters: write {name.replace('.', '_')}"
+    if _DEVICES.fullmatch(name):
+        return "is a name that Windows keeps for a device: choose another"
+    if name in (SELF, ANY_SOURCE):
+        return "is a word that results use for something else: choose another name"
+    if len(name) > _LONGEST:
+        return f"is a name of {len(name)} characters, too long for a file: choose one of at most {_LONGEST}"
+    return None
+
+
+def _bent(name: str) -> bool:
+    """Whether a name without quotes is no text in YAML 1.2, or 1.1, which many tools speak."""
+    if not re.fullmatch(r"[\w.+-]*", name):
+        return False  # other characters are refused for themselves
+    for version in ((1, 2), (1, 1)):
+        yaml = YAML(typ="safe", pure=True)
+        yaml.version = version
+        if not isinstance(yaml.load(name), str):
+            return True
+    return False

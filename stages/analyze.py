@@ -17,7 +17,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
-from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import progress, say
 from gradshard.storage.formats.atomic import atomic_path, write_text
@@ -41,6 +41,7 @@ def command(params: Params) -> None:
     analysis = params.analysis
     names = dict.fromkeys([*analysis.models, analysis.plane.model, analysis.plane.source])
     models = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    check_defined(models, key="analysis")
     with precision_context("fp32", device):
         gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
         planes = _planes(params, data.test, models, device)

@@ -20,7 +20,7 @@ from gradshard.pipeline.gradients.perturb import random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
-from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import progress, say
 from gradshard.storage.errors import GradshardError
@@ -42,6 +42,7 @@ def command(params: Params) -> None:
     wanted = params.blackbox
     names = dict.fromkeys([*wanted.targets, *(wanted.forest.sources if wanted.forest else [])])
     loaded = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    check_defined(loaded, key="blackbox")
     forest: dict[str, Any] | None = None
     targets = {}
     with (

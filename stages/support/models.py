@@ -1,5 +1,6 @@
 """Models back from their weights files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +96,21 @@ def load_model(
         if checked
         else check_given(module, dataset, device, where=str(path), arithmetic=arithmetic),
     )
+
+
+def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:
+    """Check that the models that ``key`` names have gradients that can be measured or attacked with.
+
+    Raises:
+        GradshardError: one was NaN or infinite at some image.
+    """
+    for name, model in loaded.items():
+        found = model.gradients
+        if found.undefined:
+            raise GradshardError(
+                f"the input gradient of {name} is NaN or infinite for {found.undefined} of {found.rows} images, so "
+                f"nothing can be measured by it: mend the model, or leave it out of {key}"
+            )
 
 
 def weights_of(params: Params, name: str) -> tuple[Path, str]:

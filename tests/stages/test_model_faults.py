@@ -191,6 +191,12 @@ def test_an_undefined_gradient_is_refused_in_stores_and_withheld_from_rates(own,
     code, said = gradshard(project, "precompute", "A")
     assert code == 2
     assert "the input gradient is NaN or infinite for 8 of 8 images, so it has no sign" in said
+    project.edit(lambda params: params["analysis"].update(models=["A"]))
+    for stage in ("analyze", "blackbox"):
+        project.edit(lambda params: params["blackbox"].update(targets=["A"]))
+        code, said = gradshard(project, stage)
+        assert code == 2
+        assert "the input gradient of A is NaN or infinite for 8 of 8 images, so nothing can be measured by it" in said
     project.edit(lambda params: params["evaluation"].update(targets=["A", "B"], attacks={"fgsm": ["A", "B"]}))
     project.edit(lambda params: params["evaluation"].update(diagnosed=["A"], illustrated=[], gradients=["exact"]))
     code, said = gradshard(project, "evaluate")
@@ -207,6 +213,9 @@ def test_an_undefined_gradient_is_refused_in_stores_and_withheld_from_rates(own,
     assert told["undefined_gradients"] == {"A": {"undefined": 120, "rows": 120}}
     raised = told["models"]["A"]["exact"]["flags"]
     assert ("undefined-gradients", "120 of 120") in [(flag["name"], flag["figures"]) for flag in raised]
+    assert gradshard(project, "report")[0] == 0
+    page = " ".join((project.path / "report/index.html").read_text().split())
+    assert "because their gradient was NaN or infinite where an attack asked for it: A (120 of 120 gradients)." in page
 
 
 def test_an_adversarial_training_without_a_gradient_is_refused(own, gradshard):

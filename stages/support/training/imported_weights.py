@@ -1,6 +1,7 @@
 """A static model that is not trained: its weights are taken as they are."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.progress import say
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.dataset import Dataset, Split
@@ -26,9 +28,16 @@ def publish(
 
     The loss, on at most 100 training images (test images where there are none for training), shows weights whose
     classes are not the dataset's.
+
+    Raises:
+        GradshardError: the loss is no number.
     """
     split = data.train if len(data.train) else data.test
     loss, errors, count = _try(module.to(device).eval(), split, device)
+    if not math.isfinite(loss):
+        raise GradshardError(
+            f"{name} has a clean loss of {loss} on the first {count} {split.name} images: look at its weights"
+        )
     write_text(paths.TRAINING / f"{name}.tsv", f"step\tepoch\tclean_loss\n0\t0\t{loss:.6g}\n")
     write_text(paths.TRAINING / f"{name}.json", json.dumps({"steps": 0, "loss": loss}, indent=1) + "\n")
     checkpoints.save(target, module.state_dict(), {**record, "epoch": 0})

@@ -22,6 +22,20 @@ def test_a_row_without_any_gradient_is_judged_by_its_signs():
     assert gain.tolist() == agreement.tolist() == [1, 3 / 4]
 
 
+def test_no_sign_is_right_where_the_gradient_is_no_number():
+    grad = torch.tensor([[math.nan, math.nan], [math.inf, 1.0]])
+    gain, agreement = compare(grad, torch.tensor([[0, 0], [1, 1]], dtype=torch.int8))
+    assert gain.tolist() == agreement.tolist() == [0, 0]
+
+
+def test_rows_whose_gradient_is_0_are_counted_beside(linear_model):
+    model = linear_model(scale=0.0)
+    images, labels = torch.full((3, 1, 3, 4), 9, dtype=torch.uint8), torch.tensor([0, 1, 0])
+    audit = audit_rows(model, images, labels, torch.zeros(3, 12), gradient="exact", rows=np.arange(3))
+    assert audit.zero_rows == 3
+    assert not len(audit.bad(limits("exact", "float32")))
+
+
 def test_a_wrong_sign_counts_by_its_gradient_not_by_its_number():
     """What another precision gets wrong is all but zero; what a forger gets wrong is not."""
     grad = torch.cat([torch.full((1, 50), 1e-6), torch.ones(1, 50)], dim=1)

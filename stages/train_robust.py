@@ -10,12 +10,12 @@ from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import SELF
-from gradshard.stages.checking import check_before_training
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.training import training_run
+from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore

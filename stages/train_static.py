@@ -7,11 +7,12 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM
-from gradshard.stages.checking import check_before_training, check_given
 from gradshard.stages.support import paths
+from gradshard.stages.support.model_checks import check_given
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.training import imported_weights, training_run
 from gradshard.stages.support.training.initial_weights import initial_model
+from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 

@@ -30,6 +30,7 @@ WITHOUT_EFFECT = (
     "stages/store/open.py",
     "stages/support/code.py",
     "stages/support/dask_cluster.py",
+    "stages/support/model_checks.py",
     "stages/support/options.py",
     "stages/support/paths.py",
     "stages/support/progress.py",

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
-from gradshard.pipeline.names import check_name, same_file
+from gradshard.pipeline.config.names import check_name, same_file
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
@@ -410,7 +410,7 @@ class Params(_Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
-        for section, named in (("static", [*self.static, *self.robust.models]), ("signs", list(self.signs))):
+        for section, named in (("static", [*self.static, *self.robust]), ("signs", list(self.signs))):
             if (pair := same_file(named)) is not None:
                 raise schema_error(
                     section, f"has {pair[0]} and {pair[1]}, which are one file on some disks: rename one"

@@ -73,7 +73,7 @@ def _check_defined(grad: Tensor) -> None:
     undefined = (~grad.isfinite()).flatten(1).any(1)
     if bool(undefined.any()):
         raise GradshardError(
-            f"the model's input gradient is NaN or infinite for {int(undefined.sum())} of {len(slope)} images, the "
+            f"the model's input gradient is NaN or infinite for {int(undefined.sum())} of {len(grad)} images, the "
             f"first of them number {int(undefined.nonzero()[0])} of these, so it has no sign: look for a norm, root "
             "or logarithm at 0 in the model's code"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.models import custom, small, tramer
-from gradshard.pipeline.models.checks import check_logits
+from gradshard.pipeline.models.first_pass import check_logits
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.pipeline.models.probabilities import LogProbabilities
 from gradshard.pipeline.models.tensors import check_plain, is_lazy

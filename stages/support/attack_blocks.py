@@ -31,9 +31,9 @@ from gradshard.pipeline.evaluation.error_matrix import (
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
-from gradshard.pipeline.watching import Watched
 from gradshard.stages.support.dask_cluster import map_tasks
 from gradshard.stages.support.models import ModelFile, load_model
 from gradshard.stages.support.progress import progress

@@ -9,12 +9,12 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.gradients.model_checks import Gradients
 from gradshard.pipeline.malloc import keep_freed_memory
-from gradshard.pipeline.models.checks import Gradients
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.types import Output
-from gradshard.stages.checking import check_given
 from gradshard.stages.support import paths
+from gradshard.stages.support.model_checks import check_given
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset

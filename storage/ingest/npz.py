@@ -11,9 +11,9 @@ import numpy as np
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images
 from gradshard.storage.formats.raw_images import RawImages
+from gradshard.storage.formats.scaling import check_scalable, to_bytes
 from gradshard.storage.ingest.arrangement import Arrange, Shape, arrangement
 from gradshard.storage.ingest.labels import ClassLabels, class_labels
-from gradshard.storage.formats.scaling import check_scalable, to_bytes
 
 _SPLITS = ("train", "test")
 

@@ -10,10 +10,10 @@ from gradshard.pipeline.config.schema import StaticModel
 from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support.progress import say
-from gradshard.storage.checkpoints import read_checkpoint
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset
+from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
 
 _TOLD = 3
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gradshard.storage.checkpoints import read_checkpoint
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
 
 STATE = {"layer.weight": torch.rand(3, 2), "layer.bias": torch.zeros(3)}
 

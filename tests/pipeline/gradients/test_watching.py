@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm
 from gradshard.pipeline.attacks.pgd import pgd
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.watching import Watched
+from gradshard.pipeline.gradients.watching import Watched
 
 
 class NormAtZero(nn.Module):

@@ -1,45 +1,15 @@
-"""Models checked on a few real images before any work, and what is worth telling of them."""
+"""A model checked before it is trained: in both modes, and with the smallest batch that it will see."""
 
-import math
-
-import numpy as np
 import torch
 from torch import nn
 
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
-from gradshard.pipeline.models.checks import Gradients, Sample, check_frozen, check_trainable
+from gradshard.pipeline.gradients.model_checks import check_frozen, check_trainable
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
+from gradshard.stages.support.model_checks import sample, tell_gradients
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Dataset
-
-_ROWS = 8
-
-
-def sample(data: Dataset, device: torch.device) -> Sample:
-    """Read up to eight rows from everywhere in the training images, or the test images where there are no others."""
-    split = data.train if len(data.train) else data.test
-    count = min(_ROWS, max(2, BATCH_PIXELS // math.prod(split.sample_shape)), len(split))
-    rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
-    return Sample(
-        images=to_unit_range(torch.from_numpy(split.take_images(rows)).to(device)),
-        labels=torch.from_numpy(split.read_labels()[rows]).to(device),
-        classes=data.classes,
-    )
-
-
-def check_given(
-    module: nn.Module, data: Dataset, device: torch.device, *, where: str, arithmetic: Arithmetic = "fp32"
-) -> Gradients:
-    """Check a model that is attacked as it is, and tell of a gradient that shows nothing.
-
-    Raises:
-        GradshardError: it is not one that can be.
-    """
-    found = check_frozen(module, sample(data, device), where=where, arithmetic=arithmetic)
-    _tell(found, where)
-    return found
 
 
 def check_before_training(
@@ -62,7 +32,7 @@ def check_before_training(
         )
     check_trainable(module, some, where=where, arithmetic=arithmetic, least_rows=_least_rows(run))
     if run.ranks.first:
-        _tell(found, where)
+        tell_gradients(found, where)
         frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
         if frozen:
             say(f"{where}: {len(frozen)} tensors stay as they are, such as {frozen[0]}: they require no gradient")
@@ -75,10 +45,3 @@ def _least_rows(run: TrainingRun) -> int:
     # Clean and perturbed images pass together then.
     together = adversary is not None and adversary.objective == "both" and adversary.live_mode == "eval"
     return 2 * rows if together else rows
-
-
-def _tell(found: Gradients, where: str) -> None:
-    if found.zero:
-        say(f"{where}: the input gradient is 0 in every pixel of {found.zero} of {found.rows} images tried")
-    if found.undefined:
-        say(f"{where}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images tried")

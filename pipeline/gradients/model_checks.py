@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.loss import attack_loss
+from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.models.probabilities import LogProbabilities
 from gradshard.pipeline.models.tensors import check_tensors
@@ -99,31 +100,6 @@ def check_trainable(
             _check_least(model, sample, where, least_rows)
 
 
-def check_logits(
-    model: nn.Module, architecture: str, shape: tuple[int, int, int], classes: int, *, advice: str
-) -> None:
-    """Try a new model on one grey image, for what a constructor does not see: sizes that vanish, other logits.
-
-    Layers that are made in their first pass are made here.
-
-    Raises:
-        GradshardError: it does not take such images, or does not give logits (1, classes).
-    """
-    wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
-    try:
-        with torch.no_grad():
-            logits = model.eval()(torch.full((1, *shape), 0.5))
-    except Exception as error:
-        raise GradshardError(
-            f"architecture {architecture} does not take {wanted} ({_told(error)}): {advice}"
-        ) from error
-    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if found != (1, classes):
-        raise GradshardError(
-            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
-        )
-
-
 @contextmanager
 def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put back, at the end, what passes change: modes, buffers (also those replaced), and torch's generators.
@@ -156,7 +132,7 @@ def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: st
     # Somebody else's code raises anything.
     except Exception as error:
         raise GradshardError(
-            f"{where} does not take {len(images)} images in {mode} mode ({_told(error)}): mend its code"
+            f"{where} does not take {len(images)} images in {mode} mode ({brief(error)}): mend its code"
         ) from error
     if images._version != before:
         raise GradshardError(
@@ -189,7 +165,7 @@ def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) ->
         try:
             alone = model(sample.images[row : row + 1].clone())
         except Exception as error:
-            reason = f" ({_told(error)})"
+            reason = f" ({brief(error)})"
         else:
             if not _differ(alone, logits[row : row + 1]):
                 continue
@@ -248,7 +224,7 @@ def _backward(
         return gradient()
     except Exception as error:
         raise GradshardError(
-            f"{where} cannot be gone through backwards ({_told(error)}): mend its code; checkpointing must have "
+            f"{where} cannot be gone through backwards ({brief(error)}): mend its code; checkpointing must have "
             "use_reentrant=False"
         ) from error
 
@@ -258,10 +234,6 @@ def _check_least(model: nn.Module, sample: Sample, where: str, rows: int) -> Non
         model(sample.images[:rows].clone())
     except Exception as error:
         raise GradshardError(
-            f"{where} does not take a batch of {rows} in train mode ({_told(error)}), and the last batch of every "
+            f"{where} does not take a batch of {rows} in train mode ({brief(error)}), and the last batch of every "
             "epoch is one: choose another training.batch"
         ) from error
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

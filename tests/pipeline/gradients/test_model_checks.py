@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_frozen, check_trainable
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.pipeline.models.checks import Gradients, Sample, check_frozen, check_trainable
 from gradshard.pipeline.models.probabilities import LogProbabilities
 from gradshard.storage.errors import GradshardError
 

@@ -1,0 +1,36 @@
+"""The first pass through a new model: are its logits what they should be?"""
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.storage.errors import GradshardError
+
+
+def check_logits(
+    model: nn.Module, architecture: str, shape: tuple[int, int, int], classes: int, *, advice: str
+) -> None:
+    """Try a new model on one grey image, for what a constructor does not see: sizes that vanish, other logits.
+
+    Layers that are made in their first pass are made here.
+
+    Raises:
+        GradshardError: it does not take such images, or does not give logits (1, classes).
+    """
+    wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
+    try:
+        with torch.no_grad():
+            logits = model.eval()(torch.full((1, *shape), 0.5))
+    except Exception as error:
+        raise GradshardError(
+            f"architecture {architecture} does not take {wanted} ({brief(error)}): {advice}"
+        ) from error
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (1, classes):
+        raise GradshardError(
+            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
+        )
+
+
+def brief(error: Exception) -> str:
+    """Return what an error says, on one line and not too long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

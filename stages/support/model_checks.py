@@ -1,0 +1,48 @@
+"""Models checked on a few real images before any work, and what is worth telling of them."""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_frozen
+from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.models.precision import Arithmetic
+from gradshard.stages.support.progress import say
+from gradshard.storage.formats.dataset import Dataset
+
+_ROWS = 8
+
+
+def sample(data: Dataset, device: torch.device) -> Sample:
+    """Read up to eight rows from everywhere in the training images, or the test images where there are no others."""
+    split = data.train if len(data.train) else data.test
+    count = min(_ROWS, max(2, BATCH_PIXELS // math.prod(split.sample_shape)), len(split))
+    rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
+    return Sample(
+        images=to_unit_range(torch.from_numpy(split.take_images(rows)).to(device)),
+        labels=torch.from_numpy(split.read_labels()[rows]).to(device),
+        classes=data.classes,
+    )
+
+
+def check_given(
+    module: nn.Module, data: Dataset, device: torch.device, *, where: str, arithmetic: Arithmetic = "fp32"
+) -> Gradients:
+    """Check a model that is attacked as it is, and tell of a gradient that shows nothing.
+
+    Raises:
+        GradshardError: it is not one that can be.
+    """
+    found = check_frozen(module, sample(data, device), where=where, arithmetic=arithmetic)
+    tell_gradients(found, where)
+    return found
+
+
+def tell_gradients(found: Gradients, where: str) -> None:
+    """Tell of rows whose gradient is 0 or undefined, if there are any."""
+    if found.zero:
+        say(f"{where}: the input gradient is 0 in every pixel of {found.zero} of {found.rows} images tried")
+    if found.undefined:
+        say(f"{where}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images tried")

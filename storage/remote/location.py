@@ -5,15 +5,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from fsspec.core import url_to_fs
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.sharing.causes import ConnectionBrokenError, cause_of, is_missing
+from gradshard.storage.sharing.retries import patiently
 
 _BLOCK = 1 << 20
+_WEB = ("http", "https")
+_HERE = ("file", "local")
+# Their drivers try again by themselves, for some seconds.
+_PATIENT = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf")
 _EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "ssh"}
 # What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
 # written under another name and renamed. On object stores an upload appears whole or not at all.
@@ -22,23 +28,26 @@ _WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
 # What a file is called on such a place until it is whole.
 UNFINISHED = ".part"
 
+Result = TypeVar("Result")
+
 
 def is_url(place: str) -> bool:
     """Whether a place is a URL and not a path."""
     return "://" in place
 
 
-class ConnectionBrokenError(GradshardError):
-    """A failure that may be gone the next moment."""
-
-
 @dataclass(frozen=True)
 class Location:
-    """The folder of a store, somewhere. Every failure of the connection is a ``GradshardError`` in one sentence."""
+    """The folder of a store, somewhere. Every failure of the connection is a ``GradshardError`` in one sentence.
+
+    What may pass is tried a few times. ``query`` is what stands behind each file's path in the address of a web
+    server, such as a token; it is kept out of ``url``, which is shown.
+    """
 
     url: str
     fs: Any
     root: str
+    query: str = ""
 
     def read(self, name: str, limit: int) -> bytes:
         """The first ``limit`` bytes of a file, at most.
@@ -47,23 +56,7 @@ class Location:
             FileNotFoundError: there is no such file.
             GradshardError: the connection failed.
         """
-        with self.open(name) as file, self._failing(name):
-            pieces, left = [], limit
-            while left and (piece := file.read(min(_BLOCK, left))):
-                pieces.append(piece)
-                left -= len(piece)
-        return b"".join(pieces)
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[BinaryIO]:
-        """A file, to be read once from its start; it needs no server that knows ranges."""
-        options = {"block_size": 0} if self.protocol in ("http", "https") else {}
-        with self._failing(name):
-            file = self.fs.open(self._path(name), "rb", **options)
-        try:
-            yield file
-        finally:
-            file.close()
+        return self._patiently(lambda: self._read(name, limit))
 
     def fetch(self, name: str, target: BinaryIO, *, size: int) -> None:
         """Copy a file of ``size`` bytes into an open one; no more is read than it should have, and one byte.
@@ -72,8 +65,54 @@ class Location:
             FileNotFoundError: there is no such file.
             GradshardError: the connection failed, or the file is longer or shorter.
         """
+
+        def attempt() -> None:
+            target.seek(0)
+            target.truncate()
+            self._fetch(name, target, size)
+
+        patiently(attempt)
+
+    def size(self, name: str) -> int | None:
+        """The bytes of a file; none if it is not there."""
+        try:
+            found = self._patiently(lambda: self._run(name, lambda: self.fs.info(self._path(name))))["size"]
+        except FileNotFoundError:
+            return None
+        return None if found is None else int(found)
+
+    def is_empty(self, *, but_for: str) -> bool:
+        """Whether nothing is there, or one file at most, of that name."""
+        return self._patiently(lambda: self._run("", lambda: self._is_empty(but_for)))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, so that it is there whole or not at all."""
+        self._put(name, lambda path: self.fs.pipe_file(path, content))
+
+    def send(self, source: Path, name: str) -> None:
+        """Copy a file of this machine, so that it is there whole or not at all."""
+        self._put(name, lambda path: self.fs.put_file(str(source), path))
+
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self._run(name, lambda: self.fs.rm_file(self._path(name)))
+
+    @property
+    def protocol(self) -> str:
+        """The URL's scheme."""
+        return self.url.partition("://")[0] if is_url(self.url) else "file"
+
+    def _read(self, name: str, limit: int) -> bytes:
+        with self._open(name) as file, self._failing(name):
+            pieces, left = [], limit
+            while left and (piece := file.read(min(_BLOCK, left))):
+                pieces.append(piece)
+                left -= len(piece)
+        return b"".join(pieces)
+
+    def _fetch(self, name: str, target: BinaryIO, size: int) -> None:
         done = 0
-        with self.open(name) as file:
+        with self._open(name) as file:
             while done <= size:
                 with self._failing(name):
                     piece = file.read(min(_BLOCK, size + 1 - done))
@@ -87,75 +126,63 @@ class Location:
                 f"{self.url}/{name} should have {size} bytes but gave {seen}: run the same again"
             )
 
-    def size(self, name: str) -> int | None:
-        """The bytes of a file; none if it is not there."""
+    @contextmanager
+    def _open(self, name: str) -> Iterator[BinaryIO]:
+        """A file, to be read once from its start; it needs no server that knows ranges."""
+        options = {"block_size": 0} if self.protocol in _WEB else {}
+        file = self._run(name, lambda: self.fs.open(self._path(name), "rb", **options))
         try:
-            with self._failing(name):
-                found = self.fs.info(self._path(name))["size"]
+            yield file
+        finally:
+            file.close()
+
+    def _is_empty(self, but_for: str) -> bool:
+        try:
+            found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
+            return set(found) <= {but_for}
         except FileNotFoundError:
-            return None
-        return None if found is None else int(found)
-
-    def is_empty(self, *, but_for: str) -> bool:
-        """Whether nothing is there, or one file at most, of that name."""
-        with self._failing(""):
-            try:
-                found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
-                return set(found) <= {but_for}
-            except FileNotFoundError:
-                return True
-            finally:
-                self.fs.invalidate_cache()
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file, so that it is there whole or not at all."""
-        self._put(name, lambda path: self.fs.pipe_file(path, content))
-
-    def send(self, source: Path, name: str) -> None:
-        """Copy a file of this machine, so that it is there whole or not at all."""
-        self._put(name, lambda path: self.fs.put_file(str(source), path))
-
-    def remove(self, name: str) -> None:
-        """Remove a file."""
-        with self._failing(name):
-            self.fs.rm_file(self._path(name))
-
-    @property
-    def protocol(self) -> str:
-        """The URL's scheme."""
-        return self.url.partition("://")[0] if is_url(self.url) else "file"
+            return True
+        finally:
+            self.fs.invalidate_cache()
 
     def _put(self, name: str, put: Callable[[str], object]) -> None:
-        path = self._path(name)
         try:
-            with self._failing(name):
-                if self.protocol not in _WRITES_IN_PLACE:
-                    put(path)
-                    return
-                self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
-                put(f"{path}{UNFINISHED}")
-                if self.fs.exists(path):
-                    self.fs.rm_file(path)
-                self.fs.mv(f"{path}{UNFINISHED}", path)
+            self._patiently(lambda: self._run(name, lambda: self._put_once(self._path(name), put)))
         except FileNotFoundError as error:  # such as a bucket that is not there
             raise GradshardError(f"{self.url}: {error}: create it first, or check the address") from error
 
+    def _put_once(self, path: str, put: Callable[[str], object]) -> None:
+        if self.protocol not in _WRITES_IN_PLACE:
+            put(path)
+            return
+        self.fs.makedirs(posixpath.dirname(path), exist_ok=True)
+        put(f"{path}{UNFINISHED}")
+        if self.fs.exists(path):
+            self.fs.rm_file(path)
+        self.fs.mv(f"{path}{UNFINISHED}", path)
+
     def _path(self, name: str) -> str:
-        return f"{self.root}/{name}" if name else self.root
+        return f"{self.root}/{name}{self.query}" if name else self.root
+
+    def _patiently(self, step: Callable[[], Result]) -> Result:
+        return step() if self.protocol in _PATIENT else patiently(step)
+
+    def _run(self, name: str, step: Callable[[], Result]) -> Result:
+        with self._failing(name):
+            return step()
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (GradshardError, FileNotFoundError):
+        except GradshardError:
             raise
-        # Each driver raises exceptions of its own libraries; to the user they are all a connection that failed.
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ConnectionBrokenError(
-                f"{self.url}{'/' if name else ''}{name}: {reason[:300]}: check the address, your credentials and the "
-                "connection, then run the same again"
-            ) from error
+            if isinstance(error, FileNotFoundError) and is_missing(error, protocol=self.protocol):
+                raise
+            if isinstance(error, OSError) and self.protocol in _HERE:
+                raise  # a full disk, say: there is no connection
+            raise cause_of(error).error(f"{self.url}{'/' if name else ''}{name}") from error
 
 
 def open_location(place: str) -> Location:
@@ -165,8 +192,9 @@ def open_location(place: str) -> Location:
         GradshardError: there is no driver for the URL, or no connection.
     """
     protocol = place.partition("://")[0]
+    address, mark, query = place.partition("?") if protocol in _WEB else (place, "", "")
     try:
-        fs, root = url_to_fs(place, **_options(protocol))
+        fs, root = url_to_fs(address, **_options(protocol))
     except ImportError as error:
         extra = _EXTRAS.get(protocol)
         remedy = f"pip install 'gradshard[{extra}]'" if extra else str(error)
@@ -175,14 +203,14 @@ def open_location(place: str) -> Location:
         raise GradshardError(f"{place}: {error}") from error
     except Exception as error:
         raise GradshardError(f"{place}: no connection ({error or type(error).__name__})") from error
-    return Location(url=place.rstrip("/"), fs=fs, root=str(root).rstrip("/"))
+    return Location(url=address.rstrip("/"), fs=fs, root=str(root).rstrip("/"), query=f"{mark}{query}")
 
 
 def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("ssh", "sftp"):
         # By default the driver accepts any host; this makes it ask the user's known_hosts.
         return {"known_hosts": ()}
-    if protocol in ("http", "https"):
+    if protocol in _WEB:
         import aiohttp
 
         # By default a file must arrive in five minutes; a large shard may take longer as long as something comes.

@@ -4,7 +4,6 @@ Both can be interrupted and started again, check every byte that arrives, write 
 that is there already alone, unless it is the same.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,14 +17,7 @@ from gradshard.storage.formats.sign_reader import open_files
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.remote.cache import fetch
-from gradshard.storage.remote.location import (
-    UNFINISHED,
-    ConnectionBrokenError,
-    Location,
-    manifest_bytes,
-    open_location,
-    remote_manifest,
-)
+from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, remote_manifest
 from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]
@@ -34,8 +26,6 @@ Advance = Callable[[int], None]
 PENDING = "manifest.json.pending"
 
 _CONNECTIONS = 4
-_ATTEMPTS = 3
-_PAUSE_SECONDS = 1.0
 
 
 def push(store: Path, place: str, *, advance: Advance) -> Manifest:
@@ -103,7 +93,7 @@ def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str
         def get(name: str) -> None:
             record = manifest.files[name]
             if not _is(folder / name, record):
-                _patiently(lambda: _fetch(location, name, record, folder))
+                _fetch(location, name, record, folder)
             advance(record.size)
 
         _each(get, manifest.files)
@@ -220,19 +210,6 @@ def _fetch(location: Location, name: str, record: FileRecord, folder: Path) -> N
             f"{location.url}/{name} is missing although the manifest names it: the store there is not whole; tell its "
             "owner"
         ) from error
-
-
-def _patiently(step: Callable[[], None]) -> None:
-    """Try again a few times: connections break."""
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            step()
-        except ConnectionBrokenError:
-            if attempt == _ATTEMPTS:
-                raise
-            time.sleep(_PAUSE_SECONDS * attempt)
-        else:
-            return
 
 
 def _each(step: Callable[[str], None], names: Iterable[str]) -> None:

@@ -245,11 +245,18 @@ def endless(content: bytes) -> tuple[int, Iterator[bytes]]:
 
 @dataclass
 class BrokenServer(WebServer):
-    """A server of one folder that answers some of its files with a fault; one in ``once`` is whole the next time."""
+    """A server of one folder that answers some of its files with a fault; one in ``once`` is whole the next time.
+
+    It refuses the first ``refusals`` requests with the status ``refusal``; and all of them without ``token``, if there
+    is one, as their query.
+    """
 
     faults: dict[str, Fault] = field(default_factory=dict)
     once: set[str] = field(default_factory=set)
     sent: int = 0
+    refusal: int = 503
+    refusals: float = 0
+    token: str = ""
 
 
 @contextmanager
@@ -258,7 +265,20 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
     state = BrokenServer("", folder, lambda: list(asked))
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        def refused(self) -> bool:
+            self.path, _, query = self.path.partition("?")
+            if query != state.token:
+                self.send_error(403)
+                return True
+            if state.refusals > 0:
+                state.refusals -= 1
+                self.send_error(state.refusal)
+                return True
+            return False
+
         def do_GET(self) -> None:
+            if self.refused():
+                return
             path = folder / self.path.lstrip("/")
             if not path.is_file():
                 self.send_error(404)
@@ -275,6 +295,8 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
                 state.sent += len(piece)
 
         def do_HEAD(self) -> None:
+            if self.refused():
+                return
             path = folder / self.path.lstrip("/")
             self.send_response(200 if path.is_file() else 404)
             self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))

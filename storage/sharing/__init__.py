@@ -1,0 +1,1 @@
+"""Moving sign stores: one file, other machines, reading in place."""

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import bytes_text, digest_option, json_option, tell
-from gradshard.stages.support.progress import progress, say_waiting
+from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, tell
+from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.remote.archive import export_archive, import_archive
+from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
@@ -19,7 +20,10 @@ def export_command(store: Path, archive: Path, as_json: bool) -> None:
 
     Every file is held against the manifest as it is copied. zarr opens the archive as it is (`zarr.storage.ZipStore`).
     """
-    with progress(f"export {store}", read_manifest(store).size, "bytes") as advance:
+    published = read_manifest(store)
+    for line in passed_over(*strangers(store, published)):
+        say(f"{store}: {line}")
+    with progress(f"export {store}", published.size, "bytes") as advance:
         manifest = export_archive(store, archive, advance=advance)
     size = archive.stat().st_size
     result = {"archive": str(archive), "digest": manifest.digest, "size": size}

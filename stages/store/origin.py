@@ -33,17 +33,26 @@ class Origin:
 
 def origin_options(command: Command) -> Command:
     """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``."""
+    return _with_options(command, required=True)
+
+
+def optional_origin_options(command: Command) -> Command:
+    """Add the same, where the model and the dataset are not always needed."""
+    return _with_options(command, required=False)
+
+
+def _with_options(command: Command, *, required: bool) -> Command:
     options = (
         click.option(
             "--model",
             "weights",
-            required=True,
+            required=required,
             type=click.Path(path_type=Path),
             help="The weights of the static model, a safetensors file.",
         ),
         click.option(
             "--dataset",
-            required=True,
+            required=required,
             type=click.Path(path_type=Path),
             help="The prepared dataset, data/NAME.zarr.",
         ),

@@ -8,6 +8,8 @@ import click
 
 Command = Callable[..., Any]
 
+_SHOWN = 5
+
 
 def json_option(command: Command) -> Command:
     """Add ``--json``, passed as ``as_json``."""
@@ -35,6 +37,18 @@ def table(entries: Mapping[str, object]) -> list[str]:
 def found_something() -> click.exceptions.Exit:
     """What a check raises after it told what it found: exit code 1."""
     return click.exceptions.Exit(1)
+
+
+def some(names: Sequence[str]) -> str:
+    """Names in a sentence, the first few of many."""
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+
+
+def passed_over(litter: Sequence[str], foreign: Sequence[str]) -> list[str]:
+    """What to tell of files in a store's folder that are none of its own, a line for each kind."""
+    lines = [f"passed over {some(litter)}: systems leave such files in folders, they do no harm"] if litter else []
+    return [*lines, f"passed over {some(foreign)}: no file of the store"] if foreign else lines
 
 
 def bytes_text(count: int) -> str:

@@ -8,11 +8,12 @@ import click
 import torch
 
 from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.origin import Origin, open_origin, origin_options
+from gradshard.stages.store.origin import Origin, open_origin, optional_origin_options
 from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.store.verify import check, fault_lines
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.progress import progress
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.bitplanes import Labels, Planes
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder
@@ -22,21 +23,34 @@ from gradshard.storage.maintenance.verify import Fault
 
 @click.command()
 @click.argument("store", type=click.Path(path_type=Path))
-@origin_options
+@optional_origin_options
 @json_option
 def command(
-    store: Path, weights: Path, dataset: Path, architecture: str | None, device: DeviceName, as_json: bool
+    store: Path,
+    weights: Path | None,
+    dataset: Path | None,
+    architecture: str | None,
+    device: DeviceName,
+    as_json: bool,
 ) -> None:
     """Verify STORE and make again what is damaged: shards from the model and the dataset, the rest from the manifest.
 
-    A file takes its place only if it comes out byte for byte as it was published. Exit code 1 if something could not be
+    `--model` and `--dataset` are needed only where shards are damaged, not for the card or another small file. A file
+    takes its place only if it comes out byte for byte as it was published. Exit code 1 if something could not be
     mended.
     """
     manifest = read_manifest(store)
     faults = check(str(store), Folder(store), manifest)
     left: list[Fault] = []
     if faults:
-        origin = open_origin(manifest, weights, dataset, architecture, device, where=str(store))
+        origin = None
+        if shards_of(faults):
+            if weights is None or dataset is None:
+                raise GradshardError(
+                    f"{store}: {len(shards_of(faults))} of {manifest.cut.shards} shards must be computed again: give "
+                    "--model and --dataset, or fetch the store again by `gradshard store pull`"
+                )
+            origin = open_origin(manifest, weights, dataset, architecture, device, where=str(store))
         left = _mend(store, manifest, faults, origin)
     result = {
         "store": str(store),
@@ -52,12 +66,14 @@ def command(
         raise found_something()
 
 
-def _mend(store: Path, manifest: Manifest, faults: list[Fault], origin: Origin) -> list[Fault]:
+def _mend(store: Path, manifest: Manifest, faults: list[Fault], origin: Origin | None) -> list[Fault]:
+    """Mend a store; no origin is needed where no shard is faulty."""
     shards = shards_of(faults)
-    if origin.device.type == "cpu":
+    if origin is not None and origin.device.type == "cpu":
         torch.set_num_threads(1)  # as precompute has it
 
     def compute(shard: int) -> tuple[Planes, Labels]:
+        assert origin is not None
         rows = manifest.cut.shard_rows(shard)
         return compute_rows(origin.model, origin.split, rows, origin.direction, origin.device)
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import digest_option, json_option, tell
-from gradshard.stages.support.progress import progress, say_waiting
+from gradshard.stages.store.output import digest_option, json_option, passed_over, tell
+from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.transfer import pull, push
+from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
@@ -21,7 +22,10 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
     Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
     at PLACE is never overwritten.
     """
-    with progress(f"push {store}", read_manifest(store).size, "bytes") as advance:
+    published = read_manifest(store)
+    for line in passed_over(*strangers(store, published)):
+        say(f"{store}: {line}")
+    with progress(f"push {store}", published.size, "bytes") as advance:
         manifest = push(store, place, advance=advance)
     result = {"place": place, "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{place}: store {manifest.digest}"], as_json=as_json)

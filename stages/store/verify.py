@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import digest_option, found_something, json_option, tell
+from gradshard.stages.store.output import digest_option, found_something, json_option, passed_over, some, tell
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
+from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.maintenance.verify import Fault, stray_files, verify
 from gradshard.storage.remote.location import is_url, open_location, remote_manifest
 from gradshard.storage.remote.transfer import check_digest
+from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
@@ -34,15 +36,20 @@ def command(store: str, digest: str | None, as_json: bool) -> None:
         files, manifest = Folder(Path(store)), read_manifest(Path(store))
     check_digest(manifest, digest, where=store)
     faults = check(store, files, manifest)
+    foreign = [fault.file for fault in faults if fault.file not in manifest.files and fault.file != MANIFEST]
+    litter = strangers(files.path, manifest)[0] if isinstance(files, Folder) else []
     result = {
         "store": store,
         "digest": manifest.digest,
-        "intact": not faults,
+        "intact": len(foreign) == len(faults),
         "shards": manifest.cut.shards,
         "bad_shards": sorted({fault.shard for fault in faults if fault.shard is not None}),
         "faults": [asdict(fault) for fault in faults],
+        "foreign": foreign,
+        "litter": litter,
     }
-    tell(result, [*fault_lines(faults), _verdict(store, manifest, faults)], as_json=as_json)
+    verdict = _verdict(store, manifest, [fault for fault in faults if fault.file not in foreign], foreign)
+    tell(result, [*fault_lines(faults), *passed_over(litter, []), verdict], as_json=as_json)
     if faults:
         raise found_something()
 
@@ -66,11 +73,20 @@ def _line(fault: Fault) -> str:
     return f"shard {fault.shard}{rows}, {fault.file}: {fault.what}"
 
 
-def _verdict(store: str, manifest: Manifest, faults: list[Fault]) -> str:
-    if not faults:
-        return f"{store} is intact: {manifest.cut.shards} shards, {manifest.dataset.rows} rows, {manifest.digest[:12]}"
-    shards = {fault.shard for fault in faults if fault.shard is not None}
-    return (
-        f"{store} is damaged: {len(shards)} of {manifest.cut.shards} shards; `gradshard store repair` computes them "
-        "again, `gradshard store pull` fetches the store again"
-    )
+def _verdict(store: str, manifest: Manifest, damage: list[Fault], foreign: list[str]) -> str:
+    whole = f"{manifest.cut.shards} shards, {manifest.dataset.rows} rows, {manifest.digest[:12]}"
+    if not damage:
+        but = f", but {some(foreign)} beside its files, and not its own: to be removed" if foreign else ""
+        return f"{store} is intact: {whole}{but}"
+    shards = {fault.shard for fault in damage if fault.shard is not None}
+    others = sorted({fault.file for fault in damage if fault.shard is None})
+    if not shards:
+        remedy = f"`gradshard store repair {store}` makes such files again from the manifest, without a model"
+        return (
+            f"{store} differs in {some(others)} alone, its {manifest.cut.shards} shards are whole: "
+            f"{'tell its owner' if is_url(store) else remedy}"
+        )
+    remedy = "`gradshard store repair` computes them again, `gradshard store pull` fetches the store again"
+    more = f" and {some(others)}" if others else ""
+    count = f"{len(shards)} of {manifest.cut.shards} shards{more}"
+    return f"{store} is damaged: {count}; {'tell its owner' if is_url(store) else remedy}"

@@ -15,6 +15,7 @@ from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, shard_of
 from gradshard.storage.maintenance.verify import Fault
+from gradshard.storage.signs.texts import read_limit, with_own_line_ends
 
 Compute = Callable[[int], tuple[Planes, Labels]]
 
@@ -59,6 +60,8 @@ def repair(
         if name == MANIFEST:
             left += _mend_manifest(folder)
         elif name in published.files:
+            if _mend_line_ends(folder, name, published):
+                continue
             if name == CARD:
                 write_text(
                     builder.store / CARD, store_card.card(published.spec, zeros=published.zeros, files=published.files)
@@ -77,6 +80,18 @@ def _mend_manifest(folder: Path) -> list[Fault]:
         return [Fault(MANIFEST, "does not describe this store, which computing cannot mend: fetch the store again")]
     write_bytes(path, manifest.canonical(content))
     return []
+
+
+def _mend_line_ends(folder: Path, name: str, published: Manifest) -> bool:
+    """Give a text its own line ends back, whatever version wrote it; false if something else is wrong with it."""
+    path, record = folder / name, published.files[name]
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        own = with_own_line_ends(file.read(read_limit(name, record)), record)
+    if own is not None:
+        write_bytes(path, own)
+    return own is not None
 
 
 def _take(made: Path, folder: Path, name: str, published: Manifest) -> list[Fault]:

@@ -17,7 +17,9 @@ from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, ShardReader, decode
 from gradshard.storage.formats.sign_writer import content_digest, shard_content
 from gradshard.storage.formats.store_files import ReadableFiles
-from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, shard_of, signs_file
+from gradshard.storage.signs.strangers import strangers
+from gradshard.storage.signs.texts import LINE_ENDS, read_limit, with_own_line_ends
 
 Advance = Callable[[int], None]
 
@@ -73,23 +75,24 @@ def verify(files: ReadableFiles, published: Manifest, *, advance: Advance, threa
 
 
 def stray_files(folder: Path, published: Manifest) -> list[Fault]:
-    """The files in a store's folder that are none of the store's."""
-    own = {MANIFEST, *published.files}
-    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    found = sorted(str(path.relative_to(folder)) for path in paths)
-    return [Fault(name, "is no file of the store: remove it") for name in found if name not in own]
+    """The files in a store's folder that are none of the store's; litter is passed over (see ``strangers``)."""
+    _, foreign = strangers(folder, published)
+    return [Fault(name, "is no file of the store: remove it") for name in foreign]
 
 
 def _check_small_files(files: ReadableFiles, published: Manifest) -> Iterator[Fault]:
-    if not manifest.is_canonical(files.read(MANIFEST, manifest.SIZE_LIMIT)):
-        yield Fault(MANIFEST, "is not as a writer leaves it: its text was changed, though not its meaning")
+    content = files.read(MANIFEST, manifest.SIZE_LIMIT)
+    if not manifest.is_canonical(content):
+        ends = content.replace(b"\r\n", b"\n") == manifest.canonical(content)
+        changed = "its text was changed, though not its meaning"
+        yield Fault(MANIFEST, LINE_ENDS if ends else f"is not as a writer leaves it: {changed}")
     for name in (*METADATA, CARD):
-        content, fault = _read(files, published, name)
+        text, fault = _read(files, published, name)
         if fault is not None:
             yield fault
-        elif content is not None and name in METADATA:
+        elif text is not None and name in METADATA:
             try:
-                sign_arrays.check_metadata(name, content, published, where="")
+                sign_arrays.check_metadata(name, text, published, where="")
             except GradshardError:
                 yield Fault(name, "does not describe the arrays that the manifest promises")
 
@@ -162,9 +165,11 @@ def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes |
     """A file's bytes, and what is wrong with them; none if there is no such file."""
     record = published.files[name]
     try:
-        content = files.read(name, record.size + 1)
+        content = files.read(name, read_limit(name, record))
     except FileNotFoundError:
         return None, Fault(name, "is missing")
+    if shard_of(name) is None and with_own_line_ends(content, record) is not None:
+        return content, Fault(name, LINE_ENDS)
     if len(content) != record.size:
         seen = f"{len(content)} bytes" if len(content) < record.size else "more bytes"
         return content, Fault(name, f"has {seen} where the manifest promises {record.size}")

@@ -17,6 +17,7 @@ from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.remote.transfer import check_digest, receiving
+from gradshard.storage.signs.texts import damaged
 
 Advance = Callable[[int], None]
 
@@ -36,17 +37,20 @@ def export_archive(store: Path, target: Path, *, advance: Advance) -> Manifest:
     """Write a published store to one file; equal stores give equal files.
 
     Raises:
-        GradshardError: the store is damaged, or the file is there already.
+        GradshardError: the store lacks a file or is damaged, or the archive is there already.
     """
     manifest = read_manifest(store)
     if target.exists():
         raise GradshardError(f"{target} is there already: remove it or choose another name")
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for name in (MANIFEST, *manifest.files):
-            digest = _add(archive, store / name, name)
-            if name != MANIFEST and digest != manifest.files[name].sha256:
-                raise GradshardError(f"{store / name} is damaged: mend the store by `gradshard store repair` first")
-            advance(0 if name == MANIFEST else manifest.files[name].size)
+            if name == MANIFEST:
+                _add(archive, store / name, name)
+                continue
+            record = manifest.files[name]
+            if not (store / name).is_file() or _add(archive, store / name, name) != record.sha256:
+                raise damaged(store, name, record)
+            advance(record.size)
     return manifest
 
 

@@ -14,6 +14,7 @@ from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manif
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.sharing.causes import ConnectionBrokenError, cause_of, is_missing
 from gradshard.storage.sharing.retries import patiently
+from gradshard.storage.signs.strangers import is_litter
 
 _BLOCK = 1 << 20
 _WEB = ("http", "https")
@@ -82,7 +83,7 @@ class Location:
         return None if found is None else int(found)
 
     def is_empty(self, *, but_for: str) -> bool:
-        """Whether nothing is there, or one file at most, of that name."""
+        """Whether nothing is there but litter, or one file at most, of that name."""
         return self._patiently(lambda: self._run("", lambda: self._is_empty(but_for)))
 
     def write(self, name: str, content: bytes) -> None:
@@ -139,7 +140,7 @@ class Location:
     def _is_empty(self, but_for: str) -> bool:
         try:
             found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
-            return set(found) <= {but_for}
+            return {name for name in found if not is_litter(name)} <= {but_for}
         except FileNotFoundError:
             return True
         finally:

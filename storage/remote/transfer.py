@@ -18,6 +18,7 @@ from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.remote.cache import fetch
 from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, remote_manifest
+from gradshard.storage.signs.texts import damaged
 from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]
@@ -37,7 +38,7 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
         advance: called with the bytes that are there now.
 
     Raises:
-        GradshardError: the store is damaged, something else is at the place, or the connection failed.
+        GradshardError: the store lacks a file or is damaged, something else is at the place, or the connection failed.
     """
     manifest, location = read_manifest(store), open_location(place)
     if location.protocol in ("http", "https"):
@@ -52,10 +53,8 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     def send(name: str) -> None:
         record = manifest.files[name]
         if location.size(name) != record.size:
-            if file_sha256(store / name) != record.sha256:
-                raise GradshardError(
-                    f"{store / name} is damaged: run `gradshard store verify {store}` and mend it before you push it"
-                )
+            if not (store / name).is_file() or file_sha256(store / name) != record.sha256:
+                raise damaged(store, name, record)
             location.send(store / name, name)
             if location.size(name) != record.size:
                 raise GradshardError(f"{location.url}/{name} did not arrive whole: run the same again")

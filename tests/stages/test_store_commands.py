@@ -72,6 +72,84 @@ def test_verify_repair_verify(store, copied_project):
     assert files(folder) == whole
 
 
+def litter(folder):
+    for name in (".DS_Store", "signs/._c", "labels/.nfs0000000000000001"):
+        (folder / name).write_bytes(b"litter")
+
+
+def test_litter_is_named_and_passed_over_by_verify_export_and_push(store, copied_project, gradshard):
+    whole = files(copied_project.path / "signs/A.zarr")
+    litter(copied_project.path / "signs/A.zarr")
+    named = "passed over .DS_Store, labels/.nfs0000000000000001, signs/._c: systems leave such files"
+    code, text = store("verify", "signs/A.zarr")
+    assert code == 0
+    assert named in text
+    assert "is intact: " in text
+    for command in (("export", "signs/A.zarr", "A.zip"), ("push", "signs/A.zarr", "pushed/A.zarr")):
+        code, said = gradshard(copied_project, "store", *command)
+        assert code == 0
+        assert f"signs/A.zarr: {named}" in said
+    assert store("import", "A.zip", "imported/A.zarr")[0] == 0
+    for folder in ("pushed", "imported"):
+        assert files(copied_project.path / folder / "A.zarr") == whole
+
+
+def test_a_store_is_pushed_to_a_folder_that_holds_nothing_but_litter(store, copied_project):
+    target = copied_project.path / "pushed/A.zarr"
+    target.mkdir(parents=True)
+    (target / ".DS_Store").write_bytes(b"litter")
+    assert store("push", "signs/A.zarr", "pushed/A.zarr")[0] == 0
+
+
+def test_a_foreign_file_is_told_as_such_and_not_as_damage(store, copied_project):
+    (copied_project.path / "signs/A.zarr/notes.txt").write_text("mine")
+    code, text = store("verify", "signs/A.zarr")
+    assert code == 1
+    assert "damaged" not in text
+    assert "notes.txt: is no file of the store: remove it" in text
+    assert "is intact: " in text
+    told = json.loads(store("verify", "signs/A.zarr", "--json")[1])
+    assert (told["intact"], told["foreign"], told["litter"]) == (True, ["notes.txt"], [])
+
+
+def test_a_card_whose_line_ends_git_changed_is_told_as_that_and_written_anew_without_a_model(store, copied_project):
+    card = copied_project.path / "signs/A.zarr/README.md"
+    whole = card.read_bytes()
+    card.write_bytes(whole.replace(b"\n", b"\r\n"))
+    code, text = store("verify", "signs/A.zarr")
+    assert code == 1
+    assert "README.md: only its line ends were changed" in text
+    assert "signs/A.zarr differs in README.md alone, its 19 shards are whole" in text
+    assert "without a model" in text
+    assert store("repair", "signs/A.zarr")[0] == 0
+    assert card.read_bytes() == whole
+
+
+def test_what_is_damaged_besides_shards_is_counted_apart(store, copied_project):
+    (copied_project.path / "signs/A.zarr/labels/c/7").unlink()
+    (copied_project.path / "signs/A.zarr/README.md").write_text("other")
+    assert "is damaged: 1 of 19 shards and README.md; " in store("verify", "signs/A.zarr")[1]
+
+
+def test_shards_are_not_computed_again_without_a_model(copied_project, gradshard):
+    (copied_project.path / "signs/A.zarr/labels/c/7").unlink()
+    code, said = gradshard(copied_project, "store", "repair", "signs/A.zarr")
+    assert code == 2
+    assert "1 of 19 shards must be computed again: give --model and --dataset" in said
+
+
+@pytest.mark.parametrize("command", [("export", "A.zip"), ("push", "pushed/A.zarr")], ids=lambda command: command[0])
+def test_a_store_that_lacks_a_shard_is_not_sent_and_the_shard_is_named(copied_project, gradshard, command):
+    (copied_project.path / "signs/A.zarr/signs/c/7/0/0").unlink()
+    code, said = gradshard(copied_project, "store", command[0], "signs/A.zarr", command[1])
+    assert code == 2
+    assert said.splitlines()[-1] == (
+        "gradshard: signs/A.zarr lacks signs/c/7/0/0, of shard 7: mend it by `gradshard store repair signs/A.zarr`, or "
+        "fetch it again by `gradshard store pull`"
+    )
+    assert not (copied_project.path / "A.zip").exists()
+
+
 def test_repair_of_an_intact_store_needs_neither_model_nor_dataset(store):
     assert store("repair", "signs/A.zarr", "--model", "none", "--dataset", "none")[1].endswith("nothing to mend\n")
 

@@ -28,6 +28,7 @@ from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
 from gradshard.storage.maintenance.repair import repair
 from gradshard.storage.maintenance.verify import Fault, stray_files, verify
+from gradshard.storage.signs.texts import LINE_ENDS
 from tests.conftest import random_signs
 
 HOLE = (1 << 64) - 1
@@ -303,6 +304,37 @@ def test_every_changed_byte_in_the_manifest_is_found(shared):
         assert shared.contents() == before
         mended += 1
     assert mended > 10
+
+
+@pytest.mark.parametrize("names", [[CARD], [CARD, *METADATA], [CARD, *METADATA, MANIFEST]], ids=len)
+def test_a_store_whose_line_ends_git_changed_is_told_as_that_and_mended_without_computing(store, names):
+    before = store.contents()
+    for name in names:
+        (store.path / name).write_bytes(before[name].replace(b"\n", b"\r\n"))
+    faults = store.verify()
+    assert {fault.file: fault.what for fault in faults} == dict.fromkeys(names, LINE_ENDS)
+    assert store.repair(faults) == []
+    assert store.computed == []
+    assert store.contents() == before
+
+
+def test_a_card_that_another_version_wrote_gets_its_line_ends_back(store):
+    page = b"the card\nof another version\n"
+    (store.path / CARD).write_bytes(page)
+    reseal(store.path)
+    (store.path / CARD).write_bytes(page.replace(b"\n", b"\r\n"))
+    faults = store.verify()
+    assert [fault.what for fault in faults] == [LINE_ENDS]
+    assert store.repair(faults) == []
+    assert (store.path / CARD).read_bytes() == page
+
+
+def test_a_card_with_other_line_ends_and_other_words_is_no_matter_of_line_ends(store):
+    before = (store.path / CARD).read_bytes()
+    (store.path / CARD).write_bytes(before.replace(b"\n", b"\r\n").replace(b"Sign", b"Song"))
+    assert [fault.what for fault in store.verify()] != [LINE_ENDS]
+    assert store.repair(store.verify()) == []
+    assert (store.path / CARD).read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["more.txt", "signs/c/0/0/1", "signs/c/0/0/0.deadbeef.partial", "labels/.hidden"])

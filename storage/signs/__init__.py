@@ -1,0 +1,1 @@
+"""The sign store: its format, building, reading and checking."""

@@ -1,11 +1,17 @@
 """Files that appear whole or not at all."""
 
+import errno
+import functools
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# What a file system says that cannot sync a folder.
+_NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @contextmanager
@@ -70,12 +76,28 @@ def remove_strays(folder: Path, *, keep: Collection[str]) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
+    """Wait until a file, or a folder's list of names, is on the disk.
+
+    Some network and virtual file systems cannot sync a folder. Then only durability is weaker: after a loss of power a
+    name may be missing. That is told once.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC or not path.is_dir():
+            raise
+        _tell_weaker_once()
     finally:
         os.close(descriptor)
+
+
+@functools.cache
+def _tell_weaker_once() -> None:
+    logging.getLogger("gradshard").warning(
+        "folders here cannot be synced to their disk (the file system does not know how): all goes on, but what was "
+        "just written may be lost if the power fails"
+    )
 
 
 def _umask() -> int:

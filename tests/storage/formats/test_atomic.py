@@ -1,3 +1,8 @@
+import errno
+import os
+import stat
+from pathlib import Path
+
 import pytest
 
 from gradshard.storage.formats import atomic
@@ -41,3 +46,46 @@ def test_replace_folder_leaves_only_the_new_content(tmp_path, existing):
     atomic.replace_folder(tmp_path / "work" / "new", tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").rglob("*")] == ["file"]
     assert list((tmp_path / "work").iterdir()) == []
+
+
+@pytest.fixture
+def told(caplog):
+    atomic._tell_weaker_once.cache_clear()
+    yield caplog
+    atomic._tell_weaker_once.cache_clear()
+
+
+def test_a_folder_that_its_file_system_cannot_sync_is_passed_and_told_once(told):
+    with pytest.raises(OSError, match="Invalid argument"):
+        os.fsync(os.open("/proc", os.O_RDONLY))
+    for _ in range(2):
+        atomic.sync(Path("/proc"))
+    assert len(told.messages) == 1
+    assert "cannot be synced" in told.messages[0]
+
+
+def test_files_are_written_where_folders_cannot_be_synced(tmp_path, monkeypatch, told):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    atomic.write_text(tmp_path / "file", "x")
+    (tmp_path / "new").mkdir()
+    atomic.replace_folder(tmp_path / "new", tmp_path / "sub" / "folder")
+    assert (tmp_path / "file").read_text() == "x"
+    assert (tmp_path / "sub" / "folder").is_dir()
+    assert len(told.messages) == 1
+
+
+def test_a_file_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch, told):
+    def fsync(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="Invalid argument"):
+        atomic.write_text(tmp_path / "file", "x")
+    assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
+from gradshard.stages.cluster_health import Absence, check_import, check_workers
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
@@ -51,10 +52,11 @@ def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterato
             to it themselves that no more compute at once: the others wait for disks.
 
     Raises:
-        GradshardError: no cluster answers at the address.
+        GradshardError: no cluster answers at the address, it has no workers, or they cannot import gradshard.
     """
     if place.scheduler is not None:
         with _remote_client(place.scheduler) as client:
+            check_workers(client, place.scheduler)
             say(f"computing on {place.scheduler}, {_workers_text(client)}; dashboard: {client.dashboard_link}")
             yield client
         return
@@ -75,11 +77,14 @@ def map_tasks(
     A worker that is lost costs only its task, which another one repeats. ``what`` names an item: ``shard``.
 
     Raises:
-        GradshardError: a task failed, or lost four workers in a row; the sentence names the item.
+        GradshardError: a task failed, or lost four workers in a row; the sentence names the item. Or a worker cannot
+            import the function's module, or there are no workers left.
     """
+    if client.cluster is None:
+        check_import(client, getattr(function, "func", function).__module__)
     futures = client.map(function, items, pure=False, retries=0, key=what)
     item_of = {future.key: item for future, item in zip(futures, items, strict=True)}
-    watch = _Watch(client, item_of, what)
+    watch = _Watch(client, item_of, what, give_up=lambda: client.cancel(futures))
     try:
         for future in as_completed(futures):
             item = item_of[future.key]
@@ -106,10 +111,11 @@ def _result(future: Any, what: str, item: int) -> Any:
 
 
 class _Watch:
-    """Tells, once each, which tasks take far longer than the others, and on which worker."""
+    """Tells, once each, which tasks take far longer than the others, and on which worker; and gives up without any."""
 
-    def __init__(self, client: Client, item_of: dict[str, int], what: str) -> None:
-        self._client, self._item_of, self._what = client, item_of, what
+    def __init__(self, client: Client, item_of: dict[str, int], what: str, *, give_up: Callable[[], object]) -> None:
+        self._client, self._item_of, self._what, self._give_up = client, item_of, what, give_up
+        self._absence = Absence()
         self._seen: dict[str, float] = {}
         self._took: list[float] = []
         self._told: set[str] = set()
@@ -135,7 +141,10 @@ class _Watch:
                 return
 
     def _look(self, now: float) -> None:
-        for worker, keys in self._client.processing().items():
+        processing = self._client.processing()
+        if self._absence.look(len(processing), now):
+            self._give_up()
+        for worker, keys in processing.items():
             for key in keys:
                 if key in self._item_of:
                     self._judge(key, worker, now - self._seen.setdefault(key, now))

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from benchmarks.ratios import Claim
+from gradshard.storage.errors import GradshardError
 
 MODULES = ("training", "precompute", "streaming", "unpacking", "evaluation", "scaling", "opening", "startup")
 RESULTS = Path(__file__).with_name("results.json")
@@ -34,17 +35,49 @@ def main(names: Sequence[str], quick: bool) -> None:
     """
     kept = {} if quick else _kept()
     for name in names or MODULES:
-        kept[name] = _measure(name, quick=quick)
+        try:
+            kept[name] = _measure(name, quick=quick)
+        except GradshardError as error:
+            raise _UnmeasuredError(str(error)) from error
         for found in kept[name]:
             click.echo(f"{name}: {Claim.restore(found).line()}")
         if not quick:
             _keep(kept)
 
 
+class _UnmeasuredError(click.ClickException):
+    """A mistake of the user's, told in a sentence."""
+
+    exit_code = 2
+
+
+# What the process of one benchmark runs; it ends in its findings as JSON, or in what it lacks.
+_CODE = """
+import json
+from gradshard.storage.optional import explained
+try:
+    import benchmarks.{name} as benchmark
+    found = [claim.record() for claim in benchmark.measure(quick={quick})]
+except ModuleNotFoundError as error:
+    lacking = explained(error, "the benchmark {name}")
+    if lacking is None:
+        raise
+    found = str(lacking)
+print(json.dumps(found))
+"""
+
+
 def _measure(name: str, *, quick: bool) -> list[dict[str, Any]]:
-    code = f"import json, benchmarks.{name} as b; print(json.dumps([c.record() for c in b.measure(quick={quick})]))"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
-    found: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    """The claims of a benchmark, measured in a process of its own.
+
+    Raises:
+        GradshardError: a library that comes with an extra is not installed.
+    """
+    command = [sys.executable, "-c", _CODE.format(name=name, quick=quick)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: list[dict[str, Any]] | str = json.loads(done.stdout.splitlines()[-1])
+    if isinstance(found, str):
+        raise GradshardError(found)
     return found
 
 

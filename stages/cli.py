@@ -8,6 +8,7 @@ import click
 from gradshard import storage
 from gradshard.stages.support.lazy_group import LazyGroup
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.optional import explained
 
 _COMMANDS = {
     "init": ("gradshard.stages.init", "Make a project that runs everything through DVC."),
@@ -59,6 +60,12 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except GradshardError as error:
         _complain(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        sentence = explained(error, "this command")
+        if sentence is None:
+            raise
+        _complain(str(sentence))
         sys.exit(2)
     except OSError as error:
         _complain(_os_sentence(error))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.optional import remedy
 
 # Of APGD and FAB; Square makes 5,000 queries.
 STEPS = 100
@@ -74,7 +75,7 @@ def _package() -> Any:
     except ImportError as error:
         raise GradshardError(
             "evaluation.attacks names autoattack, which needs the package pyautoattack: "
-            "pip install 'gradshard[autoattack]', or remove it there"
+            f"{remedy('pyautoattack')}, or remove it there"
         ) from error
     return pyautoattack
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.optional import remedy
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
@@ -107,6 +108,4 @@ def _timm() -> Any:
 
 
 def _missing() -> GradshardError:
-    return GradshardError(
-        "an architecture timm:NAME needs the package timm: install it by `pip install -c constraints.txt -e '.[timm]'`"
-    )
+    return GradshardError(f"an architecture timm:NAME needs the package timm: {remedy('timm')}")

@@ -12,6 +12,7 @@ from fsspec.core import url_to_fs
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.optional import remedy
 from gradshard.storage.sharing.causes import ConnectionBrokenError, cause_of, is_missing
 from gradshard.storage.sharing.retries import patiently
 from gradshard.storage.signs.strangers import is_litter
@@ -21,7 +22,7 @@ _WEB = ("http", "https")
 _HERE = ("file", "local")
 # Their drivers try again by themselves, for some seconds.
 _PATIENT = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf")
-_EXTRAS = {"s3": "s3", "http": "http", "https": "http", "ssh": "ssh", "sftp": "ssh"}
+_DRIVERS = {"s3": "s3fs", "http": "aiohttp", "https": "aiohttp", "ssh": "sshfs", "sftp": "sshfs"}
 # What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
 # written under another name and renamed. On object stores an upload appears whole or not at all.
 _WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
@@ -197,9 +198,8 @@ def open_location(place: str) -> Location:
     try:
         fs, root = url_to_fs(address, **_options(protocol))
     except ImportError as error:
-        extra = _EXTRAS.get(protocol)
-        remedy = f"pip install 'gradshard[{extra}]'" if extra else str(error)
-        raise GradshardError(f"{place}: a library for {protocol}:// is not installed: {remedy}") from error
+        advice = remedy(_DRIVERS[protocol]) if protocol in _DRIVERS else str(error)
+        raise GradshardError(f"{place}: a library for {protocol}:// is not installed: {advice}") from error
     except ValueError as error:
         raise GradshardError(f"{place}: {error}") from error
     except Exception as error:

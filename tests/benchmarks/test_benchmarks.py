@@ -3,6 +3,9 @@
 import dataclasses
 import importlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,18 @@ def test_a_benchmark_runs_and_says_what_it_does_not_show(name):
     for found in claims:
         assert found["value"] > 0
         assert found["name"] in Claim.restore(found).line()
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_lacks_a_library_names_the_extra_that_brings_it(tmp_path):
+    (tmp_path / "torchattacks.py").write_text("raise ModuleNotFoundError('not there', name='torchattacks')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "benchmarks", "training", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == (
+        "Error: the benchmark training needs the package torchattacks: pip install 'gradshard[peers]'"
+    )
 
 
 def test_every_module_of_the_folder_is_one_that_is_run():

@@ -255,3 +255,12 @@ def test_too_little_memory_is_told_in_a_sentence(copied_project, gradshard, monk
     assert code == 2
     assert said.startswith("gradshard: not enough memory (Unable to allocate")
     assert said.count("\n") == 1
+
+
+def test_a_library_that_is_not_installed_is_told_with_its_extra(copied_project, gradshard, monkeypatch):
+    def manifest_at(place):
+        raise ModuleNotFoundError("No module named 's3fs'", name="s3fs")
+
+    monkeypatch.setattr("gradshard.stages.store.info.manifest_at", manifest_at)
+    code, said = gradshard(copied_project, "store", "info", "signs/A.zarr")
+    assert (code, said) == (2, "gradshard: this command needs the package s3fs: pip install 'gradshard[s3]'\n")

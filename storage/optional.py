@@ -1,0 +1,40 @@
+"""Libraries that not everybody has installed, and the extra that brings each."""
+
+from gradshard.storage.errors import GradshardError
+
+# By the name that is imported.
+EXTRAS = {
+    "aiohttp": "http",
+    "art": "peers",
+    "bokeh": "dashboard",
+    "datasets": "bench",
+    "dvc": "dvc",
+    "foolbox": "peers",
+    "h5py": "bench",
+    "litdata": "bench",
+    "pyautoattack": "autoattack",
+    "s3fs": "s3",
+    "sshfs": "ssh",
+    "tensorstore": "bench",
+    "timm": "timm",
+    "torchattacks": "peers",
+    "webdataset": "bench",
+}
+
+
+def remedy(package: str) -> str:
+    """Tell how to install what brings a package that is among ``EXTRAS``."""
+    return f"pip install 'gradshard[{EXTRAS[package]}]'"
+
+
+def explained(error: ModuleNotFoundError, what: str) -> GradshardError | None:
+    """The sentence for an import that failed; none if the module is of no library that may be left out.
+
+    Args:
+        error: what the import raised.
+        what: who needs it, such as ``the benchmark training``.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return GradshardError(f"{what} needs the package {package}: {remedy(package)}")

@@ -25,6 +25,7 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
+from gradshard.stages.places import PathType
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
@@ -41,7 +42,7 @@ _GRADIENT_TITLES = {
 @click.command()
 @click.option(
     "--into",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=PathType(file_okay=False, path_type=Path),
     default=paths.REPORT,
     show_default=True,
     help="The folder to write.",

@@ -8,6 +8,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import export, published, selection, tables
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.types import Gradient
+from gradshard.stages.places import PathType
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
@@ -18,9 +19,9 @@ _BEGIN, _END = "<!-- gradshard table: begin -->", "<!-- gradshard table: end -->
 
 
 @click.command()
-@click.argument("matrix", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("matrix", type=PathType(dir_okay=False, path_type=Path))
 @click.option("--gradient", type=click.Choice(["exact", "cross_entropy"]), help="Default: the first evaluated.")
-@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="The Markdown file; default: print it.")
+@click.option("--into", type=PathType(dir_okay=False, path_type=Path), help="The Markdown file; default: print it.")
 @params_option
 def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: Params) -> None:
     """Make the paper's table 4 from an error matrix, in Markdown.

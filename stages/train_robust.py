@@ -19,6 +19,7 @@ from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.home import at_home
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 
@@ -99,7 +100,7 @@ def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
         if not equals or not place:
             raise GradshardError(f"--store {text}: write NAME=PLACE, such as A=https://example.org/A.zarr")
         paths.one_of(source, robust.sources, "a source of this model")
-        places[source] = place
+        places[source] = at_home(place)
     return places
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.places import PathType
 from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, tell
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
@@ -12,8 +13,8 @@ from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("archive", type=click.Path(path_type=Path))
+@click.argument("store", type=PathType(path_type=Path))
+@click.argument("archive", type=PathType(path_type=Path))
 @json_option
 def export_command(store: Path, archive: Path, as_json: bool) -> None:
     """Write STORE to the file ARCHIVE, an uncompressed zip; equal stores give equal files.
@@ -31,8 +32,8 @@ def export_command(store: Path, archive: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("archive", type=click.Path(path_type=Path))
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("archive", type=PathType(path_type=Path))
+@click.argument("store", type=PathType(path_type=Path))
 @digest_option
 @json_option
 def import_command(archive: Path, store: Path, digest: str | None, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gradshard.pipeline.audit.recompute import detection_probability
 from gradshard.pipeline.audit.store import StoreAudit, audit_store, plan_audit
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.places import PLACE
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.origin import open_origin, origin_options
 from gradshard.stages.store.output import found_something, json_option, table, tell
@@ -22,7 +23,7 @@ _SHARES = (0.01, 0.05)
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", type=PLACE)
 @origin_options
 @click.option("--rows", "count", default=200, show_default=True, type=click.IntRange(min=1), help="Random rows.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the choice of rows; by default nobody can foresee it.")

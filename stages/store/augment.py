@@ -10,6 +10,7 @@ from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.places import PLACE
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.origin import open_origin, origin_options
 from gradshard.stages.store.output import json_option, table, tell
@@ -18,7 +19,7 @@ from gradshard.storage.formats import bitplanes
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", type=PLACE)
 @origin_options
 @click.option("--padding", default=4, show_default=True, type=click.IntRange(min=1), help="Pixels, for crops.")
 @click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")

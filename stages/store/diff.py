@@ -6,6 +6,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.stages.places import PLACE
 from gradshard.stages.store.open import cache_options, open_place
 from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.support.progress import progress
@@ -15,8 +16,8 @@ from gradshard.storage.maintenance.diff import compare
 
 
 @click.command()
-@click.argument("one")
-@click.argument("other")
+@click.argument("one", type=PLACE)
+@click.argument("other", type=PLACE)
 @cache_options
 @json_option
 def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -> None:

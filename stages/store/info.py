@@ -2,6 +2,7 @@
 
 import click
 
+from gradshard.stages.places import PLACE
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_card import MASKED
@@ -9,7 +10,7 @@ from gradshard.storage.remote.location import manifest_at
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", type=PLACE)
 @json_option
 def command(store: str, as_json: bool) -> None:
     """Tell what the store at a path or URL is. Only its manifest is read, so a remote store is not downloaded."""

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
+from gradshard.stages.places import PathType
 from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.location import is_url
@@ -21,7 +22,7 @@ def cache_options(command: Command) -> Command:
             "--cache",
             default=".partial/stores",
             show_default=True,
-            type=click.Path(file_okay=False, path_type=Path),
+            type=PathType(file_okay=False, path_type=Path),
             help="The folder that keeps shards of remote stores; it may be deleted at any time.",
         ),
         click.option(

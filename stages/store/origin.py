@@ -13,6 +13,7 @@ from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.places import PathType
 from gradshard.stages.support.models import LoadedModel, load_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
@@ -47,13 +48,13 @@ def _with_options(command: Command, *, required: bool) -> Command:
             "--model",
             "weights",
             required=required,
-            type=click.Path(path_type=Path),
+            type=PathType(path_type=Path),
             help="The weights of the static model, a safetensors file.",
         ),
         click.option(
             "--dataset",
             required=required,
-            type=click.Path(path_type=Path),
+            type=PathType(path_type=Path),
             help="The prepared dataset, data/NAME.zarr.",
         ),
         click.option(

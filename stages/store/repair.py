@@ -8,6 +8,7 @@ import click
 import torch
 
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.places import PathType
 from gradshard.stages.store.origin import Origin, open_origin, optional_origin_options
 from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.store.verify import check, fault_lines
@@ -22,7 +23,7 @@ from gradshard.storage.maintenance.verify import Fault
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=PathType(path_type=Path))
 @optional_origin_options
 @json_option
 def command(

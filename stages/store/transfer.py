@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.places import PLACE, PathType
 from gradshard.stages.store.output import digest_option, json_option, passed_over, tell
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
@@ -13,8 +14,8 @@ from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("place")
+@click.argument("store", type=PathType(path_type=Path))
+@click.argument("place", type=PLACE)
 @json_option
 def push_command(store: Path, place: str, as_json: bool) -> None:
     """Copy STORE to PLACE, a path or URL (s3://, ssh://, gs://, hf://, ...) that will be the store's folder.
@@ -32,8 +33,8 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("place")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("place", type=PLACE)
+@click.argument("store", type=PathType(path_type=Path))
 @digest_option
 @json_option
 def pull_command(place: str, store: Path, digest: str | None, as_json: bool) -> None:

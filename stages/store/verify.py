@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.places import PLACE
 from gradshard.stages.store.output import digest_option, found_something, json_option, passed_over, some, tell
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.manifest import Manifest, read_manifest
@@ -19,7 +20,7 @@ from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()
-@click.argument("store")
+@click.argument("store", type=PLACE)
 @digest_option
 @json_option
 def command(store: str, digest: str | None, as_json: bool) -> None:

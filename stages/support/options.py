@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
+from gradshard.stages.places import PathType
 from gradshard.stages.support.project import check_project
 from gradshard.stages.support.strays import set_strays_aside
 
@@ -24,7 +25,7 @@ def params_option(command: Command) -> Command:
         show_default=True,
         callback=_read,
         help="The parameter file.",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=PathType(dir_okay=False, path_type=Path),
     )(command)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.raw_images import RawImages
+from gradshard.storage.home import path_of
 from gradshard.storage.ingest.download import OnBytes, download
 from gradshard.storage.ingest.idx import idx_images, idx_labels
 from gradshard.storage.ingest.labels import count_classes, gaps
@@ -116,7 +117,7 @@ def raw_folder(parameter: str | None, dataset: str) -> Path | None:
     named = parameter or os.environ.get(FOLDER_VARIABLE)
     if not named:
         return None
-    path = expanded(named)
+    path = path_of(named)
     return path / dataset if not parameter and (path / dataset).is_dir() else path
 
 

@@ -264,3 +264,41 @@ def test_a_library_that_is_not_installed_is_told_with_its_extra(copied_project, 
     monkeypatch.setattr("gradshard.stages.store.info.manifest_at", manifest_at)
     code, said = gradshard(copied_project, "store", "info", "signs/A.zarr")
     assert (code, said) == (2, "gradshard: this command needs the package s3fs: pip install 'gradshard[s3]'\n")
+
+
+def test_the_home_folder_is_understood_in_every_path_and_place(store, copied_project, monkeypatch):
+    monkeypatch.setenv("HOME", str(copied_project.path))
+    origin = ("--model=~/models/static/A.safetensors", "--dataset=~/data/npz.zarr")
+    for arguments in (
+        ("info", "~/signs/A.zarr"),
+        ("verify", "~/signs/A.zarr"),
+        ("audit", "~/signs/A.zarr", *origin, "--rows", "5", "--cache=~/cache"),
+        ("views", "~/signs/A.zarr", *origin, "--rows", "5"),
+        ("repair", "~/signs/A.zarr", *origin),
+        ("diff", "~/signs/A.zarr", "~/signs/A.zarr"),
+        ("export", "~/signs/A.zarr", "~/new/A.zip"),
+        ("import", "~/new/A.zip", "~/new/imported.zarr"),
+        ("push", "~/new/imported.zarr", "~/new/pushed.zarr"),
+        ("pull", "~/new/pushed.zarr", "~/new/pulled.zarr"),
+    ):
+        assert store(*arguments)[0] == 0, arguments
+    there = {path.name for path in (copied_project.path / "new").iterdir() if not path.name.startswith(".")}
+    assert there == {"A.zip", "imported.zarr", "pushed.zarr", "pulled.zarr"}
+    assert not (copied_project.path / "~").exists()
+
+
+def test_the_home_folder_is_understood_in_parameters_and_in_the_places_of_sources(
+    copied_project, gradshard, monkeypatch
+):
+    path = copied_project.path
+    monkeypatch.setenv("HOME", str(path))
+    (path / "raw").mkdir()
+    (path / "digits.npz").rename(path / "raw/digits.npz")
+    copied_project.edit(lambda params: params["dataset"].update(path="~/raw/digits.npz"))
+    shutil.rmtree(path / "data")
+    (path / "params.yaml").rename(path / "raw/params.yaml")
+    assert gradshard(copied_project, "prepare", "--params=~/raw/params.yaml")[0] == 0
+    (path / "signs/A.zarr").rename(path / "raw/A.zarr")
+    arguments = ("train-robust", "A_adv-ens", "--params=~/raw/params.yaml", "--store", "A=~/raw/A.zarr")
+    assert gradshard(copied_project, *arguments)[0] == 0
+    assert not (path / "~").exists()

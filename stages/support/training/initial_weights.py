@@ -14,6 +14,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset
 from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
+from gradshard.storage.home import path_of
 
 _TOLD = 3
 
@@ -41,7 +42,7 @@ def initial_model(static: StaticModel, data: Dataset) -> Initial:
     if static.weights == RANDOM:
         return Initial(module, None)
     if static.weights != PRETRAINED:
-        _fill(module, Path(static.weights), static.weights_key)
+        _fill(module, path_of(static.weights), static.weights_key)
     return Initial(module, checkpoints.tensors_digest(module.state_dict(), static.architecture))
 
 

@@ -3,6 +3,8 @@
 import os.path
 from pathlib import Path
 
+from gradshard.storage.errors import GradshardError
+
 
 def at_home(place: str) -> str:
     """Put the home folder for ``~`` or ``~user`` at the start of a path; URLs and unknown users stay as they are."""
@@ -10,5 +12,12 @@ def at_home(place: str) -> str:
 
 
 def path_of(place: str) -> Path:
-    """Make a path of what a person wrote."""
-    return Path(at_home(place))
+    """Make a path of what a person wrote.
+
+    Raises:
+        GradshardError: it begins with ``~NAME``, and nobody of that name has a home folder.
+    """
+    path = Path(at_home(place))
+    if path.parts and path.parts[0].startswith("~"):
+        raise GradshardError(f"{place}: there is no home folder for {path.parts[0]}: write it out")
+    return path

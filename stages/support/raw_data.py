@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gradshard.pipeline.config.schema import DatasetParams
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.home import path_of
 from gradshard.storage.ingest import sources
 from gradshard.storage.ingest.decode import Transform
 from gradshard.storage.ingest.image_folder import ImageFolder, open_folder
@@ -37,5 +38,5 @@ def image_folder(params: DatasetParams, root: Path) -> ImageFolder:
         test=params.test,
         transform=Transform(params.size, params.crop, params.interpolation),
         seed=params.seed,
-        class_names=sources.expanded(params.class_names) if params.class_names else None,
+        class_names=path_of(params.class_names) if params.class_names else None,
     )

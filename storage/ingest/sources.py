@@ -112,25 +112,13 @@ def raw_folder(parameter: str | None, dataset: str) -> Path | None:
     GRADSHARD_DATA may name the folder itself or the one that holds it under the dataset's name.
 
     Raises:
-        GradshardError: see ``expanded``.
+        GradshardError: it begins with ``~NAME``, and nobody of that name has a home folder.
     """
     named = parameter or os.environ.get(FOLDER_VARIABLE)
     if not named:
         return None
     path = path_of(named)
     return path / dataset if not parameter and (path / dataset).is_dir() else path
-
-
-def expanded(path: str) -> Path:
-    """Read a path in which ``~`` and ``~NAME`` are home folders.
-
-    Raises:
-        GradshardError: nobody of that name has one.
-    """
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise GradshardError(f"{path}: there is no home folder for {Path(path).parts[0]}: write it out") from error
 
 
 def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping[str, str]) -> RawDataset:

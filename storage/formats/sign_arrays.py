@@ -76,8 +76,9 @@ def check_metadata(name: str, content: bytes, spec: StoreSpec, *, where: str) ->
     wrong = _difference(found, _expected(name, spec))
     if wrong:
         raise GradshardError(
-            f"{where}/{name} does not fit the manifest ({wrong}): the store was put together wrongly; fetch it from "
-            "somebody you trust"
+            f"{where}/{name} does not fit the manifest ({wrong}): if a program such as zarr wrote to the store, "
+            "`gradshard store repair` makes it again; else the store was put together wrongly: fetch it from somebody "
+            "you trust"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
+import zarr
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, manifest
@@ -23,6 +24,7 @@ from gradshard.storage.formats.manifest import (
     StoreSpec,
     read_manifest,
 )
+from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
@@ -313,6 +315,23 @@ def test_a_store_whose_line_ends_git_changed_is_told_as_that_and_mended_without_
         (store.path / name).write_bytes(before[name].replace(b"\n", b"\r\n"))
     faults = store.verify()
     assert {fault.file: fault.what for fault in faults} == dict.fromkeys(names, LINE_ENDS)
+    assert store.repair(faults) == []
+    assert store.computed == []
+    assert store.contents() == before
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+@pytest.mark.parametrize("write", ["consolidated metadata", "an attribute"])
+def test_what_zarr_writes_into_the_metadata_is_told_with_its_remedy_and_mended(store, write):
+    before = store.contents()
+    if write == "an attribute":
+        zarr.open_group(store.path, mode="r+").attrs["note"] = "mine"
+    else:
+        zarr.consolidate_metadata(str(store.path))
+    with pytest.raises(GradshardError, match=r"zarr\.json does not fit .* `gradshard store repair` makes it again"):
+        open_store(store.path)
+    faults = store.verify()
+    assert [fault.file for fault in faults] == ["zarr.json"]
     assert store.repair(faults) == []
     assert store.computed == []
     assert store.contents() == before

@@ -1,5 +1,6 @@
 """Litter that systems leave in a store's folder harms nobody; what somebody put there is told as such."""
 
+import fnmatch
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,10 @@ def test_litter_is_told_apart_from_what_somebody_put_there(small_store, name):
 
 def test_no_file_of_a_store_is_taken_for_litter():
     assert not any(map(is_litter, expected_files(100)))
+
+
+def test_dvc_ignores_litter_so_that_no_output_looks_changed_by_it():
+    ignored = (Path(__file__).parents[3] / ".dvcignore").read_text().splitlines()
+    for name in (".DS_Store", "._0", "Thumbs.db", "desktop.ini", ".nfs0001"):
+        assert is_litter(name)
+        assert any(fnmatch.fnmatchcase(name, pattern) for pattern in ignored), name

@@ -25,9 +25,9 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
-from gradshard.stages.places import PathType
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
+from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results

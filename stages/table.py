@@ -8,8 +8,8 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import export, published, selection, tables
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.places import PathType
 from gradshard.stages.support.options import params_option
+from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.places import PathType
 from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, tell
+from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.archive import export_archive, import_archive
-from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()

@@ -2,8 +2,8 @@
 
 import click
 
-from gradshard.stages.places import PLACE
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.stages.support.places import PLACE
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_card import MASKED
 from gradshard.storage.remote.location import manifest_at

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.stages.places import PathType
+from gradshard.stages.support.places import PathType
 from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.location import is_url

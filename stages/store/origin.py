@@ -13,8 +13,8 @@ from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName
-from gradshard.stages.places import PathType
 from gradshard.stages.support.models import LoadedModel, load_model
+from gradshard.stages.support.places import PathType
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import Manifest

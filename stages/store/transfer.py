@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.places import PLACE, PathType
 from gradshard.stages.store.output import digest_option, json_option, passed_over, tell
+from gradshard.stages.support.places import PLACE, PathType
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.transfer import pull, push
-from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()

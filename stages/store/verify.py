@@ -7,16 +7,16 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.places import PLACE
 from gradshard.stages.store.output import digest_option, found_something, json_option, passed_over, some, tell
+from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.maintenance.verify import Fault, stray_files, verify
 from gradshard.storage.remote.location import is_url, open_location, remote_manifest
 from gradshard.storage.remote.transfer import check_digest
-from gradshard.storage.signs.strangers import strangers
 
 
 @click.command()

@@ -18,7 +18,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from gradshard.stages.cluster_health import Absence, check_import, check_workers
+from gradshard.stages.support.cluster_health import Absence, check_import, check_workers
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
-from gradshard.stages.places import PathType
+from gradshard.stages.support.places import PathType
 from gradshard.stages.support.project import check_project
 from gradshard.stages.support.strays import set_strays_aside
 

@@ -14,8 +14,8 @@ from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, shard_of
+from gradshard.storage.maintenance.texts import read_limit, with_own_line_ends
 from gradshard.storage.maintenance.verify import Fault
-from gradshard.storage.signs.texts import read_limit, with_own_line_ends
 
 Compute = Callable[[int], tuple[Planes, Labels]]
 

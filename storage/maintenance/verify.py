@@ -18,8 +18,8 @@ from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Shard
 from gradshard.storage.formats.sign_writer import content_digest, shard_content
 from gradshard.storage.formats.store_files import ReadableFiles
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, shard_of, signs_file
-from gradshard.storage.signs.strangers import strangers
-from gradshard.storage.signs.texts import LINE_ENDS, read_limit, with_own_line_ends
+from gradshard.storage.maintenance.strangers import strangers
+from gradshard.storage.maintenance.texts import LINE_ENDS, read_limit, with_own_line_ends
 
 Advance = Callable[[int], None]
 

@@ -16,8 +16,8 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.transfer import check_digest, receiving
-from gradshard.storage.signs.texts import damaged
 
 Advance = Callable[[int], None]
 

@@ -12,10 +12,10 @@ from fsspec.core import url_to_fs
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.optional import remedy
-from gradshard.storage.sharing.causes import ConnectionBrokenError, cause_of, is_missing
-from gradshard.storage.sharing.retries import patiently
-from gradshard.storage.signs.strangers import is_litter
+from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of, is_missing
+from gradshard.storage.remote.retries import patiently
 
 _BLOCK = 1 << 20
 _WEB = ("http", "https")

@@ -16,9 +16,9 @@ from gradshard.storage.formats.manifest import FileRecord, Manifest, parse_manif
 from gradshard.storage.formats.sign_reader import open_files
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.cache import fetch
 from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, remote_manifest
-from gradshard.storage.signs.texts import damaged
 from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]

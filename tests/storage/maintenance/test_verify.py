@@ -29,8 +29,8 @@ from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
 from gradshard.storage.maintenance.repair import repair
+from gradshard.storage.maintenance.texts import LINE_ENDS
 from gradshard.storage.maintenance.verify import Fault, stray_files, verify
-from gradshard.storage.signs.texts import LINE_ENDS
 from tests.conftest import random_signs
 
 HOLE = (1 << 64) - 1

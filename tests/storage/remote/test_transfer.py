@@ -14,10 +14,10 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
+from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.location import manifest_at, open_location
 from gradshard.storage.remote.transfer import PENDING, pull, push
-from gradshard.storage.sharing import retries
 from tests.helpers import servers
 from tests.helpers.projects import Project, call
 from tests.storage.remote.conftest import contents, forbidden

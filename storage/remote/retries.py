@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from gradshard.storage.sharing.causes import ConnectionBrokenError
+from gradshard.storage.remote.causes import ConnectionBrokenError
 
 Result = TypeVar("Result")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gradshard.storage.formats.store_paths import expected_files
-from gradshard.storage.signs.strangers import is_litter, strangers
+from gradshard.storage.maintenance.strangers import is_litter, strangers
 
 LITTER = [
     ".DS_Store",

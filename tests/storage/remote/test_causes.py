@@ -8,10 +8,10 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
+from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of
 from gradshard.storage.remote.location import manifest_at, open_location
-from gradshard.storage.sharing import retries
-from gradshard.storage.sharing.causes import ConnectionBrokenError, cause_of
 from tests.helpers import servers
 from tests.helpers.projects import call
 from tests.storage.remote.conftest import contents

@@ -1,1 +1,0 @@
-"""Moving sign stores: one file, other machines, reading in place."""

@@ -1,1 +1,0 @@
-"""The sign store: its format, building, reading and checking."""

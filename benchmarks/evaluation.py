@@ -26,7 +26,8 @@ from gradshard.pipeline import models
 from gradshard.pipeline.attacks.registry import AttackConfig, AttackNoise, run_attack
 from gradshard.pipeline.config.schema import Params, read_params
 from gradshard.pipeline.evaluation.error_matrix import BLOCK, AdversarialSet, block_draws, plan_cases, plan_craftings
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support.attack_blocks import (
     EvaluationContext,
@@ -103,7 +104,6 @@ def _passes_alone(
 ) -> Step:
     pixels, targets = data.test.load()
     images, labels = to_unit_range(torch.from_numpy(pixels[:count])), torch.from_numpy(targets[:count])
-    size = max(1, BATCH_PIXELS // images[0].numel())
 
     def on_batch(images: Tensor, labels: Tensor, draws: AttackNoise) -> None:
         for crafting in (None, *craftings):
@@ -116,8 +116,7 @@ def _passes_alone(
         rows = slice(block * BLOCK, min((block + 1) * BLOCK, len(images)))
         draws = block_draws(images[rows].shape, 1, seed=params.evaluation.seed, block=block, device=_CPU)
         with precision_context("fp32", _CPU):
-            for start in range(0, rows.stop - rows.start, size):
-                batch = slice(start, start + size)
+            for batch in microbatches(images[rows]):
                 on_batch(images[rows][batch], labels[rows][batch], draws[batch])
 
     def step() -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from gradshard.pipeline.audit.recompute import compare
 from gradshard.pipeline.gradients.augmentation import CropFlip
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient
 
 
@@ -37,9 +38,8 @@ def signs_held(
         views: how each image is moved.
         gradient: which gradient the signs are of.
     """
-    size, found = max(1, BATCH_PIXELS // images[0].numel()), []
-    for start in range(0, len(images), size):
-        rows = slice(start, start + size)
+    found = []
+    for rows in microbatches(images):
         view = views[rows]
         moved, inside = view.apply(signs[rows]), view.apply(torch.ones_like(signs[rows])) == 1
         grad, _ = input_gradient(model, to_unit_range(view.apply(images[rows])), labels[rows], gradient=gradient)

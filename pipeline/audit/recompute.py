@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 # Two classes whose logits are nearer than this share of the largest one may change places on another machine.
@@ -77,7 +78,7 @@ def audit_rows(
         rows: the row numbers, (n,).
     """
     gains, agreements, zero_rows = [], [], 0
-    for part in _parts(images):
+    for part in microbatches(images):
         grad, _ = input_gradient(model, to_unit_range(images[part]), labels[part], gradient=gradient, policy="true")
         gain, agreement = compare(grad.flatten(1), signs[part])
         gains.append(gain)
@@ -111,7 +112,7 @@ def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor,
     if policy == "true":
         return stored == true
     right = []
-    for part in _parts(images):
+    for part in microbatches(images):
         with torch.no_grad():
             logits = model(to_unit_range(images[part])).float()
         best = logits.amin(1) if policy == "least_likely" else logits.amax(1)
@@ -132,11 +133,6 @@ def detection_probability(rows: int, sampled: int, bad: int) -> float:
 
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _parts(images: Tensor) -> list[slice]:
-    size = max(1, BATCH_PIXELS // images[0].numel()) if len(images) else 1
-    return [slice(start, start + size) for start in range(0, len(images), size)]
 
 
 def _numpy(parts: list[Tensor]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.gradients.microbatches import microbatches
 
 
 class Oracle:
@@ -23,7 +23,5 @@ class Oracle:
 
     def _answer(self, images: Tensor) -> Tensor:
         self.queries += len(images)
-        size = max(1, BATCH_PIXELS // images[0].numel())
         with torch.no_grad():
-            parts = [self._model(images[at : at + size]).float() for at in range(0, len(images), size)]
-        return torch.cat(parts)
+            return torch.cat([self._model(images[rows]).float() for rows in microbatches(images)])

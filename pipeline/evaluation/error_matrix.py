@@ -19,7 +19,7 @@ from gradshard.pipeline.attacks.registry import (
     run_attack,
     sample_noise,
 )
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
 
 # Test examples that share one draw of the attacks' random part, see ``block_draws``.
@@ -112,9 +112,8 @@ def evaluate_block(
         Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
         example is right in the top k if that is less than k.
     """
-    size = max(1, BATCH_PIXELS // images[0].numel())
-    batches = [slice(start, start + size) for start in range(0, len(images), size)]
-    return torch.cat([_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in batches], dim=1)
+    parts = [_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in microbatches(images)]
+    return torch.cat(parts, dim=1)
 
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:

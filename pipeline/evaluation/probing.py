@@ -13,8 +13,8 @@ from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.perturb import perturb
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 # Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
@@ -45,7 +45,6 @@ def probe(
         noise: random signs of the images' shape.
         gradient: which gradient the attacks take.
     """
-    size = max(1, BATCH_PIXELS // images[0].numel())
     parts = [
         _probe_batch(
             model,
@@ -58,7 +57,7 @@ def probe(
             gradient=gradient,
             policy=policy,
         )
-        for at in (slice(start, start + size) for start in range(0, len(images), size))
+        for at in microbatches(images)
     ]
     return reduce(add, parts)
 

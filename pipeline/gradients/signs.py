@@ -7,13 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 from gradshard.storage.errors import GradshardError
-
-# Rows are computed in batches of about this many pixels: it bounds memory, keeps activations near the caches, and does
-# not change the result.
-BATCH_PIXELS = 128 * 28 * 28
 
 
 @dataclass(frozen=True)
@@ -23,11 +20,6 @@ class GradientSpec:
     gradient: Gradient
     policy: LabelPolicy
     precision: StorePrecision = "fp32"
-
-
-def batch_rows(pixels: int) -> int:
-    """How many rows of so many pixels each are computed at once."""
-    return max(1, BATCH_PIXELS // pixels)
 
 
 def to_unit_range(images: Tensor) -> Tensor:
@@ -50,10 +42,8 @@ def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: G
     Raises:
         GradshardError: a gradient is NaN or infinite, and has no sign.
     """
-    size = batch_rows(images[0].numel())
     signs, chosen = [], []
-    for start in range(0, len(images), size):
-        rows = slice(start, start + size)
+    for rows in microbatches(images):
         with precision_context(direction.precision, images.device):
             grad, used = input_gradient(
                 model,
@@ -86,9 +76,7 @@ def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, dir
     """
     signs, used = compute_signs(model, images, labels, direction)
     reference, equal = copy.deepcopy(model).double(), []
-    size = batch_rows(images[0].numel())
-    for start in range(0, len(images), size):
-        rows = slice(start, start + size)
+    for rows in microbatches(images):
         pixels, chosen = to_unit_range(images[rows]).double(), used[rows].to(images.device)
         grad, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
         equal.append((grad.sign().flatten(1).cpu() == signs[rows]).float().mean(1))

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from gradshard.pipeline.gradients.signs import GradientSpec, batch_rows, compute_signs
+from gradshard.pipeline.gradients.microbatches import batch_rows, microbatches
+from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
 from gradshard.stages.support.models import LoadedModel
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
@@ -34,7 +35,7 @@ def compute_rows(
         images = torch.from_numpy(split.read_images(some.start, some.stop)).to(device)
         labels = torch.from_numpy(split.read_labels(some.start, some.stop)).to(device)
         # Packed batch by batch, out of the cache: unpacked signs take four times the room.
-        for batch in split_slice(slice(0, len(images)), batch_rows(images[0].numel())):
+        for batch in microbatches(images):
             start = some.start - rows.start + batch.start
             try:
                 signs, used = compute_signs(model.module, images[batch], labels[batch], direction)

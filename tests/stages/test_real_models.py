@@ -10,7 +10,7 @@ import torch
 import zarr
 from safetensors.torch import load_file
 
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS
+from gradshard.pipeline.gradients.microbatches import batch_rows
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.manifest import read_manifest
 from tests.helpers.imagefolders import write_folder
@@ -82,7 +82,7 @@ def check_store(project: Project, name: str, rows: range) -> None:
     # Models this deep have so many kinks (ReLU, max-pooling) that rounding, which follows from the order of summation,
     # turns some signs; they are those of small gradients.
     torch.set_num_threads(1)
-    batch = max(1, BATCH_PIXELS // pixels)
+    batch = batch_rows(pixels)
     gradients, labels = plain.gradients(rows, batch=batch, dtype=torch.float32, memory_format=torch.channels_last)
     assert np.array_equal(chosen, labels)
     assert (found != np.sign(gradients)).mean() <= 0.005

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradshard.pipeline.gradients.signs import BATCH_PIXELS, to_unit_range
+from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.progress import say
@@ -49,9 +50,8 @@ def _try(module: nn.Module, split: Split, device: torch.device) -> tuple[float, 
     count = min(_EXAMPLES, len(split))
     images = torch.from_numpy(split.read_images(0, count))
     labels = torch.from_numpy(split.read_labels(0, count))
-    size = max(1, BATCH_PIXELS // images[0].numel())
-    batches = [images[start : start + size] for start in range(0, count, size)]
     with torch.no_grad(), precision_context("fp32", device):
-        logits = torch.cat([module(to_unit_range(batch.to(device))).float().cpu() for batch in batches])
+        parts = [module(to_unit_range(images[rows].to(device))).float().cpu() for rows in microbatches(images)]
+    logits = torch.cat(parts)
     loss = float(functional.cross_entropy(logits, labels))
     return loss, int((logits.argmax(1) != labels).sum()), count

@@ -27,7 +27,8 @@ ROOMS = {
     "pipeline/evaluation": {"pipeline/attacks", "pipeline/gradients"},
     "pipeline/gradients": {"pipeline/models", "storage/formats"},
     "pipeline/malloc": set(),
-    "pipeline/models": set(),
+    "pipeline/models": {"pipeline/plugins"},
+    "pipeline/plugins": set(),
     "pipeline/report": {"pipeline/config", "pipeline/evaluation"},
     "pipeline/training": {
         "pipeline/gradients",

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 WITHOUT_EFFECT = (
     "pipeline/config",
     "pipeline/malloc.py",
+    "pipeline/plugins.py",
     "pipeline/types.py",
     "stages/store/open.py",
     "stages/support/cluster_health.py",

@@ -1,0 +1,85 @@
+"""Anybody's own function: ``package.module:function``, found beside params.yaml or in an installed package."""
+
+import hashlib
+import importlib
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gradshard.storage.errors import GradshardError
+
+FORM = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+
+
+def is_reference(text: str) -> bool:
+    """Return whether a text has the form ``package.module:function``."""
+    return re.fullmatch(FORM, text) is not None
+
+
+def find(reference: str, *, what: str) -> Callable[..., Any]:
+    """Import what a reference names; ``what`` begins the sentence of an error.
+
+    Raises:
+        GradshardError: there is no such module, it cannot be imported, or it has nothing of that name to be called.
+    """
+    module_name, _, name = reference.partition(":")
+    _let_the_project_be_found()
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except ModuleNotFoundError as error:
+        raise GradshardError(
+            f"{what}: there is no module {error.name}: run this in the folder that holds it, or install its package"
+        ) from error
+    except AttributeError as error:
+        raise GradshardError(f"{what}: the module {module_name} has no {name}") from error
+    # Somebody else's code raises anything.
+    except Exception as error:
+        raise GradshardError(f"{what}: the module {module_name} cannot be imported ({explain(error)})") from error
+    if not callable(found):
+        raise GradshardError(f"{what}: {name} is no function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def check_call(function: Callable[..., Any], *positional: object, what: str, **keywords: object) -> None:
+    """Refuse arguments that a function does not take, before it is called.
+
+    Raises:
+        GradshardError: it does not take them; the sentence says why.
+    """
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions written in C none is known
+        return
+    try:
+        signature.bind(*positional, **keywords)
+    except TypeError as error:
+        raise GradshardError(f"{what}: {error}: it takes {', '.join(signature.parameters)}") from error
+
+
+def source_digest(reference: str, *, what: str) -> str:
+    """Return the SHA-256, in hex, of the file that a function is defined in; empty if there is none.
+
+    Raises:
+        GradshardError: there is no such function.
+    """
+    file = inspect.getsourcefile(inspect.unwrap(find(reference, what=what)))
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def explain(error: Exception) -> str:
+    """Return an exception in one line, with the place where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}{place}"
+
+
+def _let_the_project_be_found() -> None:
+    """Modules beside params.yaml are importable for ``gradshard`` as they are for ``python -m gradshard``."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, compare
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks.registry import AttackConfig, AttackNoise, run_attack
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import AttackNoise, run_attack
 from gradshard.pipeline.config.schema import Params, read_params
 from gradshard.pipeline.evaluation.error_matrix import BLOCK, AdversarialSet, block_draws, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.microbatches import microbatches

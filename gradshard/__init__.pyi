@@ -1,6 +1,7 @@
 from .attacks import autoattack, cw, fgsm, iterative_fgsm, mi_fgsm, pgd, rand_fgsm
 from .evaluation import EvaluationResult, evaluate
 from .models import create_model, load_model
+from .pipeline.attacks.registry import ATTACKS
 from .pipeline.gradients.perturb import perturb
 from .pipeline.gradients.unpack import unpack_signs
 from .storage import __version__
@@ -9,6 +10,7 @@ from .storage.formats.dataset import open_dataset
 from .stores import audit, open_signs, verify, write_signs
 
 __all__ = [
+    "ATTACKS",
     "EvaluationResult",
     "GradshardError",
     "__version__",

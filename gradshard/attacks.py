@@ -5,8 +5,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
-from gradshard.pipeline.types import AttackName, EvaluationLabel, Gradient
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import run_attack, sample_noise
+from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
 
@@ -49,7 +50,7 @@ class Attack(Protocol):
         """
 
 
-def _attack(name: AttackName, title: str) -> Attack:
+def _attack(name: str, title: str) -> Attack:
     def attack(
         model: nn.Module,
         images: Tensor,

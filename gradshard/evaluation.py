@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.attacks import attack_config, check_pixels
-from gradshard.pipeline.attacks.registry import check_attacks
+from gradshard.pipeline.attacks.registry import ATTACKS
+from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
     Case,
@@ -19,7 +20,7 @@ from gradshard.pipeline.evaluation.error_matrix import (
     plan_craftings,
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.types import CLEAN, AttackName, EvaluationLabel, Gradient
+from gradshard.pipeline.types import CLEAN, EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
 
@@ -46,7 +47,7 @@ def evaluate(
     images: Tensor,
     labels: Tensor,
     *,
-    attacks: Sequence[AttackName],
+    attacks: Sequence[str],
     epsilon: float,
     sources: Mapping[str, nn.Module] | None = None,
     alpha: float | None = None,
@@ -78,6 +79,9 @@ def evaluate(
     training = [name for name, model in models.items() if model.training]
     if training:
         raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
+    unknown = [name for name in attacks if name not in ATTACKS]
+    if unknown:
+        raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
     check_pixels(images)
     device = next(parameter.device for model in models.values() for parameter in model.parameters())
     config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)

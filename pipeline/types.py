@@ -13,7 +13,6 @@ PRETRAINED = "pretrained"
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
 EvaluationLabel = Literal["true", "least_likely"]
-AttackName = Literal["fgsm", "ifgsm", "rand_fgsm", "mifgsm", "pgd", "cw", "autoattack"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 ScheduleKind = Literal["random", "rotate"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from gradshard import storage
+from gradshard.pipeline.attacks import custom
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import AttackConfig, check_attacks
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import Case, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.input_gradient import input_gradient
@@ -23,6 +25,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.attack_blocks import (
     EvaluationContext,
     EvaluationSubset,
+    all_attacks,
     attack,
     iter_correct,
     load_context,
@@ -58,7 +61,7 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     Results do not depend on the number of workers.
     """
     data = open_dataset(paths.dataset(params))
-    check_attacks(params.evaluation.attacks.keys(), classes=data.test.classes)
+    check_attacks(params.evaluation.attacks, classes=data.test.classes, attacks=all_attacks(params))
     device = choose_device(params.device)
     files = tuple(model_file(params, name) for name in _names(params))
     provenance = _provenance(params, data, files)
@@ -89,7 +92,13 @@ def command(params: Params, cluster: ClusterConfig) -> None:
 
 def _planned(params: Params) -> list[Case]:
     evaluation = params.evaluation
-    craftings = plan_craftings(evaluation.attacks, evaluation.gradients, _strength(params), label=evaluation.label)
+    craftings = plan_craftings(
+        evaluation.attacks,
+        evaluation.gradients,
+        _strength(params),
+        label=evaluation.label,
+        attacks=all_attacks(params),
+    )
     return plan_cases(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
 
 
@@ -173,12 +182,15 @@ def _illustrated_rows(data: Dataset) -> list[int]:
 
 def _provenance(params: Params, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
     """Everything the results follow from: parameters, digests, versions."""
+    foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.attacks}
+    code = {"attacks": {name: custom.provenance(name=name, call=call) for name, call in foreign.items()}}
     return {
         "params": params.model_dump(by_alias=True, exclude={"device", "analysis", "blackbox"}),
         "dataset": {"train": data.train.digest, "test": data.test.digest},
         "models": {file.name: file.digest for file in files},
         "stores": {name: _store_content(name) for name in params.signs},
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
+        **(code if foreign else {}),
     }
 
 

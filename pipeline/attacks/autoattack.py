@@ -7,7 +7,6 @@ that the ones before left right; all their settings are the package's. It has lo
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradshard.pipeline.attacks.isolation import own_randomness
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.optional import remedy
 
-# Of APGD and FAB; Square makes 5,000 queries.
-STEPS = 100
 # The targeted loss looks at the four largest logits.
 _FEWEST_CLASSES = 4
 _TARGETS = 9
@@ -60,13 +58,9 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: flo
     check_autoattack(classes)
     attack = _package().AutoAttack(predict, eps=epsilon, norm="Linf", seed=seed, device=images.device)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(_TARGETS, classes - 1)
-    with _alone, _kept_to_itself(images.device):
+    with own_randomness(images.device), _quiet():
         examples: Tensor = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))[0]
     return examples
-
-
-# It seeds torch's global generator: of several threads one may do so at a time.
-_alone = threading.Lock()
 
 
 def _package() -> Any:
@@ -93,8 +87,8 @@ def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _kept_to_itself(device: torch.device) -> Iterator[None]:
-    """Undo what the package does to the process: it seeds torch, traces calls, and warns about masked gradients.
+def _quiet() -> Iterator[None]:
+    """Undo what the package does to the process: it traces calls, and warns about masked gradients.
 
     The warnings would come once a batch; our own diagnostics measure the same on all examples together.
     """
@@ -102,8 +96,7 @@ def _kept_to_itself(device: torch.device) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-            yield
+        yield
     finally:
         logger.setLevel(level)
         sys.settrace(trace)

@@ -1,25 +1,19 @@
-"""The attacks by name, as parameters and results call them."""
+"""The attacks: one table, by the names that parameters and results call them.
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from functools import partial
+A new attack is one entry. Its function is named and not imported, so that whoever wants a name or a title alone loads
+no torch; an attack from elsewhere (``custom_attack``) becomes an entry of the same kind.
+"""
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from gradshard.pipeline.attacks.autoattack import autoattack, check_autoattack
-from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.pgd import mi_fgsm, pgd
-from gradshard.pipeline.gradients.loss import attack_labels, step_sign
-from gradshard.pipeline.gradients.perturb import random_signs
-from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
+from gradshard.pipeline.types import CLEAN
 
 # Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
 _PGD_REACH = 2.5
-# Whose loss is their own, whatever the parameter ``gradient``.
-OWN_LOSS: Collection[AttackName] = ("cw", "autoattack")
-# They may step towards the least likely class instead of away from the true one.
-OF_THE_PAPER: Collection[AttackName] = ("fgsm", "ifgsm", "rand_fgsm")
+_ROOM = "gradshard.pipeline.attacks"
+_PGD = f"{_ROOM}.pgd:pgd"
+_PGD_TAKES = {"step": "pgd_step", "steps": "pgd_steps", "noise": "starts"}
 
 
 @dataclass(frozen=True)
@@ -36,74 +30,86 @@ class AttackConfig:
     pgd_steps: int = 40
     restarts: int = 1
 
+    @property
+    def pgd_step(self) -> float:
+        """The size of a step of PGD and C&W."""
+        return _PGD_REACH * self.epsilon / self.pgd_steps
+
 
 @dataclass(frozen=True)
-class AttackNoise:
-    """The random part of the attacks, the same for every source.
+class Attack:
+    """An attack: the function that crafts, and what it is called with besides model, images, labels and ``epsilon``.
 
-    ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
-    PGD's, in units of epsilon; ``seed`` is AutoAttack's.
+    Args:
+        title: what reports call it.
+        function: its ``package.module:function``.
+        takes: its keywords that follow from the evaluation, each with the name there: one of ``AttackConfig``, of
+            ``AttackNoise``, or ``gradient``.
+        given: its keywords that are always the same.
+        steps: how many it makes, where it takes no ``steps``; 0: nobody told.
+        own_loss: its loss is its own, whatever the parameter ``gradient``.
+        targeted: it may step towards a class (``targeted=True``), as the paper's do towards the least likely one.
+        check: a ``package.module:function`` that refuses what cannot run; it is called with ``classes`` and ``given``.
     """
 
-    signs: Tensor
-    starts: Tensor
-    seed: int
+    title: str
+    function: str
+    takes: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, object] = field(default_factory=dict)
+    steps: int = 1
+    own_loss: bool = False
+    targeted: bool = False
+    check: str | None = None
 
-    def __getitem__(self, rows: slice) -> "AttackNoise":
-        return AttackNoise(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
+    def steps_of(self, config: AttackConfig) -> int:
+        """Return how many steps it makes from each start."""
+        return int(getattr(config, self.takes["steps"])) if "steps" in self.takes else self.steps
 
-    def to(self, device: torch.device) -> "AttackNoise":
-        """Return the same on another device."""
-        return AttackNoise(self.signs.to(device), self.starts.to(device), self.seed)
-
-
-def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
-    """Draw for images of a shape (N, C, H, W), on the generator's device."""
-    signs = random_signs(shape, generator=generator)
-    starts = 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1
-    seed = torch.randint(2**31, (), generator=generator, device=generator.device)
-    return AttackNoise(signs, starts, int(seed))
+    def alpha_of(self, config: AttackConfig) -> float:
+        """Return how far it steps at random."""
+        return config.alpha if "alpha" in self.takes else 0.0
 
 
-def check_attacks(attacks: Collection[AttackName], *, classes: int) -> None:
-    """Refuse attacks that cannot be run here, before anything long is.
+ATTACKS: Mapping[str, Attack] = {
+    "fgsm": Attack("FGSM", f"{_ROOM}.fgsm:fgsm", {"gradient": "gradient"}, targeted=True),
+    "ifgsm": Attack(
+        "I-FGSM", f"{_ROOM}.fgsm:iterative_fgsm", {"steps": "steps", "gradient": "gradient"}, targeted=True
+    ),
+    "rand_fgsm": Attack(
+        "RAND+FGSM",
+        f"{_ROOM}.fgsm:rand_fgsm",
+        {"alpha": "alpha", "noise": "signs", "gradient": "gradient"},
+        targeted=True,
+    ),
+    "mifgsm": Attack("MI-FGSM", f"{_ROOM}.pgd:mi_fgsm", {"steps": "steps", "loss": "gradient"}),
+    "pgd": Attack("PGD", _PGD, {**_PGD_TAKES, "loss": "gradient"}),
+    "cw": Attack("C&W", _PGD, _PGD_TAKES, given={"loss": "hinge"}, own_loss=True),
+    "autoattack": Attack(
+        "AutoAttack",
+        f"{_ROOM}.autoattack:autoattack",
+        {"seed": "seed"},
+        steps=100,  # of APGD and FAB; Square makes 5,000 queries
+        own_loss=True,
+        check=f"{_ROOM}.autoattack:check_autoattack",
+    ),
+}
 
-    Raises:
-        GradshardError: an attack's package is missing, or it needs more classes.
-    """
-    if "autoattack" in attacks:
-        check_autoattack(classes)
+
+def custom_attack(name: str, call: str, arguments: Mapping[str, object]) -> Attack:
+    """Make an attack from elsewhere one like ours; see ``custom`` for what ``call`` may be."""
+    return Attack(
+        title=name,
+        function=f"{_ROOM}.custom:craft",
+        takes={"seed": "seed"},
+        given={"name": name, "call": call, "arguments": arguments},
+        steps=0,
+        own_loss=True,
+        check=f"{_ROOM}.custom:check",
+    )
 
 
-def run_attack(
-    attack: AttackName,
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    strength: AttackConfig,
-    draws: AttackNoise,
-    gradient: Gradient = "exact",
-    policy: LabelPolicy = "true",
-) -> Tensor:
-    """Adversarial examples, (N, C, H, W), by the named attack.
-
-    A label policy other than ``true`` is applied once, at the unperturbed images; ``least_likely`` needs an attack of
-    the paper's.
-    """
-    if policy != "true":
-        with torch.no_grad():
-            labels = attack_labels(model(images), labels, policy)
-    epsilon = strength.epsilon
-    climb = partial(pgd, step=_PGD_REACH * epsilon / strength.pgd_steps, steps=strength.pgd_steps, noise=draws.starts)
-    attacks: Mapping[AttackName, Callable[..., Tensor]] = {
-        "fgsm": partial(fgsm, gradient=gradient),
-        "ifgsm": partial(iterative_fgsm, steps=strength.steps, gradient=gradient),
-        "rand_fgsm": partial(rand_fgsm, alpha=strength.alpha, noise=draws.signs, gradient=gradient),
-        "mifgsm": partial(mi_fgsm, steps=strength.steps, loss=gradient),
-        "pgd": partial(climb, loss=gradient),
-        "cw": partial(climb, loss="hinge"),
-        "autoattack": partial(autoattack, seed=draws.seed),
-    }
-    options = {"targeted": True} if step_sign(policy) < 0 else {}
-    return attacks[attack](model, images, labels, epsilon=epsilon, **options)
+def attack_title(name: str) -> str:
+    """Return what reports call an attack, or no attack; one from elsewhere goes by its name."""
+    if name == CLEAN:
+        return "Clean"
+    return ATTACKS[name].title if name in ATTACKS else name

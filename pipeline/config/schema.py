@@ -11,6 +11,7 @@ from pydantic import (
     ByteSize,
     ConfigDict,
     Field,
+    JsonValue,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -23,13 +24,16 @@ from pydantic import (
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
 from gradshard.pipeline.config.names import check_name, same_file
+from gradshard.pipeline.plugins import FORM
 from gradshard.pipeline.types import (
+    CLEAN,
     PRETRAINED,
     RANDOM,
+    WORST_CASE,
     ArrayLayout,
-    AttackName,
     BatchNorm,
     BrokenPolicy,
     Compilation,
@@ -74,6 +78,9 @@ Pixels = Annotated[float, BeforeValidator(_fraction)]
 Label = Annotated[LabelPolicy, BeforeValidator(_word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
 ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# DVC takes no dots in keys.
+AttackName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Reference = Annotated[str, Field(pattern=f"^{FORM}$")]
 
 
 class _Section(BaseModel):
@@ -218,10 +225,28 @@ class SignsParams(_Section):
         return {key: value for key, value in dumped.items() if key != "zero_rows"}
 
 
+class CustomAttack(_Section):
+    """An attack from elsewhere: a library's, such as torchattacks:DIFGSM, or your own package.module:function.
+
+    ``arguments`` are its own keywords, besides the radius, which it is given ``attack.eps`` for.
+    """
+
+    call: Reference
+    arguments: dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in self.arguments:
+            if name in ("eps", "epsilon", "epsilons"):
+                raise schema_error(f"arguments.{name}", "is given by attack.eps, the same for all attacks: remove it")
+        return self
+
+
 class AttackParams(_Section):
     """Epsilon, in pixel units, for training and evaluation; the rest is for evaluation.
 
-    RAND+FGSM's alpha; the steps of I-FGSM and MI-FGSM; the steps and random starts of PGD and C&W.
+    RAND+FGSM's alpha; the steps of I-FGSM and MI-FGSM; the steps and random starts of PGD and C&W; and attacks from
+    elsewhere, by the names that ``evaluation.attacks`` and the results call them.
     """
 
     epsilon: Pixels = Field(alias="eps")
@@ -229,9 +254,18 @@ class AttackParams(_Section):
     steps: PositiveInt
     pgd_steps: PositiveInt
     restarts: PositiveInt
+    custom: dict[AttackName, CustomAttack] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: dumped[key] for key in dumped if key != "custom" or self.custom}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        for name in self.custom:
+            if name in ATTACKS or name in (CLEAN, WORST_CASE):
+                raise schema_error(f"custom.{name}", "has the name of another attack: give it a name of its own")
         if not 0 < self.epsilon <= 1:
             raise schema_error("eps", f"must be above 0 and at most 1 (pixels lie in [0, 1]), but is {self.epsilon}")
         if not 0 < self.alpha < self.epsilon:
@@ -294,7 +328,7 @@ class EvaluationParams(_Section):
 
     holdout: ModelName
     targets: list[str]
-    attacks: dict[AttackName, list[str]]
+    attacks: dict[str, list[str]]
     gradients: list[Gradient]
     illustrated: list[str]
     diagnosed: list[str]
@@ -431,6 +465,8 @@ class Params(_Section):
             self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")
         if 0 not in evaluation.sweep or not all(0 <= epsilon <= 1 for epsilon in evaluation.sweep):
             raise schema_error("evaluation.sweep", "must hold 0, the clean images, and numbers from 0 to 1")
+        known = [*ATTACKS, *self.attack.custom]
+        self._check_names("evaluation.attacks", list(evaluation.attacks), known, "an attack")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
         return self

@@ -11,16 +11,10 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.registry import (
-    OF_THE_PAPER,
-    OWN_LOSS,
-    AttackConfig,
-    AttackNoise,
-    run_attack,
-    sample_noise,
-)
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
+from gradshard.pipeline.attacks.run import AttackNoise, run_attack, sample_noise
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.types import AttackName, Gradient, LabelPolicy
+from gradshard.pipeline.types import Gradient, LabelPolicy
 
 # Test examples that share one draw of the attacks' random part, see ``block_draws``.
 BLOCK = 500
@@ -31,7 +25,7 @@ class AdversarialSet:
     """One set of adversarial examples: who crafts it, and how."""
 
     source: str
-    attack: AttackName
+    attack: str
     gradient: Gradient
     strength: AttackConfig
     label: LabelPolicy = "true"
@@ -51,21 +45,27 @@ class Case:
 
 
 def plan_craftings(
-    attacks: Mapping[AttackName, Sequence[str]],
+    sources: Mapping[str, Sequence[str]],
     gradients: Sequence[Gradient],
     strength: AttackConfig,
     *,
     label: LabelPolicy = "true",
+    attacks: Mapping[str, Attack] = ATTACKS,
 ) -> list[AdversarialSet]:
     """Every set of adversarial examples to craft, each once.
 
-    ``label`` is whose label the paper's attacks are about; stronger ones step away from the true label.
+    Args:
+        sources: by the name of an attack, the models that craft it.
+        gradients: with each of these.
+        strength: of the attacks.
+        label: whose label attacks are about that may be targeted; others step away from the true label.
+        attacks: the table that the names are of.
     """
     return [
-        AdversarialSet(source, attack, gradient, strength, label if attack in OF_THE_PAPER else "true")
-        for attack, sources in attacks.items()
+        AdversarialSet(source, attack, gradient, strength, label if attacks[attack].targeted else "true")
+        for attack, crafters in sources.items()
         for gradient in gradients
-        for source in sources
+        for source in crafters
     ]
 
 
@@ -98,6 +98,7 @@ def evaluate_block(
     labels: Tensor,
     *,
     draws: AttackNoise,
+    attacks: Mapping[str, Attack] = ATTACKS,
 ) -> Tensor:
     """Where each target ranks each example's true label; every set of examples is crafted once.
 
@@ -107,12 +108,13 @@ def evaluate_block(
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         draws: the random part of the attacks, for these images.
+        attacks: the table that the names of attacks are of.
 
     Returns:
         Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
         example is right in the top k if that is less than k.
     """
-    parts = [_evaluate_batch(models, planned, images[b], labels[b], draws[b]) for b in microbatches(images)]
+    parts = [_evaluate_batch(models, planned, images[b], labels[b], draws[b], attacks) for b in microbatches(images)]
     return torch.cat(parts, dim=1)
 
 
@@ -156,12 +158,17 @@ def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _evaluate_batch(
-    models: Mapping[str, nn.Module], planned: Sequence[Case], images: Tensor, labels: Tensor, draws: AttackNoise
+    models: Mapping[str, nn.Module],
+    planned: Sequence[Case],
+    images: Tensor,
+    labels: Tensor,
+    draws: AttackNoise,
+    attacks: Mapping[str, Attack],
 ) -> Tensor:
     rows = []
     kept: dict[AdversarialSet, Tensor] = {}
     for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
-        examples = images if crafting is None else _examples(models, crafting, images, labels, draws, kept)
+        examples = images if crafting is None else _examples(models, crafting, images, labels, draws, attacks, kept)
         with torch.no_grad():
             rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
     return torch.stack(rows)
@@ -173,10 +180,11 @@ def _examples(
     images: Tensor,
     labels: Tensor,
     draws: AttackNoise,
+    attacks: Mapping[str, Attack],
     kept: dict[AdversarialSet, Tensor],
 ) -> Tensor:
     """The adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
-    own_loss = crafting.attack in OWN_LOSS
+    own_loss = attacks[crafting.attack].own_loss
     alike = replace(crafting, gradient="exact") if own_loss else crafting
     if alike in kept:
         return kept[alike]
@@ -189,6 +197,7 @@ def _examples(
         draws=draws,
         gradient=crafting.gradient,
         policy=crafting.label,
+        attacks=attacks,
     )
     if own_loss:
         kept[alike] = examples

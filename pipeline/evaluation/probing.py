@@ -14,11 +14,8 @@ from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.perturb import leaves_ball, perturb
 from gradshard.pipeline.types import Gradient, LabelPolicy
-
-# Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
-_ROUNDING = 1e-5
 
 
 def probe(
@@ -97,15 +94,9 @@ def _probe_batch(
         curve={value: own[value] for value in epsilons},
         transferred={value: others[value] for value in epsilons},
         zero_gradients=int((grad.flatten(1) == 0).all(1).sum()),
-        violations=sum(violations(found, images, epsilon) for found in [*examples.values(), *strong]),
+        violations=sum(int(leaves_ball(found, images, epsilon).sum()) for found in [*examples.values(), *strong]),
         undefined_gradients=int((~grad.flatten(1).isfinite()).any(1).sum()),
     )
-
-
-def violations(examples: Tensor, images: Tensor, epsilon: float) -> int:
-    """How many examples are further than epsilon from their image in some pixel, or leave [0, 1]."""
-    outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)
-    return int(outside.flatten(1).any(1).sum())
 
 
 def _sweep(

@@ -3,10 +3,19 @@
 import torch
 from torch import Tensor
 
+# Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
+_ROUNDING = 1e-5
+
 
 def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1)."""
     return (images + epsilon * signs).clamp_(0, 1)
+
+
+def leaves_ball(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
+    """Return which examples are further than epsilon from their image in some pixel, or leave [0, 1], bool (N,)."""
+    outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)
+    return outside.flatten(1).any(1)
 
 
 def random_signs(shape: torch.Size, *, generator: torch.Generator) -> Tensor:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.table import ATTACK_TITLES
 from gradshard.pipeline.report.tables import TRANSFERRED
 
 
@@ -86,7 +86,7 @@ def check_claims(
             f"{ensemble} errs less than {baseline} on examples transferred from {holdout} (section 5.3)",
             [
                 _Pair(
-                    ATTACK_TITLES[attack],
+                    attack_title(attack),
                     matrix.rate(baseline, holdout, attack),
                     matrix.rate(ensemble, holdout, attack),
                 )

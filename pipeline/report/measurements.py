@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import published
@@ -10,10 +11,8 @@ from gradshard.pipeline.report.table import NumberCell, RateCell, Table, TableCe
 
 _PROBES = {
     "noise": "random signs",
-    "fgsm_less_alpha": "FGSM, ε − α",
-    "fgsm": "FGSM",
-    "ifgsm": "I-FGSM",
-    "rand_fgsm": "RAND+FGSM",
+    "fgsm_less_alpha": f"{attack_title('fgsm')}, ε − α",
+    **{name: attack_title(name) for name in ("fgsm", "ifgsm", "rand_fgsm")},
 }
 _FULL = 1.0
 _MOMENTS = ("mean", "deviation")

@@ -7,8 +7,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.statistics import holm, mcnemar
-from gradshard.pipeline.report.table import ATTACK_TITLES
 from gradshard.pipeline.types import CLEAN
 
 Correct = Callable[[str, str, str], npt.NDArray[np.bool_] | None]
@@ -53,7 +53,7 @@ def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, correct: C
             for source, attack in (("", CLEAN), (None, "fgsm"), *transferred):
                 right = [correct(model, model if source is None else source, attack) for model in (first, second)]
                 if right[0] is not None and right[1] is not None:
-                    title = ATTACK_TITLES[attack] + (f" from {source}" if source else "")
+                    title = attack_title(attack) + (f" from {source}" if source else "")
                     found.append((first, second, title, mcnemar(right[0], right[1])))
     corrected = holm([test.p for *_, test in found])
     return [

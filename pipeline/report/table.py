@@ -5,18 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate, mean_and_std
-from gradshard.pipeline.types import CLEAN
 
-ATTACK_TITLES = {
-    CLEAN: "Clean",
-    "fgsm": "FGSM",
-    "ifgsm": "I-FGSM",
-    "rand_fgsm": "RAND+FGSM",
-    "mifgsm": "MI-FGSM",
-    "pgd": "PGD",
-    "cw": "C&W",
-    "autoattack": "AutoAttack",
-}
 UNMEASURED = "–"
 
 

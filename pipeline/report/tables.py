@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.statistics import tied_for_best
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.table import ATTACK_TITLES, RateCell, SeedsCell, Table
+from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.
@@ -18,7 +19,7 @@ def transfer_table(matrix: ErrorMatrix, attack: str, models: Sequence[str]) -> T
     rows = [(s, [matrix.cell(t, s, attack, marked=s == t) for t in models if t in matrix.targets]) for s in sources]
     return Table(
         name=f"transfer-{attack.replace('_', '-')}",
-        title=f"{ATTACK_TITLES[attack]} examples transferred between models",
+        title=f"{attack_title(attack)} examples transferred between models",
         corner="source ↓ target →",
         columns=[model for model in models if model in matrix.targets],
         rows=rows,
@@ -28,7 +29,7 @@ def transfer_table(matrix: ErrorMatrix, attack: str, models: Sequence[str]) -> T
 def white_box_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     """Table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
     rows = [
-        (ATTACK_TITLES[attack], [matrix.cell(model, model, attack) for model in models])
+        (attack_title(attack), [matrix.cell(model, model, attack) for model in models])
         for attack in ("fgsm", "rand_fgsm")
     ]
     return Table(name="white-box", title="FGSM and RAND+FGSM, white box", corner="", columns=models, rows=rows)
@@ -68,7 +69,7 @@ class _Column:
 
 def _defence_columns(holdout: str) -> list[_Column]:
     """The columns of table 4."""
-    transferred = [_Column(holdout, attack, f"{ATTACK_TITLES[attack]} from {holdout}") for attack in TRANSFERRED]
+    transferred = [_Column(holdout, attack, f"{attack_title(attack)} from {holdout}") for attack in TRANSFERRED]
     return [_Column("", CLEAN, "Clean"), _Column(None, "fgsm", "FGSM"), *transferred]
 
 
@@ -164,7 +165,7 @@ def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, st
         for model, trained in models.items()
     ]
     columns = [
-        f"{ATTACK_TITLES[attack]}{f' from {source}' if source else ''}, {gradient}"
+        f"{attack_title(attack)}{f' from {source}' if source else ''}, {gradient}"
         for source, attack in attacks
         for gradient in matrices
     ]

@@ -7,7 +7,7 @@ the blocks that have none.
 import functools
 import json
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ import torch
 from distributed import Client
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.autoattack import STEPS as AUTOATTACK_STEPS
-from gradshard.pipeline.attacks.registry import AttackNoise
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, custom_attack
+from gradshard.pipeline.attacks.run import AttackNoise
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
-    AdversarialSet,
     Case,
     block_draws,
     evaluate_block,
@@ -60,6 +59,12 @@ class EvaluationSubset:
     def blocks(self) -> list[Rows]:
         """The rows, block by block."""
         return [self.rows[start : start + BLOCK] for start in range(0, len(self.rows), BLOCK)]
+
+
+def all_attacks(params: Params) -> dict[str, Attack]:
+    """Return the table of attacks, with those that the parameters add."""
+    custom = params.attack.custom
+    return {**ATTACKS, **{name: custom_attack(name, its.call, its.arguments) for name, its in custom.items()}}
 
 
 def sampled_rows(params: Params, n: int) -> Rows:
@@ -156,7 +161,8 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
     images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
     watched = {name: Watched(model) for name, model in models.items()}
     with precision_context("fp32", images.device):
-        ranks = evaluate_block(watched, portion.planned, images, labels, draws=draws)
+        attacks = all_attacks(bench.params)
+        ranks = evaluate_block(watched, portion.planned, images, labels, draws=draws, attacks=attacks)
     # Before the ranks, which say that the block is done.
     found = {name: [model.undefined, model.rows] for name, model in watched.items() if model.undefined}
     if found:
@@ -198,7 +204,8 @@ def iter_correct(
         case for case in (worst_cases(portion.planned) if portion.worst else []) if all(sound[at] for at in case[2])
     ]
     shown = [at for at in map(portion.planned.index, portion.shown) if sound[at]]
-    keys = [_key(dataset, portion.planned[at]) for at in shown]
+    attacks = all_attacks(params)
+    keys = [_key(dataset, portion.planned[at], attacks) for at in shown]
     keys += [_worst_key(params, dataset, target, gradient) for target, gradient, _ in worst]
     tops = params.evaluation.top
     for rows, path in zip(portion.blocks, files, strict=True):
@@ -220,33 +227,22 @@ def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]])
     return [{**key, **_rate(errors, n)} for key, errors, n in found.values()]
 
 
-def _key(dataset: str, cell: Case) -> Key:
+def _key(dataset: str, cell: Case, attacks: Mapping[str, Attack]) -> Key:
     key = {"dataset": dataset, "target": cell.target}
     crafting = cell.crafting
     if crafting is None:
         clean = {"source": "", "attack": CLEAN, "gradient": "", "eps": 0.0, "alpha": 0.0, "steps": 0, "label": ""}
         return key | clean
-    strength = crafting.strength
+    strength, attack = crafting.strength, attacks[crafting.attack]
     return key | {
         "source": crafting.source,
         "attack": crafting.attack,
         "gradient": crafting.gradient,
         "eps": strength.epsilon,
-        "alpha": strength.alpha if crafting.attack == "rand_fgsm" else 0.0,
-        "steps": _steps(crafting),
+        "alpha": attack.alpha_of(strength),
+        "steps": attack.steps_of(strength),
         "label": crafting.label,
     }
-
-
-def _steps(crafting: AdversarialSet) -> int:
-    strength = crafting.strength
-    return {
-        "ifgsm": strength.steps,
-        "mifgsm": strength.steps,
-        "pgd": strength.pgd_steps,
-        "cw": strength.pgd_steps,
-        "autoattack": AUTOATTACK_STEPS,
-    }.get(crafting.attack, 1)
 
 
 def _worst_key(params: Params, dataset: str, target: str, gradient: str) -> Key:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import gradshard as gs
-from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.storage.formats.sign_reader import SignStore
 from tests.conftest import random_signs
@@ -90,6 +91,11 @@ def test_sources_may_be_others_than_the_targets(linear_model, batch):
         ("t", "s", "fgsm"),
         ("t", "s", "pgd"),
     ]
+
+
+def test_an_unknown_attack_is_told_with_those_that_there_are(linear_model, batch):
+    with pytest.raises(gs.GradshardError, match="there is no attack deepfool: there are fgsm, ifgsm"):
+        gs.evaluate({"m": linear_model(classes=5).eval()}, *batch, attacks=["deepfool"], epsilon=0.1)
 
 
 def test_a_model_in_training_mode_is_not_evaluated(linear_model, batch):

@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks.autoattack import STEPS, autoattack, check_autoattack
-from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
-from gradshard.pipeline.evaluation.probing import violations
+from gradshard.pipeline.attacks.autoattack import autoattack, check_autoattack
+from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
+from gradshard.pipeline.attacks.run import run_attack, sample_noise
+from gradshard.pipeline.gradients.perturb import leaves_ball
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.storage.errors import GradshardError
 from tests.helpers.trained import train_on
 
 EPSILON = 0.1
+STEPS = ATTACKS["autoattack"].steps
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def test_on_an_undefended_model_it_is_at_least_as_strong_as_pgd_within_the_ball(
     examples = crafted("autoattack", undefended, images, labels)
     fooled = wrong(undefended, examples, labels)
     assert fooled.sum() >= wrong(undefended, crafted("pgd", undefended, images, labels), labels).sum() > clean.sum()
-    assert violations(examples, images, EPSILON) == 0
+    assert not leaves_ball(examples, images, EPSILON).any()
     moved = (examples != images).flatten(1).any(1)
     # What is wrong already, or was not fooled, stays.
     assert torch.equal(moved, fooled & ~clean)

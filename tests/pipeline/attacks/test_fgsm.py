@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
-from gradshard.pipeline.attacks.registry import AttackConfig, run_attack, sample_noise
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, attack_loss, logit_margin, step_sign
-from gradshard.pipeline.gradients.perturb import perturb, random_signs
+from gradshard.pipeline.gradients.perturb import leaves_ball, perturb, random_signs
 
 ATTACKS = ["fgsm", "ifgsm", "rand_fgsm"]
 
@@ -166,6 +167,15 @@ def test_epsilon_may_differ_between_examples(images):
     epsilon = torch.linspace(0, 0.5, 9).view(-1, 1, 1, 1)
     crafted = perturb(images, torch.ones_like(images), epsilon)
     assert torch.equal(crafted, (images + epsilon).clamp(0, 1))
+
+
+def test_what_leaves_the_ball_or_the_range_is_told():
+    images = torch.full((4, 1, 2, 2), 0.5)
+    examples = images.clone()
+    examples[0] += 0.1
+    examples[1, 0, 0, 0] += 0.11
+    examples[2, 0, 1, 1] = 1.2
+    assert leaves_ball(examples, images, 0.1).tolist() == [False, True, True, False]
 
 
 def test_labels_follow_the_policy():

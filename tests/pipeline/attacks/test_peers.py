@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
 from gradshard.pipeline.attacks.pgd import mi_fgsm, pgd
-from gradshard.pipeline.attacks.registry import AttackConfig, AttackNoise, run_attack
+from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.run import AttackNoise, run_attack
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.signs import to_unit_range

@@ -75,7 +75,7 @@ def put(content, key, value):
         (
             "evaluation/attacks",
             {"deepfool": ["A"]},
-            "evaluation.attacks.deepfool should be 'fgsm', 'ifgsm'",
+            "evaluation.attacks names deepfool, which is not an attack (there are fgsm, ifgsm",
         ),
         ("evaluation/sweep", [0.1], "evaluation.sweep must hold 0"),
         ("evaluation/diagnosed", ["Z"], "evaluation.diagnosed names Z, which is not a model"),

@@ -1,11 +1,10 @@
-from typing import get_args
-
 import pytest
 import torch
 from torch import nn
 
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import AttackConfig, sample_noise
+from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
+from gradshard.pipeline.attacks.run import sample_noise
 from gradshard.pipeline.evaluation.error_matrix import (
     block_draws,
     evaluate_block,
@@ -14,7 +13,6 @@ from gradshard.pipeline.evaluation.error_matrix import (
     true_label_ranks,
     worst_cases,
 )
-from gradshard.pipeline.types import AttackName
 
 STRENGTH = AttackConfig(0.3, 0.05, 4)
 
@@ -157,7 +155,7 @@ def test_results_do_not_depend_on_the_batches_of_a_block(linear_model, batch):
     images, labels = batch
     models = {name: linear_model(classes=3, seed=seed) for seed, name in enumerate("AB")}
     # AutoAttack draws for a batch as a whole, of the images that are left; batches are always cut the same way.
-    attacks = {name: ["A", "B"] for name in get_args(AttackName) if name != "autoattack"}
+    attacks = {name: ["A", "B"] for name in ATTACKS if name != "autoattack"}
     craftings = plan_craftings(attacks, ["exact", "cross_entropy"], AttackConfig(0.1, 0.02, 3, 4, 2))
     drawn = draws(images)
     whole = evaluate_block(models, plan_cases(craftings, ["A", "B"]), images, labels, draws=drawn)

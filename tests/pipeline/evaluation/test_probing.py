@@ -8,7 +8,7 @@ import torch
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
-from gradshard.pipeline.evaluation.probing import probe, violations
+from gradshard.pipeline.evaluation.probing import probe
 from gradshard.pipeline.gradients.perturb import random_signs
 
 STRENGTH = AttackConfig(epsilon=0.1, alpha=0.02, steps=5)
@@ -99,15 +99,6 @@ def test_a_constant_model_has_no_gradient_at_all(measured, linear_model):
     noise = torch.ones_like(images)
     found = probe(model, model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=noise)
     assert found.zero_gradients == 200
-
-
-def test_what_leaves_the_ball_or_the_range_is_counted():
-    images = torch.full((4, 1, 2, 2), 0.5)
-    examples = images.clone()
-    examples[0] += 0.1
-    examples[1, 0, 0, 0] += 0.11
-    examples[2, 0, 1, 1] = 1.2
-    assert violations(examples, images, 0.1) == 2
 
 
 def test_probes_of_parts_add_up_to_that_of_the_whole(measured):

@@ -1,0 +1,127 @@
+"""An attack from elsewhere: how it is called, and what is made sure of before anybody counts its errors.
+
+``call`` is ``LIBRARY:NAME`` for a library of ``libraries``, else ``package.module:function``: a function that is called
+as ``function(model, images, labels, epsilon=EPSILON, **arguments)`` and returns adversarial examples like ours do.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline import plugins
+from gradshard.pipeline.attacks.isolation import own_randomness
+from gradshard.pipeline.attacks.libraries import LIBRARIES, Library
+from gradshard.pipeline.gradients.perturb import leaves_ball
+from gradshard.storage.errors import GradshardError
+
+
+def check(*, name: str, call: str, arguments: Mapping[str, Any], classes: int) -> None:
+    """Refuse an attack that cannot be called, before anything long is.
+
+    Raises:
+        GradshardError: it cannot be imported, or takes other arguments.
+    """
+    del classes
+    what = _named(name, call)
+    library, kind = _library(call)
+    if library:
+        library.check(kind, arguments, what=what)
+    else:
+        plugins.check_call(plugins.find(call, what=what), None, None, None, what=what, epsilon=0.0, **arguments)
+
+
+def craft(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    seed: int,
+    name: str,
+    call: str,
+    arguments: Mapping[str, Any],
+) -> Tensor:
+    """Run somebody else's attack; gives examples in [0, 1], (N, C, H, W), within epsilon of the images.
+
+    It gets copies of the model and the images, so that nothing it does to them reaches anybody else, and the global
+    random generators, seeded: the same seed and batch give the same examples.
+
+    Raises:
+        GradshardError: it fails, or what it returns is not that.
+    """
+    what = _named(name, call)
+    own = copy.deepcopy(model)
+    with own_randomness(images.device, seed=seed), torch.enable_grad():
+        try:
+            found = _call(call, own, images.clone(), labels.clone(), epsilon, arguments, what=what)
+        except GradshardError:
+            raise
+        # Somebody else's code raises anything.
+        except Exception as error:
+            raise GradshardError(f"{what} failed ({plugins.explain(error)})") from error
+    return _checked(found, images, epsilon, what=what)
+
+
+def provenance(*, name: str, call: str) -> str:
+    """Return what an attack follows from besides its arguments: its library's version, or the digest of its file.
+
+    Raises:
+        GradshardError: it cannot be imported.
+    """
+    library, _ = _library(call)
+    return library.version if library else plugins.source_digest(call, what=_named(name, call))
+
+
+def _library(call: str) -> tuple[Library | None, str]:
+    """Return the library that a call names, if it is one, and its attack's name there."""
+    library, _, kind = call.partition(":")
+    return LIBRARIES.get(library), kind
+
+
+def _call(
+    call: str,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    arguments: Mapping[str, Any],
+    *,
+    what: str,
+) -> object:
+    library, kind = _library(call)
+    if library:
+        return library.craft(library.find(kind, what=what), model, images, labels, epsilon, arguments)
+    return plugins.find(call, what=what)(model, images, labels, epsilon=epsilon, **arguments)
+
+
+def _checked(found: object, images: Tensor, epsilon: float, *, what: str) -> Tensor:
+    """Return examples, clipped to [0, 1], if they are what an attack has to give."""
+    if not isinstance(found, Tensor):
+        raise GradshardError(f"{what} returned a {type(found).__name__} and not a tensor")
+    if found.shape != images.shape or found.dtype != images.dtype:
+        raise GradshardError(
+            f"{what} returned {_kind(found)} for images that are {_kind(images)}: it must keep shape and dtype"
+        )
+    examples = found.detach().to(images.device)
+    if not examples.isfinite().all():
+        raise GradshardError(f"{what} returned pixels that are no finite numbers")
+    examples = examples.clamp(0, 1)
+    outside = leaves_ball(examples, images, epsilon)
+    if outside.any():
+        furthest = float((examples - images).abs().max())
+        raise GradshardError(
+            f"{what} moved {int(outside.sum())} of {len(images)} images by more than attack.eps, which is {epsilon:g} "
+            f"for every pixel (the furthest by {furthest:g}): give it arguments, or name an attack, that keep to that"
+        )
+    return examples
+
+
+def _kind(images: Tensor) -> str:
+    return f"{str(images.dtype).removeprefix('torch.')} of shape {tuple(images.shape)}"
+
+
+def _named(name: str, call: str) -> str:
+    return f"attack.custom.{name} ({call})"

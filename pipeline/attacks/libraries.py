@@ -1,0 +1,99 @@
+"""Attacks of other libraries by their names there: ``torchattacks:DIFGSM``, ``foolbox:LinfPGD``, ``art:...``.
+
+Each library has its own idea of a model, of labels, and of the keyword that the radius goes by; the rest of an attack's
+arguments are handed on as they are.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline import plugins
+
+Arguments = Mapping[str, Any]
+# An attack's class, model, images, labels, epsilon and arguments, to adversarial examples.
+Craft = Callable[[Callable[..., Any], nn.Module, Tensor, Tensor, float, Arguments], Tensor]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library by its distribution: where its attacks lie, how one crafts, what its class is given besides."""
+
+    distribution: str
+    module: str
+    craft: Craft
+    positional: tuple[object, ...] = ()
+    epsilon: str | None = None
+
+    @property
+    def version(self) -> str:
+        """The version that is installed."""
+        return f"{self.distribution} {metadata.version(self.distribution)}"
+
+    def find(self, name: str, *, what: str) -> Callable[..., Any]:
+        """Import the class of an attack.
+
+        Raises:
+            GradshardError: the library is not installed, or has no such attack.
+        """
+        return plugins.find(f"{self.module}:{name}", what=what)
+
+    def check(self, name: str, arguments: Arguments, *, what: str) -> None:
+        """Refuse an attack that is not there, or that takes other arguments.
+
+        Raises:
+            GradshardError: so it is.
+        """
+        epsilon = {self.epsilon: 0.0} if self.epsilon else {}
+        plugins.check_call(self.find(name, what=what), *self.positional, what=what, **epsilon, **arguments)
+
+
+def _torchattacks(
+    kind: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, arguments: Arguments
+) -> Tensor:
+    examples: Tensor = kind(model, eps=epsilon, **arguments)(images, labels)
+    return examples
+
+
+def _foolbox(
+    kind: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, arguments: Arguments
+) -> Tensor:
+    import foolbox
+
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device=images.device)
+    _, examples, _ = kind(**arguments)(wrapped, images, labels, epsilons=epsilon)
+    clipped: Tensor = examples
+    return clipped
+
+
+def _art(
+    kind: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, arguments: Arguments
+) -> Tensor:
+    from art.estimators.classification import PyTorchClassifier
+
+    with torch.no_grad():
+        classes = model(images[:1]).shape[1]
+    classifier = PyTorchClassifier(
+        model,
+        nn.CrossEntropyLoss(),
+        tuple(images.shape[1:]),
+        classes,
+        clip_values=(0, 1),
+        device_type="gpu" if images.device.type == "cuda" else "cpu",
+    )
+    quiet = {"verbose": False} if "verbose" in getattr(kind, "attack_params", ()) else {}
+    attack = kind(classifier, eps=epsilon, **{**quiet, **arguments})
+    examples = attack.generate(images.cpu().numpy(), np.eye(classes, dtype=np.float32)[labels.cpu().numpy()])
+    return torch.from_numpy(examples).to(images.device)
+
+
+LIBRARIES: Mapping[str, Library] = {
+    "torchattacks": Library("torchattacks", "torchattacks", _torchattacks, positional=(None,), epsilon="eps"),
+    "foolbox": Library("foolbox", "foolbox.attacks", _foolbox),
+    "art": Library("adversarial-robustness-toolbox", "art.attacks.evasion", _art, positional=(None,), epsilon="eps"),
+}

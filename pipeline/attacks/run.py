@@ -1,0 +1,91 @@
+"""An attack of the table, run: the random part that all of them share, and the examples that one makes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline import plugins
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
+from gradshard.pipeline.gradients.loss import attack_labels, step_sign
+from gradshard.pipeline.gradients.perturb import random_signs
+from gradshard.pipeline.types import Gradient, LabelPolicy
+
+
+@dataclass(frozen=True)
+class AttackNoise:
+    """The random part of the attacks, the same for every source.
+
+    ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
+    PGD's, in units of epsilon; ``seed`` is AutoAttack's, and that of attacks from elsewhere.
+    """
+
+    signs: Tensor
+    starts: Tensor
+    seed: int
+
+    def __getitem__(self, rows: slice) -> "AttackNoise":
+        return AttackNoise(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
+
+    def to(self, device: torch.device) -> "AttackNoise":
+        """Return the same on another device."""
+        return AttackNoise(self.signs.to(device), self.starts.to(device), self.seed)
+
+
+def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
+    """Draw for images of a shape (N, C, H, W), on the generator's device."""
+    signs = random_signs(shape, generator=generator)
+    starts = 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1
+    seed = torch.randint(2**31, (), generator=generator, device=generator.device)
+    return AttackNoise(signs, starts, int(seed))
+
+
+def check_attacks(names: Iterable[str], *, classes: int, attacks: Mapping[str, Attack] = ATTACKS) -> None:
+    """Refuse attacks that cannot be run here, before anything long is.
+
+    Raises:
+        GradshardError: an attack's package is missing, it needs more classes, or takes other arguments.
+    """
+    for name in names:
+        if check := attacks[name].check:
+            plugins.find(check, what=name)(classes=classes, **attacks[name].given)
+
+
+def run_attack(
+    attack: str,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    strength: AttackConfig,
+    draws: AttackNoise,
+    gradient: Gradient = "exact",
+    policy: LabelPolicy = "true",
+    attacks: Mapping[str, Attack] = ATTACKS,
+) -> Tensor:
+    """Craft adversarial examples, (N, C, H, W), by the named attack of a table.
+
+    A label policy other than ``true`` is applied once, at the unperturbed images; ``least_likely`` needs an attack
+    that may be ``targeted``.
+    """
+    if policy != "true":
+        with torch.no_grad():
+            labels = attack_labels(model(images), labels, policy)
+    wanted = attacks[attack]
+    known: dict[str, Any] = {
+        "alpha": strength.alpha,
+        "steps": strength.steps,
+        "pgd_step": strength.pgd_step,
+        "pgd_steps": strength.pgd_steps,
+        "signs": draws.signs,
+        "starts": draws.starts,
+        "seed": draws.seed,
+        "gradient": gradient,
+    }
+    taken = {keyword: known[name] for keyword, name in wanted.takes.items()}
+    options = {"targeted": True} if step_sign(policy) < 0 else {}
+    craft = plugins.find(wanted.function, what=attack)
+    examples: Tensor = craft(model, images, labels, epsilon=strength.epsilon, **taken, **wanted.given, **options)
+    return examples

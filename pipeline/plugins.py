@@ -12,12 +12,12 @@ from typing import Any
 
 from gradshard.storage.errors import GradshardError
 
-FORM = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*"
+_FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_reference(text: str) -> bool:
     """Return whether a text has the form ``package.module:function``."""
-    return re.fullmatch(FORM, text) is not None
+    return _FORM.fullmatch(text) is not None
 
 
 def find(reference: str, *, what: str) -> Callable[..., Any]:

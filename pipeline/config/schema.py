@@ -1,11 +1,13 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -27,7 +29,7 @@ from ruamel.yaml.error import YAMLError
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
 from gradshard.pipeline.config.names import check_name, same_file
-from gradshard.pipeline.plugins import FORM
+from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import (
     CLEAN,
     PRETRAINED,
@@ -74,13 +76,25 @@ def _word(value: object) -> object:
     return "true" if value is True else value
 
 
+def _plain_name(value: str) -> str:
+    # DVC takes no dots in keys.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
+        raise ValueError("must be a name of letters, digits, - and _")
+    return value
+
+
+def _reference(value: str) -> str:
+    if not is_reference(value):
+        raise ValueError("must have the form package.module:function")
+    return value
+
+
 Pixels = Annotated[float, BeforeValidator(_fraction)]
 Label = Annotated[LabelPolicy, BeforeValidator(_word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
 ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-# DVC takes no dots in keys.
-AttackName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
-Reference = Annotated[str, Field(pattern=f"^{FORM}$")]
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+Reference = Annotated[str, AfterValidator(_reference)]
 
 
 class _Section(BaseModel):
@@ -254,7 +268,7 @@ class AttackParams(_Section):
     steps: PositiveInt
     pgd_steps: PositiveInt
     restarts: PositiveInt
-    custom: dict[AttackName, CustomAttack] = Field(default_factory=dict)
+    custom: dict[PlainName, CustomAttack] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:

@@ -37,6 +37,27 @@ def put(content, key, value):
         ("training/batch", True, "training.batch should be a valid integer, but is True"),
         ("training/precision", "fp8", "training.precision should be 'auto', 'fp32', 'bf16' or 'tf32', but is 'fp8'"),
         ("attack/eps", 0, "attack.eps must be above 0 and at most 1 (pixels lie in [0, 1]), but is 0.0"),
+        (
+            "attack/custom",
+            {"di": {"call": "difgsm"}},
+            "attack.custom.di.call must have the form package.module:function, but is 'difgsm'",
+        ),
+        ("attack/custom", {"pgd": {"call": "a:b"}}, "attack.custom.pgd has the name of another attack"),
+        (
+            "attack/custom",
+            {"a.b": {"call": "a:b"}},
+            "attack.custom.a.b must be a name of letters, digits, - and _, but is 'a.b'",
+        ),
+        (
+            "attack/custom",
+            {"di": {"call": "a:b", "argument": {}}},
+            "attack.custom.di.argument (did you mean arguments?)",
+        ),
+        (
+            "attack/custom",
+            {"di": {"call": "a:b", "arguments": {"eps": 0.1}}},
+            "attack.custom.di.arguments.eps is given by attack.eps",
+        ),
         ("attack/eps", -0.1, "attack.eps must be above 0"),
         ("attack/eps", 8, "attack.eps must be above 0 and at most 1"),
         ("attack/eps", "16/0", "attack.eps should be a valid number, but is '16/0'"),
@@ -181,6 +202,18 @@ def test_a_robust_model_takes_any_number_of_sources(content, count):
     content["signs"] = {f"S{number}": {"model": "A", "gradient": "exact", "label": "predicted"} for number in range(5)}
     put(content, "robust/A_adv-ens/sources", list(content["signs"])[:count])
     assert len(check_params(content, where="params.yaml").robust["A_adv-ens"].sources) == count
+
+
+def test_an_attack_from_elsewhere_is_evaluated_by_its_name(content):
+    put(content, "attack/custom", {"di": {"call": "torchattacks:DIFGSM", "arguments": {"alpha": "2/255", "steps": 5}}})
+    put(content, "evaluation/attacks/di", ["B"])
+    params = check_params(content, where="params.yaml")
+    assert params.attack.custom["di"].arguments == {"alpha": 2 / 255, "steps": 5}
+    assert params.evaluation.attacks["di"] == ["B"]
+
+
+def test_parameters_without_attacks_from_elsewhere_are_recorded_as_they_always_were(content):
+    assert "custom" not in check_params(content, where="params.yaml").model_dump(by_alias=True)["attack"]
 
 
 def test_the_mnist_profile_is_the_papers_experiment():

@@ -36,8 +36,8 @@ def test_the_imagenet_profile_measures_every_figure_that_the_paper_gives_for_ima
 
 
 def test_the_evaluation_profile_measures_all_of_table_5_that_is_about_published_models():
-    known = {"v3", "v3_adv", "v4", "IncRes_v2", "IncRes_v2_adv-ens"}
-    about = {key for key in published.IMAGENET_ERRORS if {key[0], key[1]} <= known | {""}}
+    models = {"v3", "v3_adv", "v4", "IncRes_v2", "IncRes_v2_adv-ens"}
+    about = {key for key in published.IMAGENET_ERRORS if {key[0], key[1]} <= models | {""}}
     assert len(about) == 28
     assert about <= measured_in("imagenet-eval")
 

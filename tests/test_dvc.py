@@ -43,6 +43,7 @@ WITHOUT_EFFECT = (
     "storage/__init__.py",
     "storage/errors.py",
     "storage/home.py",
+    "storage/ingest/registry.py",
     "storage/optional.py",
     # What is read of a remote store is held against its manifest.
     "storage/maintenance",

@@ -1,19 +1,15 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
-import re
 from collections.abc import Mapping
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
-    JsonValue,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -28,8 +24,17 @@ from ruamel.yaml.error import YAMLError
 
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
-from gradshard.pipeline.config.names import check_name, same_file
-from gradshard.pipeline.plugins import is_reference
+from gradshard.pipeline.config.fields import (
+    Arguments,
+    FolderName,
+    Label,
+    ModelName,
+    Pixels,
+    PlainName,
+    Reference,
+    word,
+)
+from gradshard.pipeline.config.names import same_file
 from gradshard.pipeline.types import (
     CLEAN,
     PRETRAINED,
@@ -39,13 +44,11 @@ from gradshard.pipeline.types import (
     BatchNorm,
     BrokenPolicy,
     Compilation,
-    DatasetName,
     DeviceName,
     EpsilonDistribution,
     EvaluationLabel,
     Gradient,
     Interpolation,
-    LabelPolicy,
     Mode,
     Objective,
     OptimizerName,
@@ -57,59 +60,25 @@ from gradshard.pipeline.types import (
     TrainingAttack,
 )
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.ingest.registry import DATASETS
 
 FILE_NAME = "params.yaml"
-
-
-def _fraction(value: object) -> object:
-    """Read ``16/256`` as a number."""
-    if isinstance(value, str) and "/" in value:
-        try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
-            return value
-    return value
-
-
-def _word(value: object) -> object:
-    """Read YAML's ``true``, which is no text, as the word."""
-    return "true" if value is True else value
-
-
-def _plain_name(value: str) -> str:
-    # DVC takes no dots in keys.
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
-        raise ValueError("must be a name of letters, digits, - and _")
-    return value
-
-
-def _reference(value: str) -> str:
-    if not is_reference(value):
-        raise ValueError("must have the form package.module:function")
-    return value
-
-
-Pixels = Annotated[float, BeforeValidator(_fraction)]
-Label = Annotated[LabelPolicy, BeforeValidator(_word)]
-FolderName = Annotated[str, Field(pattern=r"^[^/]")]
-ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-PlainName = Annotated[str, AfterValidator(_plain_name)]
-Reference = Annotated[str, AfterValidator(_reference)]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-# The datasets that a key of ``dataset`` is for, where it is not for all.
+# The datasets that a key of ``dataset`` is for, where it is not for all that gradshard knows; and the keys of your own.
 _FOR_FOLDERS = ("size", "crop", "interpolation", "broken", "train", "test", "class_names")
-_FOR: Mapping[str, tuple[DatasetName, ...]] = {
+_FOR: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(_FOR_FOLDERS, ("imagefolder",)),
     "seed": ("imagefolder", "idx", "npz"),
     "order": ("idx", "npz"),
     "layout": ("npz",),
     "scale": ("npz",),
 }
+_OF_YOUR_OWN = ("name", "call", "arguments", "classes", "order", "seed")
 
 
 class DatasetParams(_Section):
@@ -120,9 +89,13 @@ class DatasetParams(_Section):
     file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of the order of the
     rows. For ``idx`` and ``npz``: ``order`` says whether rows are shuffled, by ``seed``; ``auto`` does where they are
     sorted by class. For ``npz``: ``layout`` says where the channels are, and ``scale`` makes the numbers 0 to 255.
+
+    One of your own has another name and is made by your package.module:function, ``call``, from ``arguments``.
     """
 
-    name: DatasetName
+    name: PlainName
+    call: Reference | None = None
+    arguments: Arguments = Field(default_factory=dict)
     path: str | None = None
     classes: Annotated[int, Field(ge=2)] | None = None
     size: PositiveInt | None = None
@@ -144,9 +117,14 @@ class DatasetParams(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key in sorted(self.model_fields_set):
+        if self.call is not None and self.name in DATASETS:
+            raise schema_error("name", f"is {self.name}, another dataset's: give that of call a name of its own")
+        if self.call is None and self.name not in DATASETS:
+            meant = did_you_mean(self.name, list(DATASETS))
+            raise schema_error("name", f"is {self.name}, which is no dataset{meant}; your own needs call")
+        for key in sorted(self.model_fields_set - {"call"}):
             if not self._is_for(key):
-                raise schema_error(key, f"is for dataset.name {' or '.join(_FOR[key])}, not {self.name}: remove it")
+                raise schema_error(key, self._not_for(key))
         if self.name == "imagefolder":
             if self.size is None:
                 raise schema_error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
@@ -155,7 +133,16 @@ class DatasetParams(_Section):
         return self
 
     def _is_for(self, key: str) -> bool:
-        return key not in _FOR or self.name in _FOR[key]
+        if self.call is not None:
+            return key in _OF_YOUR_OWN
+        return key not in ("call", "arguments") and (key not in _FOR or self.name in _FOR[key])
+
+    def _not_for(self, key: str) -> str:
+        if self.call is not None:
+            return "is not for a dataset that call makes: give it in arguments"
+        if key == "arguments":
+            return "is for a dataset of your own, which call makes: remove it"
+        return f"is for dataset.name {' or '.join(_FOR[key])}, not {self.name}: remove it"
 
 
 class AugmentationParams(_Section):
@@ -246,7 +233,7 @@ class CustomAttack(_Section):
     """
 
     call: Reference
-    arguments: dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]] = Field(default_factory=dict)
+    arguments: Arguments = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -348,7 +335,7 @@ class EvaluationParams(_Section):
     diagnosed: list[str]
     sweep: list[Pixels]
     seed: NonNegativeInt = 0
-    label: Annotated[EvaluationLabel, BeforeValidator(_word)] = "true"
+    label: Annotated[EvaluationLabel, BeforeValidator(word)] = "true"
     top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
     sample: PositiveInt | None = None
 
@@ -362,11 +349,15 @@ class PlaneParams(_Section):
 
 
 class AnalysisParams(_Section):
-    """Whose gradients are measured, on how many test examples against float64, and where the loss is mapped."""
+    """Whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
+
+    ``tables`` are your own for the report, each made by a package.module:function from the error matrix.
+    """
 
     models: list[str]
     examples: PositiveInt
     plane: PlaneParams
+    tables: list[Reference] = Field(default_factory=list)
 
 
 class SubstituteParams(_Section):

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate, mean_and_std
 
 UNMEASURED = "–"
 
 
+@runtime_checkable
 class TableCell(Protocol):
     """What a table shows in one place."""
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -84,6 +85,18 @@ def test_a_librarys_attack_follows_the_seed_alone_and_stays_in_the_ball(classifi
     assert not leaves_ball(one, images, EPSILON).any()
     fooled = [(classifier(examples).argmax(1) != labels).sum() for examples in (images, one)]
     assert fooled[1] > fooled[0] + 10
+
+
+def test_threads_that_attack_at_once_do_not_share_their_draws(classifier, batch):
+    images, labels = batch[0][:20], batch[1][:20]
+
+    def attacked(seed):
+        return crafted(classifier, images, labels, "torchattacks:PGD", seed=seed, alpha=0.05, steps=4)
+
+    alone = [attacked(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(attacked, range(8)))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 def test_an_attack_leaves_the_model_the_images_and_all_random_generators_as_they_were(linear_model, images):

@@ -37,6 +37,12 @@ def put(content, key, value):
         ("training/batch", True, "training.batch should be a valid integer, but is True"),
         ("training/precision", "fp8", "training.precision should be 'auto', 'fp32', 'bf16' or 'tf32', but is 'fp8'"),
         ("attack/eps", 0, "attack.eps must be above 0 and at most 1 (pixels lie in [0, 1]), but is 0.0"),
+        ("dataset", {"name": "minst"}, "dataset.name is minst, which is no dataset (did you mean mnist?)"),
+        ("dataset", {"name": "mnist", "call": "a:b"}, "dataset.name is mnist, another dataset's"),
+        ("dataset", {"name": "mine", "call": "a.b"}, "dataset.call must have the form package.module:function"),
+        ("dataset", {"name": "mine", "call": "a:b", "path": "x"}, "dataset.path is not for a dataset that call makes"),
+        ("dataset", {"name": "npz", "arguments": {"a": 1}}, "dataset.arguments is for a dataset of your own"),
+        ("analysis/tables", ["mine"], "analysis.tables.0 must have the form package.module:function, but is 'mine'"),
         (
             "attack/custom",
             {"di": {"call": "difgsm"}},

@@ -1,0 +1,49 @@
+"""Values that keys of the parameters share: pixels, names, and references to code."""
+
+import re
+from fractions import Fraction
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from gradshard.pipeline.config.names import check_name
+from gradshard.pipeline.plugins import is_reference
+from gradshard.pipeline.types import LabelPolicy
+
+
+def _fraction(value: object) -> object:
+    """Read ``16/256`` as a number."""
+    if isinstance(value, str) and "/" in value:
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+def word(value: object) -> object:
+    """Read YAML's ``true``, which is no text, as the word."""
+    return "true" if value is True else value
+
+
+def _plain_name(value: str) -> str:
+    # DVC takes no dots in keys.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
+        raise ValueError("must be a name of letters, digits, - and _")
+    return value
+
+
+def _reference(value: str) -> str:
+    if not is_reference(value):
+        raise ValueError("must have the form package.module:function")
+    return value
+
+
+Pixels = Annotated[float, BeforeValidator(_fraction)]
+Label = Annotated[LabelPolicy, BeforeValidator(word)]
+FolderName = Annotated[str, Field(pattern=r"^[^/]")]
+ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+PlainName = Annotated[str, AfterValidator(_plain_name)]
+# What somebody else's function is called with.
+Arguments = dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]]
+Reference = Annotated[str, AfterValidator(_reference)]

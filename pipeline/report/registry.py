@@ -1,0 +1,70 @@
+"""The tables of one gradient and one top k: what each shows, in the order of the page. A new one is one entry."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.report import selection, tables
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.table import Table
+
+# Those of the paper's attacks that tables of their own, or table 4, show.
+_SHOWN_ELSEWHERE = ("fgsm", "rand_fgsm", *tables.TRANSFERRED)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What tables are made from: the matrix of one gradient and top k, the targets shown, and those that compare."""
+
+    params: Params
+    matrix: ErrorMatrix
+    shown: Sequence[str]
+    groups: Mapping[str, Sequence[str]]
+
+    @property
+    def holdout(self) -> str:
+        """The model that no training saw."""
+        return self.params.evaluation.holdout
+
+
+def _other_attacks(of: Results) -> list[Table]:
+    """Return a table for every attack that is none of the paper's three."""
+    others = [attack for attack in of.params.evaluation.attacks if attack not in _SHOWN_ELSEWHERE]
+    found = [tables.transfer_table(of.matrix, attack, of.shown) for attack in others]
+    return [table for table in found if table.rows]
+
+
+def _runs(of: Results) -> list[Table]:
+    runs = selection.runs(of.params, of.shown)
+    return [tables.runs_table(of.matrix, runs, of.holdout)] if runs else []
+
+
+def _holdouts(of: Results) -> list[Table]:
+    robust = [name for models in of.groups.values() for name in models]
+    holdouts = selection.held_out(of.params)
+    return [tables.holdouts_table(of.matrix, robust, holdouts)] if len(holdouts) > 1 else []
+
+
+def _random_training(of: Results) -> list[Table]:
+    random = selection.trained_on_random_steps(of.params, of.matrix.gradient)
+    beside = selection.standard(of.params, of.shown)
+    return [tables.random_training_table(of.matrix, [*beside, *random], of.holdout)] if random else []
+
+
+# Each gives no table where there is nothing to show.
+TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
+    lambda of: [tables.transfer_table(of.matrix, "fgsm", of.shown)],
+    lambda of: [tables.transfer_table(of.matrix, "rand_fgsm", of.shown)],
+    _other_attacks,
+    lambda of: [tables.white_box_table(of.matrix, of.shown)],
+    lambda of: [tables.worst_case_table(of.matrix, of.shown)],
+    lambda of: [tables.defence_table(of.matrix, of.groups, of.holdout)],
+    _runs,
+    _holdouts,
+    _random_training,
+)
+
+
+def make_tables(of: Results) -> list[Table]:
+    """Make every table that has something to show."""
+    return [table for make in TABLES for table in make(of)]

@@ -1,0 +1,38 @@
+"""The datasets by the names that parameters call them: who reads each. A new one is one entry.
+
+A reader is named and not imported, so that whoever wants a name alone loads nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+_ROOM = "gradshard.storage.ingest"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who reads the raw files of a dataset, and what that is called with.
+
+    Args:
+        reader: a ``package.module:function`` that gives a ``RawDataset``, or the name of what ``by_shard`` opens.
+        raw: whether the path of the raw files comes first: never, perhaps as None, or always.
+        takes: its keywords, of the parameters ``classes``, ``layout`` and ``scale``, and ``show`` (see ``sources.Show``).
+        by_shard: the images are files that are decoded shard by shard.
+        may_be_sorted: rows that are sorted by class are to be shuffled.
+    """
+
+    reader: str
+    raw: Literal["never", "perhaps", "always"] = "always"
+    takes: tuple[str, ...] = ()
+    by_shard: bool = False
+    may_be_sorted: bool = False
+
+
+DATASETS: Mapping[str, Source] = {
+    "mnist5k": Source(f"{_ROOM}.sources:mnist5k", raw="never"),
+    "mnist": Source(f"{_ROOM}.sources:mnist", raw="perhaps", takes=("show",)),
+    "idx": Source(f"{_ROOM}.sources:idx", takes=("classes",), may_be_sorted=True),
+    "npz": Source(f"{_ROOM}.sources:npz", takes=("classes", "layout", "scale"), may_be_sorted=True),
+    "imagefolder": Source(f"{_ROOM}.image_folder:open_folder", by_shard=True),
+}

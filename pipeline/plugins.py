@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def find(reference: str, *, what: str) -> Callable[..., Any]:
     return function
 
 
-def check_call(function: Callable[..., Any], *positional: object, what: str, **keywords: object) -> None:
-    """Refuse arguments that a function does not take, before it is called.
+def check_call(function: Callable[..., Any], keywords: Mapping[str, object], *, what: str, positional: int = 0) -> None:
+    """Refuse keywords that a function does not take, after so many other arguments, before it is called.
 
     Raises:
         GradshardError: it does not take them; the sentence says why.
@@ -56,7 +56,7 @@ def check_call(function: Callable[..., Any], *positional: object, what: str, **k
     except ValueError:  # of some functions written in C none is known
         return
     try:
-        signature.bind(*positional, **keywords)
+        signature.bind(*[None] * positional, **keywords)
     except TypeError as error:
         raise GradshardError(f"{what}: {error}: it takes {', '.join(signature.parameters)}") from error
 

@@ -125,7 +125,7 @@ def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
     """
     what = f"dataset {params.name} ({call})"
     function = plugins.find(call, what=what)
-    plugins.check_call(function, what=what, **params.arguments)
+    plugins.check_call(function, params.arguments, what=what)
     try:
         found = function(**params.arguments)
         splits = {name: (np.asarray(found[name][0]), np.asarray(found[name][1])) for name in ("train", "test")}

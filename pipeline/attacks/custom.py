@@ -30,7 +30,7 @@ def check(*, name: str, call: str, arguments: Mapping[str, Any], classes: int) -
     if library:
         library.check(kind, arguments, what=what)
     else:
-        plugins.check_call(plugins.find(call, what=what), None, None, None, what=what, epsilon=0.0, **arguments)
+        plugins.check_call(plugins.find(call, what=what), {"epsilon": 0.0, **arguments}, what=what, positional=3)
 
 
 def craft(

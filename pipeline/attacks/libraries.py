@@ -22,12 +22,12 @@ Craft = Callable[[Callable[..., Any], nn.Module, Tensor, Tensor, float, Argument
 
 @dataclass(frozen=True)
 class Library:
-    """A library by its distribution: where its attacks lie, how one crafts, what its class is given besides."""
+    """A library by its distribution: where its attacks lie, how one crafts, how many arguments come first."""
 
     distribution: str
     module: str
     craft: Craft
-    positional: tuple[object, ...] = ()
+    positional: int = 0
     epsilon: str | None = None
 
     @property
@@ -50,7 +50,7 @@ class Library:
             GradshardError: so it is.
         """
         epsilon = {self.epsilon: 0.0} if self.epsilon else {}
-        plugins.check_call(self.find(name, what=what), *self.positional, what=what, **epsilon, **arguments)
+        plugins.check_call(self.find(name, what=what), {**epsilon, **arguments}, what=what, positional=self.positional)
 
 
 def _torchattacks(
@@ -93,7 +93,7 @@ def _art(
 
 
 LIBRARIES: Mapping[str, Library] = {
-    "torchattacks": Library("torchattacks", "torchattacks", _torchattacks, positional=(None,), epsilon="eps"),
+    "torchattacks": Library("torchattacks", "torchattacks", _torchattacks, positional=1, epsilon="eps"),
     "foolbox": Library("foolbox", "foolbox.attacks", _foolbox),
-    "art": Library("adversarial-robustness-toolbox", "art.attacks.evasion", _art, positional=(None,), epsilon="eps"),
+    "art": Library("adversarial-robustness-toolbox", "art.attacks.evasion", _art, positional=1, epsilon="eps"),
 }

@@ -22,7 +22,7 @@ def custom_table(reference: str, rows: Sequence[Mapping[str, Any]], params: Para
     """
     what = f"table {reference}"
     function = plugins.find(reference, what=what)
-    plugins.check_call(function, what=what, rows=rows, params=params)
+    plugins.check_call(function, {"rows": rows, "params": params}, what=what)
     try:
         table = function(rows=[dict(row) for row in rows], params=params)
     except GradshardError:

@@ -61,9 +61,9 @@ def test_what_is_no_function_is_refused_in_one_sentence(mine, reference, sentenc
 )
 def test_arguments_that_a_function_does_not_take_are_told_before_it_is_called(mine, keywords, sentence):
     double = plugins.find("mine_here:double", what="x")
-    plugins.check_call(double, what="x", number=1)
+    plugins.check_call(double, {"number": 1}, what="x")
     with pytest.raises(GradshardError, match=rf"^table x: {sentence}: it takes number$"):
-        plugins.check_call(double, what="table x", **keywords)
+        plugins.check_call(double, keywords, what="table x")
 
 
 def test_the_digest_is_that_of_the_file_a_function_is_defined_in(mine):

@@ -16,7 +16,7 @@ def test_an_attacks_function_takes_what_the_table_says_and_nothing_is_left_out(n
     keywords = {"epsilon": 0.3, **dict.fromkeys(attack.takes), **attack.given}
     if attack.targeted:
         keywords["targeted"] = True
-    plugins.check_call(plugins.find(attack.function, what=name), None, None, None, what=name, **keywords)
+    plugins.check_call(plugins.find(attack.function, what=name), keywords, what=name, positional=3)
 
 
 def test_the_steps_and_alpha_of_results_are_those_that_an_attack_takes():

@@ -17,7 +17,7 @@ class Source:
     Args:
         reader: a ``package.module:function`` that gives a ``RawDataset``, or the name of what ``by_shard`` opens.
         raw: whether the path of the raw files comes first: never, perhaps as None, or always.
-        takes: its keywords, of the parameters ``classes``, ``layout`` and ``scale``, and ``show`` (see ``sources.Show``).
+        takes: its keywords: the parameters ``classes``, ``layout``, ``scale``, and ``show`` (see ``sources.Show``).
         by_shard: the images are files that are decoded shard by shard.
         may_be_sorted: rows that are sorted by class are to be shuffled.
     """

@@ -54,7 +54,8 @@ def command(params: Params, cluster: ClusterConfig) -> None:
 
 def _prepare_arrays(params: DatasetParams, target: Path) -> None:
     raw = _read_raw(params)
-    check_splits(params.name, raw.classes, raw.splits)
+    named = params.name if params.call is None else f"{params.name} ({params.call})"
+    check_splits(named, raw.classes, raw.splits)
     for note in raw.notes:
         say(f"note: {note}")
     rows = sum(len(labels) for _, labels in raw.splits.values())

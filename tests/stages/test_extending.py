@@ -189,7 +189,7 @@ def failing():
         ("no_test", "gave no {'train': (images, labels), 'test': (images, labels)} (KeyError: 'test'"),
         ("floats", "train: images must be uint8 of shape (N, C, H, W), but are float64 of shape (4, 1, 5, 5)"),
         ("one_hot", "split train: labels must be integers of shape (N,), but are float64 of shape (4, 4)"),
-        ("two_sizes", "training and test images differ in shape"),
+        ("two_sizes", "the images of train are of shape"),
         ("fewer_labels", "test: 4 images but 3 labels"),
         ("failing", "(KeyError: 'rows', "),
         ("absent", "the module my_arrays has no absent"),

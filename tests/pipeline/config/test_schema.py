@@ -112,7 +112,7 @@ def put(content, key, value):
         ("static/resnet-v1.5", STATIC, "static.resnet-v1.5 has a dot in its name, which DVC takes for a level of the"),
         ("static/x.y", STATIC, "write x_y"),
         ("signs/A.2", {"model": "A", "gradient": "exact", "label": "true"}, "signs.A.2 has a dot in its name"),
-        ("robust/self_only/v1.5", STATIC, "robust.self_only.v1.5 has a dot in its name"),
+        ("robust/v1.5", STATIC, "robust.v1.5 has a dot in its name"),
         *(
             (f"static/{name}", STATIC, f"static.{name} is a name that YAML reads as a number, a date or another word")
             for name in ("1", "1e3", "0x1F", "1_000", "null", "Null", "on", "NO", "true", "2023-05-09")

@@ -123,13 +123,13 @@ def table(record: dict[str, Any]) -> str:
 
 
 def machine() -> str:
-    """What the ratios were measured on, in words."""
+    """Name the machine that the ratios were measured on, in words."""
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{_cpu()}, {os.cpu_count()} cores, {gigabytes:.0f} GiB, {platform.system()}"
 
 
 def versions() -> dict[str, str]:
-    """What they were measured with."""
+    """Name the software that they were measured with."""
     return {"Python": platform.python_version(), **{name: version(name) for name in _VERSIONS}}
 
 

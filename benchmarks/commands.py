@@ -1,4 +1,4 @@
-"""Whole stages as commands, in projects of their own, with the time and the memory that they took."""
+"""Stages run whole as commands, in projects of their own, with the time and the memory that they took."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: real digits as a dataset, and stores of random signs over it."""
+"""Data of the benchmarks: real digits as a dataset, and stores of random signs over it."""
 
 from pathlib import Path
 

@@ -42,7 +42,7 @@ Epoch = Callable[[], Iterator[Batch]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where rows lie: the loader's own ``folder``, our dataset and store in ``ours``, and what the rows are."""
+    """Place of rows: the loader's own ``folder``, our dataset and store in ``ours``, and what the rows are."""
 
     folder: Path
     ours: Path
@@ -68,7 +68,7 @@ class Loader:
 
     @property
     def installed(self) -> bool:
-        """Whether the package that it needs is here."""
+        """Tell whether the package that it needs is here."""
         return importlib.util.find_spec(self.package) is not None
 
 

@@ -1,4 +1,4 @@
-"""What memory this process has, as Linux tells it."""
+"""Memory of this process, as Linux tells it."""
 
 from pathlib import Path
 

@@ -27,7 +27,7 @@ class Claim:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the claim holds; none without a target."""
+        """Tell whether the claim holds; none without a target."""
         if self.target is None:
             return None
         return self.value <= self.target if self.at == "most" else self.value >= self.target
@@ -39,7 +39,7 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """Whether it is reached, for a person."""
+        """Tell a person whether it is reached."""
         return {None: "no target", True: "reached", False: "NOT reached"}[self.reached]
 
     def line(self) -> str:
@@ -48,7 +48,7 @@ class Claim:
         return f"{self.name}: {self.value:.3f} (target: {self.target_text}; {spread}): {self.verdict}"
 
     def record(self) -> dict[str, Any]:
-        """What JSON can hold."""
+        """Convert to plain values for JSON."""
         return asdict(self) | {"reached": self.reached}
 
     @classmethod
@@ -79,7 +79,7 @@ def seconds(steps: Mapping[str, Step], *, repeats: int, warm_up: bool = True) ->
 
 
 def in_turn(steps: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, list[float]]:
-    """What several things tell of themselves, as seconds, each once a round, in an order that turns every round."""
+    """Collect the seconds that several things tell of themselves, each once a round, the order turning every round."""
     names = list(steps)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(repeats):

@@ -115,7 +115,7 @@ def _open_h5py(place: Place) -> Epoch:
 
 
 def _nothing(rows: LabelledSigns, folder: Path) -> None:
-    """What a reader of our own files has to write."""
+    """Write nothing: our own files are there already."""
 
 
 BY_HAND = (

@@ -1,4 +1,4 @@
-"""What a person waits for before anything useful happens, as a share of what is bearable: 0.3 s and 3 s.
+"""Waiting before anything useful happens, as a share of what is bearable: 0.3 s and 3 s.
 
 Whole processes: `gradshard --help`, and two stages that have next to nothing to do, on two digits with model D, of
 which each is a shard. Their time is what any run of them costs beside its work: interpreter, imports, parameters,

@@ -80,17 +80,17 @@ class Stored:
 
     @property
     def ours(self) -> Path:
-        """Where our dataset and store are."""
+        """Return the places of our dataset and store."""
         return self.folder / "ours"
 
     @property
     def plan(self) -> ReadingPlan:
-        """How they are read."""
+        """Return the plan of reading them."""
         split, store = opened(self.ours)
         return plan_reading(split, {SIGNS: store}, memory=self.memory)
 
     def open(self, name: str) -> Epoch:
-        """What yields an epoch a call: our windows, or another loader's."""
+        """Return what yields an epoch a call: our windows, or another loader's."""
         split, store = opened(self.ours)
         if name == _OURS:
             return _epochs(WindowedReader(split, {SIGNS: store}, self.plan), self.plan, len(split))
@@ -142,7 +142,7 @@ Best = Mapping[str, tuple[list[Loader], float]]
 
 
 def _compare(at: Stored, rows: LabelledSigns, best: Best, *, repeats: int) -> list[Claim]:
-    """Whole epochs of files that are in the cache."""
+    """Measure whole epochs of files that are in the cache."""
     split, store = opened(at.ours)
     times = _in_turn(at, [loader for loader in _OTHERS if loader.installed], repeats=repeats, beyond_memory=False)
     whole = ReadingPlan(resident=True, chunk=len(rows), window=1)

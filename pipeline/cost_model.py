@@ -1,4 +1,4 @@
-"""What precomputing costs and when it has paid off: arithmetic on sizes and one measured rate.
+"""Costs of precomputing and when it has paid off: arithmetic on sizes and one measured rate.
 
 A unit is one pass of one model over the training set: the forward pass and the backward pass to the inputs. A store
 costs one. Without stores, each batch's source is run when it is needed: crafting by the sources' models costs
@@ -17,7 +17,7 @@ BITS_PER_PIXEL = 1.05
 
 @dataclass(frozen=True)
 class Plan:
-    """What the stores of all sources take.
+    """Costs of the stores of all sources.
 
     ``hours`` of computing in all; ``disk`` and ``memory`` (to hold the packed signs resident) in bytes; ``files`` and
     ``shards`` in all; ``chunk`` and ``shard`` in rows. The epochs are those of training after which the computing of
@@ -69,7 +69,7 @@ GOOD_WINDOW = 4096
 
 @dataclass(frozen=True)
 class Experiment:
-    """What a whole experiment takes on so many GPUs: all sizes in bytes, rates in bytes a second.
+    """Costs of a whole experiment on so many GPUs: all sizes in bytes, rates in bytes a second.
 
     ``dataset`` on disk, of ``dataset_shards`` files; ``stores`` per source, more than one where a manifest cannot name
     all shards; ``precompute_hours`` and ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads for

@@ -1,4 +1,4 @@
-"""What becomes of memory that torch has done with."""
+"""Reuse of the memory that torch has done with."""
 
 import ctypes
 import sys

@@ -39,7 +39,7 @@ WRITERS = 1
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What a worker needs to compute shards: paths and digests, never the model itself.
+    """Inputs that a worker needs to compute shards: paths and digests, never the model itself.
 
     ``at_once`` is how many shards a process computes at once; without it, as many as it has threads.
     """
@@ -142,7 +142,7 @@ def compute_shard(task: ShardTask, shard: int) -> Receipt:
 
 
 class _Opened(NamedTuple):
-    """What the shards of a store are computed from, and whose turn it is."""
+    """Inputs that the shards of a store are computed from, and the turns of those who compute."""
 
     rows: Split
     model: LoadedModel
@@ -191,7 +191,7 @@ def _rows(task: ShardTask, shard: int) -> int:
 def store_spec(
     wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device
 ) -> StoreSpec:
-    """What a store that the parameters name will be."""
+    """Describe a store that the parameters name, before it is computed."""
     return make_spec(
         split,
         ModelRecord(
@@ -213,7 +213,7 @@ def store_spec(
 
 
 def _agreement(loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device) -> AgreementRecord:
-    """How often less than single precision gives the signs of float64, on some rows from everywhere."""
+    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
     rows = np.linspace(0, len(split) - 1, min(_AGREEMENT_ROWS, len(split))).astype(np.int64)
     images = torch.from_numpy(split.take_images(rows)).to(device)
     labels = torch.from_numpy(split.read_labels()[rows]).to(device)

@@ -213,7 +213,7 @@ def _findings(
 
 
 def _analysis(params: Params) -> tuple[dict[str, Any], str]:
-    """What `analyze` found: per model its gradients, and the figure of the loss."""
+    """Read what `analyze` found: per model its gradients, and the figure of the loss."""
     norms = json.loads(_read(paths.ANALYSIS / "gradients.json"))["models"]
     path = paths.ANALYSIS / "planes.npz"
     if not path.exists():

@@ -93,7 +93,7 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
 
 
 def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
-    """Where each source's store is: in the project, or where the command line says."""
+    """Return where each source's store is: in the project, or where the command line says."""
     places = {source: str(paths.store(source)) for source in robust.sources}
     for text in given:
         source, equals, place = text.partition("=")

@@ -2,4 +2,4 @@
 
 
 class GradshardError(Exception):
-    """What is wrong, where, and what to do, in one sentence: the command line prints it and exits with 2."""
+    """Error that says in one sentence what is wrong, where, and the remedy: the command prints it and exits with 2."""

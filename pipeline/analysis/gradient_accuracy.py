@@ -1,4 +1,4 @@
-"""What a model's input gradients are like: how large (table 7), and how often rounding turns their sign."""
+"""Properties of a model's input gradients: how large (table 7), and how often rounding turns their sign."""
 
 from dataclasses import dataclass
 

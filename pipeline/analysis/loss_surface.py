@@ -13,7 +13,7 @@ from gradshard.pipeline.types import Gradient
 def transferring(
     model: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, gradient: Gradient = "exact"
 ) -> Tensor:
-    """Which images ``model`` classifies right while the FGSM sample from ``source`` fools it, bool (n,)."""
+    """Tell which images ``model`` classifies right while the FGSM sample from ``source`` fools it, bool (n,)."""
     adversarial = fgsm(source, images, labels, epsilon=epsilon, gradient=gradient)
     with torch.no_grad():
         right: Tensor = model(images).argmax(1) == labels

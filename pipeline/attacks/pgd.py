@@ -15,7 +15,7 @@ Loss = Literal["exact", "cross_entropy", "hinge"]
 
 
 def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the best other class is ahead, float (N,): the loss of Carlini and Wagner (2017, f6) without its cut-off.
+    """Return the lead of the best other class, float (N,): Carlini and Wagner's loss (2017, f6) without its cut-off.
 
     Cut off where the attack succeeds it would stop there; not cut off it goes on, which no label changes.
     """

@@ -18,7 +18,7 @@ _PGD_TAKES = {"step": "pgd_step", "steps": "pgd_steps", "noise": "starts"}
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """What an attack may do.
+    """Strength of an attack: what it may do.
 
     ``epsilon`` in all, of it ``alpha`` at random (RAND+FGSM), in ``steps`` (I-FGSM, MI-FGSM); PGD and C&W in
     ``pgd_steps`` from each of ``restarts`` random starts.

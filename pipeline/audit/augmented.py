@@ -1,4 +1,4 @@
-"""How well stored signs hold for crops and mirror images of the images they were computed at."""
+"""Agreement of stored signs with the gradients at crops and mirror images of the images they were computed at."""
 
 from dataclasses import dataclass
 

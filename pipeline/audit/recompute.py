@@ -25,7 +25,7 @@ TIE = 0.02
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What an honest store reaches: the gain and agreement of every row, and the mean gain."""
+    """Limits that an honest store reaches: the gain and agreement of every row, and the mean gain."""
 
     gain: float
     agreement: float
@@ -100,7 +100,7 @@ def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor, policy: LabelPolicy) -> Tensor:
-    """Whether each stored label is what the policy gives, bool (n,); near ties count as right.
+    """Tell whether each stored label is what the policy gives, bool (n,); near ties count as right.
 
     Args:
         model: the static model, in eval mode.

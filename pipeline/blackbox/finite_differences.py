@@ -20,7 +20,7 @@ def confidence_margin(confidences: Tensor, labels: Tensor) -> Tensor:
 
 
 def pixel_groups(pixels: int, groups: int, *, generator: torch.Generator) -> Tensor:
-    """Which of ``groups`` each pixel belongs to, drawn at random in sizes as equal as can be, int64 (pixels,)."""
+    """Draw which of ``groups`` each pixel belongs to, at random in sizes as equal as can be, int64 (pixels,)."""
     return (
         torch.arange(pixels).mul(groups).div(pixels, rounding_mode="floor")[torch.randperm(pixels, generator=generator)]
     )

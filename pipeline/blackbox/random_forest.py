@@ -19,7 +19,7 @@ class Forest:
         self._forest.fit(_pixels(images), labels)
 
     def errors(self, images: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> int:
-        """How many of images (n, C, H, W) in [0, 1] it classifies wrong."""
+        """Count the images (n, C, H, W) in [0, 1] that it classifies wrong."""
         return int((self._forest.predict(images.reshape(len(images), -1).astype(np.float32)) != labels).sum())
 
 

@@ -19,7 +19,7 @@ _BATCH, _RATE = 64, 1e-3
 
 @dataclass(frozen=True)
 class SubstituteConfig:
-    """How a substitute grows: trained anew each round, on a set that each round doubles until ``limit`` images."""
+    """Growth of a substitute: trained anew each round, on a set that each round doubles until ``limit`` images."""
 
     rounds: int
     epochs: int

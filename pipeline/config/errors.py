@@ -1,4 +1,4 @@
-"""What is wrong in a parameter file, said in one sentence that names the key."""
+"""Errors in a parameter file, each said in one sentence that names the key."""
 
 import difflib
 from typing import get_args
@@ -13,7 +13,7 @@ def schema_error(key: str, message: str) -> PydanticCustomError:
 
 
 def explain(error: ErrorDetails, schema: type[BaseModel]) -> str:
-    """What an error that was found in a file of this schema means to whoever wrote the file."""
+    """Explain an error that was found in a file of this schema to whoever wrote the file."""
     context = error.get("ctx", {})
     keys = [str(part) for part in error["loc"] if part != "[key]"]
     if "key" in context and error["type"] == "gradshard":

@@ -82,7 +82,7 @@ _OF_YOUR_OWN = ("name", "call", "arguments", "classes", "order", "seed")
 
 
 class DatasetParams(_Section):
-    """Which labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting.
+    """Labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting.
 
     For ``imagefolder``: images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is kept; ``train`` and
     ``test`` are the subfolders (train: none for no training images; test: by default val or test); ``class_names`` is a
@@ -153,7 +153,7 @@ class AugmentationParams(_Section):
 
 
 class TrainingParams(_Section):
-    """How every model is trained, robust ones at the learning rate of ``adversarial``.
+    """Training of every model, robust ones at the learning rate of ``adversarial``.
 
     The learning rate is multiplied by ``decay`` after every ``decay_epochs`` epochs. ``compile`` says whether torch
     compiles the model; ``batch_norm`` whose statistics batch normalisation takes when several processes train.
@@ -275,7 +275,7 @@ class AttackParams(_Section):
 
 
 class AdversarialParams(_Section):
-    """How every robust model is trained: the objective, the live gradient, and who crafts each batch.
+    """Training of every robust model: the objective, the live gradient, and who crafts each batch.
 
     ``objective`` ``both`` weighs clean and perturbed images by ``clean_weight``; ``half`` replaces every second image,
     whose loss weighs ``adversarial_weight`` against 1. ``epsilon_law`` ``truncated_normal`` draws epsilon for every
@@ -317,7 +317,7 @@ class StreamingParams(_Section):
 
 
 class EvaluationParams(_Section):
-    """Who is attacked, by what, from which sources; ``holdout`` is the static model that no training saw.
+    """Targets, attacks and sources; ``holdout`` is the static model that no training saw.
 
     ``illustrated`` models get their signed gradients shown in the report. ``diagnosed`` models are probed for a masked
     gradient, FGSM's epsilon running through ``sweep``, in pixel units.

@@ -40,7 +40,7 @@ class Case:
 
     @property
     def own(self) -> bool:
-        """Whether it is what the paper's table 5 measures on all test images: clean ones, and the model's own FGSM."""
+        """Tell whether the paper's table 5 measures it on all test images: clean ones, and the model's own FGSM."""
         return self.crafting is None or (self.crafting.attack, self.crafting.source) == ("fgsm", self.target)
 
 
@@ -100,7 +100,7 @@ def evaluate_block(
     draws: AttackNoise,
     attacks: Mapping[str, Attack] = ATTACKS,
 ) -> Tensor:
-    """Where each target ranks each example's true label; every set of examples is crafted once.
+    """Rank each example's true label by each target; every set of examples is crafted once.
 
     Args:
         models: sources and targets by name, in eval mode.
@@ -149,7 +149,7 @@ def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]
 
 
 def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many other classes' logits are not below the true label's, int32 (n,): 0 if it is the prediction.
+    """Count the other classes whose logits are not below the true label's, int32 (n,): 0 if it is the prediction.
 
     A tie counts against the model, and so does a logit that is no number.
     """

@@ -142,7 +142,7 @@ def _guessing(probe: GradientProbe) -> ErrorRate:
 
 
 def _above(one: ErrorRate, other: ErrorRate) -> bool:
-    """Whether one rate is higher beyond chance: the intervals do not overlap."""
+    """Tell whether one rate is higher beyond chance: the intervals do not overlap."""
     return one.score_interval(_Z999)[0] > _high(other)
 
 

@@ -1,4 +1,4 @@
-"""What was measured of one model's own gradient: counts, which ``probing`` takes and ``gradient_masking`` judges."""
+"""Measurements of one model's own gradient: counts, which ``probing`` takes and ``gradient_masking`` judges."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ _CURVES = ("curve", "transferred")
 
 @dataclass(frozen=True)
 class GradientProbe:
-    """What was measured on ``n`` test examples; counts, so that the probes of several blocks add up.
+    """Counts measured on ``n`` test examples, so that the probes of several blocks add up.
 
     ``errors`` are those under ``fgsm``, ``ifgsm``, ``rand_fgsm``, ``noise`` (random signs of the same epsilon) and
     ``fgsm_less_alpha`` (FGSM of epsilon - alpha, the second step of RAND+FGSM on its own: section 4).

@@ -90,7 +90,7 @@ def mean_and_std(values: Sequence[float]) -> MeanAndStd:
 
 
 def tied_for_best(rates: Sequence[ErrorRate]) -> list[bool]:
-    """Which of several error rates are statistically tied for the lowest.
+    """Tell which of several error rates are statistically tied for the lowest.
 
     The rule: a rate is tied if its 95 % interval overlaps that of the lowest rate. The paper speaks of ties "based on
     95 % confidence intervals" and leaves the rule open.

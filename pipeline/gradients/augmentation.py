@@ -24,7 +24,7 @@ class Augmentation:
         return self.padding > 0 or self.flip
 
     def draw(self, rows: int, *, seed: int, step: int) -> "CropFlip":
-        """Where each row of a step's batch is cropped, and whether it is mirrored."""
+        """Draw where each row of a step's batch is cropped, and whether it is mirrored."""
         draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step, _CROPS))))
         shifts = draws.integers(-self.padding, self.padding + 1, size=(rows, 2))
         flips = draws.random(rows) < 0.5 if self.flip else np.zeros(rows, dtype=np.bool_)

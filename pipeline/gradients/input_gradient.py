@@ -42,7 +42,7 @@ def gradient_through(
     policy: LabelPolicy,
     keep_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """What ``input_gradient`` gives, from a forward pass that was made already.
+    """Return what ``input_gradient`` gives, from a forward pass that was made already.
 
     Args:
         logits: what the model gave for ``inputs``, with its graph.

@@ -10,7 +10,7 @@ from gradshard.pipeline.types import Gradient, LabelPolicy
 
 
 def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the other classes are ahead: u = logsumexp over j != t of z_j, minus z_t; float (N,).
+    """Return how far the other classes are ahead: u = logsumexp over j != t of z_j, minus z_t; float (N,).
 
     The cross-entropy is J = log(1 + exp(u)), so its gradient is sigmoid(u) times that of u and has the same sign; but
     u does not saturate, while softmax cross-entropy computes p_t - 1, which cancels on confident examples.
@@ -21,7 +21,7 @@ def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
-    """What the attack ascends, summed over the examples so that each one's gradient is its own."""
+    """Compute the loss that the attack ascends, summed over the examples so that each one's gradient is its own."""
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     if gradient == "exact":
         return logit_margin(logits, labels).sum()
@@ -43,5 +43,5 @@ def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) ->
 
 
 def step_sign(policy: LabelPolicy) -> Literal[1, -1]:
-    """Which way an attack steps along the signed gradient: away from a label (+1), or towards the least likely (-1)."""
+    """Return the sign of a step along the gradient: away from a label (+1), or towards the least likely (-1)."""
     return -1 if policy == "least_likely" else 1

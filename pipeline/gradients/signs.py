@@ -15,7 +15,7 @@ from gradshard.storage.errors import GradshardError
 
 @dataclass(frozen=True)
 class GradientSpec:
-    """Which gradient a store holds the signs of, and the arithmetic of its forward passes."""
+    """Gradient whose signs a store holds, and the arithmetic of its forward passes."""
 
     gradient: Gradient
     policy: LabelPolicy

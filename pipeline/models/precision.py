@@ -43,7 +43,7 @@ def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
 
 
 def choose_compilation(compilation: Compilation, device: torch.device, *, steps: int) -> bool:
-    """Whether torch is to compile the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
+    """Decide whether torch compiles the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
 
     On a CPU it does not: a compiled step of model A takes 0.94 to 1.06 of the time (docs/benchmarks.md), for which a
     run would depend on a compiler, and its last bits on the compiler's version.

@@ -93,7 +93,7 @@ def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: in
 
 
 def pretrained_classes(architecture: str) -> int:
-    """How many classes the pretrained weights of an architecture tell apart.
+    """Count the classes that the pretrained weights of an architecture tell apart.
 
     Raises:
         GradshardError: it has none.
@@ -164,7 +164,7 @@ def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: s
 
 
 def provenance(architecture: str) -> dict[str, str]:
-    """What an architecture follows from besides its name and gradshard: a library's version, or a module's digest.
+    """Return what an architecture follows from besides name and gradshard: a library's version, or a module's digest.
 
     Raises:
         GradshardError: the library or the module is not there.
@@ -177,7 +177,7 @@ def provenance(architecture: str) -> dict[str, str]:
 
 
 def runs_user_code(architecture: str) -> bool:
-    """Whether building it runs code that is neither gradshard's nor timm's."""
+    """Tell whether building it runs code that is neither gradshard's nor timm's."""
     return not architecture.startswith(_TIMM) and custom.is_factory(architecture)
 
 

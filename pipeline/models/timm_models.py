@@ -50,7 +50,7 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
 
 
 def pretrained_classes(name: str) -> int:
-    """How many classes the pretrained weights of a name tell apart.
+    """Count the classes that the pretrained weights of a name tell apart.
 
     Raises:
         GradshardError: there are no such weights.
@@ -62,7 +62,7 @@ def pretrained_classes(name: str) -> int:
 
 
 def advice(name: str) -> str:
-    """What to do about images that a model does not take."""
+    """Advise on images that a model does not take."""
     size = _config(name).input_size[-1]
     return f"it was made for {size}x{size} pixels; choose another dataset.size, or another architecture"
 
@@ -80,7 +80,7 @@ def version() -> str:
 
 
 def _config(name: str) -> Any:
-    """What timm knows of the weights of a name, those of its default tag where the name has none.
+    """Look up what timm knows of the weights of a name, those of its default tag where the name has none.
 
     Raises:
         GradshardError: timm does not have the model, or not that tag.

@@ -54,7 +54,7 @@ def check_claims(
     others: Sequence[str],
     epsilon: float,
 ) -> list[ClaimCheck]:
-    """What the paper finds on MNIST and what survives a change of data, seeds and machine, where it was measured.
+    """Check what the paper finds on MNIST and what survives a change of data, seeds and machine, where it was measured.
 
     Args:
         matrix: the results.

@@ -1,4 +1,4 @@
-"""Which models each part of the report shows: pure functions of the parameters."""
+"""Models that each part of the report shows: pure functions of the parameters."""
 
 from collections import Counter
 from collections.abc import Sequence

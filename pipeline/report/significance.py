@@ -27,7 +27,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Which model errs less, if that is no likely chance."""
+        """Name the model that errs less, if that is no likely chance."""
         if self.p >= 0.05:
             return "no difference shown"
         return f"{self.second if self.only_first > self.only_second else self.first} errs less"

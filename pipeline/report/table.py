@@ -11,7 +11,7 @@ UNMEASURED = "–"
 
 @runtime_checkable
 class TableCell(Protocol):
-    """What a table shows in one place."""
+    """Content of one place of a table."""
 
     @property
     def text(self) -> str:
@@ -19,27 +19,27 @@ class TableCell(Protocol):
 
     @property
     def beside(self) -> str:
-        """What stands under or after it, such as the paper's figure; may be empty."""
+        """Return the text under or after it, such as the paper's figure; may be empty."""
 
     @property
     def note(self) -> str:
-        """What explains it, such as its interval; may be empty."""
+        """Return the text that explains it, such as its interval; may be empty."""
 
     @property
     def bold(self) -> bool:
-        """Whether it is tied for best."""
+        """Tell whether it is tied for best."""
 
     @property
     def marked(self) -> bool:
-        """Whether it is a white box."""
+        """Tell whether it is a white box."""
 
     @property
     def heat(self) -> float | None:
-        """How warm to colour it, in [0, 1]; none for no colour."""
+        """Return how warm to colour it, in [0, 1]; none for no colour."""
 
     @property
     def fields(self) -> Mapping[str, float | int | str]:
-        """What a spreadsheet gets, by column; nothing if nothing was measured."""
+        """Return the values that a spreadsheet gets, by column; nothing if nothing was measured."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How a robust model's training perturbs: who crafts, by how much, and what the perturbed images weigh."""
+"""Perturbations of a robust model's training: who crafts, by how much, and what the perturbed images weigh."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

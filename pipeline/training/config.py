@@ -1,4 +1,4 @@
-"""What the steps of a training run are, as plain functions of its numbers."""
+"""Steps of a training run, as plain functions of its numbers."""
 
 import math
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class TrainingRun:
         return self.epochs * self.steps_per_epoch
 
     def source(self, step: int) -> str:
-        """Who crafts the perturbation of a step's batch; empty for clean training."""
+        """Name the source that crafts the perturbation of a step's batch; empty for clean training."""
         if self.adversary is None:
             return CLEAN_BATCH
         epoch, batch = divmod(step, self.steps_per_epoch)
@@ -59,12 +59,12 @@ class TrainingRun:
         )
 
     def batch_rows(self, step: int) -> int:
-        """How many rows a step's batch has, over all ranks."""
+        """Count the rows of a step's batch, over all ranks."""
         begin = step % self.steps_per_epoch * self.batch
         return min(self.batch, self.rows - begin)
 
     def requests(self, start: int) -> Iterator[Request]:
-        """What this rank is to read for each step from ``start`` on."""
+        """Yield the request that this rank reads for each step from ``start`` on."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
             order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
             first = max(start - epoch * self.steps_per_epoch, 0)

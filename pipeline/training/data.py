@@ -1,4 +1,4 @@
-"""What was read, brought to the device: batches of images, labels and signs as a step takes them."""
+"""Batches of images, labels and signs as a step takes them, brought to the device."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _RESIDENT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class RankSlice:
-    """Which rows of a step's whole batch are here: all of them, but with several ranks."""
+    """Rows of a step's whole batch that are here: all of them, but with several ranks."""
 
     total: int
     rows: slice
 
     @property
     def whole(self) -> bool:
-        """Whether all are."""
+        """Tell whether all rows are here."""
         return self.rows == slice(0, self.total)
 
     def of(self, values: Tensor) -> Tensor:

@@ -20,11 +20,11 @@ class Rank:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes."""
+        """Tell whether this process is the one that writes."""
         return self.rank == 0
 
     def part(self, rows: int) -> slice:
-        """Which of a batch's rows are this process's: consecutive ones, as many as the others' but for one."""
+        """Return this process's rows of a batch: consecutive ones, as many as the others' but for one."""
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
     def total(self, values: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Rank:
         return summed
 
     def shared(self, values: Tensor) -> Tensor:
-        """What the first process has, on all of them; written over ``values`` on the others.
+        """Broadcast what the first process has to all of them; written over ``values`` on the others.
 
         Raises:
             GradshardError: another process is gone.

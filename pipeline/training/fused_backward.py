@@ -27,7 +27,7 @@ _ROW_BY_ROW = frozenset(
 
 
 def row_by_row(model: nn.Module) -> bool:
-    """Whether a model is known to treat each row of a batch by itself."""
+    """Tell whether a model is known to treat each row of a batch by itself."""
     return all(type(module) in _ROW_BY_ROW for module in model.modules())
 
 

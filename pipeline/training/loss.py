@@ -182,7 +182,7 @@ def _chosen(values: Tensor, chosen: Tensor | None) -> Tensor:
 
 
 def _dropping(part: RankSlice, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
-    """Whatever rows pass, dropout is to drop what it would drop of them if the whole batch passed."""
+    """Make dropout drop, whichever rows pass, the units that it would drop of them if the whole batch passed."""
     if part.whole and chosen is None:
         return nullcontext()
     positions = torch.arange(part.rows.start, part.rows.stop)

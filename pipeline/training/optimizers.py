@@ -29,7 +29,7 @@ class Optimization:
 
 
 class Optimizer(Protocol):
-    """What changes parameters along their gradients."""
+    """Optimizer of any kind, which changes parameters along their gradients."""
 
     def step(self, rate: float) -> None:
         """Change the parameters along their gradients, and clear those."""

@@ -1,4 +1,4 @@
-"""Which source crafts the perturbation of each batch (section 5.2): a pure function of (seed, epoch, batch)."""
+"""Choice of the source that crafts each batch's perturbation (section 5.2): a pure function of (seed, epoch, batch)."""
 
 from collections.abc import Sequence
 

@@ -24,7 +24,7 @@ Command = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Origin:
-    """What a store was made from."""
+    """Inputs that a store was made from."""
 
     model: LoadedModel
     split: Split

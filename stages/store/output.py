@@ -1,4 +1,4 @@
-"""How the commands for stores tell their results: one screen for a person, or JSON for a program."""
+"""Results of the commands for stores: one screen for a person, or JSON for a program."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ def table(entries: Mapping[str, object]) -> list[str]:
 
 
 def found_something() -> click.exceptions.Exit:
-    """What a check raises after it told what it found: exit code 1."""
+    """Return the exit with code 1 that a check raises after it told what it found."""
     return click.exceptions.Exit(1)
 
 

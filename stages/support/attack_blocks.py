@@ -77,7 +77,7 @@ def sampled_rows(params: Params, n: int) -> Rows:
 
 
 def portions(params: Params, n: int, planned: Sequence[Case]) -> list[EvaluationSubset]:
-    """What is measured on which of ``n`` test images."""
+    """Split ``n`` test images into portions, and say what is measured on each."""
     rows = sampled_rows(params, n)
     if len(rows) == n:
         return [EvaluationSubset("all", rows, planned, planned, worst=True)]
@@ -92,7 +92,7 @@ def portions(params: Params, n: int, planned: Sequence[Case]) -> list[Evaluation
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What a worker needs to attack: the parameters, and where test images, models and results are."""
+    """Inputs that a worker needs to attack: the parameters, and where test images, models and results are."""
 
     params: Params
     dataset: Path

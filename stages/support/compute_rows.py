@@ -48,6 +48,6 @@ def compute_rows(
 
 
 def _step(split: Split) -> int:
-    """How many rows are read at once: whole chunks, each of which is read as a whole."""
+    """Return how many rows are read at once: whole chunks, each of which is read as a whole."""
     pixels = math.prod(split.sample_shape)
     return split.chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / split.chunk)

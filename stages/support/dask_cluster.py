@@ -35,7 +35,7 @@ _OBSERVING = {"distributed": {"worker": {"profile": {"interval": "100ms"}}, "adm
 
 
 def threads(place: ClusterConfig, device: str) -> int | None:
-    """How many tasks compute at once in each process of a cluster on this machine; none: a running cluster decides."""
+    """Return how many tasks compute at once in each process of a cluster here; none: a running cluster decides."""
     if place.scheduler is not None:
         return None
     return 1 if device != "cpu" else max(1, _cores() // max(place.workers, 1))

@@ -82,7 +82,7 @@ def _rows(task: SplitTask, shard: int) -> int:
 
 
 def _recipe(source: ImageFolder) -> dict[str, object]:
-    """What the shards follow from, besides the files: each shard's receipt remembers those."""
+    """Return what the shards follow from, besides the files: each shard's receipt remembers those."""
     versions = {"gradshard": storage.__version__, **{name: version(name) for name in _LIBRARIES}}
     return {"source": asdict(source) | {"root": str(source.root)}, "versions": versions}
 

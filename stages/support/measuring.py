@@ -13,7 +13,7 @@ _SECONDS = 2.0
 
 
 def signed_gradient_rate(architecture: str, sample_shape: tuple[int, int, int], classes: int) -> float:
-    """How many signed gradients a model of an architecture gives in a second on the CPU, images/s.
+    """Measure how many signed gradients a model of an architecture gives in a second on the CPU, images/s.
 
     Measured over about two seconds, after one batch that does not count, with random weights and images: the work does
     not depend on them.

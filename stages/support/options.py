@@ -1,4 +1,4 @@
-"""What all stage commands have in common."""
+"""Options and decorators that all stage commands have in common."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def params_option(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Where to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
+    """Place to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
 
     workers: int = 0
     scheduler: str | None = None

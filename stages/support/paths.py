@@ -1,4 +1,4 @@
-"""Where every output lies, relative to the project's root."""
+"""Places of all outputs, relative to the project's root."""
 
 from pathlib import Path
 

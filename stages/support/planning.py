@@ -1,4 +1,4 @@
-"""What commands that plan stores have in common: their options, and the rate that they reckon with."""
+"""Options of the commands that plan stores, and the rate that they reckon with."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""What a person sees while a stage works: messages, and progress with rate and time left."""
+"""Messages that a person sees while a stage works, and progress with rate and time left."""
 
 import sys
 import threading
@@ -29,7 +29,7 @@ def say(message: str) -> None:
 
 
 def say_waiting(what: object) -> Callable[[str], None]:
-    """What to do while another process builds the same: name it, so that the user can stop it."""
+    """Name the other process that builds the same, so that the user can stop it."""
     return lambda process: say(f"process {process} is already making {what}: waiting for it (stop it to take over)")
 
 

@@ -1,4 +1,4 @@
-"""How rows are cut into chunks and shards: a pure function of how many there are and how large they are.
+"""Layout of rows in chunks and shards: a pure function of how many there are and how large they are.
 
 A chunk is the unit of reading, a shard the unit of work and of a file (zarr-python's words). Both hold a power of two
 of rows, so that the chunks of a dataset and of its sign stores line up although their rows differ in size.

@@ -49,7 +49,7 @@ class Split:
 
     @property
     def layout(self) -> Layout:
-        """How the rows of ``images`` are cut."""
+        """Return the layout of the rows of ``images``."""
         return self.encoding.layout
 
     @property
@@ -229,7 +229,7 @@ def _open_split(root: zarr.Group, path: Path, split: str, name: str, classes: in
 
 
 def _encoding(images: ZarrArray) -> Encoding:
-    """How images lie in their files, if it is a way in which ``write_dataset`` lays them."""
+    """Read how images lie in their files, if it is a way in which ``write_dataset`` lays them."""
     metadata = images.metadata
     sharding = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
     if images.dtype != np.uint8 or images.shards is None or not isinstance(sharding, ShardingCodec):

@@ -51,7 +51,7 @@ class RowsDigest:
 
 
 def row_hashes(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -> bytes:
-    """What ``RowsDigest`` takes of rows, 32 bytes each; images uint8 (n, C, H, W) and labels (n,)."""
+    """Hash rows as ``RowsDigest`` takes them, 32 bytes each; images uint8 (n, C, H, W) and labels (n,)."""
     flat = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     label_bytes = labels.astype("<i8").view(np.uint8).reshape(len(labels), 8)
     rows = zip(flat, label_bytes, strict=True)

@@ -27,7 +27,7 @@ class ShardedArray(Protocol):
 
     @property
     def layout(self) -> Layout:
-        """How its rows are cut."""
+        """Return the layout of its rows."""
         ...
 
     def take(self, shard: int, rows: Rows, out: Values, positions: Rows, scratch: Scratch) -> None:
@@ -37,7 +37,7 @@ class ShardedArray(Protocol):
 
 @dataclass(frozen=True)
 class ShardRead:
-    """What is to be taken from one shard: its rows, ascending, and where each goes."""
+    """Rows to be taken from one shard, ascending, and where each goes."""
 
     shard: int
     rows: Rows
@@ -57,7 +57,7 @@ def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
 
 
 def _ascending(rows: Rows) -> Rows:
-    """What ``np.argsort`` gives, in digits of 16 bits: those NumPy sorts by radix, some ten times faster."""
+    """Sort as ``np.argsort``, in digits of 16 bits: those NumPy sorts by radix, some ten times faster."""
     order = np.argsort((rows & 0xFFFF).astype(np.uint16), kind="stable")
     for shift in range(16, int(rows.max()).bit_length(), 16):
         digits = (rows[order] >> shift & 0xFFFF).astype(np.uint16)

@@ -74,7 +74,7 @@ class AgreementRecord(_Record):
 
 
 class DirectionRecord(_Record):
-    """Which gradient was taken the sign of, and which way an attack steps along it.
+    """Gradient whose sign was taken, and the way of an attack along it.
 
     ``gradient``: the loss it is the gradient of; ``label``: whose label the loss was taken for; ``mode``: the model's
     mode; ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
@@ -111,7 +111,7 @@ class FileRecord(_Record):
 
 
 class StoreSpec(_Record):
-    """What a store will be, before anything is computed. ``licence`` is an SPDX identifier, if its maker named one."""
+    """Description of a store before anything is computed. ``licence`` is an SPDX identifier, if its maker named one."""
 
     dataset: DatasetRecord
     model: ModelRecord
@@ -121,7 +121,7 @@ class StoreSpec(_Record):
 
     @property
     def cut(self) -> Layout:
-        """How the rows are cut into chunks and shards."""
+        """Return the layout of the rows in chunks and shards."""
         return Layout(rows=self.dataset.rows, chunk=self.layout.chunk, shard=self.layout.shard)
 
     @property
@@ -141,7 +141,7 @@ class StoreSpec(_Record):
 
 
 class Manifest(StoreSpec):
-    """What a published store is.
+    """Description of a published store.
 
     ``content`` is the digest of the decoded shards, whatever they are compressed with; ``digest``, the store's own
     name, covers everything else in the manifest, the digests of all files among it.
@@ -173,7 +173,7 @@ class Manifest(StoreSpec):
 
     @property
     def spec(self) -> StoreSpec:
-        """What the store was to be before it was computed."""
+        """Return the description of the store from before it was computed."""
         return StoreSpec(**{name: getattr(self, name) for name in StoreSpec.model_fields})
 
     def text(self) -> str:
@@ -263,7 +263,7 @@ def canonical(content: bytes) -> bytes:
 
 
 def is_canonical(content: bytes) -> bool:
-    """Whether the bytes of a valid manifest are exactly those that a writer gives it."""
+    """Tell whether the bytes of a valid manifest are exactly those that a writer gives it."""
     return canonical(content) == content
 
 

@@ -17,7 +17,7 @@ BROKEN = "it was changed while it was read, or is damaged: give a whole one"
 
 @dataclass
 class RawImages:
-    """What a dataset is written from in place of an array uint8 (N, C, H, W): slices of it are read from a file.
+    """Stand-in for an array uint8 (N, C, H, W) that a dataset is written from: slices of it are read from a file.
 
     Slices in ascending order read the file once, which matters where it is compressed. It is open from the first read
     to that of the last row. Numbers of another ``stored_dtype`` than uint8 become bytes by ``scale``.
@@ -43,7 +43,7 @@ class RawImages:
 
     @property
     def ndim(self) -> int:
-        """How many dimensions the images have all together: 4, if they can make a dataset."""
+        """Count the dimensions of the images all together: 4, if they can make a dataset."""
         return len(self.shape)
 
     def __getitem__(self, rows: slice) -> Pixels:

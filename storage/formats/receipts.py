@@ -14,7 +14,7 @@ from gradshard.storage.formats.atomic import write_text
 
 
 class ShardReceipt(BaseModel):
-    """What one finished shard is; each kind of receipt adds what its publisher needs to know."""
+    """Receipt of one finished shard; each kind adds what its publisher needs to know."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 

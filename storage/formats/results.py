@@ -67,7 +67,7 @@ def read_matrix(path: Path) -> list[dict[str, Any]]:
 def read_examples(
     path: Path, *, attack: str, target: str, source: str, gradient: str, top: int = 1
 ) -> npt.NDArray[np.bool_]:
-    """Which test examples one row of the matrix got right, bool (n,), in the order of the test set.
+    """Read which test examples one row of the matrix got right, bool (n,), in the order of the test set.
 
     Raises:
         GradshardError: the file is missing, damaged, or has no such row.

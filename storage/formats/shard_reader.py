@@ -41,7 +41,7 @@ _BLOCK_BYTES = 1 << 19
 
 @dataclass
 class DamagedError(Exception):
-    """What is wrong with which rows of a shard: ``start`` to ``stop``, counted from the array's first row."""
+    """Damage to rows of a shard: ``start`` to ``stop``, counted from the array's first row."""
 
     what: str
     start: int
@@ -53,7 +53,7 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the rows of an array of bytes lie in its files.
+    """Layout of the rows of an array of bytes in its files.
 
     A shard's file is its chunks and an index of them, which comes first or last; a chunk is one zstd frame or, if not
     ``compressed``, its plain bytes, and then their crc32c.
@@ -99,7 +99,7 @@ class ShardReader:
         return self.encoding.layout.shard_rows(self.shard)
 
     def index(self) -> Index:
-        """Where each chunk lies: uint64 (chunks, 2), byte offset and length.
+        """Read where each chunk lies: uint64 (chunks, 2), byte offset and length.
 
         Raises:
             DamagedError: it is cut off or its checksum is wrong.
@@ -143,7 +143,7 @@ class ShardReader:
                 raise DamagedError(f"a chunk: {error}", first, stop) from error
 
     def _locate(self, entry: Index, decoded: int, first: int, stop: int) -> tuple[int, int]:
-        """Where a chunk of so many bytes, decoded, begins in the file, and how many it has there."""
+        """Return where a chunk of so many bytes, decoded, begins in the file, and how many it has there."""
         offset, size = int(entry[0]), int(entry[1])
         if offset == MISSING_CHUNK or size == MISSING_CHUNK:
             raise DamagedError("a chunk was never written", first, stop)
@@ -224,7 +224,7 @@ class ShardReader:
 
 @dataclass(slots=True)
 class _Places:
-    """Where the wanted rows of a chunk go: see ``ShardReader.take``; and whether none is wanted twice."""
+    """Destination of the wanted rows of a chunk: see ``ShardReader.take``; and whether none is wanted twice."""
 
     rows: Rows
     out: Values

@@ -41,7 +41,7 @@ class SignStore:
 
     @property
     def layout(self) -> Layout:
-        """How the rows are cut."""
+        """Return the layout of the rows."""
         return self.manifest.cut
 
     def read(self, start: int, stop: int) -> Planes:

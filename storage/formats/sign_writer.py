@@ -39,7 +39,7 @@ _LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
 
 
 def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None) -> StoreSpec:
-    """What a store of a model's signs over the rows of a split will be."""
+    """Describe the store of a model's signs over the rows of a split, before it is computed."""
     record = DatasetRecord(
         name=split.dataset,
         split=split.name,
@@ -67,7 +67,7 @@ class StoreBuilder:
 
     @property
     def layout(self) -> Layout:
-        """How the rows are cut."""
+        """Return the layout of the rows."""
         return self.spec.cut
 
     @property

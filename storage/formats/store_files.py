@@ -1,4 +1,4 @@
-"""Where the files of a published store are read from."""
+"""Places that the files of a published store are read from."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -42,7 +42,7 @@ class BrokenImageError(Exception):
 
 @dataclass(frozen=True)
 class Transform:
-    """What is made of an image: ``size`` x ``size`` pixels.
+    """Conversion of an image: to ``size`` x ``size`` pixels.
 
     ``crop`` is the share of the shorter side that is kept; ``interpolation`` is nearest, bilinear, bicubic or lanczos.
     """

@@ -1,4 +1,4 @@
-"""Which files a folder of images holds, and in which order they become rows.
+"""Files that a folder of images holds, and the order in which they become rows.
 
 A listing lies on disk, 32 bytes and a name for each file, and is read by number, so that memory grows with the number
 of images by no more than the permutation, some 25 bytes for each while it is drawn, and the names of one class.
@@ -99,7 +99,7 @@ class FileIndex:
             yield from self.take(numbers)
 
     def counts(self, classes: int) -> Numbers:
-        """How many entries have each label, int64 (classes,)."""
+        """Count the entries of each label, int64 (classes,)."""
         counts = np.zeros(classes, dtype=np.int64)
         for numbers in self._blocks():
             counts += np.bincount(self._records(numbers)["label"], minlength=classes)
@@ -140,7 +140,7 @@ def content_digest(entries: Iterable[Entry]) -> str:
 
 
 def row_order(files: int, *, seed: Sequence[int], left_out: Numbers) -> Numbers:
-    """Which file each row is: a pseudo-random permutation of all files but those left out, int64 (files - left out,).
+    """Draw each row's file: a pseudo-random permutation of all files but those left out, int64 (files - left out,).
 
     A file that is left out gives its row to one from the end of the order and all others stay where they were, so that
     a build that meets a broken image makes only the shards of that row and of the end again.

@@ -35,7 +35,7 @@ _NAMES_A_GROUP = 1 << 12
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Where the images lie and what is made of them.
+    """Places of the images, and what is made of them.
 
     ``train`` and ``test`` are subfolders of ``root``; without ``train`` there are no training images. ``class_names``
     gives the classes in the order of their labels; by default they are the sorted names of the folders in ``train``
@@ -56,7 +56,7 @@ class ImageFolder:
 
 
 class Receipt(ShardReceipt):
-    """What one finished shard is: the bytes of its files, the digest of its sources, the hashes of its rows in hex."""
+    """Receipt of one finished shard: its files' bytes, the digest of its sources, the hashes of its rows in hex."""
 
     files: dict[str, int]
     source: str
@@ -77,7 +77,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a shard: the number of its rows, and the broken images for which it was not written."""
+    """Outcome of a shard: the number of its rows, and the broken images for which it was not written."""
 
     shard: int
     rows: int
@@ -86,7 +86,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SplitTask:
-    """What a worker needs to make shards of one split: paths and plain values."""
+    """Inputs that a worker needs to make shards of one split: paths and plain values."""
 
     root: Path
     listing: Path
@@ -217,7 +217,7 @@ class FolderBuilder:
         return [name for name, count in zip(self._source.class_names, counts, strict=True) if not count]
 
     def attributes(self) -> dict[str, object]:
-        """What the dataset says of itself: its classes, which files its images were made from, and how."""
+        """Return what the dataset says of itself: its classes, which files its images were made from, and how."""
         source = self._source
         files = {split: file_index.content_digest(FileIndex(self._listing(split))) for split in SPLITS}
         made = {**asdict(source.transform), "seed": source.seed, "folders": source.folders, "files": files}
@@ -340,7 +340,7 @@ class FolderBuilder:
 
 
 def is_published(target: Path, attributes: Mapping[str, object]) -> bool:
-    """Whether the dataset at ``target`` says of itself what ``FolderBuilder.attributes`` gave."""
+    """Tell whether the dataset at ``target`` says of itself what ``FolderBuilder.attributes`` gave."""
     try:
         found = zarr.open_group(target, mode="r").attrs.asdict()
     except (OSError, ValueError):

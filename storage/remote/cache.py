@@ -59,7 +59,7 @@ class CachedFiles:
             return file
 
     def _is_here(self, path: Path, name: str, record: FileRecord) -> bool:
-        """Whether the file is here; what an earlier process left is held against the manifest once."""
+        """Tell whether the file is here; what an earlier process left is held against the manifest once."""
         if not path.exists() or path.stat().st_size != record.size:
             return False
         if name not in self._checked and file_sha256(path) != record.sha256:

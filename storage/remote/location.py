@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 
 
 def is_url(place: str) -> bool:
-    """Whether a place is a URL and not a path."""
+    """Tell whether a place is a URL and not a path."""
     return "://" in place
 
 

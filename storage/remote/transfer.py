@@ -140,7 +140,7 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path) -> N
 
 
 def is_there(target: Path, manifest: Manifest) -> bool:
-    """Whether a store is at ``target`` already.
+    """Tell whether a store is at ``target`` already.
 
     Raises:
         GradshardError: something else is there.
@@ -171,7 +171,7 @@ def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
 
 
 def _published(location: Location, manifest: Manifest) -> bool:
-    """Whether the same store is at the location already; another one is an error."""
+    """Tell whether the same store is at the location already; another one is an error."""
     if location.size(MANIFEST) is None:
         return False
     found = remote_manifest(location)

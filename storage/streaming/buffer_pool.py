@@ -15,7 +15,7 @@ Block = npt.NDArray[np.uint8]
 
 
 class _Lease:
-    """What NumPy takes for the owner of a lent array, and so keeps as long as there is a view of it."""
+    """Owner of a lent array in NumPy's eyes, which keeps it as long as there is a view of the array."""
 
     def __init__(self, block: Block, shape: tuple[int, ...]) -> None:
         self._block = block

@@ -49,7 +49,7 @@ class RawBatch(NamedTuple):
 
 
 class Reader(Protocol):
-    """Whatever turns requests into batches."""
+    """Reader of any kind, which turns requests into batches."""
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
         """Yield one batch per request, in the order of the requests."""
@@ -58,7 +58,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """How a split and its stores are read: resident or not, and the chunks and windows of the order that suits it."""
+    """Plan of reading a split and its stores: resident or not, and chunks and windows of the order that suits it."""
 
     resident: bool
     chunk: int

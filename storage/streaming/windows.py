@@ -1,4 +1,4 @@
-"""How a stream of requests is cut into windows: stretches of rows that are gathered at once.
+"""Windows that a stream of requests is cut into: stretches of rows that are gathered at once.
 
 A window is as many of the next rows of an epoch as touch no more chunks than a window of the order has. On an order of
 such windows that gives the order's own, so that each chunk is read once an epoch. Whatever is asked for, the cuts
@@ -17,7 +17,7 @@ from gradshard.storage.streaming.shuffle import Rows
 
 
 class Request(NamedTuple):
-    """Which rows a batch holds and, if it takes stored signs, from which store; and the epoch it belongs to."""
+    """Rows of a batch and, if it takes stored signs, the store they come from; and the epoch it belongs to."""
 
     rows: Rows
     store: str | None = None
@@ -71,7 +71,7 @@ class WindowPlanner:
             yield window
 
     def _border(self, rows: Rows) -> int:
-        """How many of the rows, from the first on, touch at most so many chunks."""
+        """Count the rows, from the first on, that touch at most so many chunks."""
         chunks = rows // self._chunk
         places = np.arange(len(rows))
         # Of the places that a chunk has, the one written last stays, which is the first.

@@ -32,7 +32,7 @@ _CHECKPOINT_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """What one training run makes, and from what.
+    """Inputs and outputs of one training run.
 
     ``record`` is what the weights file says of itself; ``recipe`` is everything the weights follow from; a snapshot
     is written after each epoch in ``snapshots``.
@@ -109,7 +109,7 @@ def versions() -> dict[str, str]:
 
 
 def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) -> dict[str, object]:
-    """What a run's bytes follow from besides its inputs and its own parameters."""
+    """Return what a run's bytes follow from besides its inputs and its own parameters."""
     precision = choose_precision(params.training.precision, device)
     return {
         **versions(),
@@ -147,7 +147,7 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
 
 
 def _go_on(trainer: Trainer, wanted: bool) -> bool:
-    """Whether there is anything to train: the first rank knows."""
+    """Tell whether there is anything to train: the first rank knows."""
     return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 

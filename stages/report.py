@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
 
-from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.report import export, figures, measurements, published, selection, tables
 from gradshard.pipeline.report.claims import ClaimCheck, check_claims
@@ -27,11 +27,10 @@ from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import params_option
+from gradshard.stages.support import paths, report_files
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
-from gradshard.storage.errors import GradshardError
+from gradshard.stages.support.report_files import ReportFiles
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 
@@ -42,54 +41,65 @@ _GRADIENT_TITLES = {
 
 
 @click.command()
+@click.argument("folder", required=False, type=PathType(file_okay=False, path_type=Path))
 @click.option(
-    "--into",
-    type=PathType(file_okay=False, path_type=Path),
-    default=paths.REPORT,
-    show_default=True,
-    help="The folder to write.",
+    "--into", type=PathType(file_okay=False, path_type=Path), help="The folder to write; default: report in FOLDER."
 )
-@params_option
-def command(params: Params, into: Path) -> None:
+@click.option(
+    "--params",
+    "file",
+    type=PathType(dir_okay=False, path_type=Path),
+    help=f"The parameter file; default: {FILE_NAME} in FOLDER.",
+)
+def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate`, `analyze` and `blackbox` wrote and the training curves. Tables are laid out as in the paper:
-    rows are sources. For papers and spreadsheets they are also in report/tables.md and, one a file, in report/tables/.
+    Reads what `evaluate`, `analyze` and `blackbox` wrote and the training curves; or, with FOLDER, the files that a
+    folder of published results such as results/mnist keeps, and leaves out what it does not keep. Tables are laid out
+    as in the paper: rows are sources. For papers and spreadsheets they are also in report/tables.md and, one a file, in
+    report/tables/; the main one is drawn in report/defences.svg.
     """
-    rows = results.read_matrix(paths.EVALUATION / "matrix.parquet")
-    provenance = json.loads(_read(paths.EVALUATION / "provenance.json"))
-    diagnosed = json.loads(_read(paths.EVALUATION / "diagnostics.json"))
+    found = report_files.of_results(folder) if folder else report_files.of_project()
+    params = read_params(file or (folder or Path()) / FILE_NAME)
+    into = into or (folder or Path()) / paths.REPORT
+    rows = results.read_matrix(found.matrix)
+    provenance = found.json(found.provenance)
+    diagnosed = found.json(found.diagnostics) or {"models": {}}
     diagnostics = diagnosed["models"]
-    blackbox = json.loads(_read(paths.BLACKBOX / "results.json"))
-    norms, planes = _analysis(params)
+    blackbox = found.json(found.blackbox)
+    norms = (found.json(found.gradients) or {"models": {}})["models"]
     sections = [
-        _section(params, rows, diagnostics, gradient, top)
+        _section(params, found, rows, diagnostics, gradient, top)
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
     ]
     general = _general_tables(params, rows, norms, blackbox)
+    recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
         sample=params.evaluation.sample,
-        attack=provenance["params"]["attack"],
+        attack=recorded["attack"],
         compared=bool(published.names(params)),
+        left_out=found.left_out,
         sections=sections,
         undefined=diagnosed.get("undefined_gradients", {}),
         general=general,
-        planes_svg=planes,
-        blackbox_svg=_queries(blackbox),
+        planes_svg=_planes(params, found),
+        blackbox_svg=_queries(blackbox) if blackbox else "",
         plane=params.analysis.plane,
-        images_svg=_images(params),
-        curves_svg=figures.training_curves(_curves(params)),
-        training={name: json.loads(_read(paths.TRAINING / f"{name}.json")) for name in _trained(params)},
+        images_svg=_images(params, found),
+        curves_svg=figures.training_curves(curves) if (curves := _curves(params, found)) else "",
+        training={name: found.json(found.training / f"{name}.json") for name in curves},
         provenance=provenance,
-        parameters=_yaml(provenance["params"]),
+        parameters=_yaml(recorded),
         docs=Path(os.path.relpath("docs", into)).as_posix(),
     )
     _write_tables(into, sections, general)
+    _write_figure(into, sections[0])
     write_text(into / "index.html", page)
-    say(f"{into / 'index.html'}: open it in a browser")
+    missing = f" (without {', '.join(found.left_out)}: not in {folder})" if found.left_out else ""
+    say(f"{into / 'index.html'}: open it in a browser{missing}")
 
 
 @dataclass(frozen=True)
@@ -107,21 +117,26 @@ class Section:
 
 
 def _section(
-    params: Params, rows: Sequence[Mapping[str, Any]], diagnostics: Mapping[str, Any], gradient: Gradient, top: int
+    params: Params,
+    found: ReportFiles,
+    rows: Sequence[Mapping[str, Any]],
+    diagnostics: Mapping[str, Any],
+    gradient: Gradient,
+    top: int,
 ) -> Section:
     called, holdout = published.names(params), params.evaluation.holdout
     matrix = ErrorMatrix(rows, gradient, called, top)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
-    probed = {name: found[gradient] for name, found in diagnostics.items() if gradient in found and top == 1}
+    probed = {name: record[gradient] for name, record in diagnostics.items() if gradient in record and top == 1}
     probes = {name: GradientProbe.restore(record) for name, record in probed.items()}
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
         tables=make_tables(Results(params, matrix, shown, groups)),
-        comparisons=compare_models(groups, holdout, partial(_correct, matrix)),
+        comparisons=compare_models(groups, holdout, partial(_correct, found, matrix)),
         probes=_probe_tables(probes, called, holdout) if probes else [],
         flags={name: record["flags"] for name, record in probed.items()},
         curves_svg=_epsilon_curves(probes, holdout) if probes else "",
@@ -144,8 +159,9 @@ class General:
 
 
 def _general_tables(
-    params: Params, rows: Sequence[Mapping[str, Any]], norms: Mapping[str, Any], blackbox: Mapping[str, Any]
+    params: Params, rows: Sequence[Mapping[str, Any]], norms: Mapping[str, Any], blackbox: Mapping[str, Any] | None
 ) -> General:
+    blackbox = blackbox or {"targets": {}, "forest": None}
     called, targets = published.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
     if blackbox["forest"]:
@@ -169,11 +185,13 @@ def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
     return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
 
 
-def _correct(matrix: ErrorMatrix, target: str, source: str, attack: str) -> npt.NDArray[np.bool_] | None:
-    if matrix.rate(target, source, attack) is None:
+def _correct(
+    found: ReportFiles, matrix: ErrorMatrix, target: str, source: str, attack: str
+) -> npt.NDArray[np.bool_] | None:
+    if matrix.rate(target, source, attack) is None or not found.has(found.examples):
         return None
     return results.read_examples(
-        paths.EVALUATION / "examples.parquet",
+        found.examples,
         target=target,
         source=source,
         attack=attack,
@@ -212,20 +230,17 @@ def _findings(
     )
 
 
-def _analysis(params: Params) -> tuple[dict[str, Any], str]:
-    """Read what `analyze` found: per model its gradients, and the figure of the loss."""
-    norms = json.loads(_read(paths.ANALYSIS / "gradients.json"))["models"]
-    path = paths.ANALYSIS / "planes.npz"
-    if not path.exists():
-        raise GradshardError(f"no {path}: run `gradshard analyze` first")
-    with np.load(path, allow_pickle=False) as archive:
+def _planes(params: Params, found: ReportFiles) -> str:
+    """Draw the loss around some images, if `analyze` measured it."""
+    if not found.has(found.planes):
+        return ""
+    with np.load(found.planes, allow_pickle=False) as archive:
         if not len(archive["rows"]):
-            return norms, ""
+            return ""
         planes = {name: (archive[f"{name} steps"], archive[name]) for name in ("full", "zoom")}
-        plane = params.analysis.plane
-        return norms, figures.loss_planes(
-            planes, [f"#{row}" for row in archive["rows"]], first=plane.model, second=plane.source
-        )
+        titles = [f"#{row}" for row in archive["rows"]]
+    plane = params.analysis.plane
+    return figures.loss_planes(planes, titles, first=plane.model, second=plane.source)
 
 
 def _queries(blackbox: Mapping[str, Any]) -> str:
@@ -262,11 +277,16 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
         write_text(into / "tables" / f"{name}.csv", export.to_csv(table))
 
 
-def _images(params: Params) -> str:
-    path = paths.EVALUATION / "images.npz"
-    if not path.exists():
-        raise GradshardError(f"no images at {path}: run `gradshard evaluate` first")
-    with np.load(path, allow_pickle=False) as archive:
+def _write_figure(into: Path, section: Section) -> None:
+    table = next(table for table in section.tables if table.name == "defences")
+    if table.rows:
+        write_text(into / "defences.svg", figures.rate_bars(table))
+
+
+def _images(params: Params, found: ReportFiles) -> str:
+    if not found.has(found.images):
+        return ""
+    with np.load(found.images, allow_pickle=False) as archive:
         shown = {"image": archive["images"]}
         for name in params.evaluation.illustrated:
             shown[f"sign, {name}"] = archive[f"signs {name}"].astype(np.float32)
@@ -274,22 +294,14 @@ def _images(params: Params) -> str:
         return figures.image_rows(shown, [f"#{row}" for row in archive["rows"]])
 
 
-def _curves(params: Params) -> dict[str, dict[str, list[float]]]:
+def _curves(params: Params, found: ReportFiles) -> dict[str, dict[str, list[float]]]:
     curves = {}
-    for name in _trained(params):
-        lines = list(csv.DictReader(io.StringIO(_read(paths.TRAINING / f"{name}.tsv")), delimiter="\t"))
-        curves[name] = {column: [float(line[column]) for line in lines] for column in lines[0]}
+    for name in (*params.static, *params.robust):
+        path = found.training / f"{name}.tsv"
+        if found.has(path):
+            lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), delimiter="\t"))
+            curves[name] = {column: [float(line[column]) for line in lines] for column in lines[0]}
     return curves
-
-
-def _trained(params: Params) -> list[str]:
-    return [*params.static, *params.robust]
-
-
-def _read(path: Path) -> str:
-    if not path.exists():
-        raise GradshardError(f"no {path}: run the stages before `report` first, or `dvc repro`")
-    return path.read_text(encoding="utf-8")
 
 
 def _yaml(value: Mapping[str, Any]) -> str:

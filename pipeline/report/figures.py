@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from gradshard.pipeline.report.table import RateCell, Table
+
 # Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
 _INK = "#010203"
 _RC = {
@@ -82,6 +84,33 @@ def loss_planes(
         return _svg(figure)
 
 
+def rate_bars(table: Table) -> str:
+    """Error rates of a table with their 95 % intervals, a group of bars a column and a bar a row; the paper's as dots.
+
+    It is a file of its own, hence dark ink on white and not the colours of a page around it.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        width = 0.8 / len(table.rows)
+        for number, (name, cells) in enumerate(table.rows):
+            for column, cell in enumerate(cells):
+                if not isinstance(cell, RateCell) or cell.rate is None:
+                    continue
+                place, error = column + (number - (len(table.rows) - 1) / 2) * width, 100 * cell.rate.rate
+                low, high = (100 * end for end in cell.rate.interval)
+                axes.bar(place, error, 0.9 * width, color=f"C{number}", label=name)
+                axes.errorbar(place, error, [[error - low], [high - error]], color=_INK, linewidth=0.8)
+                if cell.paper is not None:
+                    axes.plot(place, cell.paper, "o", markersize=4, color=_INK, fillstyle="none", label="the paper")
+        axes.set(ylabel="error, %", ylim=(0, None), xticks=range(len(table.columns)), xticklabels=table.columns)
+        axes.spines[["top", "right"]].set_visible(False)
+        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+        axes.legend(named.values(), named, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        figure.set_facecolor("white")
+        return _svg(figure, ink="#222222")
+
+
 def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
     """Rows of images under each other, each row with its name (figure 1).
 
@@ -120,8 +149,8 @@ def _error_curves(
         return _svg(figure)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, *, ink: str = "currentColor") -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue().replace(_INK, "currentColor")
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, facecolor=figure.get_facecolor())
+    text = buffer.getvalue().replace(_INK, ink)
     return text[text.index("<svg") :]

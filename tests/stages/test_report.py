@@ -1,0 +1,71 @@
+"""The report of a folder of published results, from the files that it keeps."""
+
+import filecmp
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from gradshard.stages.report import command
+from tests.helpers.projects import Project
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = [path.parent.relative_to(ROOT) for path in sorted((ROOT / "results").rglob("matrix.parquet"))]
+WITH_TABLES = [folder for folder in FOLDERS if (ROOT / folder / "report/tables.md").exists()]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Make the report of a folder, once; gives where it is and what was said."""
+    made = {}
+
+    def make(folder):
+        if folder not in made:
+            into = tmp_path_factory.mktemp("reports") / "report"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(ROOT)
+                done = CliRunner().invoke(command, [str(folder), "--into", str(into)], catch_exceptions=False)
+            made[folder] = into, done.stderr
+        return made[folder]
+
+    return make
+
+
+def test_there_are_published_results():
+    assert (len(FOLDERS), len(WITH_TABLES)) == (6, 5)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=str)
+def test_the_page_of_published_results_is_made_from_what_their_folder_keeps(folder, report):
+    into, said = report(folder)
+    page = (into / "index.html").read_text()
+    assert "Worst case over all attacks and sources" in page
+    told = re.search("keep no files of them: (.*).</p>", page)[1]
+    assert f"(without {told}: not in {folder})" in said
+    assert {"images", "training curves"} <= set(told.split(", "))
+    known = (ROOT / folder / "provenance.json").exists()
+    assert ("digests and versions" in told, "dataset, test images" in page) == (not known, known)
+    assert ('id="training"' in page, "(figure 1)" in page) == (False, False)
+    for link in re.findall(r'href="([^"]*docs/[^"#]*)', page):
+        assert (into / link).exists()
+
+
+@pytest.mark.parametrize("folder", WITH_TABLES, ids=str)
+def test_the_tables_and_the_figure_of_published_results_are_those_that_are_made(folder, report):
+    into, _ = report(folder)
+    kept = ROOT / folder / "report"
+    page = Path("index.html")
+    names = {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} - {page}
+    assert {path.relative_to(into) for path in into.rglob("*") if path.is_file()} == names | {page}
+    _, different, unread = filecmp.cmpfiles(kept, into, names, shallow=False)
+    assert (different, unread) == ([], [])
+    assert (kept / "defences.svg").stat().st_size <= 40_000
+    assert "](report/defences.svg)" in (kept.parent / "README.md").read_text()
+
+
+def test_a_folder_without_an_error_matrix_is_no_folder_of_results(tmp_path, gradshard):
+    code, said = gradshard(Project(tmp_path), "report", "empty")
+    assert code == 2
+    assert "empty holds no matrix.parquet: name a folder of published results" in said
+    assert not list(tmp_path.iterdir())

@@ -3,4 +3,4 @@
 This package knows no model and no attack, and imports neither ``pipeline`` nor ``stages``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

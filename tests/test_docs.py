@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from gradshard.pipeline.config.profiles import profiles
 from gradshard.pipeline.config.schema import check_params, read_params
 from gradshard.stages.table import defences
+from gradshard.storage import __version__
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -81,7 +82,7 @@ def test_the_parameters_of_the_docs_fit_the_schema(page, text):
 
 
 def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
         for path in re.findall(r"`((?:tests|pipeline|storage|stages|docs)/[\w/]+\.\w+)`", page.read_text()):
@@ -108,3 +109,19 @@ def test_the_readmes_table_is_that_of_the_published_run():
     table = defences(results / "matrix.parquet", read_params(results / "params.yaml"), "cross_entropy")
     assert len(table.splitlines()) == 6
     assert table in (ROOT / "README.md").read_text()
+
+
+def test_the_changes_and_the_citation_are_of_this_version():
+    citation = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], citation["license"]) == (__version__, "MIT")
+    assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:1705.07204"
+    versions = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert versions[0] == __version__
+
+
+def test_a_push_and_a_commit_are_checked_by_the_projects_own_tools():
+    workflow = YAML(typ="safe").load((ROOT / ".github/workflows/ci.yml").read_text())
+    assert [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step] == [".ci/run"]
+    hooks = YAML(typ="safe").load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert {hook["language"] for hook in hooks} == {"system"}
+    assert [hook["entry"].split()[0] for hook in hooks] == ["ruff", "ruff", "mypy"]

@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch import Tensor, nn
 
-from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
-from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord, StoreSpec
-from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
+from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.ingest.sources import mnist5k
+from tests.helpers.linear_model import LinearModel
 from tests.helpers.projects import Project, call, new_project
+from tests.helpers.stores import build_store
 
 # Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -29,20 +27,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A deadline would be a timed test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
-
-
-class LinearModel(nn.Module):
-    """Logits W x + b: every gradient has a closed form."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        super().__init__()
-        self.linear = nn.Linear(weight.shape[1], weight.shape[0]).to(weight.dtype)
-        with torch.no_grad():
-            self.linear.weight.copy_(weight)
-            self.linear.bias.copy_(torch.zeros(weight.shape[0]) if bias is None else bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.flatten(1))
 
 
 @pytest.fixture
@@ -101,32 +85,6 @@ def small_dataset_path(tmp_path_factory: pytest.TempPathFactory, digits: dict) -
 @pytest.fixture
 def small_dataset(small_dataset_path: Path) -> Dataset:
     return open_dataset(small_dataset_path)
-
-
-def store_spec(dataset: Dataset, *, model: str = "M") -> StoreSpec:
-    """The spec of a store of random signs over a dataset's training split."""
-    return make_spec(
-        dataset.train,
-        ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
-        DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
-    )
-
-
-def random_signs(rows: int, pixels: int, *, seed: int) -> npt.NDArray[np.int8]:
-    """Signs of -1, 0 and +1, a tenth of them 0."""
-    return np.random.default_rng(seed).choice(np.array([-1, 0, 1], dtype=np.int8), (rows, pixels), p=[0.45, 0.1, 0.45])
-
-
-def build_store(folder: Path, dataset: Dataset, target: Path, *, seed: int = 0, model: str = "M") -> SignStore:
-    """Build and publish a store of random signs."""
-    builder = StoreBuilder(folder, store_spec(dataset, model=model))
-    builder.create()
-    signs = random_signs(len(dataset.train), 784, seed=seed)
-    for shard in builder.missing():
-        rows = builder.layout.shard_rows(shard)
-        builder.write_shard(shard, bitplanes.pack(signs[rows]), dataset.train.read_labels(rows.start, rows.stop))
-    builder.publish(target)
-    return open_store(target)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Imports run one way: stages -> pipeline -> storage; and what must start fast imports nothing heavy."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -95,6 +96,12 @@ def test_the_public_package_does_not_import_the_commands():
     for path in sorted((ROOT / "gradshard").glob("*.py")):
         if path.name != "__main__.py":
             assert not [name for name in imported(path) if name.startswith("gradshard.stages")], path
+
+
+def test_no_test_imports_out_of_another_tests_module():
+    for path in (ROOT / "tests").rglob("*.py"):
+        # As text, so that code that a test gives to another process counts too.
+        assert not re.findall(r"\b(?:from|import) +tests\.(?:\w+\.)*test_\w+", path.read_text()), path
 
 
 def test_the_package_is_links_to_the_folders_of_code():

@@ -17,15 +17,15 @@ READ_TWICE = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from benchmarks.loaders import Place
+from benchmarks.loaders import MAPPED, READY_MADE, Place
+from benchmarks.readers import BY_HAND
 from benchmarks.rows import mnist_rows, stored
-from tests.benchmarks.test_loaders import LOADERS
 
 folder, rows = Path(sys.argv[1]), mnist_rows(700)
 stored(rows, folder)
 keys = [(i.tobytes(), int(l), p.tobytes()) for i, l, p in zip(rows.images, rows.labels, rows.planes)]
 faults = {}
-for loader in LOADERS:
+for loader in (*READY_MADE, *BY_HAND, MAPPED):
     if not loader.installed:
         continue
     loader.write(rows, folder / loader.name)

@@ -7,7 +7,7 @@ from gradshard.storage.formats import manifest
 from gradshard.storage.formats.digests import digest_of
 from gradshard.storage.formats.manifest import FileRecord
 from gradshard.storage.formats.store_paths import expected_files
-from tests.storage.maintenance.test_verify import spec_of
+from tests.helpers.known_stores import spec_of
 
 SPEC = spec_of(100, chunk=8, shard=64)
 HONEST = manifest.finalize(

@@ -87,3 +87,20 @@ def call(patch: pytest.MonkeyPatch, *arguments: str) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return 0
+
+
+def files(project, *folders):
+    return {
+        str(path.relative_to(project.path)): path.read_bytes()
+        for folder in folders
+        for path in (project.path / folder).rglob("*")
+        if path.is_file()
+    }
+
+
+def receipts(project: Project) -> int:
+    """Count the shards that have a receipt; a running stage may just be clearing them away."""
+    try:
+        return len(list(project.path.glob(".partial/precompute-A-*/ledger/*.json")))
+    except FileNotFoundError:
+        return 0

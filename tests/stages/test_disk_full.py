@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.helpers.projects import new_project
-from tests.stages.test_kill import files
+from tests.helpers.projects import files, new_project
 
 pytestmark = pytest.mark.slow
 

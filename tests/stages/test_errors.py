@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import zarr
 
+from tests.helpers.idx_files import write_idx_folder
 from tests.helpers.refusals import refused
-from tests.storage.ingest.test_sources import write_idx_folder
 
 
 def set_key(project, section, key, value):

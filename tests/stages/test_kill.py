@@ -9,18 +9,9 @@ import time
 
 import pytest
 
-from tests.helpers.projects import new_project
+from tests.helpers.projects import files, new_project
 
 pytestmark = pytest.mark.slow
-
-
-def files(project, *folders):
-    return {
-        str(path.relative_to(project.path)): path.read_bytes()
-        for folder in folders
-        for path in (project.path / folder).rglob("*")
-        if path.is_file()
-    }
 
 
 def kill_when(process, condition, *, seconds=90):

@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from gradshard.storage.formats.sign_receipts import Ledger
-from tests.helpers.projects import Project, new_project
-from tests.stages.test_kill import files
+from tests.helpers.projects import Project, files, new_project, receipts
 
 pytestmark = pytest.mark.slow
 
@@ -53,14 +52,6 @@ def finished(project: Project) -> Stamps:
             stamps[path.name] = stamp(path)
             stamps.update({name: stamp(folder / "store" / name) for name in receipt.files})
     return stamps
-
-
-def receipts(project: Project) -> int:
-    """How many shards have a receipt; a running stage may just be clearing them away."""
-    try:
-        return len(list(project.path.glob(".partial/precompute-A-*/ledger/*.json")))
-    except FileNotFoundError:
-        return 0
 
 
 def check_kept(before: Stamps, after: Stamps) -> None:

@@ -11,8 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.helpers.projects import new_project
-from tests.stages.test_kill import files
+from tests.helpers.projects import files, new_project
 
 pytestmark = pytest.mark.slow
 

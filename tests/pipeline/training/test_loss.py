@@ -10,7 +10,7 @@ from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.loss import AdversarialLoss
-from tests.conftest import LinearModel
+from tests.helpers.linear_model import LinearModel
 
 
 def adversary(**changed):

@@ -21,7 +21,7 @@ from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.streaming.reader import open_reader, plan_reading
-from tests.conftest import build_store
+from tests.helpers.stores import build_store
 
 CPU = torch.device("cpu")
 

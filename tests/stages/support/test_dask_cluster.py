@@ -21,9 +21,7 @@ from distributed import Client
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.errors import GradshardError
-from tests.helpers.projects import new_project
-from tests.stages.test_kill import files
-from tests.stages.test_kill_precompute import receipts
+from tests.helpers.projects import files, new_project, receipts
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import zarr
 
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.sign_reader import open_store
-from tests.storage.maintenance.test_verify import KnownStore, publish, spec_of
+from tests.helpers.known_stores import KnownStore, publish, spec_of
 
 SPECS = {
     "one shard": spec_of(64, chunk=8, shard=64),

@@ -12,7 +12,7 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
-from tests.conftest import build_store, random_signs, store_spec
+from tests.helpers.stores import build_store, random_signs, store_spec
 
 
 @pytest.fixture

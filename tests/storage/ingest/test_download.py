@@ -13,7 +13,7 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest import sources
 from gradshard.storage.ingest.download import download
-from tests.storage.ingest.test_sources import write_idx_folder
+from tests.helpers.idx_files import write_idx_folder
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 

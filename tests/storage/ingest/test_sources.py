@@ -1,5 +1,4 @@
 import gzip
-import struct
 
 import numpy as np
 import pytest
@@ -8,24 +7,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import rows_digest
 from gradshard.storage.ingest import sources
 from gradshard.storage.ingest.idx import idx_images
-
-
-def idx_bytes(array):
-    header = struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return header + array.astype(np.uint8).tobytes()
-
-
-def write_idx_folder(folder, *, shape=(12, 7), classes=4, zipped=False, dotted=False):
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    for prefix, rows in (("train", 40), ("t10k", 10)):
-        images, labels = rng.integers(0, 256, (rows, *shape)), rng.permutation(np.arange(rows) % classes)
-        for name, array in ((f"{prefix}-images-idx3-ubyte", images), (f"{prefix}-labels-idx1-ubyte", labels)):
-            name = name.replace("-idx", ".idx") if dotted else name
-            content = idx_bytes(array)
-            path = folder / (f"{name}.gz" if zipped else name)
-            path.write_bytes(gzip.compress(content) if zipped else content)
-    return folder
+from tests.helpers.idx_files import idx_bytes, write_idx_folder
 
 
 @pytest.mark.parametrize("zipped", [False, True])

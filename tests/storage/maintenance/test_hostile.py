@@ -16,7 +16,8 @@ from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.store_paths import MANIFEST, METADATA, labels_file, signs_file
 from gradshard.storage.maintenance.verify import Fault
 from tests.helpers.honest import HONEST, SPEC, TEXT, resealed
-from tests.storage.maintenance.test_verify import KnownStore, chunk_rows, index_of, publish, reseal, spec_of, with_index
+from tests.helpers.known_stores import KnownStore, publish, reseal, spec_of
+from tests.helpers.shard_files import chunk_rows, index_of, with_index
 
 MB = 1_000_000
 

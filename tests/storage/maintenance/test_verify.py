@@ -1,134 +1,24 @@
 """Verifying a store finds every damage and names it; repairing gives the bytes back, or leaves the file alone."""
 
 import shutil
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import google_crc32c
 import numpy as np
 import pytest
 import zarr
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats import bitplanes, manifest
-from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import (
-    DatasetRecord,
-    DirectionRecord,
-    FileRecord,
-    LayoutRecord,
-    Manifest,
-    ModelRecord,
     StoreSpec,
     read_manifest,
 )
 from gradshard.storage.formats.sign_reader import open_store
-from gradshard.storage.formats.sign_writer import StoreBuilder
-from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
-from gradshard.storage.maintenance.repair import repair
 from gradshard.storage.maintenance.texts import LINE_ENDS
-from gradshard.storage.maintenance.verify import Fault, stray_files, verify
-from tests.conftest import random_signs
+from gradshard.storage.maintenance.verify import Fault, stray_files
+from tests.helpers.known_stores import KnownStore, publish, reseal, spec_of
+from tests.helpers.shard_files import chunk_rows, index_of, with_index
 
 HOLE = (1 << 64) - 1
-
-
-def spec_of(
-    rows: int, *, chunk: int, shard: int, shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10
-) -> StoreSpec:
-    return StoreSpec(
-        dataset=DatasetRecord(
-            name="digits", split="train", digest="2" * 64, rows=rows, sample_shape=shape, classes=classes
-        ),
-        model=ModelRecord(name="M", architecture="A", digest="0" * 64, weights_sha256="1" * 64),
-        direction=DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
-        layout=LayoutRecord(chunk=chunk, shard=shard),
-        licence="CC0-1.0",
-    )
-
-
-@dataclass(frozen=True)
-class KnownStore:
-    """A published store whose signs and labels are known."""
-
-    path: Path
-    signs: np.ndarray
-    labels: np.ndarray
-    computed: list[int] = field(default_factory=list)
-
-    @property
-    def manifest(self) -> Manifest:
-        return read_manifest(self.path)
-
-    def compute(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
-        self.computed.append(shard)
-        rows = self.manifest.cut.shard_rows(shard)
-        return bitplanes.pack(self.signs[rows]), self.labels[rows]
-
-    def verify(self) -> list[Fault]:
-        return verify(Folder(self.path), self.manifest, advance=lambda _: None, threads=2)
-
-    def repair(self, faults: list[Fault]) -> list[Fault]:
-        """What is left; the shards that were computed are in ``computed``."""
-        self.computed.clear()
-        scratch = self.path.parent / "scratch"
-        scratch.mkdir()
-        try:
-            return repair(
-                self.path, self.manifest, faults, scratch=scratch, compute=self.compute, advance=lambda _: None
-            )
-        finally:
-            shutil.rmtree(scratch)
-
-    def contents(self) -> dict[str, bytes]:
-        return {str(p.relative_to(self.path)): p.read_bytes() for p in self.path.rglob("*") if p.is_file()}
-
-
-def publish(
-    target: Path, spec: StoreSpec, *, change: Callable[[np.ndarray, np.ndarray], None] = lambda planes, labels: None
-) -> KnownStore:
-    """Publish a store of random signs and labels; ``change`` may spoil all packed signs and labels before."""
-    rows, pixels = spec.dataset.rows, spec.dataset.pixels
-    signs = random_signs(rows, pixels, seed=5)
-    labels = np.random.default_rng(6).integers(0, spec.dataset.classes, rows)
-    planes, written = bitplanes.pack(signs), labels.copy()
-    change(planes, written)
-    builder = StoreBuilder(target.parent / f"building-{target.name}", spec)
-    builder.create()
-    for shard in builder.missing():
-        part = builder.layout.shard_rows(shard)
-        builder.write_shard(shard, planes[part], written[part])
-    builder.publish(target)
-    return KnownStore(target, signs, labels)
-
-
-def reseal(path: Path, **changes: object) -> None:
-    """Give a store a manifest that is right about its files as they are now, but for ``changes``."""
-    old = read_manifest(path)
-    files = {name: FileRecord(sha256=file_sha256(path / name), size=(path / name).stat().st_size) for name in old.files}
-    fields = {"content": old.content, "zeros": old.zeros, "versions": old.versions, "files": files, **changes}
-    (path / MANIFEST).write_text(manifest.finalize(old.spec, **fields).text())
-
-
-def index_of(content: bytes, spec: StoreSpec) -> np.ndarray:
-    chunks = spec.layout.shard // spec.layout.chunk
-    return np.frombuffer(content[: 16 * chunks], dtype="<u8").reshape(chunks, 2).copy()
-
-
-def with_index(content: bytes, index: np.ndarray) -> bytes:
-    """The file of a shard with another index, its checksum right."""
-    body = index.astype("<u8").tobytes()
-    return body + struct.pack("<I", google_crc32c.value(body)) + content[len(body) + 4 :]
-
-
-def chunk_rows(spec: StoreSpec, shard: int, chunk: int) -> tuple[int, int]:
-    """The first and last row of a chunk."""
-    rows = spec.cut.shard_rows(shard)
-    first = rows.start + chunk * spec.layout.chunk
-    return first, min(first + spec.layout.chunk, rows.stop) - 1
 
 
 def rows_at(spec: StoreSpec, shard: int, name: str, content: bytes, position: int) -> tuple[int, int]:

@@ -7,8 +7,8 @@ import fsspec
 import pytest
 
 from gradshard.storage.formats.sign_reader import SignStore
-from tests.conftest import build_store
 from tests.helpers import servers
+from tests.helpers.stores import build_store
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import SIZE_LIMIT
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, signs_file
 from gradshard.storage.remote.archive import export_archive, import_archive
-from tests.conftest import build_store
 from tests.helpers.projects import call
+from tests.helpers.stores import build_store
 from tests.storage.remote.conftest import contents, forbidden
 
 VICTIM = signs_file(3)

@@ -16,7 +16,7 @@ from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.gather import THREADS
 from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
-from tests.conftest import build_store
+from tests.helpers.stores import build_store
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Costs of precomputing and when it has paid off: arithmetic on sizes and one measured rate.
+"""Costs of precomputing and of training on the stores: arithmetic on sizes and rates.
 
 A unit is one pass of one model over the training set: the forward pass and the backward pass to the inputs. A store
 costs one. Without stores, each batch's source is run when it is needed: crafting by the sources' models costs
@@ -13,54 +13,6 @@ from gradshard.storage.formats import bitplanes, chunking
 
 # Measured on the signs of the paper's MNIST models, between 0.75 and 1.05; random signs take 1.2 at most.
 BITS_PER_PIXEL = 1.05
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Costs of the stores of all sources.
-
-    ``hours`` of computing in all; ``disk`` and ``memory`` (to hold the packed signs resident) in bytes; ``files`` and
-    ``shards`` in all; ``chunk`` and ``shard`` in rows. The epochs are those of training after which the computing of
-    the stores is less than the crafting they replace.
-    """
-
-    hours: float
-    disk: int
-    memory: int
-    files: int
-    shards: int
-    chunk: int
-    shard: int
-    epochs_against_live: int
-    epochs_against_all_sources: int
-
-
-def plan(*, rows: int, pixels: int, sources: int, rate: float, bits: float = BITS_PER_PIXEL) -> Plan:
-    """Plan the stores of ``sources`` models over ``rows`` images of ``pixels`` values (C·H·W).
-
-    Args:
-        rows: images of the training set.
-        pixels: signs of an image.
-        sources: how many models get a store.
-        rate: signed gradients of one model computed in a second, images/s.
-        bits: expected bits per sign on disk.
-    """
-    row_bytes = 2 * bitplanes.packed_bytes(pixels)
-    cut = chunking.plan(rows, row_bytes)
-    return Plan(
-        hours=sources * rows / rate / 3600,
-        disk=math.ceil(sources * rows * pixels * bits / 8),
-        memory=sources * rows * row_bytes,
-        files=sources * (2 * cut.shards + 5),
-        shards=sources * cut.shards,
-        chunk=cut.chunk,
-        shard=cut.shard,
-        # s units before training, against s / (s + 1) each epoch.
-        epochs_against_live=sources + 1,
-        epochs_against_all_sources=1,
-    )
-
-
 # A manifest names at most 32,768 files, two for each shard.
 MOST_SHARDS = 16_000
 # Of a window, in rows: below that, batches of neighbouring rows are visibly alike (docs/scale.md).
@@ -68,18 +20,33 @@ GOOD_WINDOW = 4096
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Costs of a whole experiment on so many GPUs: all sizes in bytes, rates in bytes a second.
+class Plan:
+    """Costs of dataset, stores and training on so many GPUs: sizes in bytes, rates in bytes a second.
 
-    ``dataset`` on disk, of ``dataset_shards`` files; ``stores`` per source, more than one where a manifest cannot name
-    all shards; ``precompute_hours`` and ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads for
-    each of them, ``read`` for all; ``memory_per_host`` holds the windows of its GPUs, each of ``window`` rows.
+    Stores: ``hours`` of one GPU in all, ``precompute_hours`` on all GPUs; ``disk`` and ``memory`` (to hold the packed
+    signs resident); ``files`` and ``shards`` in all; ``chunk`` and ``shard`` in rows; ``stores`` per source, more than
+    one where a manifest cannot name all shards. The epochs are those of training after which the computing of the
+    stores is less than the crafting they replace.
+
+    Training: ``train_rate`` in images a second on one GPU; ``dataset`` on disk, of ``dataset_shards`` files;
+    ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads for each of them, ``read`` for all;
+    ``memory_per_host`` holds the windows of its GPUs, each of ``window`` rows.
     """
 
+    hours: float
+    precompute_hours: float
+    disk: int
+    memory: int
+    files: int
+    shards: int
+    chunk: int
+    shard: int
+    stores: int
+    epochs_against_live: int
+    epochs_against_all_sources: int
+    train_rate: float
     dataset: int
     dataset_shards: int
-    stores: int
-    precompute_hours: float
     training_hours: float
     read_per_gpu: float
     read: float
@@ -88,48 +55,63 @@ class Experiment:
     window: int
 
 
-def experiment_cost(
-    planned: Plan,
+def plan(
     *,
     rows: int,
     pixels: int,
     sources: int,
-    gpus: int,
-    gpus_per_host: int,
-    train_rate: float,
-    epochs: int,
-    budget: int,
+    rate: float,
+    train_rate: float | None = None,
+    epochs: int = 1,
+    gpus: int = 1,
+    gpus_per_host: int = 1,
+    budget: int = 4 << 30,
     bits: float = BITS_PER_PIXEL,
-) -> Experiment:
-    """Plan dataset, stores and training beyond one machine.
+) -> Plan:
+    """Plan dataset, stores and training.
 
     Images are taken as stored without loss and not compressible. A batch reads its images, and its source's signs on
     s / (s + 1) of all batches; each GPU streams through ``budget`` bytes of windows of its own.
 
     Args:
-        planned: the plan of the stores.
         rows: images of the training set.
-        pixels: values of an image (C·H·W).
-        sources: how many models have a store.
+        pixels: values of an image (C·H·W), each of which has a sign.
+        sources: how many models get a store.
+        rate: signed gradients of one model that one GPU computes in a second, images/s.
+        train_rate: images that one GPU trains on in a second; without, it follows from ``rate``.
+        epochs: of training.
         gpus: that compute and train.
         gpus_per_host: of them in one machine.
-        train_rate: images that one GPU trains on in a second.
-        epochs: of training.
         budget: bytes that each GPU's reader may hold, the parameter ``streaming.memory``.
         bits: expected bits per sign on disk.
     """
-    held = pixels + sources * 2 * bitplanes.packed_bytes(pixels)
-    read_per_image = pixels + bits / 8 * pixels * sources / (sources + 1)
-    images = chunking.plan(rows, pixels)
-    return Experiment(
+    if train_rate is None:
+        # Crafting costs 2 passes an image, half-batch training 3, and 2 for every second image of own batches.
+        train_rate = rate * 2 / (3 + 1 / (sources + 1))
+    row_bytes = 2 * bitplanes.packed_bytes(pixels)
+    cut, images = chunking.plan(rows, row_bytes), chunking.plan(rows, pixels)
+    hours = sources * rows / rate / 3600
+    read_per_gpu = train_rate * (pixels + bits / 8 * pixels * sources / (sources + 1))
+    return Plan(
+        hours=hours,
+        precompute_hours=hours / gpus,
+        disk=math.ceil(sources * rows * pixels * bits / 8),
+        memory=sources * rows * row_bytes,
+        files=sources * (2 * cut.shards + 5),
+        shards=sources * cut.shards,
+        chunk=cut.chunk,
+        shard=cut.shard,
+        stores=math.ceil(cut.shards / MOST_SHARDS),
+        # s units before training, against s / (s + 1) each epoch.
+        epochs_against_live=sources + 1,
+        epochs_against_all_sources=1,
+        train_rate=train_rate,
         dataset=rows * pixels,
         dataset_shards=images.shards,
-        stores=math.ceil(planned.shards / sources / MOST_SHARDS),
-        precompute_hours=planned.hours / gpus,
         training_hours=rows * epochs / (train_rate * gpus) / 3600,
-        read_per_gpu=train_rate * read_per_image,
-        read=gpus * train_rate * read_per_image,
+        read_per_gpu=read_per_gpu,
+        read=gpus * read_per_gpu,
         hosts=math.ceil(gpus / gpus_per_host),
         memory_per_host=min(gpus, gpus_per_host) * budget,
-        window=min(rows, budget // (2 * held)),
+        window=min(rows, budget // (2 * (pixels + sources * row_bytes))),
     )

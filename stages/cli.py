@@ -24,8 +24,8 @@ _COMMANDS = {
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
     "table": ("gradshard.stages.table", "Put the table of defences into a Markdown file."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
-    "plan": ("gradshard.stages.plan", "What an experiment takes on many GPUs, before it is started."),
-    "store": ("gradshard.stages.store.group:group", "Look at, check, mend, share and plan sign stores."),
+    "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
+    "store": ("gradshard.stages.store.group:group", "Look at, check, mend and share sign stores."),
 }
 
 # The exit code of a stage that Ctrl-C ended, as shells have it.

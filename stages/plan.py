@@ -1,78 +1,115 @@
-"""The command ``plan``: what a whole experiment takes, beyond one machine."""
+"""The command ``plan``: what stores and an experiment on them take, before anything is computed."""
 
+import math
 from dataclasses import asdict
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.pipeline.cost_model import GOOD_WINDOW, Experiment, Plan, experiment_cost, plan
+from gradshard.pipeline.cost_model import BITS_PER_PIXEL, GOOD_WINDOW, Plan, plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
-from gradshard.stages.support.planning import Stores, stores_options
+
+_AT_LEAST_1 = click.IntRange(min=1)
+_POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
-@click.command()
-@stores_options(classes=1000)
-@click.option(
-    "--train-rate",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Training a GPU, images/s; default: 2/7 of --rate.",
-)
-@click.option("--epochs", default=100, show_default=True, type=click.IntRange(min=1), help="Of training.")
-@click.option("--gpus", default=8, show_default=True, type=click.IntRange(min=1), help="Or processes on CPUs.")
-@click.option("--gpus-per-host", default=8, show_default=True, type=click.IntRange(min=1), help="In one machine.")
-@click.option("--memory", default="4 GiB", show_default=True, help="What each GPU's reader may hold.")
-@json_option
-def command(
-    stores: Stores,
-    train_rate: float | None,
-    epochs: int,
-    gpus: int,
-    gpus_per_host: int,
-    memory: str,
-    as_json: bool,
-) -> None:
-    """Plan an experiment past this machine: dataset, stores, and training on them.
-
-    Tells shards, bytes, hours, the rates at which training reads, and the memory of a host. It is arithmetic on the
-    rates that you give or that are measured here; docs/scale.md states what it assumes.
-    """
-    # In units of a pass: crafting costs 2 an image, half-batch training 3, and 2 for every second image of own batches.
-    training = train_rate or stores.rate * 2 / (3 + 1 / (stores.sources + 1))
-    planned = plan(rows=stores.rows, pixels=stores.pixels, sources=stores.sources, rate=stores.rate, bits=stores.bits)
-    whole = experiment_cost(
-        planned,
-        rows=stores.rows,
-        pixels=stores.pixels,
-        sources=stores.sources,
-        gpus=gpus,
-        gpus_per_host=gpus_per_host,
-        train_rate=training,
-        epochs=epochs,
-        budget=_bytes(memory),
-        bits=stores.bits,
-    )
-    result = {"rate": stores.rate, "train_rate": training, **asdict(planned), **asdict(whole)}
-    tell(result, table(_entries(planned, whole, stores.sources)), as_json=as_json)
+def _sample_shape(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int, int]:
+    del context, option
+    try:
+        channels, height, width = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise click.UsageError(f"--shape must be three numbers such as 1,28,28, but is {text}") from error
+    if min(channels, height, width) < 1:
+        raise click.UsageError(f"--shape must be three positive numbers, but is {text}")
+    return channels, height, width
 
 
-def _entries(planned: Plan, whole: Experiment, sources: int) -> dict[str, str]:
-    per_source = "" if whole.stores == 1 else f"; {whole.stores} stores a source, for a manifest names no more shards"
-    window = "enough" if whole.window >= GOOD_WINDOW else f"few: with less than {GOOD_WINDOW} batches are alike"
-    return {
-        "dataset": f"{bytes_text(whole.dataset)} at most, {whole.dataset_shards} shards",
-        "stores": f"{bytes_text(planned.disk)}, {planned.shards} shards of {planned.shard} rows for {sources} sources"
-        + per_source,
-        "precompute": f"{planned.hours:.3g} GPU hours, once; {whole.precompute_hours:.3g} on all GPUs",
-        "training": f"{whole.training_hours:.3g} hours on all GPUs",
-        "reading": f"{bytes_text(round(whole.read_per_gpu))}/s a GPU, {bytes_text(round(whole.read))}/s in all",
-        "memory": f"{bytes_text(whole.memory_per_host)} a host, {whole.hosts} hosts",
-        "shuffling": f"windows of {whole.window} rows: {window}",
-        "paid off": f"after {planned.epochs_against_live} epochs against crafting live from each batch's source",
-    }
-
-
-def _bytes(text: str) -> int:
+def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
+    del context, option
     try:
         return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise click.UsageError(f"--memory must be a size such as 4 GiB, but is {text}") from error
+
+
+@click.command()
+@click.option("--rows", required=True, type=_AT_LEAST_1, help="Images in the training set.")
+@click.option("--shape", required=True, callback=_sample_shape, help="An image's, such as 3,299,299 (C,H,W).")
+@click.option("--sources", default=3, show_default=True, type=_AT_LEAST_1, help="Static models.")
+@click.option("--rate", type=_POSITIVE, help="Signed gradients of one model on one GPU, images/s.")
+@click.option("--architecture", help="Instead of --rate: measure it here, on the CPU, with this architecture.")
+@click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="For --architecture.")
+@click.option("--bits", default=BITS_PER_PIXEL, show_default=True, type=_POSITIVE, help="Per sign.")
+@click.option("--train-rate", type=_POSITIVE, help="Training a GPU, images/s; default: from --rate.")
+@click.option("--epochs", default=100, show_default=True, type=_AT_LEAST_1, help="Of training.")
+@click.option("--gpus", default=1, show_default=True, type=_AT_LEAST_1, help="Or processes on CPUs.")
+@click.option("--gpus-per-host", default=8, show_default=True, type=_AT_LEAST_1, help="In one machine.")
+@click.option("--memory", default="4 GiB", show_default=True, callback=_bytes, help="Of each GPU's reader.")
+@json_option
+def command(
+    rows: int,
+    shape: tuple[int, int, int],
+    sources: int,
+    rate: float | None,
+    architecture: str | None,
+    classes: int,
+    bits: float,
+    train_rate: float | None,
+    epochs: int,
+    gpus: int,
+    gpus_per_host: int,
+    memory: int,
+    as_json: bool,
+) -> None:
+    """Plan the stores of some static models over a training set, and training on them.
+
+    Tells shards, bytes, hours, the rates at which training reads, the memory of a host, and after how many epochs the
+    stores cost less than the crafting they replace; each further user of them saves all of it. It is arithmetic on the
+    rates that you give or that are measured here; docs/scale.md states what it assumes.
+    """
+    known = _rate(rate, architecture, shape, classes)
+    planned = plan(
+        rows=rows,
+        pixels=math.prod(shape),
+        sources=sources,
+        rate=known,
+        train_rate=train_rate,
+        epochs=epochs,
+        gpus=gpus,
+        gpus_per_host=gpus_per_host,
+        budget=memory,
+        bits=bits,
+    )
+    origin = "measured here" if rate is None else "as given"
+    entries = {"rate": f"{known:.4g} images/s a GPU, {origin}"} | _entries(planned, sources, bits)
+    tell({"rate": known, **asdict(planned)}, table(entries), as_json=as_json)
+
+
+def _rate(rate: float | None, architecture: str | None, shape: tuple[int, int, int], classes: int) -> float:
+    """Return the rate as it was given, or measured here; images/s."""
+    if rate is not None and architecture is None:
+        return rate
+    if rate is not None or architecture is None:
+        raise click.UsageError("give one of --rate and --architecture")
+    # Imported here: arithmetic on a given rate needs no torch.
+    from gradshard.stages.support.measuring import signed_gradient_rate
+
+    return signed_gradient_rate(architecture, shape, classes)
+
+
+def _entries(planned: Plan, sources: int, bits: float) -> dict[str, str]:
+    several = f"; {planned.stores} stores a source, for a manifest names no more shards" if planned.stores > 1 else ""
+    window = "enough" if planned.window >= GOOD_WINDOW else f"few: with less than {GOOD_WINDOW} batches are alike"
+    return {
+        "dataset": f"{bytes_text(planned.dataset)} at most, {planned.dataset_shards} shards",
+        "stores": f"{bytes_text(planned.disk)} at {bits} bits per sign for {sources} sources, {planned.files} files, "
+        f"{planned.shards} shards of {planned.shard} rows (chunks of {planned.chunk}){several}",
+        "held": f"{bytes_text(planned.memory)} to hold all signs in memory; with less, they stream in windows",
+        "precompute": f"{planned.hours:.3g} GPU hours, once; {planned.precompute_hours:.3g} on all GPUs",
+        "training": f"{planned.training_hours:.3g} hours on all GPUs",
+        "reading": f"{bytes_text(round(planned.read_per_gpu))}/s a GPU, {bytes_text(round(planned.read))}/s in all",
+        "memory": f"{bytes_text(planned.memory_per_host)} a host, {planned.hosts} hosts",
+        "shuffling": f"windows of {planned.window} rows: {window}",
+        "paid off": f"after {planned.epochs_against_live} epochs against crafting live from each batch's source, after "
+        f"{planned.epochs_against_all_sources} against crafting from all sources on every batch",
+    }

@@ -15,13 +15,12 @@ _COMMANDS = {
     "import": ("gradshard.stages.store.archive:import_command", "Unpack and check such a file."),
     "push": ("gradshard.stages.store.transfer:push_command", "Copy a store to a folder or URL."),
     "pull": ("gradshard.stages.store.transfer:pull_command", "Fetch a store from a folder or URL."),
-    "plan": ("gradshard.stages.store.plan", "What stores would cost, and when they pay off."),
 }
 
 
 @click.group(cls=LazyGroup, table=_COMMANDS, heading="Commands")
 def group() -> None:
-    """Look at, check, mend, share and plan sign stores.
+    """Look at, check, mend and share sign stores.
 
     Exit codes: 0, all is well; 1, the check found something; 2, it could not be run. Each command has --json.
     """

@@ -1,13 +1,15 @@
-"""The plan of a whole experiment is arithmetic on stated rates; the docs show what it says."""
+"""The plan of stores and of training is arithmetic on stated rates; the docs show what it says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gradshard.pipeline.cost_model import experiment_cost, plan
+from gradshard.pipeline.cost_model import plan
+from tests.helpers.projects import Project
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
@@ -22,6 +24,10 @@ def run(*arguments):
 def test_imagenets_stores_have_1252_shards_a_source():
     told = json.loads(run(*IMAGENET, "--json"))
     assert told["shards"] == 3 * 1252
+    assert told["files"] == 3 * (2 * 1252 + 5)
+    assert told["memory"] == 3 * 1_281_167 * 2 * 33526
+    assert told["disk"] == pytest.approx(3 * 1_281_167 * 268_203 * 1.05 / 8, rel=1e-9)
+    assert (told["epochs_against_live"], told["epochs_against_all_sources"]) == (4, 1)
     assert told["stores"] == 1
     assert told["dataset"] == 1_281_167 * 268_203
     assert told["hours"] == pytest.approx(3 * 1_281_167 / 3000 / 3600)
@@ -46,12 +52,34 @@ def test_the_docs_show_what_the_plan_says():
             assert f" {value.strip()} |" in page, line
 
 
+def test_a_rate_that_is_not_given_is_measured():
+    told = run("--rows", "60000", "--shape", "1,28,28", "--architecture", "D")
+    assert re.match(r"rate +[\d.e+]+ images/s a GPU, measured here\n", told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--shape", "28,28", "--rate", "1"), "--shape must be three numbers such as 1,28,28, but is 28,28"),
+        (("--shape", "1,0,28", "--rate", "1"), "--shape must be three positive numbers, but is 1,0,28"),
+        (("--shape", "1,28,28"), "give one of --rate and --architecture"),
+        (("--shape", "1,28,28", "--rate", "1", "--architecture", "A"), "give one of --rate and --architecture"),
+        (("--shape", "1,28,28", "--architecture", "Z"), "unknown architecture Z"),
+        (("--shape", "1,28,28", "--rate", "1", "--memory", "much"), "--memory must be a size such as 4 GiB"),
+    ],
+)
+def test_what_cannot_be_planned_is_told_in_a_sentence(tmp_path, gradshard, arguments, sentence):
+    code, said = gradshard(Project(tmp_path), "plan", "--rows", "10", *arguments)
+    assert (code, sentence in said, "Traceback" in said) == (2, True, False), said
+
+
 @pytest.mark.parametrize("gpus", [1, 3, 16])
 def test_hours_fall_and_reading_grows_with_the_gpus(gpus):
-    stores = plan(rows=10_000, pixels=3072, sources=2, rate=100)
-    options = {"rows": 10_000, "pixels": 3072, "sources": 2, "gpus_per_host": 4, "train_rate": 50, "epochs": 3}
-    one = experiment_cost(stores, gpus=1, budget=1 << 30, **options)
-    many = experiment_cost(stores, gpus=gpus, budget=1 << 30, **options)
+    options = {"rows": 10_000, "pixels": 3072, "sources": 2, "rate": 100, "train_rate": 50, "epochs": 3}
+    one = plan(gpus=1, gpus_per_host=4, budget=1 << 30, **options)
+    many = plan(gpus=gpus, gpus_per_host=4, budget=1 << 30, **options)
+    assert many.hours == one.hours
+    assert many.precompute_hours == pytest.approx(one.hours / gpus)
     assert many.training_hours == pytest.approx(one.training_hours / gpus)
     assert many.read == pytest.approx(gpus * one.read)
     assert many.memory_per_host == min(gpus, 4) << 30

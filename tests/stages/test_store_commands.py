@@ -200,24 +200,6 @@ def test_views_tell_how_well_the_signs_hold(store):
     assert "mirror images" in text
 
 
-def test_plan_is_arithmetic_on_the_given_rate(store):
-    code, text = store("plan", "--rows", "1281167", "--shape", "3,299,299", "--rate", "1000", "--json")
-    told = json.loads(text)
-    assert code == 0
-    assert told["hours"] == pytest.approx(3 * 1_281_167 / 1000 / 3600)
-    assert told["shards"] == 3 * 1252
-    assert told["files"] == 3 * (2 * 1252 + 5)
-    assert told["memory"] == 3 * 1_281_167 * 2 * 33526
-    assert told["disk"] == pytest.approx(3 * 1_281_167 * 268_203 * 1.05 / 8, rel=1e-9)
-    assert (told["epochs_against_live"], told["epochs_against_all_sources"]) == (4, 1)
-
-
-def test_plan_measures_a_rate_where_none_is_given(store):
-    code, text = store("plan", "--rows", "60000", "--shape", "1,28,28", "--architecture", "D")
-    assert code == 0
-    assert "measured here" in text
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -232,9 +214,6 @@ def test_plan_measures_a_rate_where_none_is_given(store):
         ("push", "nothing.zarr", "x.zarr"),
         ("pull", "nothing.zarr", "x.zarr"),
         ("info", "gopher://example.org/A.zarr"),
-        ("plan", "--rows", "10", "--shape", "28,28", "--rate", "1"),
-        ("plan", "--rows", "10", "--shape", "1,28,28"),
-        ("plan", "--rows", "10", "--shape", "1,28,28", "--architecture", "Z"),
     ],
 )
 def test_what_cannot_be_run_is_told_in_a_sentence_with_exit_code_2(copied_project, gradshard, arguments):

@@ -30,7 +30,7 @@ _LABELS_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class StoreAudit:
-    """What an audit found.
+    """Findings of an audit.
 
     ``sample`` are the random rows. ``critical`` are rows among those with a checked label whose stored label is not the
     true one: signs made for true labels differ there and nowhere else.
@@ -56,7 +56,7 @@ class StoreAudit:
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """Which rows are looked at: int64 arrays of row numbers, and the stored and true labels of all rows."""
+    """Rows that are looked at: int64 arrays of row numbers, and the stored and true labels of all rows."""
 
     sample: Rows
     critical: Rows

@@ -14,7 +14,7 @@ from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.storage.formats.sign_reader import SignStore
-from tests.conftest import random_signs
+from tests.helpers.stores import random_signs
 
 STUB = Path(gs.__file__).with_name("__init__.pyi")
 ATTACKS = {

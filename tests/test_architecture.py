@@ -1,4 +1,4 @@
-"""Imports run one way: stages -> pipeline -> storage; and what must start fast imports nothing heavy."""
+"""Imports run one way: stages -> pipeline -> storage; what must start fast imports nothing heavy; docs say so."""
 
 import ast
 import re
@@ -40,6 +40,7 @@ ROOMS = {
     },
     "pipeline/types": set(),
 }
+PAGE = (ROOT / "docs/architecture.md").read_text()
 BY_ALL = {
     "storage": {"storage/errors", "storage/home", "storage/optional"},
     "pipeline": {"storage/errors", "storage/optional", "pipeline/types"},
@@ -133,3 +134,26 @@ def test_nothing_heavy_is_imported_before_it_is_needed(code, heavy):
     command = [sys.executable, "-c", f"{code}; import sys; print(*sys.modules)"]
     loaded = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
     assert not loaded & heavy
+
+
+def test_every_path_that_the_page_of_the_architecture_names_exists():
+    folders = "pipeline|stages|storage|gradshard|tests|benchmarks|results|docs|[.]github|[.]ci"
+    named = re.findall(rf"(?<![\w/.])((?:{folders})/[\w./-]*\w|dvc\.yaml|params\.yaml|CONTRIBUTING\.md)", PAGE)
+    assert len(named) > 100
+    tree = [line.split(maxsplit=1) for line in PAGE.split("```text\n")[1].split("```")[0].splitlines() if line]
+    named += [place + name for place, what in tree for name in re.findall(r"(?<![\w/])\w+\.(?:py|html)\b", what)]
+    assert [path for path in dict.fromkeys(named) if not (ROOT / path).exists()] == []
+
+
+def test_the_page_of_the_architecture_shows_every_folder_of_code():
+    folders = {path.parent.relative_to(ROOT) for name in MAY_IMPORT for path in (ROOT / name).rglob("__init__.py")}
+    missing = [folder for folder in folders if not re.search(rf"^{folder}/ ", PAGE, flags=re.MULTILINE)]
+    assert {str(folder) for folder in missing} <= {"pipeline", "storage"}
+
+
+def test_the_page_of_the_architecture_has_the_table_of_imports_and_answers_21_questions():
+    imports, answers = (part.split("| --- | --- |\n")[1].split("\n\n")[0] for part in PAGE.split("\n## ")[3:])
+    rows = re.findall(r"\| `(.*)` \| (.*) \|", imports.replace(".py", ""))
+    assert {room: set(re.findall(r"`([^`]+)`", may)) for room, may in rows} == ROOMS
+    assert len(answers.splitlines()) == 21
+    assert all("`" in line.split(" | ")[1] for line in answers.splitlines())

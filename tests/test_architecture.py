@@ -87,6 +87,16 @@ def test_a_room_imports_only_those_that_the_table_allows():
     assert found - BY_ALL["storage"] == set(ROOMS)
 
 
+def test_no_docstring_begins_like_a_question():
+    asking = ("What", "Whether", "How", "Which", "Where", "Who", "Whose")
+    for path in CODE:
+        if "tests" not in path.relative_to(ROOT).parts:
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+            said = [ast.get_docstring(node) or "" for node in nodes]
+            assert not [text for text in said if re.match(rf"(?:{'|'.join(asking)})\b", text)], path
+
+
 def test_nothing_is_imported_by_a_bare_name():
     assert len(CODE) > 200
     for path in CODE:

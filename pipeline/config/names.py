@@ -48,7 +48,7 @@ def _problem(name: object) -> str | None:
 
 
 def _bent(name: str) -> bool:
-    """Whether a name without quotes is no text in YAML 1.2, or 1.1, which many tools speak."""
+    """Tell whether a name without quotes is no text in YAML 1.2, or 1.1, which many tools speak."""
     if not re.fullmatch(r"[\w.+-]*", name):
         return False  # other characters are refused for themselves
     for version in ((1, 2), (1, 1)):

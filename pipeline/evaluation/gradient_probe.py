@@ -34,7 +34,7 @@ class GradientProbe:
         return ErrorRate(self.errors[name], self.n)
 
     def record(self) -> dict[str, Any]:
-        """What JSON can hold: curves as pairs, since its keys are no numbers; undefined gradients if there are any."""
+        """Return plain values for JSON: curves as pairs, its keys being no numbers; undefined gradients, if any."""
         fields = asdict(self) | {name: sorted(getattr(self, name).items()) for name in _CURVES}
         return {name: value for name, value in fields.items() if name != "undefined_gradients" or value}
 

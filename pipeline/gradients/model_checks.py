@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Gradients:
-    """How many of ``rows`` images have an input gradient that is 0 in every pixel, or NaN or infinite in some."""
+    """Counts of those of ``rows`` images whose input gradient is 0 in every pixel, or NaN or infinite in some."""
 
     rows: int = 0
     zero: int = 0
@@ -160,7 +160,7 @@ def _check_repeats(model: nn.Module, sample: Sample, logits: Tensor, where: str)
 
 
 def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) -> None:
-    """Whether the first and the last row get the same logits alone."""
+    """Tell whether the first and the last row get the same logits alone."""
     for row in {0, len(logits) - 1}:
         try:
             alone = model(sample.images[row : row + 1].clone())
@@ -177,7 +177,7 @@ def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) ->
 
 
 def _check_kind(model: nn.Module, logits: Tensor, where: str) -> None:
-    """Whether they are logits, where logits are promised, and probabilities where those are."""
+    """Tell whether they are logits, where logits are promised, and probabilities where those are."""
     logits = logits.float()
     if isinstance(model, LogProbabilities):
         if not _is_one(logits.exp().sum(1)):

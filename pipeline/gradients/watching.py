@@ -25,12 +25,12 @@ class Watched(nn.Module):
 
     @property
     def rows(self) -> int:
-        """How many rows a gradient was taken for, in all passes together."""
+        """Count the rows that a gradient was taken for, in all passes together."""
         return self._rows
 
     @property
     def undefined(self) -> int:
-        """How many of them had none."""
+        """Count those of them that had none."""
         return 0 if self._undefined is None else int(self._undefined)
 
     def forward(self, images: Tensor) -> Tensor:

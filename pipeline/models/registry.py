@@ -192,7 +192,7 @@ def _timm_name(architecture: str) -> str:
 def _made(
     make: Callable[[], nn.Module], architecture: str, shape: Shape, classes: int, seed: int, *, advice: str
 ) -> nn.Module:
-    """What ``make`` gives, in the layout it will run in, tried on an image.
+    """Make a model, in the layout it will run in, tried on an image.
 
     Torch's default generator, on the CPU, has the seed until layers that are made in their first pass are there too;
     afterwards it is as before.

@@ -1,4 +1,4 @@
-"""What the parameters and buffers of a model may be: plain tensors of finite numbers."""
+"""Parameters and buffers of a model as they may be: plain tensors of finite numbers."""
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ def check_plain(model: nn.Module, *, where: str) -> None:
 
 
 def is_lazy(model: nn.Module) -> bool:
-    """Whether a parameter or buffer is made in the first pass only."""
+    """Tell whether a parameter or buffer is made in the first pass only."""
     return any(
         tensor is not None and nn.parameter.is_lazy(tensor)
         for module in model.modules()

@@ -1,4 +1,4 @@
-"""Where the parameters say that the raw data of a dataset lies."""
+"""Place of a dataset's raw data, as the parameters give it."""
 
 from pathlib import Path
 

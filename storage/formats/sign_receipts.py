@@ -8,9 +8,7 @@ from gradshard.storage.formats.manifest import FileRecord
 
 
 class Receipt(receipts.ShardReceipt):
-    """What one finished shard is: its files, the digest of its decoded content, how many signs are 0, and in how many
-    rows all are.
-    """
+    """Receipt of a finished shard: its files, the digest of its decoded content, how many signs and rows are 0."""
 
     files: dict[str, FileRecord]
     content: str

@@ -1,4 +1,4 @@
-"""Where the channels of raw images are: before height and width, behind them, or nowhere."""
+"""Place of the channels of raw images: before height and width, behind them, or nowhere."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What libjpeg passes over in JPEG files: pixels whose codes were overwritten.
+"""Damage to JPEG files that libjpeg passes over: pixels whose codes were overwritten.
 
 Where codes do not end with the image, the decoder fills what is missing with grey, or leaves what is too much; it only
 warns, and Pillow does not hear it. Two things are looked for:
@@ -47,7 +47,7 @@ class _StrayError(Exception):
 
 @dataclass(frozen=True)
 class _Scan:
-    """Where the codes of a scan begin and end, and whether it is one of an image that is not progressive."""
+    """Bounds of the codes of a scan, and whether it is one of an image that is not progressive."""
 
     begin: int
     end: int

@@ -1,4 +1,4 @@
-"""What Pillow leaves unchecked in PNG files: whether all rows are there and whole, and which colour is transparent."""
+"""Checks of PNG files that Pillow leaves out: all rows are there and whole; and the colour that is transparent."""
 
 import math
 import struct

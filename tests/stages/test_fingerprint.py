@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.helpers.idx_files import write_idx_folder
 from tests.helpers.imagefolders import write_folder
-from tests.storage.ingest.test_sources import write_idx_folder
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import zarr
 
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.ingest.shuffling import is_sorted, shuffled_order
-from tests.storage.ingest.test_sources import idx_bytes, write_idx_folder
+from tests.helpers.idx_files import idx_bytes, write_idx_folder
 
 DATASET = "data/npz.zarr"
 

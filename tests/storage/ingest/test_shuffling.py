@@ -8,7 +8,7 @@ import pytest
 
 from gradshard.storage.ingest import shuffling
 from gradshard.storage.ingest.idx import idx_images
-from tests.storage.ingest.test_sources import idx_bytes
+from tests.helpers.idx_files import idx_bytes
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2], [0, 0, 0, 1], [0, 1, 2, 3], [5, 5, 5]])

@@ -31,6 +31,7 @@ from gradshard.stages.support import paths, report_files
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.report_files import ReportFiles
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 

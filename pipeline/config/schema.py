@@ -349,7 +349,7 @@ class PlaneParams(_Section):
 
 
 class AnalysisParams(_Section):
-    """Whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
+    """Models whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
 
     ``tables`` are your own for the report, each made by a package.module:function from the error matrix.
     """

@@ -14,7 +14,7 @@ _SHOWN_ELSEWHERE = ("fgsm", "rand_fgsm", *tables.TRANSFERRED)
 
 @dataclass(frozen=True)
 class Results:
-    """What tables are made from: the matrix of one gradient and top k, the targets shown, and those that compare."""
+    """Results that tables are made from: the matrix of one gradient and top k, targets, and those that compare."""
 
     params: Params
     matrix: ErrorMatrix

@@ -46,7 +46,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def passed_over(litter: Sequence[str], foreign: Sequence[str]) -> list[str]:
-    """What to tell of files in a store's folder that are none of its own, a line for each kind."""
+    """Describe the files in a store's folder that are none of its own, a line for each kind."""
     lines = [f"passed over {some(litter)}: systems leave such files in folders, they do no harm"] if litter else []
     return [*lines, f"passed over {some(foreign)}: no file of the store"] if foreign else lines
 

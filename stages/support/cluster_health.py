@@ -1,4 +1,4 @@
-"""Whether a running Dask cluster can do our work: it has workers, and they and its scheduler have this gradshard."""
+"""Checks that a running Dask cluster can do our work: it has workers; they and its scheduler have this gradshard."""
 
 import time
 from collections.abc import Mapping
@@ -73,7 +73,7 @@ def _check_versions(answers: Mapping[str, object]) -> None:
 
 
 class Absence:
-    """How long a cluster has had no workers; told once, and at an end after some minutes."""
+    """Clock of how long a cluster has had no workers; told once, and at an end after some minutes."""
 
     def __init__(self) -> None:
         self._since: float | None = None

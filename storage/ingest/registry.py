@@ -12,7 +12,7 @@ _ROOM = "gradshard.storage.ingest"
 
 @dataclass(frozen=True)
 class Source:
-    """Who reads the raw files of a dataset, and what that is called with.
+    """Reader of the raw files of a dataset, and what it is called with.
 
     Args:
         reader: a ``package.module:function`` that gives a ``RawDataset``, or the name of what ``by_shard`` opens.

@@ -26,7 +26,7 @@ _LITTER = (
 
 
 def is_litter(name: str) -> bool:
-    """Whether a relative path is, or lies below, what a system leaves in folders by itself."""
+    """Tell whether a relative path is, or lies below, what a system leaves in folders by itself."""
     return any(fnmatch.fnmatchcase(part, pattern) for part in name.split("/") for pattern in _LITTER)
 
 

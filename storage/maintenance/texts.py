@@ -14,7 +14,7 @@ LINE_ENDS = "only its line ends were changed, as git and editors do"
 
 
 def read_limit(name: str, record: FileRecord) -> int:
-    """How many bytes of a file to read, so that one that is too long, or has other line ends, is seen."""
+    """Return how many bytes of a file to read, so that one that is too long, or has other line ends, is seen."""
     return record.size + (min(record.size, _MOST_LINES) if name in (CARD, *METADATA) else 0) + 1
 
 

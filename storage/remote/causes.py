@@ -28,7 +28,7 @@ class ConnectionBrokenError(GradshardError):
 
 @dataclass(frozen=True)
 class Cause:
-    """What went wrong, what to do about it, and whether the same may succeed the next moment."""
+    """Cause of a failure, what to do about it, and whether the same may succeed the next moment."""
 
     what: str
     advice: str
@@ -41,7 +41,7 @@ class Cause:
 
 
 def is_missing(error: FileNotFoundError, *, protocol: str) -> bool:
-    """Whether a file is really not there, as a driver says; over HTTP only if the server says so."""
+    """Tell whether a file is really not there, as a driver says; over HTTP only if the server says so."""
     for found in _chain(error):
         status = _status(found)
         if status is not None:

@@ -84,7 +84,7 @@ class Location:
         return None if found is None else int(found)
 
     def is_empty(self, *, but_for: str) -> bool:
-        """Whether nothing is there but litter, or one file at most, of that name."""
+        """Tell whether nothing is there but litter, or one file at most, of that name."""
         return self._patiently(lambda: self._run("", lambda: self._is_empty(but_for)))
 
     def write(self, name: str, content: bytes) -> None:

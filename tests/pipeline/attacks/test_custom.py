@@ -15,7 +15,7 @@ from gradshard.pipeline.evaluation.error_matrix import evaluate_block, plan_case
 from gradshard.pipeline.gradients.perturb import leaves_ball
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.storage.errors import GradshardError
-from tests.conftest import LinearModel
+from tests.helpers.linear_model import LinearModel
 
 EPSILON = 0.1
 STRENGTH = AttackConfig(EPSILON, 0.02, 3)

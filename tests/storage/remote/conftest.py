@@ -60,13 +60,3 @@ def source(small_store) -> Path:
 def other_store(tmp_path, small_dataset) -> SignStore:
     """Another store over the same rows."""
     return build_store(tmp_path / "building-other", small_dataset, tmp_path / "N.zarr", seed=1, model="N")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def forbidden(text: str) -> None:
-    """What to do while waiting for another process where none should be: fail."""
-    raise AssertionError(f"waited for process {text}")

@@ -20,7 +20,7 @@ from gradshard.storage.formats.store_paths import CARD, MANIFEST, signs_file
 from gradshard.storage.remote.archive import export_archive, import_archive
 from tests.helpers.projects import call
 from tests.helpers.stores import build_store
-from tests.storage.remote.conftest import contents, forbidden
+from tests.helpers.transfers import contents, forbidden
 
 VICTIM = signs_file(3)
 

@@ -17,7 +17,7 @@ from gradshard.storage.remote.transfer import push
 from gradshard.storage.streaming.reader import WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
 from tests.helpers.projects import ROOT
-from tests.storage.remote.conftest import contents
+from tests.helpers.transfers import contents
 
 UNBOUNDED = 1 << 40
 

@@ -14,8 +14,7 @@ from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of
 from gradshard.storage.remote.location import manifest_at, open_location
 from tests.helpers import servers
 from tests.helpers.projects import call
-from tests.storage.remote.conftest import contents
-from tests.storage.remote.test_transfer import one_sentence, pulled
+from tests.helpers.transfers import contents, one_sentence, pulled
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.location import manifest_at, open_location
-from gradshard.storage.remote.transfer import PENDING, pull, push
+from gradshard.storage.remote.transfer import PENDING, push
 from tests.helpers import servers
 from tests.helpers.projects import Project, call
-from tests.storage.remote.conftest import contents, forbidden
+from tests.helpers.transfers import contents, one_sentence, pulled
 
 
 @dataclass
@@ -77,24 +77,10 @@ def pushed(store, place):
     return seen
 
 
-def pulled(place, target, digest=None):
-    seen = []
-    pull(place, target, digest=digest, on_wait=forbidden, advance=seen.append)
-    return seen
-
-
 def serve(source, server):
     """Put a store on a web server; gives its address."""
     shutil.copytree(source, server.folder / "M.zarr")
     return f"{server.url}/M.zarr"
-
-
-def one_sentence(code, err):
-    """What the command line complained about, which is one line and no traceback."""
-    assert code == 2, err
-    assert err.startswith("gradshard: "), err
-    assert err.count("\n") == 1, err
-    return err
 
 
 def change_last_byte(path):

@@ -6,8 +6,7 @@ from .pipeline.gradients.perturb import perturb
 from .pipeline.gradients.unpack import unpack_signs
 from .storage import __version__
 from .storage.errors import GradshardError
-from .storage.formats.dataset import open_dataset
-from .stores import audit, open_signs, verify, write_signs
+from .stores import audit, open_dataset, open_signs, verify, write_signs
 
 __all__ = [
     "ATTACKS",

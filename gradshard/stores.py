@@ -14,9 +14,9 @@ from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.types import Gradient, LabelPolicy
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats import bitplanes, dataset
 from gradshard.storage.formats.checkpoints import tensors_digest
-from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.dataset import Dataset, Split
 from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord, read_manifest
 from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
@@ -28,6 +28,15 @@ from gradshard.storage.remote.location import is_url, open_location, remote_mani
 
 CACHE = Path(".partial/stores")
 CACHE_BYTES = 10 << 30
+
+
+def open_dataset(path: str | Path) -> Dataset:
+    """Open a dataset that `gradshard prepare` made, such as ``data/mnist5k.zarr``.
+
+    Raises:
+        GradshardError: there is none, or it is damaged.
+    """
+    return dataset.open_dataset(Path(path))
 
 
 def open_signs(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CACHE_BYTES) -> SignStore:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from gradshard.pipeline.audit.recompute import detection_probability
+from gradshard.pipeline.audit.store import audit_store, plan_audit
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
-from gradshard.stages.store import audit
 from gradshard.stages.store.origin import open_origin
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.sign_reader import open_store
@@ -26,6 +27,11 @@ def audited(finished_project, tmp_path_factory):
     origin = open_origin(store.manifest, weights, dataset, None, "cpu", where="A")
     signs = bitplanes.unpack(store.load(), 784)
     return store, origin, signs, store.load_labels()
+
+
+def run_audit(store, origin, *, count, seed):
+    plan = plan_audit(store, origin.split, count=count, seed=seed)
+    return audit_store(plan, store, origin.split, origin.model.module)
 
 
 @pytest.fixture
@@ -59,7 +65,7 @@ def recomputed(origin, labels, *, precision="fp32", gradient="exact", model=None
 
 def test_an_honest_store_passes_and_its_agreement_is_told(audited):
     store, origin, _, _ = audited
-    result = audit.run(store, origin, count=200, seed=0)
+    result = run_audit(store, origin, count=200, seed=0)
     assert result.honest
     assert result.sample.agreement.mean() == 1
     assert len(result.sample.rows) == len(np.unique(result.sample.rows)) == 200
@@ -70,7 +76,7 @@ def test_an_honest_store_in_bf16_passes(audited, forge):
     _, origin, _, labels = audited
     made = forge(recomputed(origin, labels, precision="bf16"), labels, dtype="bfloat16")
     for seed in range(5):
-        result = audit.run(made, origin, count=200, seed=seed)
+        result = run_audit(made, origin, count=200, seed=seed)
         assert result.honest
         assert 0.95 < result.sample.agreement.mean() < 1
 
@@ -87,7 +93,7 @@ def test_an_honest_store_of_another_machine_passes(audited, forge):
     (grad,) = torch.autograd.grad((others - right).sum(), images)
     module.float()
     made = forge(grad.sign().to(torch.int8).flatten(1).numpy(), labels)
-    result = audit.run(made, origin, count=200, seed=0)
+    result = run_audit(made, origin, count=200, seed=0)
     assert result.honest
     assert result.sample.agreement.mean() > 0.993
 
@@ -96,7 +102,7 @@ def test_an_honest_store_of_cross_entropy_passes_and_single_rows_are_not_judged(
     store, origin, _, labels = audited
     made = forge(recomputed(origin, labels, gradient="cross_entropy"), labels, gradient="cross_entropy")
     other = open_origin(made.manifest, *paths_of(store), None, "cpu", where="A")
-    result = audit.run(made, other, count=200, seed=0)
+    result = run_audit(made, other, count=200, seed=0)
     assert result.honest
     assert result.limits.gain == -np.inf
 
@@ -128,7 +134,7 @@ FORGERIES = {
 def test_a_forged_store_is_noticed_by_its_signs(audited, forge, finished_project, forgery):
     _, origin, signs, labels = audited
     made = forge(*(np.ascontiguousarray(part) for part in FORGERIES[forgery](signs, labels, finished_project)))
-    result = audit.run(made, origin, count=200, seed=0)
+    result = run_audit(made, origin, count=200, seed=0)
     assert not result.honest
     assert len(result.sample.bad(result.limits)) > 150
 
@@ -145,7 +151,7 @@ def test_true_labels_where_predicted_ones_are_promised_are_noticed(audited, forg
     for_true[wrong] = recomputed(origin, labels)[wrong]
     made = forge(for_true, labels if labels_too else predicted)
     honest_elsewhere = np.setdiff1d(np.arange(len(made)), wrong)
-    result = audit.run(made, origin, count=200, seed=1)
+    result = run_audit(made, origin, count=200, seed=1)
     assert not result.honest
     found = result.labels_wrong if labels_too else result.bad
     assert len(found)
@@ -159,7 +165,7 @@ def test_five_percent_of_forged_rows_are_noticed_as_often_as_stated(audited, for
     signs = signs.copy()
     signs[bad] = np.roll(signs, 7, axis=0)[bad]
     made = forge(signs, labels)
-    whole = audit.run(made, origin, count=len(made), seed=0)
+    whole = run_audit(made, origin, count=len(made), seed=0)
     # One comparison of all rows, from which each audit takes its own: the choice of rows is what is tested.
     forged = np.isin(np.arange(len(made)), whole.bad)
     assert abs(forged.sum() - len(bad)) <= 2
@@ -167,11 +173,11 @@ def test_five_percent_of_forged_rows_are_noticed_as_often_as_stated(audited, for
     for seed in range(seeds):
         rows = np.random.default_rng(seed).permutation(len(made))[:count]
         noticed += bool(forged[rows].any())
-    stated = audit.detection(len(made), count, int(forged.sum()))
+    stated = detection_probability(len(made), count, int(forged.sum()))
     assert abs(noticed - stated * seeds) <= 3 * np.sqrt(stated * (1 - stated) * seeds) + 1
     for seed in range(3):
         rows = np.sort(np.random.default_rng(seed).permutation(len(made))[:count])
-        result = audit.run(made, origin, count=count, seed=seed)
+        result = run_audit(made, origin, count=count, seed=seed)
         assert result.sample.rows.tolist() == rows.tolist()
         assert set(rows[forged[rows]]) <= set(result.bad.tolist())
 
@@ -193,7 +199,7 @@ def test_the_result_as_json_names_rows_and_chances(copied_project, monkeypatch, 
     assert told["rows"] == 50
     assert told["mean_agreement"] == 1
     assert told["bad_rows"] == told["wrong_labels"] == []
-    assert told["detection"]["0.05"] == pytest.approx(audit.detection(600, 50, 30))
+    assert told["detection"]["0.05"] == pytest.approx(detection_probability(600, 50, 30))
     assert len(told["worst"]) == 5
     again = ("store", "audit", "signs/A.zarr", *options, "--seed", str(told["seed"]))
     assert call(monkeypatch, *again) == 0

@@ -72,7 +72,7 @@ def test_foreign_packages_of_our_folders_names_change_nothing(copied_project, wa
 
 def test_a_copy_that_lost_its_links_says_so_in_one_sentence(tmp_path):
     (tmp_path / "gradshard").mkdir()
-    for name in ("__init__.py", "__main__.py"):
+    for name in ("__init__.py", "__init__.pyi", "__main__.py"):
         shutil.copy(ROOT / "gradshard" / name, tmp_path / "gradshard")
     done = run("--help", cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

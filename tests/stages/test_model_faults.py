@@ -220,7 +220,7 @@ def test_an_undefined_gradient_is_refused_in_stores_and_withheld_from_rates(own,
 
 def test_an_adversarial_training_without_a_gradient_is_refused(own, gradshard):
     project = own("undefined")
-    project.edit(lambda params: params["robust"]["self_only"]["A_adv"].update(architecture="faulty:undefined"))
+    project.edit(lambda params: params["robust"]["A_adv"].update(architecture="faulty:undefined"))
     code, said = gradshard(project, "train-robust", "A_adv")
     assert code == 2
     assert "NaN or infinite for 8 of 8 images, so it has no sign to perturb them by" in said

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from gradshard.stages import cluster_health
 from gradshard.stages.precompute import compute_shard
+from gradshard.stages.support import cluster_health
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.errors import GradshardError

@@ -27,7 +27,9 @@ def to_unit_range(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec) -> tuple[Tensor, Tensor]:
+def compute_signs(
+    model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec, *, first: int = 0
+) -> tuple[Tensor, Tensor]:
     """The signs of a model's input gradients.
 
     Args:
@@ -35,12 +37,13 @@ def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: G
         images: uint8 (n, C, H, W), on the model's device.
         labels: true labels, int64 (n,).
         direction: which gradient, for whose label.
+        first: the number of the first row, for messages.
 
     Returns:
         Signs int8 (n, C·H·W), and the labels that the gradients were taken for, int64 (n,); both on the CPU.
 
     Raises:
-        GradshardError: a gradient is NaN or infinite, and has no sign.
+        GradshardError: a gradient is NaN or infinite, and has no sign; the first row without one is named.
     """
     signs, chosen = [], []
     for rows in microbatches(images):
@@ -52,20 +55,20 @@ def compute_signs(model: nn.Module, images: Tensor, labels: Tensor, direction: G
                 gradient=direction.gradient,
                 policy=direction.policy,
             )
-        _check_defined(grad)
+        _check_defined(grad, first + rows.start)
         signs.append(grad.sign().to(torch.int8).flatten(1).cpu())
         chosen.append(used.cpu())
     return torch.cat(signs), torch.cat(chosen)
 
 
-def _check_defined(grad: Tensor) -> None:
-    """Torch's sign of NaN is 0, which would pass for a gradient that is masked."""
+def _check_defined(grad: Tensor, first: int) -> None:
+    """Refuse undefined gradients: torch's sign of NaN is 0, which would pass for a gradient that is masked."""
     undefined = (~grad.isfinite()).flatten(1).any(1)
     if bool(undefined.any()):
         raise GradshardError(
             f"the model's input gradient is NaN or infinite for {int(undefined.sum())} of {len(grad)} images, the "
-            f"first of them number {int(undefined.nonzero()[0])} of these, so it has no sign: look for a norm, root "
-            "or logarithm at 0 in the model's code"
+            f"first of them row {first + int(undefined.nonzero()[0])}, so it has no sign: look for a norm, root or "
+            "logarithm at 0 in the model's code"
         )
 
 

@@ -79,12 +79,17 @@ class SignStore:
         Raises:
             GradshardError: a shard is missing, damaged or not the one that was published.
         """
-        planes, scratch = self._empty(len(self)), Scratch()
+        planes = self._empty(len(self))
+        self.load_into(planes)
+        return planes
+
+    def load_into(self, planes: Planes) -> None:
+        """Read all packed signs into memory of the caller's, uint8 (N, 2, ceil(P / 8)), as ``load`` does."""
+        scratch = Scratch()
         for shard in range(self.layout.shards):
             part = self.layout.shard_rows(shard)
             rows = np.arange(part.start, part.stop)
             self._take(io.BytesIO(self._checked(signs_file(shard))), shard, rows, planes, rows, scratch)
-        return planes
 
     def load_labels(self) -> npt.NDArray[np.int64]:
         """Read the label that each gradient was taken for, int64 (N,).

@@ -48,9 +48,16 @@ def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, l
         sample_shape=split.sample_shape,
         classes=split.classes,
     )
-    cut = chunking.plan(record.rows, 2 * packed_bytes(record.pixels))
+    return spec_for(record, model, direction, licence=licence)
+
+
+def spec_for(
+    rows: DatasetRecord, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
+) -> StoreSpec:
+    """What a store of a model's signs over some rows will be, cut as every store of such rows is."""
+    cut = chunking.plan(rows.rows, 2 * packed_bytes(rows.pixels))
     return StoreSpec(
-        dataset=record,
+        dataset=rows,
         model=model,
         direction=direction,
         layout=LayoutRecord(chunk=cut.chunk, shard=cut.shard),

@@ -1,0 +1,53 @@
+"""Packed signs of rows, piece by piece: what a store's bytes follow from, wherever the rows come from.
+
+Two computations of the same rows in other batches may differ in the last bit of a gradient. So whoever makes a store
+cuts its rows as this module does.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from torch import Tensor, nn
+
+from gradshard.pipeline.gradients.microbatches import batch_rows, microbatches
+from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
+from gradshard.storage.formats.chunking import split_slice
+
+# What is read at once: enough that opening a file weighs nothing, too little to weigh in memory.
+_PIECE_BYTES = 1 << 20
+
+
+def pieces(rows: slice, *, pixels: int, chunk: int) -> Iterator[slice]:
+    """Cut rows of so many pixels each into what is read at once: whole chunks of the dataset, 1 MiB or a batch."""
+    step = chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / chunk)
+    return split_slice(rows, step)
+
+
+def packed_signs(
+    model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec, *, first: int = 0
+) -> tuple[Planes, Labels]:
+    """Compute the packed signs of one piece.
+
+    Args:
+        model: a static model, in eval mode.
+        images: uint8 (n, C, H, W), on the model's device.
+        labels: true labels, int64 (n,), on the model's device.
+        direction: which gradient, for whose label.
+        first: the number of the first row, for messages.
+
+    Returns:
+        Planes uint8 (n, 2, ceil(P / 8)), and the labels that the gradients were taken for, int64 (n,).
+
+    Raises:
+        GradshardError: a gradient is NaN or infinite.
+    """
+    planes = np.empty((len(images), 2, packed_bytes(images[0].numel())), dtype=np.uint8)
+    chosen = np.empty(len(images), dtype=np.int64)
+    # Packed batch by batch, out of the cache: unpacked signs take four times the room.
+    for batch in microbatches(images):
+        signs, used = compute_signs(model, images[batch], labels[batch], direction, first=first + batch.start)
+        planes[batch], chosen[batch] = bitplanes.pack(signs.numpy()), used.numpy()
+    return planes, chosen

@@ -1,0 +1,158 @@
+"""A sign store of anyone's model over anyone's dataset: what ``gradshard precompute`` makes, from Python.
+
+The dataset is read twice: once for its digest, which a store is named by before it is computed, and once for the
+gradients, when every row must have the hash that it had before.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, to_unit_range
+from gradshard.pipeline.loading.guard import remember
+from gradshard.pipeline.loading.logits import Logits, Output, check_eval, count_classes, frozen, normalised
+from gradshard.pipeline.loading.making import Making, computing, make
+from gradshard.pipeline.loading.places import CACHE
+from gradshard.pipeline.loading.row_hashes import OnRows, hash_rows, hash_sample, sample_rows
+from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
+from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.checkpoints import tensors_digest
+from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.manifest import (
+    AgreementRecord,
+    DatasetRecord,
+    DirectionRecord,
+    ModelRecord,
+)
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.formats.sign_writer import spec_for
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_AGREEMENT_ROWS = 256
+_PROBED_ROWS = 8
+
+
+def compute_signs(
+    model: nn.Module,
+    dataset: Any,
+    target: str | Path,
+    *,
+    name: str = "dataset",
+    split: str = "train",
+    model_name: str | None = None,
+    architecture: str | None = None,
+    weights: str | Path | None = None,
+    transform: Transform | None = None,
+    columns: tuple[str, str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: Output | None = None,
+    gradient: Gradient = "exact",
+    label: LabelPolicy = "predicted",
+    precision: StorePrecision = "fp32",
+    licence: str | None = None,
+    workers: int = 0,
+    threads: int | None = None,
+    on_rows: OnRows | None = None,
+) -> SignStore:
+    """Make the sign store of a model over a dataset, and open it.
+
+    Killed and called again, it computes only the shards that are missing; the bytes are those of an undisturbed run.
+    A store of the same model over the same rows that is at ``target`` already is opened, and anything else that is
+    there is an error.
+
+    Args:
+        model: in eval mode; takes images (N, C, H, W) and gives logits (N, classes), or what has them as ``.logits``.
+        dataset: a map-style dataset of pairs (image, label), one split of a Hugging Face dataset, or arrays (images,
+            labels). Images are PIL images, or uint8 or floats in [0, 1], (C, H, W).
+        target: the folder of the store.
+        name: the dataset's name, in the store's manifest.
+        split: the name of this part of it.
+        model_name: the model's name; by default the target's.
+        architecture: what the model is called; by default its class.
+        weights: the file that the model's weights lay in, for its SHA-256; by default the model's digest stands there.
+        transform: what the dataset's owner does to an image; nothing random.
+        columns: those of image and label, where rows are mappings.
+        mean: what is taken off each channel between these images and the model; it becomes part of the gradient.
+        std: what each channel is then divided by.
+        output: a function from what the model gives to logits.
+        gradient: whose sign is stored, as the parameter ``signs.NAME.gradient`` has it.
+        label: for whose label.
+        precision: of the forward passes.
+        licence: an SPDX identifier.
+        workers: how many processes read the dataset; 0: none but this one.
+        threads: how many pieces are computed at once on a CPU; by default as many as torch has threads.
+        on_rows: called with the rows done and all rows, as they are computed.
+
+    Raises:
+        GradshardError: the model, the dataset or the target is not one that a store can be made of or at.
+    """
+    target = Path(target)
+    rows = as_rows(dataset, transform, columns)
+    check_eval(model)
+    sample = hash_sample(rows, sample_rows(len(rows)))
+    first, _ = rows.read(0)
+    whole = normalised(model, mean, std, channels=first.shape[0])
+    logits = Logits(whole, output).eval()
+    device = next(logits.parameters(), torch.empty(0)).device
+    with frozen(model):
+        classes = count_classes(logits, _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device))
+        hashes = hash_rows(rows, workers=workers)
+        direction = GradientSpec(gradient, label, precision)
+        spec = spec_for(
+            DatasetRecord(
+                name=name,
+                split=split,
+                digest=hashes.digest(classes),
+                rows=len(rows),
+                sample_shape=hashes.sample_shape,
+                classes=classes,
+            ),
+            _model_record(whole, model, model_name or target.stem, architecture, weights),
+            DirectionRecord(
+                gradient=gradient,
+                label=label,
+                mode="eval",
+                dtype=_DTYPES[precision],
+                step=step_sign(label),
+                agreement=None if precision == "fp32" else _agreement(logits, rows, direction, device),
+            ),
+            licence=licence,
+        )
+        with computing(logits, direction, device, threads) as computer:
+            store = make(Making(rows, hashes, spec, computer, workers, on_rows), target)
+    remember(rows, spec.dataset, hashes, sample, CACHE)
+    return store
+
+
+def _pixels(rows: Rows, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
+    images, _ = rows.read_many(numbers)
+    return to_unit_range(torch.from_numpy(images).to(device))
+
+
+def _agreement(logits: Logits, rows: Rows, direction: GradientSpec, device: torch.device) -> AgreementRecord:
+    """How often less than single precision gives the signs of float64, on some rows from everywhere."""
+    numbers = np.linspace(0, len(rows) - 1, min(_AGREEMENT_ROWS, len(rows))).astype(np.int64).tolist()
+    images, labels = (torch.from_numpy(part).to(device) for part in rows.read_many(numbers))
+    share = agreement_with_float64(logits, images, labels, direction)
+    return AgreementRecord(rows=len(numbers), share=round(share, 6))
+
+
+def _model_record(
+    whole: nn.Module, model: nn.Module, name: str, architecture: str | None, weights: str | Path | None
+) -> ModelRecord:
+    """What the model is known by; its digest covers a normalisation that was told."""
+    known = architecture or f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
+    if not re.fullmatch(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}", known):
+        raise GradshardError(f"architecture {known[:100]} is no name for a manifest: give a short one by architecture=")
+    tensors = {key: value for key, value in whole.state_dict().items() if isinstance(value, torch.Tensor)}
+    digest = tensors_digest(tensors, known)
+    file = digest if weights is None else file_sha256(Path(weights))
+    return ModelRecord(name=name, architecture=known, digest=digest, weights_sha256=file)

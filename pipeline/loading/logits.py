@@ -1,0 +1,130 @@
+"""Anyone's classifier as a model of this package: images in [0, 1] to logits, frozen, in eval mode."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.models.normalize import Normalised
+from gradshard.storage.errors import GradshardError
+
+Output = Callable[[Any], Tensor]
+
+_ONE = 1e-3
+
+
+class Logits(nn.Module):
+    """A model whose output is brought to logits (N, classes): by a function, or by what is usual."""
+
+    def __init__(self, model: nn.Module, output: Output | None) -> None:
+        super().__init__()
+        self.model = model
+        self._output = output
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the logits (N, classes) of images in [0, 1], (N, C, H, W)."""
+        found = self.model(images)
+        return _usual(found) if self._output is None else self._output(found)
+
+    def twin(self) -> "Logits":
+        """Give the same model for another thread: its own modules, the same tensors."""
+        shared = {id(tensor): tensor for tensor in [*self.parameters(), *self.buffers()]}
+        return copy.deepcopy(self, shared)
+
+
+def _usual(found: Any) -> Tensor:
+    if isinstance(found, Mapping):
+        found = found.get("logits")
+    logits = found if isinstance(found, Tensor) else getattr(found, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise GradshardError(
+            f"the model gives a {type(found).__name__} and neither a tensor nor something with .logits: say which part "
+            "is the logits by output=, a function of what the model gives"
+        )
+    return logits
+
+
+def normalised(
+    model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int
+) -> nn.Module:
+    """Put a normalisation that was told by ``mean`` and ``std`` before a model, so that it takes pixels in [0, 1].
+
+    Raises:
+        GradshardError: one of the two is missing, or they are not for these images.
+    """
+    if mean is None and std is None:
+        return model
+    if mean is None or std is None or {len(mean), len(std)} - {1, channels} or not all(value > 0 for value in std):
+        raise GradshardError(
+            f"mean={mean} and std={std} are no normalisation of {channels} channel(s): give both, a number for each "
+            "channel, std above 0"
+        )
+    place = next(model.parameters(), torch.empty(0)).device
+    return Normalised(model, mean, std, channels=channels).to(place).train(model.training)
+
+
+def check_eval(model: nn.Module) -> None:
+    """Refuse a model of which a part is in train mode.
+
+    Raises:
+        GradshardError: dropout would be random, or batch normalisation would take the batch's statistics.
+    """
+    for name, module in model.named_modules():
+        if module.training:
+            raise GradshardError(
+                f"the model{f' (its part {name})' if name else ''} is in train mode, in which its gradient depends on "
+                "the batch and on chance: call model.eval() first"
+            )
+
+
+def count_classes(model: Logits, images: Tensor) -> int:
+    """Try a model on a few images, and give the number of its classes.
+
+    Args:
+        model: in eval mode.
+        images: float32 (n, C, H, W) in [0, 1], on the model's device.
+
+    Raises:
+        GradshardError: it does not take them, or gives no logits.
+    """
+    shape = tuple(images.shape[1:])
+    try:
+        with torch.no_grad():
+            logits = model(images)
+    except GradshardError:
+        raise
+    # A forward pass that does not fit raises anything.
+    except Exception as error:
+        problem = " ".join(str(error).split())[:200]
+        raise GradshardError(f"the model does not take images of shape {shape} ({problem}): mend transform=") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise GradshardError(
+            f"the model gives {found} for {len(images)} images and not logits of shape ({len(images)}, classes), two "
+            "classes at least: say where they are by output="
+        )
+    values = logits.double()
+    if not values.isfinite().all():
+        raise GradshardError("the model's logits are not all finite numbers: look at its weights")
+    if values.min() >= 0 and ((values.sum(1) - 1).abs() <= _ONE).all():
+        raise GradshardError(
+            "the model gives probabilities (each row sums to one) and not logits, whose gradients they lose: take the "
+            "softmax off, or say by output= where the logits are"
+        )
+    return int(logits.shape[1])
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Take a model's parameters out of the graph meanwhile."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -1,0 +1,36 @@
+"""Where sign stores lie, and where what is made from them is kept."""
+
+import os
+from pathlib import Path
+
+from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.location import is_url
+from gradshard.storage.workspace import ROOT
+
+Place = str | Path | SignStore
+
+# The folder of everything that may be deleted at any time.
+CACHE = ROOT / "loading"
+_REMOTE_BYTES = 10 << 30
+
+
+def open_place(place: Place, cache: Path) -> SignStore:
+    """Open the store at a path or URL, or take an open one.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    if isinstance(place, SignStore):
+        return place
+    if is_url(str(place)):
+        return open_remote(str(place), cache / "stores", limit=_REMOTE_BYTES)
+    return open_store(Path(place))
+
+
+def work_root(target: Path) -> Path:
+    """Give the folder for unfinished work that can be renamed to ``target``: it lies on the same file system."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ROOT.mkdir(exist_ok=True)
+    same = os.stat(ROOT).st_dev == os.stat(target.parent).st_dev  # noqa: PTH116
+    return ROOT if same else target.parent / ROOT

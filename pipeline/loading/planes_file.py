@@ -1,0 +1,49 @@
+"""The packed signs of a whole store in one plain file: single rows in any order, shared by all processes.
+
+A store's chunk is decoded as a whole, which suits a reader that goes through it and not one that asks for a row here
+and a row there. The file takes two bits a pixel, is made once for a store's content, and may be deleted at any time.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import atomic_path
+from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.sign_reader import SignStore
+
+
+def planes_file(store: SignStore, cache: Path) -> Path:
+    """Give the file of a store's packed signs, made and checked against the manifest unless it is there.
+
+    Raises:
+        GradshardError: a shard is missing, damaged or not the one that was published.
+    """
+    path = cache / f"planes-{store.manifest.content}.bin"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                planes = np.memmap(temporary, dtype=np.uint8, mode="w+", shape=_shape(store))
+                store.load_into(planes)
+                planes.flush()
+    return path
+
+
+def open_planes(path: Path, rows: int) -> Planes:
+    """Open a file that ``planes_file`` made: uint8 (rows, 2, ceil(P / 8)), read from the disk row by row.
+
+    Raises:
+        GradshardError: it is not there any more.
+    """
+    try:
+        planes: Planes = np.memmap(path, dtype=np.uint8, mode="r").reshape(rows, 2, -1)
+    except (FileNotFoundError, ValueError) as error:
+        raise GradshardError(f"{path} was removed or changed while it was read: make the dataset again") from error
+    return planes
+
+
+def _shape(store: SignStore) -> tuple[int, int, int]:
+    return len(store), 2, store.manifest.row_bytes // 2

@@ -1,0 +1,148 @@
+"""The hashes of a dataset's rows, 32 bytes each: what tells not only that a dataset is another one, but where.
+
+A dataset's digest is that of its rows' hashes one after the other. So a file of them is held against the digest in a
+sign store before it is believed, wherever it came from.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gradshard.pipeline.gradients.packed import pieces
+from gradshard.pipeline.loading.rows import Rows, read_pieces
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import chunking
+from gradshard.storage.formats.atomic import write_bytes
+from gradshard.storage.formats.chunking import split_slice
+from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.digests import RowsDigest, row_hashes
+from gradshard.storage.formats.manifest import DatasetRecord
+
+# Called with the rows done and the rows in all.
+OnRows = Callable[[int, int], None]
+
+_BYTES = 32
+# Rows that are looked at where not all are: enough that a shuffled or shifted dataset cannot pass.
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class RowHashes:
+    """The hashes of all rows, and what else their digest covers."""
+
+    hashes: bytes
+    sample_shape: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        return len(self.hashes) // _BYTES
+
+    def digest(self, classes: int) -> str:
+        """Give the digest of the dataset, as ``prepare`` takes it."""
+        digest = RowsDigest(sample_shape=self.sample_shape, classes=classes)
+        digest.update_hashed(self.hashes)
+        return digest.hexdigest()
+
+    def of(self, row: int) -> bytes:
+        """Give one row's hash."""
+        return self.hashes[row * _BYTES : (row + 1) * _BYTES]
+
+    def find(self, wanted: bytes) -> int | None:
+        """Find the first row of a hash, if there is one."""
+        table = np.frombuffer(self.hashes, dtype=f"V{_BYTES}")
+        places = np.flatnonzero(table == np.frombuffer(wanted, dtype=f"V{_BYTES}"))
+        return int(places[0]) if len(places) else None
+
+    def first_difference(self, other: "RowHashes") -> int | None:
+        """Find the first row in which two datasets differ; none if they do not."""
+        length = min(len(self), len(other))
+        ours, theirs = (np.frombuffer(part.hashes, dtype=f"V{_BYTES}")[:length] for part in (self, other))
+        wrong = np.flatnonzero(ours != theirs)
+        return int(wrong[0]) if len(wrong) else None
+
+
+def row_pieces(rows: slice, *, total: int, sample_shape: tuple[int, int, int]) -> list[slice]:
+    """Cut some of ``total`` rows into what is read at once: as ``precompute`` does, whose bytes follow from it."""
+    pixels = int(np.prod(sample_shape))
+    return list(pieces(rows, pixels=pixels, chunk=chunking.plan(total, pixels).chunk))
+
+
+def hash_rows(rows: Rows, *, workers: int = 0, on_rows: OnRows | None = None) -> RowHashes:
+    """Read a whole dataset once.
+
+    Raises:
+        GradshardError: a row is not one that a store can be made of, or has another shape than the first.
+    """
+    first, _ = rows.read(0)
+    shape = (first.shape[0], first.shape[1], first.shape[2])
+    parts = []
+    cut = row_pieces(slice(0, len(rows)), total=len(rows), sample_shape=shape)
+    for piece, images, labels in read_pieces(rows, cut, workers=workers):
+        if images.shape[1:] != shape:
+            raise GradshardError(
+                f"row {piece.start} of the dataset is an image of {images.shape[1:]} and row 0 one of {shape} "
+                "(C, H, W): bring all images to one size by transform="
+            )
+        parts.append(row_hashes(images, labels))
+        if on_rows is not None:
+            on_rows(piece.stop, len(rows))
+    return RowHashes(b"".join(parts), shape)
+
+
+def hash_split(split: Split) -> RowHashes:
+    """Take the hashes of a prepared dataset's split."""
+    cut = split_slice(slice(0, len(split)), split.chunk)
+    parts = [row_hashes(split.read_images(p.start, p.stop), split.read_labels(p.start, p.stop)) for p in cut]
+    return RowHashes(b"".join(parts), split.sample_shape)
+
+
+def sample_rows(count: int) -> list[int]:
+    """Choose rows from everywhere, the first and the last among them; they stay the same."""
+    return [int(row) for row in np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.int64))]
+
+
+def hash_sample(rows: Rows, numbers: Sequence[int]) -> list[bytes]:
+    """Read some rows twice, and give their hashes.
+
+    Raises:
+        GradshardError: a row differs the second time.
+    """
+    found = []
+    for number in numbers:
+        once, again = (_hash(rows, number) for _ in range(2))
+        if once != again:
+            raise changing(number)
+        found.append(once)
+    return found
+
+
+def _hash(rows: Rows, number: int) -> bytes:
+    images, labels = rows.read_many([number])
+    return row_hashes(images, labels)
+
+
+def changing(row: int) -> GradshardError:
+    """Say that a row differed the second time that it was read."""
+    return GradshardError(
+        f"row {row} of the dataset gives other pixels or another label the second time it is read: a random transform "
+        "is left in; take it out, and crop and flip images together with their signs (SignedDataset(augment=...))"
+    )
+
+
+def load_hashes(cache: Path, record: DatasetRecord) -> RowHashes | None:
+    """Read the hashes of the rows that a store was made for, if they are in the cache and hold."""
+    try:
+        found = RowHashes(_file(cache, record.digest).read_bytes(), record.sample_shape)
+    except FileNotFoundError:
+        return None
+    return found if found.digest(record.classes) == record.digest else None
+
+
+def save_hashes(cache: Path, digest: str, hashes: RowHashes) -> None:
+    """Keep the hashes of the rows whose digest this is."""
+    write_bytes(_file(cache, digest), hashes.hashes)
+
+
+def _file(cache: Path, digest: str) -> Path:
+    return cache / f"rows-{digest}.hashes"

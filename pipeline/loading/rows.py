@@ -1,0 +1,233 @@
+"""Anyone's dataset as rows: images of 8 bits, uint8 (C, H, W), and the numbers of their classes.
+
+A sign store belongs to pixels and labels in one order, so all that a digest covers is read here, in one way: from a
+map-style dataset of PyTorch, a dataset of Hugging Face, or arrays.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.dataset import Images
+
+Image = npt.NDArray[np.uint8]
+Transform = Callable[[Any], Any]
+Labels = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+# The columns of datasets that give mappings, in the order in which they are looked for.
+_IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "pixel_values"), ("label", "labels", "fine_label")
+_CHANNELS = (1, 3, 4)
+# Of a step of 1/255: what single precision makes of one is some thousand times nearer.
+_TOLERANCE = 1e-2
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Images (N, ...) and labels (N,) as a dataset."""
+
+    images: Any
+    labels: Any
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
+        return self.images[row], self.labels[row]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Anyone's dataset, its owner's ``transform`` of each image, and the ``columns`` of image and label."""
+
+    base: Any
+    transform: Transform | None = None
+    columns: tuple[str, str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def sample(self, row: int) -> tuple[Any, Any]:
+        """Give the image of a row, transformed, and its label, as their owner has them.
+
+        Raises:
+            GradshardError: the dataset gives something else than an image and a label.
+        """
+        image, label = _taken_apart(self.base[row], row, self.columns)
+        return (image if self.transform is None else self.transform(image)), label
+
+    def read(self, row: int) -> tuple[Image, int]:
+        """Read a row as a store's digest covers it: uint8 (C, H, W), and the number of its class.
+
+        Raises:
+            GradshardError: the image is no pixels of 8 bits, or the label no number of a class.
+        """
+        image, label = self.sample(row)
+        return to_pixels(image, where=f"row {row} of the dataset"), to_class(label, where=f"row {row} of the dataset")
+
+    def read_many(self, rows: Sequence[int]) -> tuple[Images, Labels]:
+        """Read some rows: images uint8 (n, C, H, W) and labels int64 (n,).
+
+        Raises:
+            GradshardError: as ``read`` does, or the images differ in shape.
+        """
+        read = [self.read(row) for row in rows]
+        for row, (image, _) in zip(rows, read, strict=True):
+            if image.shape != read[0][0].shape:
+                raise GradshardError(
+                    f"row {row} of the dataset is an image of {image.shape} and row {rows[0]} one of "
+                    f"{read[0][0].shape} (C, H, W): bring all images to one size by transform="
+                )
+        return np.stack([image for image, _ in read]), np.array([label for _, label in read], dtype=np.int64)
+
+
+def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str, str] | None = None) -> Rows:
+    """Take a map-style dataset, a dataset of Hugging Face, or a pair of arrays as rows.
+
+    Raises:
+        GradshardError: it is none of them, or empty.
+    """
+    if isinstance(dataset, tuple | list) and len(dataset) == 2 and getattr(dataset[0], "ndim", 0) in (3, 4):
+        images, labels = dataset
+        if len(images) != len(labels):
+            raise GradshardError(f"{len(images)} images but {len(labels)} labels: give as many of both")
+        dataset = _Pair(images, labels)
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, Mapping):
+        raise GradshardError(
+            f"{type(dataset).__name__} is no dataset whose rows have numbers: give a map-style dataset of PyTorch, one "
+            "split of a Hugging Face dataset, or a pair of arrays (images, labels)"
+        )
+    if not len(dataset):
+        raise GradshardError("the dataset has no rows: give one that has")
+    return Rows(dataset, transform, columns)
+
+
+def read_pieces(rows: Rows, pieces: Sequence[slice], *, workers: int) -> Iterator[tuple[slice, Images, Labels]]:
+    """Read stretches of rows in their order, in so many processes of a DataLoader; in this one for 0.
+
+    Raises:
+        GradshardError: a row is not one that a store can be made of.
+    """
+    source = _Pieces(rows, pieces)
+    # What a worker raises comes out as its traceback; what it gives comes out as it is.
+    items = DataLoader(cast(Any, source), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    for piece, item in zip(pieces, items if workers else map(source.__getitem__, range(len(pieces))), strict=True):
+        if isinstance(item, GradshardError):
+            raise item
+        yield piece, *item
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Stretches of rows as a dataset."""
+
+    rows: Rows
+    pieces: Sequence[slice]
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def __getitem__(self, number: int) -> tuple[Images, Labels] | GradshardError:
+        piece = self.pieces[number]
+        try:
+            return self.rows.read_many(range(piece.start, piece.stop))
+        except GradshardError as error:
+            return error
+
+
+def _as_it_is(item: T) -> T:
+    return item
+
+
+def to_pixels(image: Any, *, where: str) -> Image:
+    """Give an image as pixels of 8 bits, uint8 (C, H, W).
+
+    Args:
+        image: a PIL image, grey or RGB; or an array or tensor, (H, W) or (C, H, W), uint8 or floats in [0, 1] that are
+            multiples of 1/255.
+        where: what it is, for messages.
+
+    Raises:
+        GradshardError: it is something else, such as an image that was normalised.
+    """
+    if hasattr(image, "getbands"):
+        return _from_pil(image, where)
+    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
+        kind = f"of shape {np.shape(values)}" if isinstance(values, np.ndarray) else type(image).__name__
+        raise GradshardError(f"{where} is no image but {kind}: give a PIL image, or a tensor or array (C, H, W)")
+    values = values if values.ndim == 3 else values[np.newaxis]
+    if values.shape[0] not in _CHANNELS and values.shape[2] in _CHANNELS:
+        raise GradshardError(
+            f"{where} is an array of shape {values.shape} with its channels last: bring them to the front by "
+            "transform=, as torchvision's ToImage does"
+        )
+    if values.dtype == np.uint8:
+        return values
+    if not np.issubdtype(values.dtype, np.floating):
+        raise GradshardError(f"{where} is an image of {values.dtype}: give uint8, or floats in [0, 1]")
+    return _from_floats(values, where)
+
+
+def _from_pil(image: Any, where: str) -> Image:
+    if image.mode not in ("L", "RGB"):
+        raise GradshardError(f"{where} is an image of mode {image.mode}: convert it to L or RGB by transform=")
+    pixels = np.array(image, dtype=np.uint8)
+    return pixels[np.newaxis] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _from_floats(values: npt.NDArray[np.floating], where: str) -> Image:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise GradshardError(
+            f"{where} has pixels from {low:.3g} to {high:.3g} and not in [0, 1]: take what normalises (or scales) them "
+            "out of the dataset and name it by mean= and std= of compute_signs, once, so that epsilon means pixels"
+        )
+    steps = values.astype(np.float64) * 255
+    whole = np.rint(steps)
+    if np.abs(steps - whole).max() > _TOLERANCE:
+        raise GradshardError(
+            f"{where} has pixels between the multiples of 1/255, as resizing in floats gives them: round them to "
+            "8 bits by transform= after the last step that mixes pixels, as ToDtype(torch.uint8, scale=True) does"
+        )
+    return whole.astype(np.uint8)
+
+
+def to_class(label: Any, *, where: str) -> int:
+    """Give a label as the number of its class.
+
+    Raises:
+        GradshardError: it is no whole number from 0 on.
+    """
+    single = label.numel() == 1 if isinstance(label, Tensor) else isinstance(label, np.ndarray) and label.size == 1
+    value = label.item() if single else label
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
+        raise GradshardError(f"{where} has the label {str(label)[:40]}: give the number of its class, counted from 0")
+    return int(value)
+
+
+def _taken_apart(sample: Any, row: int, columns: tuple[str, str] | None) -> tuple[Any, Any]:
+    if isinstance(sample, Mapping):
+        found = columns or (_first(sample, _IMAGE_COLUMNS), _first(sample, _LABEL_COLUMNS))
+        if not all(column in sample for column in found):
+            raise GradshardError(
+                f"row {row} of the dataset has the columns {', '.join(map(str, sample))}: name those of image and "
+                "label by columns=(IMAGE, LABEL)"
+            )
+        return sample[found[0]], sample[found[1]]
+    if isinstance(sample, tuple | list) and len(sample) == 2:
+        return sample[0], sample[1]
+    raise GradshardError(
+        f"row {row} of the dataset is a {type(sample).__name__} and no pair (image, label): wrap the dataset so that "
+        "it gives one"
+    )
+
+
+def _first(sample: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    return next((name for name in names if name in sample), names[0])

@@ -1,0 +1,209 @@
+"""The trainer's batches for a loop of one's own: the same rows, sources, crops and epsilons, for the same seed."""
+
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.loading.places import CACHE, Place, open_place
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.data import Batch, make_batch, read
+from gradshard.pipeline.training.distributed import Rank
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.types import SELF, EpsilonDistribution, ScheduleKind
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.streaming.reader import open_reader, plan_reading
+
+_MEMORY = 1 << 30
+# A loader has no end: whoever loops over it counts the epochs.
+_EPOCHS = 1 << 40
+
+
+class SignLoader:
+    """Batches of a prepared dataset and of the signs of its stores, an epoch each time it is iterated over.
+
+    Each batch takes the signs of one source, or none where the model is to craft for itself. Data and stores that fit
+    ``memory`` are read once and shuffled exactly; larger ones pass through windows of chunks: the chunks are shuffled,
+    and the rows within each window of them.
+
+    A loop that is left in the middle of an epoch goes on there when it is begun again, as after ``load_state_dict``.
+    """
+
+    def __init__(
+        self,
+        dataset: str | Path | Split,
+        stores: Mapping[str, Place],
+        *,
+        batch: int,
+        epsilon: float,
+        seed: int = 0,
+        live: bool = True,
+        schedule: ScheduleKind = "random",
+        epsilon_law: EpsilonDistribution = "fixed",
+        padding: int = 0,
+        flip: bool = False,
+        memory: int = _MEMORY,
+        rank: int = 0,
+        ranks: int = 1,
+        device: str | torch.device = "cpu",
+        cache: str | Path = CACHE,
+    ) -> None:
+        """Open dataset and stores.
+
+        Args:
+            dataset: a prepared dataset, whose training split is read, or a split.
+            stores: by name, by path, URL or opened.
+            batch: rows of a step over all ranks; the last one of an epoch may have fewer.
+            epsilon: of every batch, or the bound of the law.
+            seed: of the order, the schedule, crops and epsilons.
+            live: whether the model that is trained is one of the sources, under the name ``self``.
+            schedule: ``random`` or ``rotate``.
+            epsilon_law: ``fixed`` or ``truncated_normal``.
+            padding: crops at random, from images padded by so many pixels of 0.
+            flip: mirrors at random.
+            memory: bytes for what is kept of the dataset and the stores.
+            rank: which part of each batch this process takes.
+            ranks: of how many.
+            device: where the batches are to be.
+            cache: the folder that keeps shards of remote stores.
+
+        Raises:
+            GradshardError: something is not there, a store is for other rows, or a batch is too small for the ranks.
+        """
+        split = dataset if isinstance(dataset, Split) else _training_split(Path(dataset))
+        opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
+        for store in opened.values():
+            store.check_made_for(split)
+        if SELF in opened or not (opened or live):
+            raise GradshardError(f"a store cannot be named {SELF}, and without a store the model itself must craft")
+        self.step = 0
+        self._device = torch.device(device)
+        Rank(rank, ranks).check(len(split), batch)
+        self._run = TrainingRun(
+            rows=len(split),
+            batch=batch,
+            epochs=_EPOCHS,
+            seed=seed,
+            # Whoever loops over this optimises by other means.
+            optimization=Optimization("adam", 0.0),
+            reading=plan_reading(split, opened, memory=memory),
+            adversary=_adversary(opened, live, schedule, epsilon, epsilon_law),
+            augmentation=Augmentation(padding, flip),
+            ranks=Rank(rank, ranks),
+        )
+        self._identity = _identity(split, opened, self._run)
+        self._reader = open_reader(split, opened, self._run.reading)
+        self._running: Generator[Batch, None, None] | None = None
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self._run.steps_per_epoch
+
+    @property
+    def epoch(self) -> int:
+        """Which epoch the next batch belongs to, counted from 0."""
+        return self.step // len(self)
+
+    def source(self, step: int) -> str:
+        """Whose turn a step is, counted from 0 over all epochs: the name of a store, or ``self``.
+
+        In the body of a loop ``loader.step`` is that of the next batch, so the batch at hand is ``loader.step - 1``;
+        where that is the turn of ``self``, ``batch.signs`` is none.
+        """
+        return self._run.source(step)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Give the batches from the current step to the end of its epoch.
+
+        Raises:
+            GradshardError: a shard is missing or damaged.
+        """
+        end = (self.epoch + 1) * len(self)
+        if self._running is None:
+            self._running = self._batches(self.step)
+        while self.step < end:
+            batch = next(self._running)
+            self.step += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, and what its order follows from: plain numbers and strings."""
+        return {"step": self.step, **self._identity}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where a loader of the same order was; it may have had other ranks.
+
+        Raises:
+            GradshardError: its order was another one.
+        """
+        for key, value in self._identity.items():
+            if state.get(key) != value:
+                raise GradshardError(
+                    f"the state is of a loader with another {key} ({state.get(key)}, here {value}), so the rest of its "
+                    "epoch would be other rows: make the loader as that one was made"
+                )
+        self.close()
+        self.step = int(state["step"])
+
+    def close(self) -> None:
+        """Leave what was read ahead, and end the threads that read."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def __del__(self) -> None:
+        with suppress(AttributeError):
+            self.close()
+
+    def _batches(self, start: int) -> Generator[Batch, None, None]:
+        batches = read(self._reader, self._run.requests(start), self._device)
+        for step, raw in enumerate(batches, start=start):
+            yield make_batch(raw, self._run, step)
+
+
+def _training_split(path: Path) -> Split:
+    data = open_dataset(path)
+    data.check_trainable()
+    return data.train
+
+
+def _adversary(
+    stores: Mapping[str, SignStore], live: bool, schedule: ScheduleKind, epsilon: float, law: EpsilonDistribution
+) -> Adversary:
+    """Sources, schedule and epsilons; what else an adversary says concerns its owner's loss."""
+    return Adversary(
+        attack="fgsm",
+        epsilon=epsilon,
+        alpha=0.0,
+        clean_weight=0.5,
+        sources=(*((SELF,) if live else ()), *stores),
+        schedule=schedule,
+        gradient="exact",
+        policy="predicted",
+        live_mode="train",
+        directions={source: store.manifest.direction.step for source, store in stores.items()},
+        epsilon_law=law,
+    )
+
+
+def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -> dict[str, Any]:
+    """What the batches follow from, but for the step and the ranks."""
+    assert run.adversary is not None
+    return {
+        "dataset": split.digest,
+        "stores": {source: store.manifest.content for source, store in stores.items()},
+        "batch": run.batch,
+        "seed": run.seed,
+        "sources": list(run.adversary.sources),
+        "schedule": run.adversary.schedule,
+        "epsilon": [run.adversary.epsilon, run.adversary.epsilon_law],
+        "augmentation": dataclasses.astuple(run.augmentation).__repr__(),
+        "reading": [run.reading.resident, run.reading.chunk, run.reading.window],
+    }

@@ -1,0 +1,73 @@
+"""Signs as a tensor that torchvision's transforms move as they move the image: a mask of -1, 0 and +1.
+
+Crops, flips and padding move signs with the pixels that they belong to; outside of the image a sign is 0. What changes
+colours moves no pixel and leaves signs alone. What mixes pixels, as resizing and rotating do, has no meaning for signs
+and is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional
+
+from gradshard.storage.errors import GradshardError
+
+_MIXING = ("resize", "resized_crop", "rotate", "affine", "perspective", "elastic")
+_TURNING_ROUND = ("invert", "solarize")
+
+
+class Signs(tv_tensors.Mask):  # type: ignore[misc]
+    """Signs int8 (C, H, W), to be transformed beside their image."""
+
+
+def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+    """Give the views of an image and its signs under one draw of a transform of torchvision's v2.
+
+    Args:
+        transform: takes a pair of an image and a mapping of masks.
+        image: (C, H, W).
+        signs: by source, int8 (C, H, W).
+
+    Raises:
+        GradshardError: the transform mixes pixels, or did not treat both alike.
+    """
+    wrapped = {source: Signs(values) for source, values in signs.items()}
+    image, found = transform((tv_tensors.Image(image), wrapped))
+    for values in found.values():
+        if not isinstance(values, Tensor) or values.shape != image.shape or values.dtype != torch.int8:
+            raise GradshardError(
+                "augment= changed the image's shape and not that of its signs: use those of "
+                "torchvision.transforms.v2 that take images and masks alike"
+            )
+    return image.as_subclass(Tensor), {source: values.as_subclass(Tensor) for source, values in found.items()}
+
+
+def _refuse(name: str, why: str) -> None:
+    def kernel(signs: Signs, *arguments: Any, **options: Any) -> Signs:
+        del signs, arguments, options
+        raise GradshardError(f"augment= uses {name}, {why}: keep to crops, flips, padding and changes of colour")
+
+    functional.register_kernel(name, Signs)(kernel)
+
+
+for _name in _MIXING:
+    _refuse(_name, "which mixes pixels, and a mixture of signs is no sign of anything")
+for _name in _TURNING_ROUND:
+    _refuse(_name, "which turns pixels round, so that their stored signs point the wrong way")
+
+
+@functional.register_kernel("pad", Signs)  # type: ignore[untyped-decorator]
+def _pad(signs: Signs, padding: Any, fill: Any = None, padding_mode: str = "constant") -> Signs:
+    """Pad by 0, whatever colour the image is padded by."""
+    del fill
+    padded = functional.pad_mask(signs.as_subclass(Tensor), padding, fill=0, padding_mode=padding_mode)
+    return Signs(padded)
+
+
+@functional.register_kernel("permute_channels", Signs)  # type: ignore[untyped-decorator]
+def _permute_channels(signs: Signs, permutation: list[int]) -> Signs:
+    """Move the signs of a channel where the channel goes."""
+    return Signs(signs.as_subclass(Tensor)[permutation])

@@ -1,0 +1,166 @@
+"""Anyone's map-style dataset with the signs of stores beside each image, for any sampler and any number of workers."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.pipeline.loading.guard import Check, check_rows
+from gradshard.pipeline.loading.places import CACHE, Place, open_place
+from gradshard.pipeline.loading.planes_file import open_planes, planes_file
+from gradshard.pipeline.loading.row_hashes import OnRows
+from gradshard.pipeline.loading.rows import Transform, as_rows, to_pixels
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.sign_reader import SignStore
+
+Augment = Callable[[Any], Any]
+
+_ONE = ""
+
+
+class SignedDataset(Dataset[tuple[Any, Any, Any]]):
+    """Rows ``(image, label, signs)`` of a dataset and of sign stores that were made for it.
+
+    An image that is a tensor stays what its owner made it; PIL images and arrays become uint8 tensors (C, H, W). Signs
+    are packed, uint8 (2, ceil(P / 8)): a tensor for one store, a mapping of them for several. ``unpack`` makes signs of
+    a batch of them, on whatever device it is.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        stores: Place | Mapping[str, Place],
+        *,
+        transform: Transform | None = None,
+        columns: tuple[str, str] | None = None,
+        augment: Augment | None = None,
+        check: Check = "whole",
+        reference: str | Path | None = None,
+        cache: str | Path = CACHE,
+        workers: int = 0,
+        on_rows: OnRows | None = None,
+    ) -> None:
+        """Open the stores, and check that they were made for this dataset.
+
+        Args:
+            base: a map-style dataset of pairs (image, label), one split of a Hugging Face dataset, or arrays (images,
+                labels); in the order of the store.
+            stores: one store, by path, URL or opened; or several by name.
+            transform: what the owner does to an image, as it was for ``compute_signs``; nothing random.
+            columns: those of image and label, where rows are mappings.
+            augment: a transform of torchvision's v2 that moves images and signs together.
+            check: whether all rows are held against the stores' digest, once, or a sample each time.
+            reference: the prepared dataset, to name a row that differs.
+            cache: the folder of what is made once: plain files of signs, hashes of rows. It may be deleted any time.
+            workers: how many processes read the rows for a whole check.
+            on_rows: called with the rows read and all rows, for a whole check.
+
+        Raises:
+            GradshardError: a store is not there, damaged, or made for other rows; or the dataset changes from one
+                reading to the next.
+        """
+        self._rows, self._augment = as_rows(base, transform, columns), augment
+        self._single = not isinstance(stores, Mapping)
+        places = stores if isinstance(stores, Mapping) else {_ONE: stores}
+        if not places:
+            raise GradshardError("no stores: name one at least")
+        folder = Path(cache).resolve()
+        opened = {source: open_place(place, folder) for source, place in places.items()}
+        checked: set[str] = set()
+        for store in opened.values():
+            record = store.manifest.dataset
+            if record.digest not in checked:
+                check_rows(
+                    self._rows,
+                    record,
+                    where=store.where,
+                    cache=folder,
+                    check=check,
+                    reference=None if reference is None else Path(reference),
+                    workers=workers,
+                    on_rows=on_rows,
+                )
+            checked.add(record.digest)
+        self._shape = record.sample_shape
+        self._files = {source: planes_file(store, folder) for source, store in opened.items()}
+        self._steps = {source: _step(store) for source, store in opened.items()}
+        self._planes: dict[str, Planes] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> tuple[Any, Any, Any]:
+        """Give a row: its image, its label as the dataset has it, and its packed signs.
+
+        Raises:
+            GradshardError: the transform ``augment`` is none for signs.
+        """
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row %= len(self)
+        image, label = self._rows.sample(row)
+        if not isinstance(image, Tensor):
+            image = torch.from_numpy(to_pixels(image, where=f"row {row} of the dataset"))
+        # Copied: what a file backs is not to be written to, and a batch is made of it anyway.
+        signs = {source: torch.from_numpy(np.array(self._open(source)[row])) for source in self._files}
+        if self._augment is not None:
+            image, signs = _augmented(self._augment, image, signs, self._shape)
+        return image, label, signs[_ONE] if self._single else signs
+
+    def unpack(self, signs: Tensor, images: Tensor, source: str = _ONE) -> Tensor:
+        """Give which way to step for a batch of packed signs: +1, 0 or -1, float32 in the shape of the images.
+
+        An adversarial example is ``perturb(images, dataset.unpack(signs, images), epsilon)``: the direction of a store
+        of gradients towards the least likely label is turned round.
+
+        Args:
+            signs: uint8 (n, 2, ceil(P / 8)), on any device.
+            images: (n, C, H, W), those that the signs came with.
+            source: which store they are of, if there are several.
+        """
+        if source not in self._steps:
+            raise GradshardError(f"no store {source!r}: name one of {', '.join(self._steps)}")
+        return unpack_signs(signs, images.shape, scale=float(self._steps[source]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: the names of files, which it opens for itself."""
+        return {**self.__dict__, "_planes": {}}
+
+    def _open(self, source: str) -> Planes:
+        if source not in self._planes:
+            self._planes[source] = open_planes(self._files[source], len(self))
+        return self._planes[source]
+
+
+def _step(store: SignStore) -> int:
+    return store.manifest.direction.step
+
+
+def _augmented(
+    augment: Augment, image: Tensor, signs: dict[str, Tensor], shape: tuple[int, int, int]
+) -> tuple[Any, dict[str, Tensor]]:
+    """Image and packed signs, moved together."""
+    try:
+        from gradshard.pipeline.loading.sign_tensors import moved
+    except ModuleNotFoundError as error:
+        raise GradshardError(
+            "augment= needs the package torchvision: install it by `pip install 'gradshard[torchvision]'`"
+        ) from error
+    pixels = shape[0] * shape[1] * shape[2]
+    unpacked = {
+        source: torch.from_numpy(bitplanes.unpack(planes.numpy()[np.newaxis], pixels)).view(shape)
+        for source, planes in signs.items()
+    }
+    image, views = moved(augment, image, unpacked)
+    packed = {
+        source: torch.from_numpy(bitplanes.pack(values.flatten().numpy()[np.newaxis]))[0]
+        for source, values in views.items()
+    }
+    return image, packed

@@ -10,6 +10,7 @@ from typing import Literal
 
 from filelock import FileLock
 
+from gradshard.pipeline.loading.fingerprint import fingerprint
 from gradshard.pipeline.loading.row_hashes import (
     OnRows,
     RowHashes,
@@ -43,8 +44,8 @@ def check_rows(
 ) -> None:
     """Check that a dataset's rows are those that a store was made for.
 
-    ``whole`` reads every row once; a dataset that passed is remembered in the cache by its kind, its length and the
-    content of 64 of its rows, so that the next time only those are read. ``sample`` reads those alone.
+    ``whole`` reads every row once; a dataset that passed is remembered in the cache by its ``fingerprint`` and by 64 of
+    its rows, so that the next time only those are read. ``sample`` reads those alone.
 
     Args:
         rows: the dataset.
@@ -85,7 +86,8 @@ def check_rows(
                     "them once by check='whole', or name the prepared dataset by reference="
                 )
             return
-        if not _mark(rows, record, found, cache).exists():
+        mark = _mark(rows, record, found, cache)
+        if mark is None or not mark.exists():
             hashes = hash_rows(rows, workers=workers, on_rows=on_rows)
             _check_whole(hashes, record, known, made_for)
             remember(rows, record, hashes, found, cache)
@@ -102,7 +104,9 @@ def remember(rows: Rows, record: DatasetRecord, hashes: RowHashes, sample: list[
         cache: the folder for it.
     """
     save_hashes(cache, record.digest, hashes)
-    write_text(_mark(rows, record, sample, cache), canonical_json({"dataset": record.digest, "rows": len(rows)}) + "\n")
+    mark = _mark(rows, record, sample, cache)
+    if mark is not None:
+        write_text(mark, canonical_json({"dataset": record.digest, "rows": len(rows)}) + "\n")
 
 
 def _check_whole(hashes: RowHashes, record: DatasetRecord, known: RowHashes | None, made_for: str) -> None:
@@ -146,14 +150,10 @@ def _reference(path: Path | None, record: DatasetRecord) -> RowHashes | None:
     raise GradshardError(f"{path} is not the prepared dataset {record.name} that the store was made for: name that one")
 
 
-def _mark(rows: Rows, record: DatasetRecord, sample: list[bytes], cache: Path) -> Path:
-    """Give the file whose presence says that a dataset passed; Hugging Face's own fingerprint covers all its rows."""
-    kind = type(rows.base)
-    known_by = {
-        "kind": f"{kind.__module__}.{kind.__qualname__}",
-        "rows": len(rows),
-        "theirs": str(getattr(rows.base, "_fingerprint", "")),
-        "sample": b"".join(sample).hex(),
-        "dataset": record.digest,
-    }
+def _mark(rows: Rows, record: DatasetRecord, sample: list[bytes], cache: Path) -> Path | None:
+    """Give the file whose presence says that a dataset passed; none for one that nothing can be known by."""
+    state = fingerprint(rows)
+    if state is None:
+        return None
+    known_by = {"state": state, "rows": len(rows), "sample": b"".join(sample).hex(), "dataset": record.digest}
     return cache / f"checked-{digest_of(known_by)[:32]}.json"

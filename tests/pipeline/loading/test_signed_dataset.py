@@ -1,0 +1,208 @@
+"""Images, labels and signs of anyone's dataset: for every sampler, in every number of processes, cropped together."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, DistributedSampler, default_collate
+
+from gradshard.pipeline.loading import SignedDataset, compute_signs, perturb
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes
+from tests.pipeline.loading.conftest import Digits, signs_of
+
+transforms = pytest.importorskip("torchvision.transforms.v2")
+
+
+@pytest.fixture
+def signed(base, store):
+    return SignedDataset(base, store)
+
+
+def test_a_row_is_the_datasets_image_and_label_and_the_stores_signs(signed, base, store):
+    assert len(signed) == 700
+    for row in (0, 345, 699, -1):
+        image, label, signs = signed[row]
+        expected, number = base[row % 700]
+        assert torch.equal(image, expected)
+        assert label == number
+        assert torch.equal(signs, torch.from_numpy(store.read(row % 700, row % 700 + 1)[0]))
+    with pytest.raises(IndexError):
+        signed[700]
+
+
+def test_a_batch_is_unpacked_into_the_signs_of_its_rows(signed, store):
+    images, labels, planes = default_collate([signed[row] for row in (5, 3, 600)])
+    assert planes.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+    signs = signed.unpack(planes, images)
+    assert np.array_equal(signs.numpy(), np.stack([signs_of(store, row) for row in (5, 3, 600)]))
+    assert torch.equal(perturb(images, signs, 0.3), (images + 0.3 * signs).clamp(0, 1))
+
+
+def test_a_store_towards_the_least_likely_label_is_unpacked_the_way_to_step(model, base):
+    store = compute_signs(model, base, "signs/least.zarr", label="least_likely")
+    images, _, planes = default_collate([SignedDataset(base, store)[0]])
+    assert np.array_equal(SignedDataset(base, store).unpack(planes, images)[0].numpy(), -signs_of(store, 0))
+
+
+def test_several_stores_give_a_mapping(base, store, signed):
+    both = SignedDataset(base, {"A": "signs/D.zarr", "B": store})
+    images, _, planes = default_collate([both[row] for row in range(4)])
+    assert planes.keys() == {"A", "B"}
+    assert torch.equal(planes["A"], planes["B"])
+    assert both.unpack(planes["A"], images, "A").shape == images.shape
+    with pytest.raises(GradshardError, match="no store 'C': name one of A, B"):
+        both.unpack(planes["A"], images, "C")
+
+
+def seen(loader, signed):
+    """Every row that a loader gives, as bytes: labels and signs belong to the images."""
+    rows = []
+    for images, labels, planes in loader:
+        rows += [
+            (image.numpy().tobytes(), int(label), plane.numpy().tobytes())
+            for image, label, plane in zip(images, labels, planes, strict=True)
+        ]
+    return sorted(rows)
+
+
+@pytest.fixture
+def everything(signed):
+    return seen(DataLoader(signed, batch_size=64), signed)
+
+
+@pytest.mark.parametrize(("workers", "context"), [(2, "fork"), (4, "fork"), (2, "spawn")])
+def test_workers_give_each_row_once_an_epoch(signed, everything, workers, context):
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(
+        signed, batch_size=64, shuffle=True, generator=generator, num_workers=workers, multiprocessing_context=context
+    )
+    assert len(set(everything)) == 700
+    assert seen(loader, signed) == everything
+
+
+def test_two_ranks_share_the_rows(signed, everything):
+    found = []
+    for rank in range(2):
+        sampler = DistributedSampler(signed, num_replicas=2, rank=rank, shuffle=True, seed=4)
+        found += seen(DataLoader(signed, batch_size=50, sampler=sampler), signed)
+    assert sorted(found) == everything
+
+
+def test_it_travels_as_the_names_of_files(signed):
+    signed[0]
+    content = pickle.dumps(signed._files)
+    assert len(pickle.dumps(signed)) - len(pickle.dumps(signed._rows)) < 2000 + len(content)
+    assert torch.equal(pickle.loads(pickle.dumps(signed))[5][2], signed[5][2])
+
+
+def test_pictures_come_as_tensors_of_bytes(rows, store):
+    pictures = [(Image.fromarray(i[0]), int(k)) for i, k in zip(*rows, strict=True)]
+    image, _, _ = SignedDataset(pictures, store)[3]
+    assert image.dtype == torch.uint8
+    assert np.array_equal(image.numpy(), rows[0][3])
+
+
+def unpacked(signed, row):
+    image, _, planes = signed[row]
+    return image, torch.from_numpy(bitplanes.unpack(planes.numpy()[None], image.numel())).view(image.shape)
+
+
+def test_what_was_cropped_and_flipped_is_the_crop_of_what_was_stored(base, rows, store):
+    augment = transforms.Compose([transforms.RandomCrop(28, padding=4), transforms.RandomHorizontalFlip()])
+    signed = SignedDataset(base, store, augment=augment)
+    torch.manual_seed(0)
+    moved = 0
+    for row in range(60):
+        image, signs = unpacked(signed, row)
+        stored = np.pad(signs_of(store, row), ((0, 0), (4, 4), (4, 4)))
+        pixels = np.pad(rows[0][row], ((0, 0), (4, 4), (4, 4))) / np.float32(255)
+        found = [
+            (down, right, flip)
+            for down in range(9)
+            for right in range(9)
+            for flip in (1, -1)
+            if np.array_equal(signs.numpy(), stored[:, down : down + 28, right : right + 28][:, :, ::flip])
+        ]
+        assert len(found) == 1
+        down, right, flip = found[0]
+        assert np.array_equal(image.numpy(), pixels[:, down : down + 28, right : right + 28][:, :, ::flip])
+        moved += found[0] != (4, 4, 1)
+    assert moved > 50
+
+
+def test_a_smaller_crop_is_packed_in_its_own_shape(base, store):
+    signed = SignedDataset(base, store, augment=transforms.CenterCrop(20))
+    images, _, planes = default_collate([signed[row] for row in range(3)])
+    assert images.shape == (3, 1, 20, 20)
+    assert np.array_equal(signed.unpack(planes, images)[2].numpy(), signs_of(store, 2)[:, 4:24, 4:24])
+
+
+def test_changes_of_colour_leave_signs_alone(base, store):
+    augment = transforms.Compose([transforms.ColorJitter(brightness=0.5), transforms.GaussianBlur(3)])
+    image, signs = unpacked(SignedDataset(base, store, augment=augment), 2)
+    assert not torch.equal(image, base[2][0])
+    assert np.array_equal(signs.numpy(), signs_of(store, 2))
+
+
+@pytest.mark.parametrize("fill", [1, 0.5])
+def test_outside_of_the_image_signs_are_0_whatever_colour_it_is_padded_by(base, store, fill):
+    image, signs = unpacked(SignedDataset(base, store, augment=transforms.Pad(3, fill=fill)), 2)
+    assert image[0, 0, 0] == fill
+    assert np.array_equal(signs.numpy(), np.pad(signs_of(store, 2), ((0, 0), (3, 3), (3, 3))))
+
+
+@pytest.mark.parametrize(
+    ("augment", "told"),
+    [
+        (transforms.RandomResizedCrop(28), "resized_crop, which mixes pixels"),
+        (transforms.Resize(32), "resize, which mixes pixels"),
+        (transforms.RandomRotation(10), "rotate, which mixes pixels"),
+        (transforms.RandomAffine(10), "affine, which mixes pixels"),
+        (transforms.RandomPerspective(p=1), "perspective, which mixes pixels"),
+        (transforms.ElasticTransform(), "elastic, which mixes pixels"),
+        (transforms.RandomInvert(p=1), "invert, which turns pixels round"),
+        (transforms.Grayscale(3), "changed the image's shape and not that of its signs"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_transform_that_means_nothing_for_signs_is_refused(base, store, augment, told):
+    with pytest.raises(GradshardError, match=told):
+        SignedDataset(base, store, augment=augment)[0]
+
+
+def test_channels_that_change_places_take_their_signs_along(digits, model):
+    colours = np.repeat(digits["train"][0][:20], 3, axis=1) // np.array([1, 2, 3], dtype=np.uint8)[:, None, None]
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 784, 10)).eval()
+    base = Digits(colours, digits["train"][1][:20])
+    store = compute_signs(net, base, "signs/colour.zarr")
+    plain, mixed = (
+        unpacked(SignedDataset(base, store, augment=augment), 7)
+        for augment in (None, transforms.RandomChannelPermutation())
+    )
+    order = [next(c for c in range(3) if torch.equal(mixed[0][place], plain[0][c])) for place in range(3)]
+    assert order != [0, 1, 2]
+    assert torch.equal(mixed[1], plain[1][order])
+
+
+def test_without_torchvision_only_augmenting_needs_it(base, store, monkeypatch):
+    monkeypatch.delitem(sys.modules, "gradshard.pipeline.loading.sign_tensors", raising=False)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    SignedDataset(base, store)[0]
+    with pytest.raises(GradshardError, match="needs the package torchvision"):
+        SignedDataset(base, store, augment=lambda pair: pair)[0]
+
+
+def test_a_damaged_store_is_refused_before_anything_is_read_of_it(base, store):
+    file = Path("signs/D.zarr/signs/c/3/0/0")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(GradshardError, match="is damaged"):
+        SignedDataset(base, store)

@@ -15,6 +15,7 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import Batch, make_batch, read
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.trainer import step_seed
 from gradshard.pipeline.types import SELF, EpsilonDistribution, ScheduleKind
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
@@ -118,6 +119,10 @@ class SignLoader:
         where that is the turn of ``self``, ``batch.signs`` is none.
         """
         return self._run.source(step)
+
+    def torch_seed(self, step: int) -> int:
+        """Give what the trainer calls ``torch.manual_seed`` with before a step, so that dropout is the same too."""
+        return step_seed(self._run.seed, step)
 
     def __iter__(self) -> Iterator[Batch]:
         """Give the batches from the current step to the end of its epoch.

@@ -117,7 +117,7 @@ class Trainer:
         self.load_state(state)
 
     def _train_on(self, raw: StoredBatch, *, live: bool) -> Losses:
-        torch.manual_seed(_step_seed(self.run.seed, self.step))
+        torch.manual_seed(step_seed(self.run.seed, self.step))
         losses = self._losses(make_batch(raw, self.run, self.step), live)
         torch.autograd.backward(losses.total, inputs=trained(self.model))
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
@@ -158,6 +158,6 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _step_seed(seed: int, step: int) -> int:
+def step_seed(seed: int, step: int) -> int:
     """The seed of one step's dropout masks."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

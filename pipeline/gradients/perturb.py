@@ -3,12 +3,22 @@
 import torch
 from torch import Tensor
 
+from gradshard.storage.errors import GradshardError
+
 # Rounding may carry a pixel this far over epsilon; more is a fault of the attack.
 _ROUNDING = 1e-5
 
 
 def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
-    """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1)."""
+    """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
+
+    Raises:
+        GradshardError: the images are no floats, so that they cannot lie in [0, 1].
+    """
+    if not images.is_floating_point():
+        raise GradshardError(
+            f"images of {images.dtype} cannot be perturbed, because epsilon is one of pixels in [0, 1]: divide by 255"
+        )
     return (images + epsilon * signs).clamp_(0, 1)
 
 

@@ -37,6 +37,8 @@ from gradshard.storage.formats.sign_writer import spec_for
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
 _PROBED_ROWS = 8
+# What a manifest takes for a name.
+_LONGEST = 100
 
 
 def compute_signs(
@@ -149,7 +151,8 @@ def _model_record(
     whole: nn.Module, model: nn.Module, name: str, architecture: str | None, weights: str | Path | None
 ) -> ModelRecord:
     """What the model is known by; its digest covers a normalisation that was told."""
-    known = architecture or f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
+    kind = f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
+    known = architecture or kind[-_LONGEST:].lstrip(".")
     if not re.fullmatch(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}", known):
         raise GradshardError(f"architecture {known[:100]} is no name for a manifest: give a short one by architecture=")
     tensors = {key: value for key, value in whole.state_dict().items() if isinstance(value, torch.Tensor)}

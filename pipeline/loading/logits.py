@@ -30,9 +30,20 @@ class Logits(nn.Module):
         return _usual(found) if self._output is None else self._output(found)
 
     def twin(self) -> "Logits":
-        """Give the same model for another thread: its own modules, the same tensors."""
+        """Give the same model for another thread: its own modules, the same tensors.
+
+        Raises:
+            GradshardError: the model cannot be copied.
+        """
         shared = {id(tensor): tensor for tensor in [*self.parameters(), *self.buffers()]}
-        return copy.deepcopy(self, shared)
+        try:
+            return copy.deepcopy(self, shared)
+        # Whatever a stranger's module does when it is copied.
+        except Exception as error:
+            problem = " ".join(str(error).split())[:200]
+            raise GradshardError(
+                f"the model cannot be copied for a second thread ({problem}): compute with threads=1"
+            ) from error
 
 
 def _usual(found: Any) -> Tensor:

@@ -32,17 +32,26 @@ def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[str, Tenso
         signs: by source, int8 (C, H, W).
 
     Raises:
-        GradshardError: the transform mixes pixels, or did not treat both alike.
+        GradshardError: the transform mixes pixels, did not treat both alike, or normalises.
     """
     wrapped = {source: Signs(values) for source, values in signs.items()}
     image, found = transform((tv_tensors.Image(image), wrapped))
     for values in found.values():
-        if not isinstance(values, Tensor) or values.shape != image.shape or values.dtype != torch.int8:
+        if not isinstance(values, Tensor) or values.shape != image.shape or not _are_signs(values):
             raise GradshardError(
-                "augment= changed the image's shape and not that of its signs: use those of "
-                "torchvision.transforms.v2 that take images and masks alike"
+                "augment= changed the image's shape and not that of its signs, or made other values of them: use "
+                "transforms of torchvision.transforms.v2 that take images and masks alike"
             )
+    if image.is_floating_point() and not (image.min() >= 0 and image.max() <= 1):
+        raise GradshardError(
+            "augment= gives pixels outside of [0, 1], as a normalisation does: normalise after the perturbation, so "
+            "that epsilon means pixels"
+        )
     return image.as_subclass(Tensor), {source: values.as_subclass(Tensor) for source, values in found.items()}
+
+
+def _are_signs(values: Tensor) -> bool:
+    return values.dtype == torch.int8 and bool(values.min() >= -1) and bool(values.max() <= 1)
 
 
 def _refuse(name: str, why: str) -> None:

@@ -108,6 +108,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         image, label = self._rows.sample(row)
         if not isinstance(image, Tensor):
             image = torch.from_numpy(to_pixels(image, where=f"row {row} of the dataset"))
+        image = image[None] if image.ndim == 2 else image
         # Copied: what a file backs is not to be written to, and a batch is made of it anyway.
         signs = {source: torch.from_numpy(np.array(self._open(source)[row])) for source in self._files}
         if self._augment is not None:

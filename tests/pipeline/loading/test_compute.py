@@ -176,6 +176,23 @@ def test_the_model_is_left_as_it_was(base):
     assert torch.get_num_threads() == threads
 
 
+def test_a_model_that_keeps_something_between_its_parts_is_not_mixed_up_by_threads(model, base, store):
+    """What one thread keeps while another passes by would be the other's."""
+
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images):
+            self.kept = images
+            time.sleep(0.05)
+            return self.model(self.kept)
+
+    other = compute_signs(Keeping().eval(), base, "other/D.zarr", threads=4)
+    assert other.manifest.content == store.manifest.content
+
+
 class Rooted(nn.Module):
     """Its gradient is infinity times zero where a pixel is 0."""
 

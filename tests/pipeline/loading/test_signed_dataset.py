@@ -1,6 +1,7 @@
 """Images, labels and signs of anyone's dataset: for every sampler, in every number of processes, cropped together."""
 
 import pickle
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, DistributedSampler, default_collate
 from gradshard.pipeline.loading import SignedDataset, compute_signs, perturb
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
+from tests.helpers.servers import plain_http
 from tests.pipeline.loading.conftest import Digits, signs_of
 
 transforms = pytest.importorskip("torchvision.transforms.v2")
@@ -101,6 +103,13 @@ def test_it_travels_as_the_names_of_files(signed):
     assert torch.equal(pickle.loads(pickle.dumps(signed))[5][2], signed[5][2])
 
 
+def test_a_store_at_a_url_is_read_there(tmp_path, base, store, signed):
+    with plain_http(tmp_path / "served") as server:
+        shutil.copytree("signs/D.zarr", server.folder / "D.zarr")
+        remote = SignedDataset(base, {"D": f"{server.url}/D.zarr"}, cache="elsewhere")
+        assert all(torch.equal(remote[row][2]["D"], signed[row][2]) for row in (0, 300, 699))
+
+
 def test_pictures_come_as_tensors_of_bytes(rows, store):
     pictures = [(Image.fromarray(i[0]), int(k)) for i, k in zip(*rows, strict=True)]
     image, _, _ = SignedDataset(pictures, store)[3]
@@ -168,6 +177,8 @@ def test_outside_of_the_image_signs_are_0_whatever_colour_it_is_padded_by(base, 
         (transforms.ElasticTransform(), "elastic, which mixes pixels"),
         (transforms.RandomInvert(p=1), "invert, which turns pixels round"),
         (transforms.Grayscale(3), "changed the image's shape and not that of its signs"),
+        (transforms.Lambda(lambda values: values * 3 % 5), "made other values of them"),
+        (transforms.Normalize([0.13], [0.31]), r"pixels outside of \[0, 1\], as a normalisation does"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -189,6 +200,20 @@ def test_channels_that_change_places_take_their_signs_along(digits, model):
     order = [next(c for c in range(3) if torch.equal(mixed[0][place], plain[0][c])) for place in range(3)]
     assert order != [0, 1, 2]
     assert torch.equal(mixed[1], plain[1][order])
+
+
+def test_bytes_are_not_perturbed_as_if_they_lay_between_0_and_1(rows, store):
+    signed = SignedDataset(rows, store)
+    images, _, planes = default_collate([signed[0]])
+    with pytest.raises(GradshardError, match=r"images of torch\.uint8 cannot be perturbed"):
+        perturb(images, signed.unpack(planes, images), 0.3)
+
+
+def test_grey_images_without_a_channel_get_one(rows, store):
+    signed = SignedDataset((torch.from_numpy(rows[0][:, 0]), rows[1]), store, augment=transforms.CenterCrop(28))
+    image, signs = unpacked(signed, 3)
+    assert np.array_equal(image.numpy(), rows[0][3])
+    assert np.array_equal(signs.numpy(), signs_of(store, 3))
 
 
 def test_without_torchvision_only_augmenting_needs_it(base, store, monkeypatch):

@@ -29,6 +29,7 @@ ROOMS = {
     "pipeline/gradients": {"pipeline/models", "storage/formats"},
     "pipeline/loading": {
         "pipeline/gradients",
+        "pipeline/malloc",
         "pipeline/models",
         "pipeline/training",
         "storage/formats",

@@ -17,6 +17,7 @@ from gradshard.pipeline.loading.logits import Logits
 from gradshard.pipeline.loading.places import work_root
 from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, changing, row_pieces
 from gradshard.pipeline.loading.rows import Rows, read_pieces
+from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.bitplanes import Labels, Planes
 from gradshard.storage.formats.dataset import Images
@@ -141,6 +142,7 @@ def _made_before(task: Making, target: Path, probe: Planes) -> SignStore:
 @contextmanager
 def computing(model: Logits, direction: GradientSpec, device: torch.device, threads: int | None) -> Iterator[Computer]:
     """Threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
+    keep_freed_memory()
     before = torch.get_num_threads()
     count = (threads or before) if device.type == "cpu" else 1
     twins = deque(model.twin() for _ in range(count - 1))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import v2
 
-from gradshard.pipeline.loading import SignedDataset, compute_signs, input_gradient, perturb
+from gradshard import SignedDataset, compute_signs, input_gradient, perturb
 
 EPSILON = 0.2
 torch.manual_seed(0)

@@ -140,7 +140,7 @@ def _pixels(rows: Rows, numbers: Sequence[int], device: torch.device) -> torch.T
 
 
 def _agreement(logits: Logits, rows: Rows, direction: GradientSpec, device: torch.device) -> AgreementRecord:
-    """How often less than single precision gives the signs of float64, on some rows from everywhere."""
+    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
     numbers = np.linspace(0, len(rows) - 1, min(_AGREEMENT_ROWS, len(rows))).astype(np.int64).tolist()
     images, labels = (torch.from_numpy(part).to(device) for part in rows.read_many(numbers))
     share = agreement_with_float64(logits, images, labels, direction)
@@ -150,7 +150,7 @@ def _agreement(logits: Logits, rows: Rows, direction: GradientSpec, device: torc
 def _model_record(
     whole: nn.Module, model: nn.Module, name: str, architecture: str | None, weights: str | Path | None
 ) -> ModelRecord:
-    """What the model is known by; its digest covers a normalisation that was told."""
+    """Name the model and take its digest, which covers a normalisation that was told."""
     kind = f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
     known = architecture or kind[-_LONGEST:].lstrip(".")
     if not re.fullmatch(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}", known):

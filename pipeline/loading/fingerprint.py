@@ -1,4 +1,4 @@
-"""What a dataset that was read once is known by, without reading it again: its own state, as it would be pickled.
+"""Tell a dataset that was read once from others without reading it again: by its own state, as it would be pickled.
 
 That is every pixel of a dataset in memory, and the names of the files and the transforms of one on disk. What it does
 not see, files that were changed under their names or code that was, a sample of rows is to show.

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gradshard.pipeline.gradients.microbatches import batch_rows
 from gradshard.pipeline.gradients.packed import packed_signs
-from gradshard.pipeline.gradients.signs import GradientSpec, batch_rows
+from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.loading.logits import Logits
 from gradshard.pipeline.loading.places import work_root
 from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, changing, row_pieces

@@ -54,7 +54,7 @@ def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, l
 def spec_for(
     rows: DatasetRecord, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
 ) -> StoreSpec:
-    """What a store of a model's signs over some rows will be, cut as every store of such rows is."""
+    """Describe the store of a model's signs over some rows, cut as every store of such rows is."""
     cut = chunking.plan(rows.rows, 2 * packed_bytes(rows.pixels))
     return StoreSpec(
         dataset=rows,

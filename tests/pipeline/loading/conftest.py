@@ -26,6 +26,10 @@ class Digits(Dataset):
         return image if self.change is None else self.change(image), int(self.labels[row])
 
 
+def jittered(image):
+    return image if torch.rand(()) < 0.5 else image.flip(-1)
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

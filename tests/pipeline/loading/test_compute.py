@@ -26,7 +26,7 @@ from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.maintenance.verify import verify
-from tests.pipeline.loading.conftest import Digits, files, signs_of
+from tests.pipeline.loading.conftest import Digits, files, jittered, signs_of
 
 
 def test_the_store_is_byte_for_byte_the_one_that_precompute_makes(project, gradshard):
@@ -202,10 +202,6 @@ class Rooted(nn.Module):
 
 def half(rows):
     return Digits(rows[0], np.where(np.arange(len(rows[1])) == 333, 12, rows[1]))
-
-
-def jittered(image):
-    return image if torch.rand(()) < 0.5 else image.flip(-1)
 
 
 class Changing(Digits):

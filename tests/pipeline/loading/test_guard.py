@@ -11,8 +11,7 @@ from torch.utils.data import TensorDataset
 from gradshard.pipeline.loading import SignedDataset, compute_signs
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset_writer import write_dataset
-from tests.pipeline.loading.conftest import Digits
-from tests.pipeline.loading.test_compute import jittered
+from tests.pipeline.loading.conftest import Digits, jittered
 
 CACHE = Path(".partial/loading")
 

@@ -18,7 +18,7 @@ from gradshard.pipeline.training.trainer import Trainer
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
-from tests.conftest import build_store
+from tests.helpers.stores import build_store
 
 CPU = torch.device("cpu")
 SMALL = 200_000  # bytes of memory: a window is a fraction of the 700 digits

@@ -91,7 +91,7 @@ def test_links_between_pages_lead_somewhere():
 
 def test_the_readme_has_one_line_that_runs_and_one_that_tests():
     lines = [line for page, line in COMMANDS if page == "README.md" and "pip install" in line]
-    assert [("dvc repro" in line, line.endswith("&& pytest -n auto")) for line in lines] == [
+    assert [("dvc repro" in line, line.endswith("&& pytest -n auto -m 'not slow'")) for line in lines] == [
         (True, False),
         (False, True),
     ]

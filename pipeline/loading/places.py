@@ -1,4 +1,4 @@
-"""Where sign stores lie, and where what is made from them is kept."""
+"""The places of sign stores, and of what is made from them."""
 
 import os
 from pathlib import Path

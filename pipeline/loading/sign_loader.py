@@ -109,7 +109,7 @@ class SignLoader:
 
     @property
     def epoch(self) -> int:
-        """Which epoch the next batch belongs to, counted from 0."""
+        """Number of the epoch that the next batch belongs to, counted from 0."""
         return self.step // len(self)
 
     def source(self, step: int) -> str:
@@ -139,7 +139,7 @@ class SignLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader is, and what its order follows from: plain numbers and strings."""
+        """Tell where the loader is, and what its order follows from: plain numbers and strings."""
         return {"step": self.step, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -199,7 +199,7 @@ def _adversary(
 
 
 def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -> dict[str, Any]:
-    """What the batches follow from, but for the step and the ranks."""
+    """Gather what the batches follow from, but for the step and the ranks."""
     assert run.adversary is not None
     return {
         "dataset": split.digest,

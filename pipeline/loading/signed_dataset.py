@@ -131,7 +131,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         return unpack_signs(signs, images.shape, scale=float(self._steps[source]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """What goes to another process: the names of files, which it opens for itself."""
+        """Give what goes to another process: the names of files, which it opens for itself."""
         return {**self.__dict__, "_planes": {}}
 
     def _open(self, source: str) -> Planes:

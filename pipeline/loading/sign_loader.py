@@ -113,7 +113,7 @@ class SignLoader:
         return self.step // len(self)
 
     def source(self, step: int) -> str:
-        """Whose turn a step is, counted from 0 over all epochs: the name of a store, or ``self``.
+        """Tell whose turn a step is, counted from 0 over all epochs: the name of a store, or ``self``.
 
         In the body of a loop ``loader.step`` is that of the next batch, so the batch at hand is ``loader.step - 1``;
         where that is the turn of ``self``, ``batch.signs`` is none.

@@ -83,6 +83,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         attack=recorded["attack"],
         compared=bool(published.names(params)),
         left_out=found.left_out,
+        trained_once=selection.trained_once(params, params.evaluation.targets),
         sections=sections,
         undefined=diagnosed.get("undefined_gradients", {}),
         general=general,

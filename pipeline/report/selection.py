@@ -60,6 +60,13 @@ def runs(params: Params, targets: Sequence[str]) -> dict[str, dict[str, list[str
     return found
 
 
+def trained_once(params: Params, targets: Sequence[str]) -> list[str]:
+    """Return the robust models among the targets of which there is no run with another seed."""
+    several = {name for models in runs(params, targets).values() for name in models}
+    robust = [name for name in targets if _base(name) in params.robust and name not in params.repeats]
+    return [name for name in robust if name not in several]
+
+
 def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
     """The targets trained on RAND+FGSM examples of a gradient."""
     return [

@@ -25,6 +25,12 @@ def test_each_gradients_tables_show_the_models_trained_on_it(params):
     ]
 
 
+def test_models_of_one_seed_are_told_apart_from_those_of_several(params):
+    assert selection.trained_once(params, selection.shown_targets(params, "exact")) == []
+    alone = params.model_copy(update={"robust": {"A_adv": params.robust["A_adv"]}})
+    assert selection.trained_once(alone, ["A", "A_adv", "A_adv@6"]) == ["A_adv", "A_adv@6"]
+
+
 def test_runs_with_other_seeds_are_gathered_under_the_model_they_repeat(params):
     found = selection.runs(params, selection.shown_targets(params, "exact"))
     assert found == {

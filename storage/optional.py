@@ -18,6 +18,7 @@ EXTRAS = {
     "tensorstore": "bench",
     "timm": "timm",
     "torchattacks": "peers",
+    "torchvision": "torchvision",
     "webdataset": "bench",
 }
 

@@ -46,6 +46,7 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
         raise GradshardError(
             f"timm cannot build {name} for images of {channels}x{height}x{width} ({problem}): {advice(name)}"
         ) from error
+    _check_patches(model, name, height, width)
     return Normalised(model, config.mean, config.std, channels=channels)
 
 
@@ -77,6 +78,24 @@ def version() -> str:
         return installed_version("timm")
     except PackageNotFoundError as error:
         raise _missing() from error
+
+
+def _check_patches(model: nn.Module, name: str, height: int, width: int) -> None:
+    """Check that no pixel is left over where images are cut into patches: no logit would depend on it.
+
+    Raises:
+        GradshardError: the image is no multiple of the patch, and the model does not pad.
+    """
+    embedding = getattr(model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if not isinstance(patch, tuple) or getattr(embedding, "dynamic_img_pad", False):
+        return
+    if height % patch[0] or width % patch[1]:
+        raise GradshardError(
+            f"timm:{name} cuts images of {height}x{width} into patches of {patch[0]}x{patch[1]} and ignores the "
+            f"{height * width - height // patch[0] * patch[0] * (width // patch[1] * patch[1])} pixels that are left "
+            "over: choose a dataset.size that is a multiple of the patch, or another architecture"
+        )
 
 
 def _config(name: str) -> Any:

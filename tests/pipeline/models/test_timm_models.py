@@ -102,7 +102,12 @@ def test_a_checkpoint_for_other_classes_is_refused():
             r"does not take images of 3x32x32 and 7 classes \(.*\): it was made for 299x299 pixels; choose another "
             r"dataset\.size",
         ),
-        ("timm:vit_tiny_patch16_224", (3, 10, 10), r"timm.* 3x10x10.*: it was made for 224x224 pixels"),
+        ("timm:vit_tiny_patch16_224", (3, 10, 10), "10x10 into patches of 16x16 and ignores the 100 pixels"),
+        (
+            "timm:vit_tiny_patch16_224",
+            (1, 28, 28),
+            r"cuts images of 28x28 into patches of 16x16 and ignores the 528 pixels that are left over: choose a",
+        ),
     ],
 )
 def test_names_and_images_that_do_not_fit_are_refused(architecture, shape, sentence):

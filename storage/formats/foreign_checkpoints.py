@@ -87,7 +87,9 @@ def _content(path: Path) -> object:
                 f"{path} is no checkpoint of plain tensors: beside them it holds a {foreign[1]}, to read which its "
                 f"code would have to run: {_ADVICE}"
             ) from error
-        problem = " ".join(str(error).split())[:160] or type(error).__name__
+        # Torch's own advice is to run the file's code.
+        advises = str(error).startswith("Weights only load failed")
+        problem = "no pickle of torch" if advises else " ".join(str(error).split())[:160] or type(error).__name__
         raise GradshardError(
             f"{path} is no checkpoint of plain tensors, or is damaged ({problem}): {_ADVICE}"
         ) from error
@@ -138,6 +140,9 @@ def _fitted(state: State, wanted: Collection[Collection[str]], path: Path) -> tu
     stripped = {prefix: {name.removeprefix(prefix): tensor for name, tensor in state.items()} for prefix in prefixes}
     whole = [prefix for prefix in sorted(stripped) if _fits(stripped[prefix], wanted)]
     plain = [prefix for prefix in whole if "ema" not in prefix.lower()] or whole
+    # A wrapper that attacks the model, as the package robustness saves it, holds the same one twice.
+    if len(plain) > 1 and all(_same(stripped[plain[0]], stripped[prefix], wanted) for prefix in plain[1:]):
+        plain = [min(plain, key=len)]
     if len(plain) > 1:
         raise GradshardError(
             f"{path} holds several models, named {', '.join(f'{prefix}*' for prefix in plain)}: save the state_dict of "
@@ -145,6 +150,11 @@ def _fitted(state: State, wanted: Collection[Collection[str]], path: Path) -> tu
         )
     prefix = plain[0] if plain else max(sorted({"", *prefixes}), key=lambda p: _found(stripped.get(p, state), wanted))
     return stripped.get(prefix, dict(state)), prefix
+
+
+def _same(one: State, other: State, wanted: Collection[Collection[str]]) -> bool:
+    names = next(some for some in wanted if _fits(one, [some]))
+    return _fits(other, [names]) and all(torch.equal(one[name], other[name]) for name in names)
 
 
 def _found(names: Collection[str], wanted: Collection[Collection[str]]) -> int:

@@ -136,10 +136,25 @@ def test_of_several_the_one_that_fits_is_taken(tmp_path):
 
 
 def test_two_models_under_two_prefixes_are_refused(tmp_path):
-    both = {f"{prefix}.{name}": tensor for prefix in ("student", "teacher") for name, tensor in STATE.items()}
+    both = {f"student.{name}": t for name, t in STATE.items()} | {f"teacher.{name}": t for name, t in ZEROS.items()}
     torch.save({"state_dict": both}, tmp_path / "c.pt")
     with pytest.raises(GradshardError, match=r"holds several models, named student\.\*, teacher\.\*"):
         read_checkpoint(tmp_path / "c.pt", wanted=[set(STATE)])
+
+
+def test_one_model_that_a_file_holds_twice_is_taken_once(tmp_path):
+    twice = {f"{prefix}.{name}": t for prefix in ("module.attacker.model", "module.model") for name, t in STATE.items()}
+    torch.save({"model": twice | {"module.normalizer.new_mean": torch.zeros(3)}}, tmp_path / "c.pt")
+    found = read_checkpoint(tmp_path / "c.pt", wanted=[set(STATE)])
+    assert torch.equal(found.tensors["layer.weight"], STATE["layer.weight"])
+    assert found.remark == "the weights under model are taken, without the prefix module.model. of their names"
+
+
+def test_an_array_of_jax_is_refused_without_torchs_advice_to_run_code(tmp_path):
+    np.save(tmp_path / "w.npy", {"w": np.zeros(3)}, allow_pickle=True)
+    with pytest.raises(GradshardError) as refusal:
+        read_checkpoint(tmp_path / "w.npy")
+    assert str(refusal.value).endswith("(no pickle of torch): save model.state_dict() as safetensors, or by torch.save")
 
 
 def test_what_would_have_to_run_is_named(tmp_path):

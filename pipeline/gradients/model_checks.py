@@ -57,6 +57,7 @@ def check_frozen(model: nn.Module, sample: Sample, *, where: str, arithmetic: Ar
     check_tensors(model, where=where)
     with _as_it_was(model, sample.images.device):
         model.eval()
+        _check_mode(model, where)
         with torch.no_grad(), precision_context("fp32", sample.images.device):
             logits = _passed(model, sample.images.clone(), sample.classes, where, "eval")
             _check_repeats(model, sample, logits, where)
@@ -149,6 +150,15 @@ def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: st
     if not logits.is_floating_point() or bool((logits.isnan() | (logits == math.inf)).any()):
         raise GradshardError(f"{where} gives logits in {mode} mode that are no finite numbers: look at its weights")
     return logits
+
+
+def _check_mode(model: nn.Module, where: str) -> None:
+    training = [type(module).__name__ for module in model.modules() if module.training]
+    if training:
+        raise GradshardError(
+            f"{where} stays in train mode after eval(), such as its {training[0]}: let its train(mode) call "
+            "super().train(mode), and let eval() be"
+        )
 
 
 def _check_repeats(model: nn.Module, sample: Sample, logits: Tensor, where: str) -> None:

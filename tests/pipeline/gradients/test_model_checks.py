@@ -98,6 +98,12 @@ def test_what_cannot_be_attacked_is_refused(sample, fault, method, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_a_model_that_stays_in_train_mode_is_refused(sample):
+    model = type("Faulty", (Net,), {"eval": lambda self: self})()
+    with pytest.raises(GradshardError, match=r"net stays in train mode after eval\(\), such as its Faulty: let its"):
+        check_frozen(model, sample, where="net")
+
+
 def test_batch_normalisation_without_running_statistics_is_refused(sample):
     model = Net()
     model.body[1] = nn.BatchNorm2d(4, track_running_stats=False)

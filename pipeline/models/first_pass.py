@@ -27,8 +27,17 @@ def check_logits(
     found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if found != (1, classes):
         raise GradshardError(
-            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): {advice}"
+            f"architecture {architecture} gives {found} for one image and not logits of shape (1, {classes}): "
+            f"{_remedy(logits, classes) or advice}"
         )
+
+
+def _remedy(found: object, classes: int) -> str | None:
+    if not isinstance(found, Tensor):
+        return "let it return its logits alone"
+    if classes == 2 and found.numel() == 1:
+        return "give two logits, such as torch.cat((torch.zeros_like(z), z), 1) of a score z (N, 1) before its sigmoid"
+    return None
 
 
 def brief(error: Exception) -> str:

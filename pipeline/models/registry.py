@@ -3,7 +3,7 @@
 What normalises its input does it inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from gradshard.storage.errors import GradshardError
 Shape = tuple[int, int, int]
 
 _TIMM = "timm:"
+_COUNTER = "num_batches_tracked"
+_STATISTICS = ("running_mean", "running_var")
 _FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
 
 
@@ -130,8 +132,8 @@ def load_frozen(
 
 
 def accepted_names(model: nn.Module) -> list[frozenset[str]]:
-    """The sets of names that a checkpoint of a model may have: its own, or those of what it wraps."""
-    names = [frozenset(model.state_dict())]
+    """The sets of names that a checkpoint of a model must have: its own, or those of what it wraps."""
+    names = [frozenset(_needed(model))]
     return [*names, *accepted_names(model.model)] if isinstance(model, Normalised | LogProbabilities) else names
 
 
@@ -145,21 +147,22 @@ def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: s
         GradshardError: the checkpoint lacks a tensor of the model, or has one of another shape.
     """
     wanted = model.state_dict()
-    if isinstance(model, Normalised | LogProbabilities) and not wanted.keys() <= parameters.keys():
+    lacking = [name for name in _needed(model) if name not in parameters]
+    if isinstance(model, Normalised | LogProbabilities) and lacking:
         return load_weights(model.model, parameters, where=where)
-    lacking = [name for name in wanted if name not in parameters]
     if lacking:
         raise GradshardError(
             f"{where} lacks {len(lacking)} of the {len(wanted)} tensors of the architecture, such as {lacking[0]} (it "
-            f"has {_some(parameters)}): give a checkpoint of that very architecture"
+            f"has {_some(parameters)}): {_remedy(model, lacking)}"
         )
+    wanted = {name: tensor for name, tensor in wanted.items() if name in parameters}
     for name, tensor in wanted.items():
         if tensor.shape != parameters[name].shape:
             raise GradshardError(
                 f"{where} holds {name} of shape {tuple(parameters[name].shape)}, but the architecture has "
                 f"{tuple(tensor.shape)} for this dataset's images and classes: give a checkpoint for those"
             )
-    model.load_state_dict({name: parameters[name] for name in wanted})
+    model.load_state_dict({name: parameters[name] for name in wanted}, strict=False)
     return sorted(parameters.keys() - wanted.keys())
 
 
@@ -206,6 +209,21 @@ def _made(
         model = model.to(memory_format=torch.channels_last)
         check_logits(model, architecture, shape, classes, advice=advice)
     return model
+
+
+def _needed(model: nn.Module) -> list[str]:
+    # Torch before 0.4.1 did not count the batches of batch normalisation, and torch takes its checkpoints without.
+    return [name for name in model.state_dict() if not name.endswith(_COUNTER)]
+
+
+def _remedy(model: nn.Module, lacking: Sequence[str]) -> str:
+    buffers = dict(model.named_buffers())
+    if all(name in buffers and not name.endswith(_STATISTICS) for name in lacking):
+        return (
+            "where the factory gives them their values, as the mean and deviation of the images, let it register them "
+            "with persistent=False"
+        )
+    return "give a checkpoint of that very architecture"
 
 
 def _some(parameters: Mapping[str, Tensor]) -> str:

@@ -61,6 +61,16 @@ def positional(shape, classes):
     return Net(shape, classes)
 
 
+def with_a_mean(sample_shape, classes):
+    net = Net(sample_shape, classes)
+    net.register_buffer("mu", torch.full((3, 1, 1), 0.5))
+    return net
+
+
+def one_score(sample_shape, classes):
+    return Net(sample_shape, 1)
+
+
 number = 3
 """
 
@@ -180,6 +190,27 @@ def test_a_checkpoint_that_does_not_fit_is_refused_and_changes_nothing(nets):
     ):
         models.load_weights(model, other, where="c.pt")
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_without_the_counters_of_batch_normalisation_is_taken(nets):
+    old = models.create_model("my.nets:make", SHAPE, 7, seed=1).state_dict()
+    del old["body.1.num_batches_tracked"]
+    model = models.create_model("my.nets:make", SHAPE, 7, seed=2)
+    assert any(names <= old.keys() for names in models.accepted_names(model))
+    assert models.load_weights(model, old, where="c.pt") == []
+    assert torch.equal(model.head.weight, old["head.weight"])
+
+
+def test_where_only_constants_of_the_factory_lack_in_a_checkpoint_the_remedy_is_told(nets):
+    trained = models.create_model("my.nets:make", SHAPE, 7, seed=1).state_dict()
+    model = models.create_model("my.nets:with_a_mean", SHAPE, 7, seed=2)
+    with pytest.raises(GradshardError, match=r"lacks 1 of the .* such as mu .*: where the factory .*persistent=False"):
+        models.load_weights(model, trained, where="c.pt")
+
+
+def test_a_single_score_for_two_classes_is_refused_and_how_to_make_two_logits_of_it_is_told(nets):
+    with pytest.raises(GradshardError, match=r"gives \(1, 1\) for one image .*: give two logits, such as torch\.cat"):
+        models.create_model("my.nets:one_score", SHAPE, 2, seed=1)
 
 
 def test_only_timm_has_pretrained_weights(nets):

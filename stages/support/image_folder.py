@@ -1,7 +1,8 @@
 """A folder of images becomes a dataset: its shards are decoded by Dask workers."""
 
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.stages.support.raw_data import image_folder
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.ingest.class_order import misnumbered
 from gradshard.storage.ingest.image_folder import (
     SPLITS,
     Broken,
@@ -42,6 +44,9 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()
         _say_missing(builder.without_images(), len(source.class_names))
+        _say_passed_over(builder.passed_over)
+        if params.class_names is None:
+            _say_order(source.class_names)
         if work.waited and is_published(target, builder.attributes()):
             say(f"{target}: made by the other process")
             return
@@ -100,6 +105,21 @@ def _say_missing(classes: Sequence[str], count: int) -> None:
     if classes:
         more = f" and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
         say(f"note: of {count} classes, these have no training images: {', '.join(classes[:_TOLD])}{more}")
+
+
+def _say_passed_over(counts: Mapping[str, Counter[str]]) -> None:
+    for split, found in counts.items():
+        if found:
+            named = ", ".join(f"{count} {why}" for why, count in sorted(found.items()))
+            say(f"note: {split}: {found.total()} images are passed over ({named}): see docs/datasets.md")
+
+
+def _say_order(names: Sequence[str]) -> None:
+    if (name := misnumbered(names)) is not None:
+        say(
+            f"note: the folders are numbers, but labels follow their order as text: {name} is label "
+            f"{names.index(name)}; name the classes in another order in dataset.class_names"
+        )
 
 
 def _say_skipped(split: str, broken: Sequence[Broken]) -> None:

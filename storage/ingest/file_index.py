@@ -6,6 +6,7 @@ of images by no more than the permutation, some 25 bytes for each while it is dr
 
 import hashlib
 import mmap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,22 +51,25 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def scan(root: Path, split: str, labels: Mapping[str, int]) -> Iterator[Entry]:
+def scan(root: Path, split: str, labels: Mapping[str, int], passed_over: Counter[str] | None = None) -> Iterator[Entry]:
     """The images below ``root/split``, class by class in the order of their names, and by name within a class.
 
-    Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images.
+    Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images;
+    those that look like some are counted in ``passed_over``, by why they are none.
 
     Raises:
         GradshardError: a folder is none of the classes that ``labels`` numbers, a name is no text, or a link that may
             be a folder leads nowhere or back.
     """
+    if passed_over is not None and (loose := walking.loose_images(root / split)):
+        passed_over["in no folder of a class"] += loose
     for name in class_folders(root / split):
         if name not in labels:
             raise GradshardError(
                 f"{root / split / name}: there is no class {name} in the training images, so it has no label: remove "
                 "the folder, or name all classes in dataset.class_names"
             )
-        for file in sorted(walking.images(root, Path(split, name).as_posix())):
+        for file in sorted(walking.images(root, Path(split, name).as_posix(), passed_over)):
             stat = walking.stat_image(root / file)
             yield Entry(_text(file), labels[name], stat.st_size, stat.st_mtime_ns)
 

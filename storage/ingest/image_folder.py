@@ -8,6 +8,7 @@ the shards that held one are made again without them.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ class FolderBuilder:
         self._folder, self._source, self._name, self._skip = folder, source, name, skip
         self._store = folder / "store"
         self._tasks: dict[str, SplitTask] = {}
+        self.passed_over: dict[str, Counter[str]] = {}
 
     def scan(self) -> None:
         """List the files of all splits.
@@ -203,7 +205,8 @@ class FolderBuilder:
         """
         labels = {name: label for label, name in enumerate(self._source.class_names)}
         for split, folder in self._source.folders.items():
-            found = file_index.scan(self._source.root, folder, labels) if folder else ()
+            passed_over = self.passed_over[split] = Counter()
+            found = file_index.scan(self._source.root, folder, labels, passed_over) if folder else ()
             files = file_index.write_listing(self._listing(split), found)
             if folder is not None:
                 self._check_classes(folder, files)

@@ -5,6 +5,7 @@ ones.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,16 @@ from gradshard.storage.errors import GradshardError
 # Those that torchvision takes for images.
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
+# Other formats of images: no file of theirs is read, and their number is told.
+OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tga")
+# Folders that systems and network disks leave by themselves, with thumbnails or what was thrown away.
+_LITTER = frozenset({"$RECYCLE.BIN", "#recycle", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
+
 Identity = tuple[int, int]
 
 
 def subfolders(folder: Path) -> list[str]:
-    """List the folders in a folder, sorted; hidden ones are none.
+    """List the folders in a folder, sorted; hidden ones are none, nor is what systems leave by themselves.
 
     Raises:
         GradshardError: a link leads nowhere, so that nobody knows whether it is to a folder.
@@ -25,17 +31,24 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _shown(folder) if _is_folder(entry))
 
 
-def images(root: Path, folder: str) -> Iterator[str]:
+def images(root: Path, folder: str, passed_over: Counter[str] | None = None) -> Iterator[str]:
     """Yield the paths, relative to ``root``, of the images below a folder of it, without what is hidden.
 
-    Links to files that lead nowhere are among them, if their names are those of images.
+    Links to files that lead nowhere are among them, if their names are those of images. Files in formats that are not
+    read are counted in ``passed_over``, by extension.
 
     Raises:
         GradshardError: a link leads back to a folder that it lies in, or one without an image's name leads nowhere.
     """
     above = (root / folder).parent
     real = above.resolve()
-    yield from _images(root, folder, frozenset(map(_identity, (above, *above.parents, real, *real.parents))))
+    around = frozenset(map(_identity, (above, *above.parents, real, *real.parents)))
+    yield from _images(root, folder, around, Counter() if passed_over is None else passed_over)
+
+
+def loose_images(folder: Path) -> int:
+    """Count the images that lie in a folder itself and in none of its subfolders."""
+    return sum(entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in _shown(folder))
 
 
 def is_dead_link(path: Path) -> bool:
@@ -53,22 +66,24 @@ def stat_image(path: Path) -> os.stat_result:
         raise
 
 
-def _images(root: Path, folder: str, above: frozenset[Identity]) -> Iterator[str]:
+def _images(root: Path, folder: str, above: frozenset[Identity], passed_over: Counter[str]) -> Iterator[str]:
     here = _identity(root / folder)
     if here in above:
         raise GradshardError(f"{root / folder} leads back to a folder that it lies in: remove the link")
     for entry in _shown(root / folder):
         is_image = entry.name.lower().endswith(EXTENSIONS)
         if _is_folder(entry, file_is_fine=is_image):
-            yield from _images(root, f"{folder}/{entry.name}", above | {here})
+            yield from _images(root, f"{folder}/{entry.name}", above | {here}, passed_over)
         elif is_image:
             yield f"{folder}/{entry.name}"
+        elif (extension := Path(entry.name).suffix.lower()) in OTHER_FORMATS:
+            passed_over[extension] += 1
 
 
 def _shown(folder: Path) -> Iterator["os.DirEntry[str]"]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith("."):
+            if not entry.name.startswith(".") and entry.name not in _LITTER:
                 yield entry
 
 

@@ -146,6 +146,18 @@ def test_classes_that_are_named_but_have_no_training_images_are_told(project, gr
     assert "note: of 11 classes, these have no training images: eleven" in said
 
 
+def test_images_that_are_passed_over_and_numbers_that_are_sorted_as_text_are_told(project, gradshard):
+    for split in ("train", "val"):
+        for digit in range(10):
+            (project.path / f"images/{split}/digit{digit}").rename(project.path / f"images/{split}/{digit + 1}")
+    Image.new("RGB", (32, 32)).save(project.path / "images/train/7/more.gif")
+    Image.new("RGB", (32, 32)).save(project.path / "images/train/loose.png")
+    code, said = gradshard(project, "prepare")
+    assert code == 0
+    assert "note: train: 2 images are passed over (1 .gif, 1 in no folder of a class): see docs/datasets.md" in said
+    assert "note: the folders are numbers, but labels follow their order as text: 10 is label 1; name the" in said
+
+
 def test_the_folder_may_be_named_by_the_variable(project, gradshard, monkeypatch):
     project.edit(lambda params: params["dataset"].pop("path"))
     monkeypatch.delenv("GRADSHARD_DATA", raising=False)

@@ -1,10 +1,12 @@
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest import file_index
+from gradshard.storage.ingest.class_order import misnumbered
 from gradshard.storage.ingest.file_index import Entry, FileIndex, row_order, scan, write_listing
 
 
@@ -36,6 +38,35 @@ def test_hidden_and_other_files_are_no_images(tmp_path):
     touch(tmp_path, "train/a/1.JPEG", "train/a/._1.jpg", "train/a/notes.txt", "train/a/.hid/2.jpg", "train/a/Thumbs.db")
     touch(tmp_path, "train/.cache/3.jpg", "train/4.jpg")
     assert files(tmp_path, {"a": 0}) == [("train/a/1.JPEG", 0)]
+
+
+@pytest.mark.parametrize("litter", ["@eaDir", "__MACOSX", "lost+found", "System Volume Information"])
+def test_folders_that_systems_leave_are_neither_classes_nor_hold_images(tmp_path, litter):
+    touch(tmp_path, "train/a/1.png", "train/c/1.png", f"train/{litter}/1.png", f"train/a/{litter}/1.png/THUMB.jpg")
+    names = file_index.class_folders(tmp_path / "train")
+    assert names == ["a", "c"]
+    assert files(tmp_path, {"a": 0, "c": 1}) == [("train/a/1.png", 0), ("train/c/1.png", 1)]
+
+
+def test_images_that_are_passed_over_are_counted(tmp_path):
+    touch(tmp_path, "train/a/1.png", "train/a/2.GIF", "train/a/deep/3.gif", "train/a/4.avif", "train/a/notes.txt")
+    touch(tmp_path, "train/5.png", "train/list.txt")
+    passed_over = Counter()
+    assert [entry.file for entry in scan(tmp_path, "train", {"a": 0}, passed_over)] == ["train/a/1.png"]
+    assert passed_over == {".gif": 2, ".avif": 1, "in no folder of a class": 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["1", "10", "2"], "10"),
+        (["0", "1", "2"], None),
+        (["01", "02", "10"], None),
+        (["1", "10", "2", "b"], None),
+    ],
+)
+def test_numbers_that_are_sorted_as_text_are_found(names, found):
+    assert misnumbered(names) == found
 
 
 def test_links_are_followed(tmp_path):

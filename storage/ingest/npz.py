@@ -41,7 +41,7 @@ def npz_splits(
             return {
                 split: (
                     _images(file, archive, array, arrange, scale),
-                    class_labels(archive[f"y_{split}"], where=f"{file}, y_{split}"),
+                    class_labels(archive[_array(file, archive, f"y_{split}").key], where=f"{file}, y_{split}"),
                 )
                 for split, array in arrays.items()
             }
@@ -78,6 +78,11 @@ def _array(file: Path, archive: "np.lib.npyio.NpzFile", key: str) -> _Array:
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
+        if dtype.hasobject:
+            raise GradshardError(
+                f"{file}, {key} holds Python objects, to read which their code would have to run: save it as an array "
+                "of numbers, in which all images have one shape"
+            )
         return _Array(key, shape, dtype, fortran, stream.tell())
 
 

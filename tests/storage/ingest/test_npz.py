@@ -174,3 +174,13 @@ def test_complex_numbers_are_no_pixels(file):
 def test_a_single_array_is_no_archive(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
     refused(tmp_path / "x.npy", "is not a NumPy archive of x_train, y_train, x_test and y_test")
+
+
+@pytest.mark.parametrize("key", ["x_train", "y_train"])
+def test_arrays_of_python_objects_are_refused_by_name(file, key):
+    save(file)
+    arrays = dict(np.load(file))
+    objects = np.empty(len(arrays[key]), dtype=object)
+    objects[:] = list(arrays[key])
+    np.savez(file, **arrays | {key: objects})
+    refused(file, f"{key} holds Python objects, to read which their code would have to run: save it as an array of")

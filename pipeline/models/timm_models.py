@@ -86,10 +86,11 @@ def _check_patches(model: nn.Module, name: str, height: int, width: int) -> None
     Raises:
         GradshardError: the image is no multiple of the patch, and the model does not pad.
     """
-    embedding = getattr(model, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    if not isinstance(patch, tuple) or getattr(embedding, "dynamic_img_pad", False):
+    cuts = [getattr(model, place, None) for place in ("patch_embed", "stem")]
+    embedding = next((cut for cut in cuts if isinstance(cut, _timm().layers.PatchEmbed)), None)
+    if embedding is None or embedding.dynamic_img_pad:
         return
+    patch = embedding.patch_size
     if height % patch[0] or width % patch[1]:
         raise GradshardError(
             f"timm:{name} cuts images of {height}x{width} into patches of {patch[0]}x{patch[1]} and ignores the "

@@ -51,6 +51,13 @@ def test_an_architecture_of_one_size_is_built_for_the_images():
     assert model(torch.rand(2, 3, 96, 96)).shape == (2, 5)
 
 
+def test_every_pixel_counts_where_the_image_is_a_multiple_of_the_patch():
+    model = models.create_model("timm:test_vit", (1, 48, 32), 5, seed=0).eval()
+    images = torch.rand(2, 1, 48, 32, requires_grad=True)
+    model(images)[:, 0].sum().backward()
+    assert bool((images.grad != 0).any(0).all())
+
+
 @pytest.mark.parametrize("name", [TINY, "timm:test_vit"])
 def test_a_model_comes_back_from_its_file_with_all_buffers(tmp_path, name):
     model = models.create_model(name, SHAPE, 7, seed=1)
@@ -103,6 +110,7 @@ def test_a_checkpoint_for_other_classes_is_refused():
             r"dataset\.size",
         ),
         ("timm:vit_tiny_patch16_224", (3, 10, 10), "10x10 into patches of 16x16 and ignores the 100 pixels"),
+        ("timm:mixer_s32_224", (3, 40, 40), "40x40 into patches of 32x32 and ignores the 576 pixels"),
         (
             "timm:vit_tiny_patch16_224",
             (1, 28, 28),

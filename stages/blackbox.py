@@ -15,7 +15,8 @@ from gradshard.pipeline.blackbox.finite_differences import estimated_rand_fgsm, 
 from gradshard.pipeline.blackbox.oracle import Oracle
 from gradshard.pipeline.blackbox.random_forest import Forest
 from gradshard.pipeline.blackbox.substitute import SubstituteConfig, substitutes
-from gradshard.pipeline.config.schema import ForestParams, Params
+from gradshard.pipeline.config.evaluation import ForestParams
+from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.perturb import random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device, precision_context

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from gradshard.pipeline.config.schema import DatasetParams, Params
+from gradshard.pipeline.config.dataset import DatasetParams
+from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from distributed import Client
 
-from gradshard.pipeline.config.schema import Params, SignsParams
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.config.training import SignsParams
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.pipeline.models.precision import choose_device

@@ -7,7 +7,8 @@ import click
 import numpy as np
 
 from gradshard.pipeline import plugins
-from gradshard.pipeline.config.schema import DatasetParams, Params
+from gradshard.pipeline.config.dataset import DatasetParams
+from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline import models
-from gradshard.pipeline.config.schema import Params, RobustModel
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed

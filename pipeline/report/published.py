@@ -3,7 +3,8 @@
 On MNIST a robust model is named with its epochs: the paper's tables 1, 2 and 8 are about A_adv after 6 epochs.
 """
 
-from gradshard.pipeline.config.schema import Params, RobustModel
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.types import PRETRAINED
 
 # Error rates on MNIST in percent, by target, source (empty for clean images) and attack: tables 1, 2, 4 and 8.

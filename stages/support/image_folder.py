@@ -10,7 +10,7 @@ from pathlib import Path
 from distributed import Client
 
 from gradshard import storage
-from gradshard.pipeline.config.schema import DatasetParams
+from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.stages.support.progress import progress, say, say_waiting

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gradshard.pipeline.config.schema import DatasetParams
+from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.home import path_of
 from gradshard.storage.ingest import sources

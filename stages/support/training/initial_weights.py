@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from gradshard.pipeline import models
-from gradshard.pipeline.config.schema import StaticModel
+from gradshard.pipeline.config.training import StaticModel
 from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support.progress import say

@@ -1,0 +1,160 @@
+"""The sections that training follows from: static models, their sign stores, robust models, streaming."""
+
+from typing import Annotated, Self
+
+from pydantic import (
+    ByteSize,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from gradshard.pipeline.config.errors import schema_error
+from gradshard.pipeline.config.fields import (
+    Label,
+    ModelName,
+)
+from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.types import (
+    PRETRAINED,
+    RANDOM,
+    BatchNorm,
+    Compilation,
+    EpsilonDistribution,
+    Gradient,
+    Mode,
+    Objective,
+    OptimizerName,
+    Output,
+    Precision,
+    ScheduleKind,
+    StorePrecision,
+    TrainingAttack,
+)
+
+
+class AugmentationParams(Section):
+    """Random crops of images padded by ``padding`` pixels, and mirror images if ``flip``."""
+
+    padding: NonNegativeInt = 0
+    flip: bool = False
+
+
+class TrainingParams(Section):
+    """Training of every model, robust ones at the learning rate of ``adversarial``.
+
+    The learning rate is multiplied by ``decay`` after every ``decay_epochs`` epochs. ``compile`` says whether torch
+    compiles the model; ``batch_norm`` whose statistics batch normalisation takes when several processes train.
+    """
+
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    precision: Precision
+    optimizer: OptimizerName = "adam"
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    decay_epochs: PositiveInt = 1
+    augment: AugmentationParams = Field(default_factory=AugmentationParams)
+    compilation: Compilation = Field(alias="compile", default="auto")
+    batch_norm: BatchNorm = "per_rank"
+
+
+class StaticModel(Section):
+    """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
+
+    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those of a name timm:NAME; or a
+    checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
+    forward gives: of ``probabilities`` the logarithm is taken.
+    """
+
+    architecture: str
+    epochs: NonNegativeInt
+    seed: NonNegativeInt = 0
+    weights: Annotated[str, Field(min_length=1)] = RANDOM
+    weights_key: Annotated[str, Field(min_length=1)] | None = None
+    output: Output = "logits"
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        usual = {"weights_key": None, "output": "logits"}
+        return {key: value for key, value in dumped.items() if key not in usual or value != usual[key]}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.epochs and "weights" not in self.model_fields_set:
+            raise schema_error(
+                "epochs",
+                "is 0, which takes weights as they are: name some in weights (pretrained, a checkpoint, or random for "
+                "an untrained model), or give a number of epochs",
+            )
+        if self.weights_key is not None and self.weights in (RANDOM, PRETRAINED):
+            raise schema_error("weights_key", f"is for a checkpoint, not for {self.weights} weights: remove it")
+        if self.output != "logits" and self.weights == PRETRAINED:
+            raise schema_error("output", "is probabilities, but pretrained models give logits: remove it")
+        return self
+
+
+class SignsParams(Section):
+    """A sign store: whose gradients it holds the signs of, of which loss, for whose label; an SPDX licence, if any.
+
+    ``precision`` is the arithmetic that the gradients are computed in; ``zero_rows`` the largest share of images that
+    may have a gradient of 0 in every pixel, which no attack can follow.
+    """
+
+    model: ModelName
+    gradient: Gradient
+    label: Label
+    precision: StorePrecision = "fp32"
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]{1,60}$")] | None = None
+    zero_rows: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_serializer(mode="wrap")
+    def _without_what_no_sign_follows_from(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: value for key, value in dumped.items() if key != "zero_rows"}
+
+
+class AdversarialParams(Section):
+    """Training of every robust model: the objective, the live gradient, and who crafts each batch.
+
+    ``objective`` ``both`` weighs clean and perturbed images by ``clean_weight``; ``half`` replaces every second image,
+    whose loss weighs ``adversarial_weight`` against 1. ``epsilon_law`` ``truncated_normal`` draws epsilon for every
+    example.
+    """
+
+    learning_rate: PositiveFloat
+    clean_weight: Annotated[float, Field(ge=0, le=1)]
+    gradient: Gradient
+    label: Label
+    live_mode: Mode
+    schedule: ScheduleKind
+    objective: Objective = "both"
+    adversarial_weight: PositiveFloat = 1.0
+    epsilon_law: EpsilonDistribution = "fixed"
+
+
+class RobustModel(Section):
+    """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
+
+    ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for every batch, so no sources);
+    ``gradient`` overrides that of ``adversarial``; ``run_of`` names the model that this one repeats with another seed.
+    """
+
+    architecture: str
+    sources: list[ModelName] = Field(default_factory=list)
+    epochs: PositiveInt
+    snapshots: list[PositiveInt] = Field(default_factory=list)
+    seed: NonNegativeInt = 0
+    attack: TrainingAttack = "fgsm"
+    gradient: Gradient | None = None
+    run_of: ModelName | None = None
+
+
+class StreamingParams(Section):
+    """Up to ``memory``, images and stores are kept in memory; beyond, they pass through in windows."""
+
+    memory: ByteSize

@@ -43,7 +43,7 @@ def project(folder: Path, *, train: int, test: int, change: Callable[[dict[str, 
     np.savez(folder / "digits.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     yaml = YAML()
     params: dict[str, Any] = yaml.load((_ROOT / "pipeline/config/profiles/mnist5k.yaml").read_text(encoding="utf-8"))
-    params["dataset"] = {"name": "npz", "path": "digits.npz"}
+    params["dataset"] = {"name": "npz", "path": "digits.npz", "classes": 10}
     change(params)
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)

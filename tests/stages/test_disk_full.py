@@ -25,7 +25,7 @@ echo "shards done: $(ls .partial/precompute-A-*/ledger/*.json | wc -l)"
 rm ballast out
 code=0; "$3" -m gradshard precompute A --workers "$5" 2> "$2/second" || code=$?
 echo "second exit code: $code"
-cp -r signs "$2"/signs
+cp -r signs/. "$2"/signs
 """
 
 

@@ -255,7 +255,7 @@ def test_the_device_reruns_nothing(project, edit):
         ("dvc stage list", "Store the signed gradients of A over the full training set"),
         ("dvc metrics show", "fgsm_B"),
         ("dvc plots show", "dvc_plots/index.html"),
-        ("dvc repro --dry", "up to date"),
+        ("dvc status", "up to date"),
         ("dvc repro precompute@A", "up to date"),
         ("dvc repro -s evaluate", "up to date"),
         ("git status --porcelain", "dvc.lock"),

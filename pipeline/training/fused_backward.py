@@ -10,16 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import logit_margin
 from gradshard.pipeline.models.dropout import Dropout
 from gradshard.pipeline.models.flatten import Flatten
 from gradshard.pipeline.models.grayscale import GreyConv2d
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.data import Batch
+from gradshard.pipeline.training.dropping import dropping
 from gradshard.pipeline.training.optimizers import trained
 from gradshard.pipeline.types import Gradient
 
 # What a factor is at least: far below what single precision adds to the other examples' share of a gradient, and far
 # above what would lose a sign on its way to the image.
 _LEAST = 1e-12
+# Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
+_FEW = 0.25
 # Layers that treat each row by itself, and drop of some rows what they drop of them in their batch.
 _ROW_BY_ROW = frozenset(
     (nn.Sequential, nn.Conv2d, GreyConv2d, nn.Linear, nn.ReLU, nn.ZeroPad2d, nn.MaxPool2d, Dropout, Flatten, nn.Flatten)
@@ -29,6 +35,46 @@ _ROW_BY_ROW = frozenset(
 def row_by_row(model: nn.Module) -> bool:
     """Tell whether a model is known to treat each row of a batch by itself."""
     return all(type(module) in _ROW_BY_ROW for module in model.modules())
+
+
+def grad_with_the_loss(
+    model: nn.Module,
+    logits: Tensor,
+    images: Tensor,
+    batch: Batch,
+    chosen: Tensor,
+    adversary: Adversary,
+    random: Tensor,
+) -> Tensor | None:
+    """Go backward once for the clean loss, whose gradient is then in the parameters' ``grad``, and for the images'.
+
+    Args:
+        model: ``row_by_row``.
+        logits: what it gave for ``images``, with its graph, (n, classes).
+        images: those of the batch, (n, C, H, W), which require a gradient.
+        batch: the whole batch.
+        chosen: the labels that the attack is about, int64 (n,).
+        adversary: whose attack it is.
+        random: the state of torch's generator before the pass.
+
+    Returns:
+        For each image a positive multiple of the gradient of its attack loss, (n, C, H, W); nothing, and nothing is
+        done, where a second backward pass takes less time. On a GPU it does: to learn there which rows need a pass of
+        their own takes longer.
+    """
+    if images.device.type != "cpu" or not adversary.clean_weight:
+        return None
+    others = (chosen != batch.labels).nonzero().flatten()
+    if len(others) > _FEW * len(images):
+        return None
+    gradient, weight = adversary.gradient, adversary.clean_weight
+    grad = grads_on_the_way(logits, images, batch.labels, model, gradient=gradient, weight=weight)
+    if len(others):
+        # About another label than the true one: these rows pass once more, and the same features are dropped.
+        with torch.random.fork_rng(devices=()), dropping(batch.part, others):
+            torch.set_rng_state(random)
+            grad[others], _ = input_gradient(model, batch.images[others], chosen[others], gradient=gradient)
+    return grad
 
 
 def grads_on_the_way(

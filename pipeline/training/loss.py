@@ -1,6 +1,6 @@
 """The loss of one batch: how its images are perturbed, and how clean and perturbed ones are weighed."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,16 +10,13 @@ from torch.nn import functional
 from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.perturb import perturb
-from gradshard.pipeline.models.dropout import rows_of
 from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
 from gradshard.pipeline.training.data import Batch, RankSlice
-from gradshard.pipeline.training.fused_backward import grads_on_the_way, row_by_row
-from gradshard.pipeline.types import BatchNorm, Gradient
-
-# Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
-_FEW = 0.25
+from gradshard.pipeline.training.dropping import dropping
+from gradshard.pipeline.training.fused_backward import grad_with_the_loss, row_by_row
+from gradshard.pipeline.types import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -71,13 +68,13 @@ class AdversarialLoss(nn.Module):
             if self._adversary is None:
                 return self._weighed(self._loss(self._logits(batch.images, batch.part), batch), None, 1.0)
             if self._adversary.objective == "half":
-                return self._half(batch, self._adversary, live)
-            return self._both(batch, self._adversary, live)
+                return self._half_batch(batch, self._adversary, live)
+            return self._full_batch(batch, self._adversary, live)
 
-    def _both(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
+    def _full_batch(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every image counts twice, clean and perturbed (section 5.1)."""
         if live and adversary.attack == "fgsm" and adversary.live_mode == "train":
-            clean, perturbed = self._shared(batch, adversary)
+            clean, perturbed = self._clean_loss_and_perturbed(batch, adversary)
             adversarial = self._loss(self._logits(perturbed, batch.part), batch)
         else:
             perturbed = self._perturbed(batch, adversary, live)
@@ -87,42 +84,26 @@ class AdversarialLoss(nn.Module):
             )
         return self._weighed(clean, adversarial, adversary.clean_weight)
 
-    def _shared(self, batch: Batch, adversary: Adversary) -> tuple[Tensor, Tensor]:
+    def _clean_loss_and_perturbed(self, batch: Batch, adversary: Adversary) -> tuple[Tensor, Tensor]:
         """The clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
 
-        Where it can be, from one backward pass too, after which the loss has no graph.
+        Where one backward pass serves both, the loss that is given has no graph: its gradient is there already.
         """
         inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
         logits = self._logits(inputs, batch.part)
         clean, chosen = self._loss(logits, batch), attack_labels(logits, batch.labels, adversary.policy)
-        gradient, others = adversary.gradient, self._passing_again(batch, chosen, adversary)
-        if others is None:
-            grad, _ = gradient_through(logits, inputs, chosen, gradient=gradient, policy="true", keep_graph=True)
+        fused = None
+        if self._alone:
+            fused = grad_with_the_loss(self.model, logits, inputs, batch, chosen, adversary, random)
+        if fused is None:
+            grad, _ = gradient_through(
+                logits, inputs, chosen, gradient=adversary.gradient, policy="true", keep_graph=True
+            )
         else:
-            weight, clean = adversary.clean_weight, clean.detach()
-            grad = grads_on_the_way(logits, inputs, batch.labels, self.model, gradient=gradient, weight=weight)
-            if len(others):
-                grad[others] = self._grads_again(batch, others, chosen, random, gradient)
+            grad, clean = fused, clean.detach()
         return clean, perturb(batch.images, step_sign(adversary.policy) * grad.sign(), batch.epsilon)
 
-    def _passing_again(self, batch: Batch, chosen: Tensor, adversary: Adversary) -> Tensor | None:
-        """The rows that one backward pass for loss and gradient does not serve, if there are few and it may be one.
-
-        On a GPU it may not: to learn there which rows these are takes longer than a second backward pass.
-        """
-        if not self._alone or batch.images.device.type != "cpu" or not adversary.clean_weight:
-            return None
-        others = (chosen != batch.labels).nonzero().flatten()
-        return others if len(others) <= _FEW * len(batch.images) else None
-
-    def _grads_again(self, batch: Batch, rows: Tensor, chosen: Tensor, random: Tensor, gradient: Gradient) -> Tensor:
-        """The gradients of some rows for the labels ``chosen``, by a pass in which the same features are dropped."""
-        with torch.random.fork_rng(devices=()), _dropping(batch.part, rows):
-            torch.set_rng_state(random)
-            grad, _ = input_gradient(self.model, batch.images[rows], chosen[rows], gradient=gradient)
-        return grad
-
-    def _half(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
+    def _half_batch(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""
         total, first = batch.part.total, batch.part.rows.start
         replaced = torch.arange(first, first + len(batch.images), device=batch.images.device) % 2 == 0
@@ -154,7 +135,7 @@ class AdversarialLoss(nn.Module):
             epsilon = epsilon - adversary.alpha
         start, labels = _chosen(start, chosen), _chosen(batch.labels, chosen)
         self.model.train(adversary.live_mode == "train")
-        with frozen_statistics(self.model), _dropping(batch.part, chosen):
+        with frozen_statistics(self.model), dropping(batch.part, chosen):
             grad, _ = input_gradient(
                 self._passes[0], start, labels, gradient=adversary.gradient, policy=adversary.policy
             )
@@ -162,7 +143,7 @@ class AdversarialLoss(nn.Module):
         return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
 
     def _logits(self, images: Tensor, part: RankSlice, *, copies: int = 1) -> Tensor:
-        with _dropping(part, None, copies=copies):
+        with dropping(part, None, copies=copies):
             logits: Tensor = self._passes[0](images)
         return logits
 
@@ -179,12 +160,3 @@ class AdversarialLoss(nn.Module):
 
 def _chosen(values: Tensor, chosen: Tensor | None) -> Tensor:
     return values if chosen is None else values[chosen]
-
-
-def _dropping(part: RankSlice, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
-    """Make dropout drop, whichever rows pass, the units that it would drop of them if the whole batch passed."""
-    if part.whole and chosen is None:
-        return nullcontext()
-    positions = torch.arange(part.rows.start, part.rows.stop)
-    positions = positions if chosen is None else positions[chosen.cpu()]
-    return rows_of(copies * part.total, torch.cat([positions + copy * part.total for copy in range(copies)]))

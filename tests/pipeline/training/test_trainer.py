@@ -146,13 +146,13 @@ def test_requests_from_a_step_on_are_the_rest_of_all_requests(start):
 
 
 def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkeypatch):
-    calls, shared = [], AdversarialLoss._shared
+    calls, shared = [], AdversarialLoss._clean_loss_and_perturbed
 
     def counted(*args):
         calls.append(1)
         return shared(*args)
 
-    monkeypatch.setattr(AdversarialLoss, "_shared", counted)
+    monkeypatch.setattr(AdversarialLoss, "_clean_loss_and_perturbed", counted)
     trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
     live = [step.live for step in trainer.steps(reader)]
     assert live == [number % 3 == 0 for number in range(33)]

@@ -1,6 +1,5 @@
 """Sign stores: opened by path or URL, written, verified, audited."""
 
-import os
 import secrets
 import tempfile
 from pathlib import Path
@@ -17,14 +16,13 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, dataset
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.dataset import Dataset, Split
-from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord, read_manifest
-from gradshard.storage.formats.sign_reader import SignStore, open_store
+from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord
+from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
-from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.maintenance import verify as verifying
 from gradshard.storage.maintenance.verify import Fault
-from gradshard.storage.remote.cache import open_remote
-from gradshard.storage.remote.location import is_url, open_location, remote_manifest
+from gradshard.storage.remote.cache import open_place
+from gradshard.storage.remote.location import files_at
 
 CACHE = Path(".partial/stores")
 CACHE_BYTES = 10 << 30
@@ -50,7 +48,7 @@ def open_signs(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CAC
     Raises:
         GradshardError: there is none, it is not valid, or the connection failed.
     """
-    return open_remote(str(place), cache, limit=cache_bytes) if is_url(str(place)) else open_store(Path(place))
+    return open_place(str(place), cache, cache_bytes)
 
 
 def write_signs(
@@ -106,14 +104,7 @@ def verify(place: str | Path) -> list[Fault]:
     Raises:
         GradshardError: nothing published is there, or the connection failed.
     """
-    files: ReadableFiles
-    if is_url(str(place)):
-        location = open_location(str(place))
-        files, manifest = location, remote_manifest(location)
-    else:
-        files, manifest = Folder(Path(place)), read_manifest(Path(place))
-    faults = verifying.verify(files, manifest, advance=lambda shards: None, threads=os.cpu_count() or 1)
-    return faults + (verifying.stray_files(files.path, manifest) if isinstance(files, Folder) else [])
+    return verifying.all_faults(*files_at(str(place)), advance=lambda shards: None)
 
 
 def audit(store: SignStore, split: Split, model: nn.Module, *, rows: int = 200, seed: int | None = None) -> StoreAudit:

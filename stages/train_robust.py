@@ -11,7 +11,7 @@ from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import SELF
-from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
@@ -21,6 +21,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.home import at_home
+from gradshard.storage.remote.cache import open_place
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
-from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.remote.cache import open_remote
-from gradshard.storage.remote.location import is_url
+from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.remote import cache as cache_reader
 from gradshard.storage.workspace import ROOT
 
 Place = str | Path | SignStore
@@ -23,9 +22,7 @@ def open_place(place: Place, cache: Path) -> SignStore:
     """
     if isinstance(place, SignStore):
         return place
-    if is_url(str(place)):
-        return open_remote(str(place), cache / "stores", limit=_REMOTE_BYTES)
-    return open_store(Path(place))
+    return cache_reader.open_place(str(place), cache / "stores", _REMOTE_BYTES)
 
 
 def work_root(target: Path) -> Path:

@@ -10,12 +10,13 @@ import numpy.typing as npt
 from gradshard.pipeline.audit.recompute import detection_probability
 from gradshard.pipeline.audit.store import StoreAudit, audit_store, plan_audit
 from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.open import cache_options
 from gradshard.stages.store.origin import open_origin, origin_options
 from gradshard.stages.store.output import found_something, json_option, table, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.remote.cache import open_place
 
 Rows = npt.NDArray[np.int64]
 

@@ -10,12 +10,13 @@ from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.open import cache_options
 from gradshard.stages.store.origin import open_origin, origin_options
 from gradshard.stages.store.output import json_option, table, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats import bitplanes
+from gradshard.storage.remote.cache import open_place
 
 
 @click.command()

@@ -6,13 +6,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from gradshard.stages.store.open import cache_options, open_place
+from gradshard.stages.store.open import cache_options
 from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.maintenance.diff import compare
+from gradshard.storage.remote.cache import open_place
 
 
 @click.command()

@@ -8,9 +8,6 @@ import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from gradshard.stages.support.places import PathType
-from gradshard.storage.formats.sign_reader import SignStore, open_store
-from gradshard.storage.remote.cache import open_remote
-from gradshard.storage.remote.location import is_url
 
 Command = Callable[..., Any]
 
@@ -36,15 +33,6 @@ def cache_options(command: Command) -> Command:
     for option in reversed(options):
         command = option(command)
     return command
-
-
-def open_place(place: str, cache: Path, limit: int) -> SignStore:
-    """Open the store at a path or URL.
-
-    Raises:
-        GradshardError: there is none, it is not valid, or the connection failed.
-    """
-    return open_remote(place, cache, limit=limit) if is_url(place) else open_store(Path(place))
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str) -> int:

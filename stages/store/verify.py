@@ -1,21 +1,19 @@
 """``store verify``: whether a store is intact."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from gradshard.stages.store.output import digest_option, found_something, json_option, passed_over, some, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
-from gradshard.storage.formats.manifest import Manifest, read_manifest
+from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.maintenance.strangers import strangers
-from gradshard.storage.maintenance.verify import Fault, stray_files, verify
-from gradshard.storage.remote.location import is_url, open_location, remote_manifest
+from gradshard.storage.maintenance.verify import Fault, all_faults
+from gradshard.storage.remote.location import files_at, is_url
 from gradshard.storage.remote.transfer import check_digest
 
 
@@ -29,12 +27,7 @@ def command(store: str, digest: str | None, as_json: bool) -> None:
     Every file's SHA-256, every chunk's checksum, every code, the padding and the counts; names the shards and rows that
     fail. Exit code 1 if anything is wrong. A remote store is read as a whole, a shard at a time, and not kept.
     """
-    files: ReadableFiles
-    if is_url(store):
-        location = open_location(store)
-        files, manifest = location, remote_manifest(location)
-    else:
-        files, manifest = Folder(Path(store)), read_manifest(Path(store))
+    files, manifest = files_at(store)
     check_digest(manifest, digest, where=store)
     faults = check(store, files, manifest)
     foreign = [fault.file for fault in faults if fault.file not in manifest.files and fault.file != MANIFEST]
@@ -58,8 +51,7 @@ def command(store: str, digest: str | None, as_json: bool) -> None:
 def check(store: str, files: ReadableFiles, manifest: Manifest) -> list[Fault]:
     """All faults of a store, with progress shown."""
     with progress(f"verify {store}", manifest.cut.shards, "shards") as advance:
-        faults = verify(files, manifest, advance=advance, threads=os.cpu_count() or 1)
-    return faults + (stray_files(files.path, manifest) if isinstance(files, Folder) else [])
+        return all_faults(files, manifest, advance=advance)
 
 
 def fault_lines(faults: Iterable[Fault]) -> list[str]:

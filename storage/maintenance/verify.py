@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from gradshard.storage.formats.dataset import label_dtype
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, ShardReader, decode
 from gradshard.storage.formats.sign_writer import content_digest, shard_content
-from gradshard.storage.formats.store_files import ReadableFiles
+from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, shard_of, signs_file
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.maintenance.texts import LINE_ENDS, read_limit, with_own_line_ends
@@ -72,6 +73,16 @@ def verify(files: ReadableFiles, published: Manifest, *, advance: Advance, threa
     if not faults:
         faults += _check_counts(published, shards)
     return faults
+
+
+def all_faults(files: ReadableFiles, published: Manifest, *, advance: Advance) -> list[Fault]:
+    """Check a store as ``verify`` does, on all cores, and a folder of this machine for files that are not the store's.
+
+    Raises:
+        GradshardError: the store cannot be reached.
+    """
+    faults = verify(files, published, advance=advance, threads=os.cpu_count() or 1)
+    return faults + (stray_files(files.path, published) if isinstance(files, Folder) else [])
 
 
 def stray_files(folder: Path, published: Manifest) -> list[Fault]:

@@ -16,8 +16,8 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest
-from gradshard.storage.formats.sign_reader import SignStore, open_files
-from gradshard.storage.remote.location import Location, open_location, remote_manifest
+from gradshard.storage.formats.sign_reader import SignStore, open_files, open_store
+from gradshard.storage.remote.location import Location, is_url, open_location, remote_manifest
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,15 @@ def fetch(location: Location, name: str, record: FileRecord, target: Path) -> No
                 f"{location.url}/{name} is not the file of the manifest (SHA-256 {found[:12]}, promised "
                 f"{record.sha256[:12]}): the store there is damaged; tell its owner to verify it"
             )
+
+
+def open_place(place: str, cache: Path, limit: int) -> SignStore:
+    """Open the store at a path or URL.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    return open_remote(place, cache, limit=limit) if is_url(place) else open_store(Path(place))
 
 
 def open_remote(url: str, cache: Path, *, limit: int) -> SignStore:

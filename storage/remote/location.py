@@ -11,6 +11,7 @@ from fsspec.core import url_to_fs
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
+from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.optional import remedy
@@ -219,13 +220,25 @@ def _options(protocol: str) -> dict[str, Any]:
     return {}
 
 
+def files_at(place: str) -> tuple[ReadableFiles, Manifest]:
+    """The files and the manifest of a store at a path or a URL; no other file is read.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed.
+    """
+    if not is_url(place):
+        return Folder(Path(place)), read_manifest(Path(place))
+    location = open_location(place)
+    return location, remote_manifest(location)
+
+
 def manifest_at(place: str) -> Manifest:
     """The manifest of a store at a path or a URL; nothing else is read.
 
     Raises:
         GradshardError: there is none, it is not valid, or the connection failed.
     """
-    return remote_manifest(open_location(place)) if is_url(place) else read_manifest(Path(place))
+    return files_at(place)[1]
 
 
 def remote_manifest(location: Location) -> Manifest:

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.digits import dataset_of_digits
-from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
 from gradshard.pipeline.config.training import SignsParams
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
+from gradshard.pipeline.models import tramer
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import StorePrecision
 from gradshard.stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
@@ -134,7 +134,7 @@ def _libraries(images: Tensor) -> dict[str, Step]:
 
     logging.getLogger("art").setLevel(logging.ERROR)
     shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
-    model = plain_model(shape).eval()
+    model = tramer.build("A", shape, 10, seed=0).eval()
     labels = torch.zeros(len(images), dtype=torch.int64)
     classifier = PyTorchClassifier(
         model, loss=nn.CrossEntropyLoss(), input_shape=shape, nb_classes=10, clip_values=(0.0, 1.0), device_type="cpu"

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.digits import dataset_of_digits, random_store
-from benchmarks.plain import plain_model
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.models import tramer
 from gradshard.pipeline.models.precision import Arithmetic, choose_precision, precision_context
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -174,7 +174,7 @@ def _plain_loop(split: Split) -> Step:
     """Standard adversarial training as people write it: eager, fp32, default layout, FGSM by torchattacks."""
     import torchattacks
 
-    model, (images, labels) = plain_model(split.sample_shape), _batch(split)
+    model, (images, labels) = tramer.build("A", split.sample_shape, 10, seed=0), _batch(split)
     optimizer = torch.optim.Adam(model.parameters())
     attack = torchattacks.FGSM(model, eps=EPSILON)
 
@@ -197,7 +197,7 @@ def _art_loop(split: Split) -> Step:
     from art.estimators.classification import PyTorchClassifier
 
     logging.getLogger("art").setLevel(logging.ERROR)
-    model, (images, labels) = plain_model(split.sample_shape), _batch(split)
+    model, (images, labels) = tramer.build("A", split.sample_shape, 10, seed=0), _batch(split)
     classifier = PyTorchClassifier(
         model,
         loss=nn.CrossEntropyLoss(),

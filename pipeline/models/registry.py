@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.models import custom, small, tramer
+from gradshard.pipeline.models.cpu_layers import use_cpu_layers
 from gradshard.pipeline.models.first_pass import check_logits
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.pipeline.models.probabilities import LogProbabilities
@@ -40,7 +41,8 @@ def create_model(
         GradshardError: no such architecture, or not one for these images.
     """
     if architecture in tramer.ARCHITECTURES:
-        model = tramer.build(architecture, sample_shape, classes, seed=seed).to(memory_format=torch.channels_last)
+        model = use_cpu_layers(tramer.build(architecture, sample_shape, classes, seed=seed))
+        model = model.to(memory_format=torch.channels_last)
     elif architecture in small.ARCHITECTURES:
         make = small.ARCHITECTURES[architecture]
         model = _made(

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping, Set
 import torch
 from torch import nn
 
-from gradshard.pipeline.models.dropout import Dropout
-from gradshard.pipeline.models.flatten import Flatten
-from gradshard.pipeline.models.grayscale import GreyConv2d
 from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
@@ -45,15 +42,15 @@ def _a(shape: Shape, classes: int) -> nn.Module:
     size = _conv(_conv((height, width), 5), 5)
     return nn.Sequential(
         OrderedDict(
-            conv1=_first(channels, 64, 5),
+            conv1=nn.Conv2d(channels, 64, 5),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(64, 64, 5),
             relu2=nn.ReLU(),
-            drop2=Dropout(0.25),
-            flatten=Flatten(),
+            drop2=nn.Dropout(0.25),
+            flatten=nn.Flatten(),
             fc3=nn.Linear(64 * math.prod(size), 128),
             relu3=nn.ReLU(),
-            drop3=Dropout(0.5),
+            drop3=nn.Dropout(0.5),
             fc4=nn.Linear(128, classes),
         )
     )
@@ -64,16 +61,16 @@ def _b(shape: Shape, classes: int) -> nn.Module:
     size = _conv(_conv((math.ceil(height / 2), math.ceil(width / 2)), 6, stride=2), 5)
     return nn.Sequential(
         OrderedDict(
-            drop0=Dropout(0.2),
+            drop0=nn.Dropout(0.2),
             pad1=nn.ZeroPad2d((*_same(width, 8, 2), *_same(height, 8, 2))),
-            conv1=_first(channels, 64, 8, stride=2),
+            conv1=nn.Conv2d(channels, 64, 8, stride=2),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(64, 128, 6, stride=2),
             relu2=nn.ReLU(),
             conv3=nn.Conv2d(128, 128, 5),
             relu3=nn.ReLU(),
-            drop3=Dropout(0.5),
-            flatten=Flatten(),
+            drop3=nn.Dropout(0.5),
+            flatten=nn.Flatten(),
             fc4=nn.Linear(128 * math.prod(size), classes),
         )
     )
@@ -84,27 +81,27 @@ def _c(shape: Shape, classes: int) -> nn.Module:
     size = _conv(_conv((height, width), 3), 3)
     return nn.Sequential(
         OrderedDict(
-            conv1=_first(channels, 128, 3),
+            conv1=nn.Conv2d(channels, 128, 3),
             relu1=nn.ReLU(),
             conv2=nn.Conv2d(128, 64, 3),
             relu2=nn.ReLU(),
-            drop2=Dropout(0.25),
-            flatten=Flatten(),
+            drop2=nn.Dropout(0.25),
+            flatten=nn.Flatten(),
             fc3=nn.Linear(64 * math.prod(size), 128),
             relu3=nn.ReLU(),
-            drop3=Dropout(0.5),
+            drop3=nn.Dropout(0.5),
             fc4=nn.Linear(128, classes),
         )
     )
 
 
 def _d(shape: Shape, classes: int) -> nn.Module:
-    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=Flatten())
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
     width = math.prod(shape)
     for number in range(1, 5):
         layers[f"fc{number}"] = nn.Linear(width, 300)
         layers[f"relu{number}"] = nn.ReLU()
-        layers[f"drop{number}"] = Dropout(0.5)
+        layers[f"drop{number}"] = nn.Dropout(0.5)
         width = 300
     layers["fc5"] = nn.Linear(width, classes)
     return nn.Sequential(layers)
@@ -112,11 +109,6 @@ def _d(shape: Shape, classes: int) -> nn.Module:
 
 ARCHITECTURES: Mapping[str, Callable[[Shape, int], nn.Module]] = {"A": _a, "B": _b, "C": _c, "D": _d}
 _HE_NORMAL = {"D": {"fc1", "fc2", "fc3", "fc4"}}
-
-
-def _first(channels: int, features: int, kernel: int, *, stride: int = 1) -> nn.Conv2d:
-    """The layer that sees the images."""
-    return (GreyConv2d if channels == 1 else nn.Conv2d)(channels, features, kernel, stride=stride)
 
 
 def _conv(size: tuple[int, int], kernel: int, stride: int = 1) -> tuple[int, int]:

@@ -12,9 +12,7 @@ from torch.nn import functional
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import logit_margin
-from gradshard.pipeline.models.dropout import Dropout
-from gradshard.pipeline.models.flatten import Flatten
-from gradshard.pipeline.models.grayscale import GreyConv2d
+from gradshard.pipeline.models.cpu_layers import SHORTCUTS
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.dropping import dropping
@@ -28,7 +26,7 @@ _LEAST = 1e-12
 _FEW = 0.25
 # Layers that treat each row by itself, and drop of some rows what they drop of them in their batch.
 _ROW_BY_ROW = frozenset(
-    (nn.Sequential, nn.Conv2d, GreyConv2d, nn.Linear, nn.ReLU, nn.ZeroPad2d, nn.MaxPool2d, Dropout, Flatten, nn.Flatten)
+    (nn.Sequential, nn.Conv2d, nn.Linear, nn.ReLU, nn.ZeroPad2d, nn.MaxPool2d, nn.Flatten, *SHORTCUTS.values())
 )
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from gradshard.pipeline import models
-from gradshard.pipeline.models.dropout import Dropout
 from gradshard.storage.errors import GradshardError
 
 MNIST = (1, 28, 28)
@@ -29,7 +28,7 @@ def test_architectures_have_the_parameters_of_table_6(architecture, parameters):
 
 
 def rates(model):
-    return [module.p for module in model.modules() if isinstance(module, Dropout)]
+    return [module.p for module in model.modules() if isinstance(module, nn.Dropout)]
 
 
 def test_dropout_is_where_table_6_has_it():

@@ -10,7 +10,6 @@ from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
-from gradshard.pipeline.models.dropout import Dropout
 from gradshard.pipeline.models.precision import choose_compilation
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -286,7 +285,7 @@ def test_a_compiled_run_takes_the_steps_of_an_eager_one(start, small_dataset, mo
         trainer, reader = start(robust=adversary(schedule="rotate"), epochs=1)
         module = models.create_model("A", small_dataset.sample_shape, 10, seed=3)
         if model == "in one piece":
-            module = nn.Sequential(*(layer for layer in module if not isinstance(layer, Dropout)))
+            module = nn.Sequential(*(layer for layer in module if not isinstance(layer, nn.Dropout)))
         again = Trainer(module, trainer.run, device=CPU, arithmetic="fp32", compiled=compiled)
         losses.append([(r.clean_loss, r.adversarial_loss) for r in (s.record for s in again.steps(reader)) if r])
     assert np.allclose(losses[0], losses[1], rtol=1e-4)

@@ -17,15 +17,9 @@ from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.stages.support.raw_data import image_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest.class_order import misnumbered
-from gradshard.storage.ingest.image_folder import (
-    SPLITS,
-    Broken,
-    FolderBuilder,
-    ImageFolder,
-    SplitTask,
-    is_published,
-    make_shard,
-)
+from gradshard.storage.ingest.folder_builder import SPLITS, FolderBuilder, is_published
+from gradshard.storage.ingest.folder_shards import Broken, SplitTask, make_shard
+from gradshard.storage.ingest.image_folder import ImageFolder
 from gradshard.storage.workspace import workspace
 
 # The libraries that the bytes of a dataset follow from.

@@ -1,29 +1,28 @@
-"""Files that a folder of images holds, and the order in which they become rows.
+"""Files that a folder of images holds, listed on disk.
 
-A listing lies on disk, 32 bytes and a name for each file, and is read by number, so that memory grows with the number
-of images by no more than the permutation, some 25 bytes for each while it is drawn, and the names of one class.
+An index takes some 60 bytes for each file and is read by number, so that memory does not grow with the number of images
+but by the names of one class.
 """
 
 import hashlib
-import mmap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.digests import canonical_json
 from gradshard.storage.ingest import walking
+from gradshard.storage.ingest.row_order import Numbers
 
-_RECORD = np.dtype([("offset", "<i8"), ("length", "<i4"), ("label", "<i4"), ("size", "<i8"), ("modified", "<i8")])
-_NUMBER = np.dtype("<i8")
-_BLOCK = 4096
-_RECORDS, _NAMES = "records", "names"
-
-Numbers = npt.NDArray[np.int64]
+_SCHEMA = pa.schema([("file", pa.string()), ("label", pa.int32()), ("size", pa.int64()), ("modified", pa.int64())])
+# Entries that are written, and mapped, at once.
+_BATCH = 4096
 
 
 class Entry(NamedTuple):
@@ -75,64 +74,60 @@ def scan(root: Path, split: str, labels: Mapping[str, int], passed_over: Counter
 
 
 class FileIndex:
-    """Entries that ``write_listing`` put on disk, read by number.
+    """Entries that ``write_index`` put on disk, read by number.
 
-    Its files are mapped for each reading anew: pages that were read before are not held.
+    The file is mapped for each reading anew: pages that were read before are not held.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def __len__(self) -> int:
-        return self._file(_RECORDS).stat().st_size // _RECORD.itemsize
+        with self._opened() as index:
+            last = index.num_record_batches - 1
+            return last * _BATCH + index.get_batch(last).num_rows if last >= 0 else 0
 
     def take(self, numbers: Numbers) -> list[Entry]:
         """The entries with these numbers."""
-        if not len(numbers):
-            return []
-        records = self._records(numbers)
-        with self._file(_NAMES).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as names:
-            found = [names[r["offset"] : r["offset"] + r["length"]].decode() for r in records]
-        return [
-            Entry(name, int(record["label"]), int(record["size"]), int(record["modified"]))
-            for name, record in zip(found, records, strict=True)
-        ]
+        with self._opened() as index:
+            return _entries(index.read_all().take(pa.array(numbers)))
 
     def __iter__(self) -> Iterator[Entry]:
-        for numbers in self._blocks():
-            yield from self.take(numbers)
+        for batch in self._batches():
+            yield from _entries(batch)
 
     def counts(self, classes: int) -> Numbers:
         """Count the entries of each label, int64 (classes,)."""
         counts = np.zeros(classes, dtype=np.int64)
-        for numbers in self._blocks():
-            counts += np.bincount(self._records(numbers)["label"], minlength=classes)
+        for batch in self._batches():
+            counts += np.bincount(batch.column("label"), minlength=classes)
         return counts
 
-    def _blocks(self) -> Iterator[Numbers]:
-        for start in range(0, len(self), _BLOCK):
-            yield np.arange(start, min(start + _BLOCK, len(self)))
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        with self._opened() as index:
+            for number in range(index.num_record_batches):
+                yield index.get_batch(number)
 
-    def _records(self, numbers: Numbers) -> npt.NDArray[Any]:
-        records: npt.NDArray[Any] = _mapped(self._file(_RECORDS), _RECORD)[numbers]
-        return records
-
-    def _file(self, name: str) -> Path:
-        return self._folder / name
+    @contextmanager
+    def _opened(self) -> Iterator[pa.RecordBatchFileReader]:
+        with pa.memory_map(str(self._path)) as file, pa.ipc.open_file(file) as index:
+            yield index
 
 
-def write_listing(folder: Path, entries: Iterable[Entry]) -> FileIndex:
-    """Put entries on disk, in place of those that were there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    offset = 0
-    with (folder / _RECORDS).open("wb") as records, (folder / _NAMES).open("wb") as names:
-        for entry in entries:
-            name = entry.file.encode()
-            record = np.array([(offset, len(name), entry.label, entry.size, entry.modified)], dtype=_RECORD)
-            records.write(record.tobytes())
-            names.write(name)
-            offset += len(name)
-    return FileIndex(folder)
+def write_index(path: Path, entries: Iterable[Entry]) -> FileIndex:
+    """Put entries on disk, an Arrow IPC file, in place of those that were there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file, pa.ipc.new_file(file, _SCHEMA) as index:
+        remaining = iter(entries)
+        while rows := list(islice(remaining, _BATCH)):
+            columns = zip(*rows, strict=True)
+            arrays = [pa.array(column, kind) for column, kind in zip(columns, _SCHEMA.types, strict=True)]
+            index.write_batch(pa.record_batch(arrays, schema=_SCHEMA))
+    return FileIndex(path)
+
+
+def _entries(rows: pa.RecordBatch | pa.Table) -> list[Entry]:
+    return [Entry(*row) for row in zip(*(column.to_pylist() for column in rows.columns), strict=True)]
 
 
 def content_digest(entries: Iterable[Entry]) -> str:
@@ -141,43 +136,6 @@ def content_digest(entries: Iterable[Entry]) -> str:
     for entry in entries:
         sha256.update(canonical_json([entry.file, entry.label, entry.size]).encode())
     return sha256.hexdigest()
-
-
-def row_order(files: int, *, seed: Sequence[int], left_out: Numbers) -> Numbers:
-    """Draw each row's file: a pseudo-random permutation of all files but those left out, int64 (files - left out,).
-
-    A file that is left out gives its row to one from the end of the order and all others stay where they were, so that
-    a build that meets a broken image makes only the shards of that row and of the end again.
-
-    Args:
-        files: how many there are.
-        seed: of the permutation.
-        left_out: the numbers of the files that become no rows.
-    """
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(tuple(seed))))
-    shuffled = generator.permutation(files)
-    out = np.zeros(files, dtype=np.bool_)
-    out[left_out] = True
-    kept = files - int(out.sum())
-    order, end = shuffled[:kept].copy(), shuffled[kept:]
-    order[out[order]] = end[~out[end]]
-    return order
-
-
-def write_order(path: Path, order: Numbers) -> None:
-    """Put an order on disk."""
-    order.astype(_NUMBER).tofile(path)
-
-
-def read_order(path: Path) -> Numbers:
-    """An order from the disk, whose pages are read as they are needed."""
-    order: Numbers = _mapped(path, _NUMBER)
-    return order
-
-
-def _mapped(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A file of records; an empty one cannot be mapped."""
-    return np.memmap(path, dtype=dtype, mode="r") if path.stat().st_size else np.empty(0, dtype=dtype)
 
 
 def _text(name: str) -> str:

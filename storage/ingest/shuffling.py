@@ -14,7 +14,7 @@ import numpy as np
 from gradshard.storage.formats.chunking import CHUNK_BYTES, split_slice
 from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.raw_images import RawImages
-from gradshard.storage.ingest.file_index import Numbers, row_order
+from gradshard.storage.ingest.row_order import Numbers, row_order
 
 # Fewer than this share of the runs that chance gives make windows of few classes ...
 _FEW = 0.5

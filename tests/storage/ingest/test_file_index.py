@@ -7,7 +7,8 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest import file_index
 from gradshard.storage.ingest.class_order import misnumbered
-from gradshard.storage.ingest.file_index import Entry, FileIndex, row_order, scan, write_listing
+from gradshard.storage.ingest.file_index import Entry, FileIndex, scan, write_index
+from gradshard.storage.ingest.row_order import row_order
 
 
 def touch(folder, *names):
@@ -141,13 +142,13 @@ def test_a_name_that_is_no_text_is_refused(tmp_path):
 
 def test_a_listing_gives_its_entries_back_by_number(tmp_path):
     entries = [Entry(f"train/{'ü' * (i % 5)}/{i}.jpg", i % 7, 1 << 40, i * 10**14) for i in range(9000)]
-    listed = write_listing(tmp_path / "l", entries)
+    listed = write_index(tmp_path / "l", entries)
     assert list(listed) == entries
     numbers = np.random.default_rng(0).permutation(9000)[:50]
     assert FileIndex(tmp_path / "l").take(numbers) == [entries[n] for n in numbers]
     labels = [entry.label for entry in entries]
     assert listed.counts(12).tolist() == [labels.count(label) for label in range(12)]
-    assert list(write_listing(tmp_path / "none", [])) == []
+    assert list(write_index(tmp_path / "none", [])) == []
 
 
 def test_the_digest_of_a_listing_covers_names_labels_sizes_and_order_but_no_times():

@@ -13,7 +13,9 @@ from PIL import Image
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import open_dataset, rows_digest
 from gradshard.storage.ingest.decode import Transform, read_image
-from gradshard.storage.ingest.image_folder import FolderBuilder, is_published, make_shard, open_folder
+from gradshard.storage.ingest.folder_builder import FolderBuilder, is_published
+from gradshard.storage.ingest.folder_shards import make_shard
+from gradshard.storage.ingest.image_folder import open_folder
 from tests.helpers.imagefolders import files_of, write_folder
 
 AS_IS = Transform(32, 0.875, "bicubic")

@@ -12,10 +12,13 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 _console = Console(stderr=True, highlight=False, soft_wrap=True)
 _PLAIN_SECONDS = 10.0
@@ -71,24 +74,21 @@ def transfer(label: str) -> Iterator[Callable[[int, int | None], None]]:
         say(f"{label}: {last[0]} bytes")
 
 
+class _Rate(ProgressColumn):
+    """The units of the last half minute, a second."""
+
+    def render(self, task: Task) -> Text:
+        """Show nothing before the first units."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f}/s")
+
+
 @contextmanager
 def _bar(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(f"{unit} {{task.fields[rate]}}"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    meter = _Meter(total, done)
-    with Progress(*columns, console=_console) as bar:
-        task = bar.add_task(label, total=total, completed=done, rate="")
-
-        def advance(count: int) -> None:
-            meter.add(count)
-            bar.update(task, completed=meter.done, rate=f"{meter.rate:.1f}/s")
-
-        yield advance
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit), _Rate())
+    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=_console) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda count: bar.advance(task, count)
 
 
 @contextmanager

@@ -1,5 +1,10 @@
 """Plain progress lines: a few seconds apart, with rate and time left."""
 
+import os
+import re
+import subprocess
+import sys
+
 import pytest
 
 from gradshard.stages.support import progress
@@ -34,3 +39,22 @@ def test_nothing_to_do_shows_nothing(clock, capsys):
 def test_a_message_is_printed_as_it_is(capsys):
     progress.say("path/[bold]x[/bold] 3/4 :smile:")
     assert capsys.readouterr().err == "path/[bold]x[/bold] 3/4 :smile:\n"
+
+
+def test_a_terminal_gets_a_bar_with_units_and_rate():
+    code = """
+import time
+from gradshard.stages.support.progress import progress
+with progress("work", 30, "things", done=10) as advance:
+    for _ in range(2):
+        time.sleep(0.1)
+        advance(10)
+"""
+    ours, theirs = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    subprocess.run([sys.executable, "-c", code], stderr=theirs, check=True, env=environment)
+    os.close(theirs)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(ours, 1 << 16).decode())
+    os.close(ours)
+    assert "30/30 things" in shown
+    assert 20 < float(shown.rpartition("things ")[2].partition("/s")[0]) < 200

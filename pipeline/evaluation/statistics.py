@@ -36,10 +36,8 @@ class ErrorRate:
 
     def score_interval(self, z: float) -> tuple[float, float]:
         """Wilson's score interval of ``z`` standard deviations."""
-        square = z**2
-        centre = (self.rate + square / (2 * self.n)) / (1 + square / self.n)
-        half = z / (1 + square / self.n) * math.sqrt(self.rate * (1 - self.rate) / self.n + square / (4 * self.n**2))
-        return max(0.0, centre - half), min(1.0, centre + half)
+        low, high = score_interval(self.rate, self.n, z)
+        return float(low), float(high)
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,16 @@ class MeanAndStd:
     mean: float
     deviation: float | None
     runs: int
+
+
+def score_interval(
+    rate: npt.ArrayLike, n: npt.ArrayLike, z: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Wilson's score interval of ``z`` standard deviations for rates of errors among ``n`` examples (Wilson 1927)."""
+    rate, n, square = np.asarray(rate, dtype=np.float64), np.asarray(n, dtype=np.float64), z**2
+    centre = (rate + square / (2 * n)) / (1 + square / n)
+    half = z / (1 + square / n) * np.sqrt(rate * (1 - rate) / n + square / (4 * n**2))
+    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedTest:

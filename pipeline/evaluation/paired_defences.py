@@ -1,0 +1,97 @@
+"""Does one defence err less than another? The same seeds, the same images, both kinds of variance.
+
+The difference of two defences' errors on each image, seed by seed, has the same two-way variance as an error rate
+(`seed_variance.py`), so that what images and seeds have in common cancels. An interval over the images of one training
+run, or McNemar's test, tells whether two trained *models* differ; this tells whether the two ways of training them do.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy.typing as npt
+
+from gradshard.pipeline.evaluation.seed_variance import CrossedMean, checked_errors, crossed_mean
+from gradshard.pipeline.evaluation.statistics import holm
+from gradshard.storage.errors import GradshardError
+
+Finding = Literal["lower", "higher", "no difference shown", "one seed: no claim about training"]
+
+ONE_SEED: Finding = "one seed: no claim about training"
+_SIGNIFICANT = 0.05
+# Nothing is told by smaller p-values, and quantiles of t far beyond are not computed exactly.
+_SMALLEST = 1e-100
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much more the first of two defences errs than the second, in [-1, 1].
+
+    ``interval`` is of 95 % and for this comparison alone, ``p`` that of no difference; both none for a single seed.
+    ``corrected_p`` is ``p`` until `correct_for_number` knows how many comparisons were made.
+    """
+
+    difference: float
+    interval: tuple[float, float] | None
+    p: float | None
+    corrected_p: float | None
+    seeds: int
+    images: int
+
+    @property
+    def finding(self) -> Finding:
+        """Whether the first errs less (``lower``) or more, if that is no likely chance."""
+        if self.corrected_p is None:
+            return ONE_SEED
+        if self.corrected_p >= _SIGNIFICANT:
+            return "no difference shown"
+        return "lower" if self.difference < 0 else "higher"
+
+
+def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDifference:
+    """Compare two defences, from which images each one's models got wrong.
+
+    Args:
+        first: bool or 0 and 1, shape (seeds, images).
+        second: the same; row s is of the same seed and column i of the same image.
+
+    Raises:
+        GradshardError: the shapes differ, or are not those of errors.
+    """
+    one, other = checked_errors(first), checked_errors(second)
+    if one.shape != other.shape:
+        raise GradshardError(
+            f"errors of two defences have the shapes {one.shape} and {other.shape}: "
+            "compare them on the seeds and images that both have"
+        )
+    seeds, images = one.shape
+    difference = float(one.mean() - other.mean())
+    if seeds == 1:
+        return PairedDifference(difference, None, None, None, seeds, images)
+    found = crossed_mean(one - other)
+    margin = float(found.margin())
+    interval = max(-1.0, difference - margin), min(1.0, difference + margin)
+    p = _p_value(found, abs(difference))
+    return PairedDifference(difference, interval, p, p, seeds, images)
+
+
+def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDifference]:
+    """The same comparisons with p-values corrected for how many there are that claim something (Holm 1979)."""
+    corrected = iter(holm([found.p for found in comparisons if found.p is not None]))
+    return [found if found.p is None else replace(found, corrected_p=next(corrected)) for found in comparisons]
+
+
+def _p_value(found: CrossedMean, distance: float) -> float:
+    """The p at which the interval of confidence 1 - p just reaches 0; it falls as p grows, so bisection finds it."""
+    from scipy.optimize import brentq
+
+    if distance == 0:
+        return 1.0
+
+    def beyond(log_p: float) -> float:
+        return float(found.margin(math.exp(log_p))) - distance
+
+    if beyond(math.log(_SMALLEST)) <= 0:
+        return _SMALLEST
+    return math.exp(brentq(beyond, math.log(_SMALLEST), 0.0))

@@ -22,7 +22,7 @@ _COMMANDS = {
     "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
     "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
-    "table": ("gradshard.stages.table", "Put the table of defences into a Markdown file."),
+    "table": ("gradshard.stages.table", "Put a table of the results into a README or a paper."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
     "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
     "store": ("gradshard.stages.store.group:group", "Look at, check, mend and share sign stores."),

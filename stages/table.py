@@ -1,12 +1,16 @@
-"""The command ``table``: the table of defences of a finished run, put into a Markdown file such as a README."""
+"""The command ``table``: a table of a finished run, in Markdown, LaTeX or CSV, put into a README or a paper."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import export, published, selection, tables
+from gradshard.pipeline.report import export, latex, published, selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.registry import Results, make_tables
+from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.places import PathType
@@ -15,45 +19,76 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 
-_BEGIN, _END = "<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"
+Format = Literal["markdown", "latex", "csv"]
+
+_WRITTEN: Mapping[Format, Callable[[Table], str]] = {
+    "markdown": export.to_markdown,
+    "latex": latex.to_latex,
+    "csv": export.to_csv,
+}
+# Lines between which a file keeps its table: comments, in both languages.
+_MARKS = {
+    "markdown": ("<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"),
+    "latex": ("% gradshard table: begin", "% gradshard table: end"),
+}
 
 
 @click.command()
 @click.argument("matrix", type=PathType(dir_okay=False, path_type=Path))
+@click.option("--name", default="defences", show_default=True, help="The table; a wrong name lists those there are.")
 @click.option("--gradient", type=click.Choice(["exact", "cross_entropy"]), help="Default: the first evaluated.")
-@click.option("--into", type=PathType(dir_okay=False, path_type=Path), help="The Markdown file; default: print it.")
+@click.option(
+    "--format", "form", type=click.Choice(list(_WRITTEN)), default="markdown", show_default=True, help="Its language."
+)
+@click.option(
+    "--into", type=PathType(dir_okay=False, path_type=Path), help="The file it belongs in; default: print it."
+)
 @params_option
-def command(matrix: Path, gradient: Gradient | None, into: Path | None, params: Params) -> None:
-    """Make the paper's table 4 from an error matrix, in Markdown.
+def command(
+    matrix: Path, name: str, gradient: Gradient | None, form: Format, into: Path | None, params: Params
+) -> None:
+    """Make a table of the report from an error matrix: by default the paper's table 4, in Markdown.
 
     MATRIX is a matrix.parquet and --params the parameters it came from. With --into the table replaces what stands
-    between the two marks of a file, so that its figures are never copied by hand.
+    between the two marks of a file, so that its figures are never copied by hand. LaTeX needs the package booktabs.
     """
+    if into is not None and form not in _MARKS:
+        raise GradshardError(f"{into} cannot keep a table in {form}, which has no comments: leave --into out")
     chosen = gradient or params.evaluation.gradients[0]
-    text = defences(matrix, params, chosen)
+    text = _WRITTEN[form](named_table(matrix, params, chosen, name))
     if into is None:
         click.echo(text, nl=False)
     else:
-        write_text(into, replaced(into, text))
+        write_text(into, replaced(into, text, _MARKS[form]))
         say(f"{into}: table of {matrix}, gradient {chosen}")
 
 
-def defences(matrix: Path, params: Params, gradient: Gradient) -> str:
-    """The table of defences in Markdown, with the paper's figures where it has them."""
+def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "defences") -> Table:
+    """A table of the report, with the paper's figures where it has them.
+
+    Raises:
+        GradshardError: there is none of that name.
+    """
     found = ErrorMatrix(results.read_matrix(matrix), gradient, published.names(params))
-    groups = selection.compared(params, selection.shown_targets(params, gradient))
-    return export.to_markdown(tables.defence_table(found, groups, params.evaluation.holdout))
+    shown = selection.shown_targets(params, gradient)
+    tables = make_tables(Results(params, found, shown, selection.compared(params, shown)))
+    for table in tables:
+        if table.name == name:
+            return table
+    raise GradshardError(f"{matrix} has no table {name}: choose one of {', '.join(table.name for table in tables)}")
 
 
-def replaced(file: Path, table: str) -> str:
-    """The text of a Markdown file with the table between its marks.
+def replaced(file: Path, table: str, marks: tuple[str, str]) -> str:
+    """The text of a file with the table between its marks.
 
     Raises:
         GradshardError: it is missing, or has not the two marks.
     """
     text = file.read_text(encoding="utf-8") if file.exists() else ""
-    before, begin, rest = text.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise GradshardError(f"{file} has no place for a table: put the lines {_BEGIN} and {_END} where it belongs")
+        raise GradshardError(
+            f"{file} has no place for a table: put the lines {marks[0]} and {marks[1]} where it belongs"
+        )
     return f"{before}{begin}\n{table}{end}{after}"

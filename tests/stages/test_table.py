@@ -1,0 +1,62 @@
+"""Tables of a published run, in every language."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.projects import call
+
+RUN = Path(__file__).parents[2] / "results/mnist"
+OF_RUN = [str(RUN / "matrix.parquet"), "--params", str(RUN / "params.yaml"), "--gradient", "cross_entropy"]
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; gives the exit code, what it printed, and what it said."""
+
+    def run(*options):
+        monkeypatch.chdir(tmp_path)
+        code = call(monkeypatch, "table", *OF_RUN, *options)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_one_table_has_the_same_figures_in_every_language(table):
+    code, markdown, _ = table()
+    assert code == 0
+    assert "| A_adv_ce, 12 epochs | **0.7** (paper 0.7, +0.0) |" in markdown
+    assert r"A\_adv\_ce, 12 epochs & \textbf{0.7} (paper 0.7, +0.0) &" in table("--format", "latex")[1]
+    rows = list(csv.DictReader(io.StringIO(table("--format", "csv")[1])))
+    (found,) = [row for row in rows if (row["row"], row["column"]) == ("A_adv_ce, 12 epochs", "Clean")]
+    assert (round(float(found["value"]), 1), found["paper"]) == (0.7, "0.7")
+
+
+def test_any_table_of_the_report_is_made_by_its_name(table):
+    assert r"\label{tab:holdouts}" in table("--name", "holdouts", "--format", "latex")[1]
+    code, _, said = table("--name", "holdout")
+    assert code == 2
+    assert "has no table holdout: choose one of transfer-fgsm, " in said
+    assert ", defences, holdouts" in said
+
+
+@pytest.mark.parametrize(("form", "comment"), [("markdown", "<!-- {} -->"), ("latex", "% {}")])
+def test_a_table_replaces_what_stands_between_the_marks_of_its_language(table, tmp_path, form, comment):
+    begin, end = (comment.format(f"gradshard table: {mark}") for mark in ("begin", "end"))
+    paper = tmp_path / "paper"
+    paper.write_text(f"before\n{begin}\nold figures\n{end}\nafter\n")
+    assert table("--format", form, "--into", "paper")[0] == 0
+    assert paper.read_text() == f"before\n{begin}\n{table('--format', form)[1]}{end}\nafter\n"
+
+
+def test_a_file_that_cannot_keep_the_table_is_left_as_it_is(table, tmp_path):
+    paper = tmp_path / "paper"
+    paper.write_text("<!-- gradshard table: begin -->\n<!-- gradshard table: end -->\n")
+    before = paper.read_text()
+    for form, remedy in (("latex", "put the lines % gradshard table: begin"), ("csv", "leave --into out")):
+        code, _, said = table("--format", form, "--into", "paper")
+        assert (code, said.count("\n")) == (2, 1)
+        assert remedy in said
+    assert paper.read_text() == before

@@ -26,7 +26,7 @@ _SMALLEST = 1e-100
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more the first of two defences errs than the second, in [-1, 1].
+    """The error rate of the first of two defences less that of the second, in [-1, 1].
 
     ``interval`` is of 95 % and for this comparison alone, ``p`` that of no difference; both none for a single seed.
     ``corrected_p`` is ``p`` until `correct_for_number` knows how many comparisons were made.
@@ -41,7 +41,7 @@ class PairedDifference:
 
     @property
     def finding(self) -> Finding:
-        """Whether the first errs less (``lower``) or more, if that is no likely chance."""
+        """Tell whether the first errs less (``lower``) or more, if that is no likely chance."""
         if self.corrected_p is None:
             return ONE_SEED
         if self.corrected_p >= _SIGNIFICANT:

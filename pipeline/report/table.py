@@ -70,7 +70,7 @@ class RateCell:
     @property
     def beside(self) -> str:
         """The paper's figure and how far the measured one is above it, in points; empty if either is missing."""
-        return "" if self.rate is None else _beside(100 * self.rate.rate, self.paper)
+        return "" if self.rate is None else beside_paper(100 * self.rate.rate, self.paper)
 
     @property
     def note(self) -> str:
@@ -97,7 +97,7 @@ class RateCell:
         names = ("value", "low", "high", "wilson_low", "wilson_high")
         shares = (self.rate.rate, *self.rate.interval, *self.rate.wilson)
         percent = {name: round(100 * share, 4) for name, share in zip(names, shares, strict=True)}
-        return percent | {"n": self.rate.n, "bold": int(self.bold)} | _paper(self.paper)
+        return percent | {"n": self.rate.n, "bold": int(self.bold)} | paper_field(self.paper)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class SeedsCell:
     @property
     def beside(self) -> str:
         """The paper's figure and how far the mean is above it, in points."""
-        return "" if self.heat is None else _beside(100 * self.heat, self.paper)
+        return "" if self.heat is None else beside_paper(100 * self.heat, self.paper)
 
     @property
     def note(self) -> str:
@@ -139,7 +139,7 @@ class SeedsCell:
             return {}
         found = mean_and_std([100 * rate.rate for rate in self.rates])
         deviation = {} if found.deviation is None else {"deviation": round(found.deviation, 4)}
-        return {"value": round(found.mean, 4), "runs": found.runs} | deviation | _paper(self.paper)
+        return {"value": round(found.mean, 4), "runs": found.runs} | deviation | paper_field(self.paper)
 
 
 @dataclass(frozen=True)
@@ -166,15 +166,17 @@ class NumberCell:
     @property
     def fields(self) -> Mapping[str, float | int | str]:
         """The number."""
-        return {"value": self.number} | _paper(self.paper)
+        return {"value": self.number} | paper_field(self.paper)
 
 
-def _beside(percent: float, paper: float | None) -> str:
+def beside_paper(percent: float, paper: float | None) -> str:
+    """Write the paper's figure and how far the measured one is above it, in points; nothing without it."""
     if paper is None:
         return ""
     above = round(percent - paper, 1) + 0.0  # never "-0.0"
     return f"paper {paper:.1f}, {above:+.1f}"
 
 
-def _paper(paper: float | None) -> dict[str, float]:
+def paper_field(paper: float | None) -> dict[str, float]:
+    """The paper's figure as a column of a spreadsheet, if there is one."""
     return {} if paper is None else {"paper": paper}

@@ -16,7 +16,17 @@ import click
 from benchmarks.ratios import Claim
 from gradshard.storage.errors import GradshardError
 
-MODULES = ("training", "precompute", "streaming", "unpacking", "evaluation", "scaling", "opening", "startup")
+MODULES = (
+    "training",
+    "precompute",
+    "streaming",
+    "unpacking",
+    "evaluation",
+    "scaling",
+    "opening",
+    "startup",
+    "coverage",
+)
 RESULTS = Path(__file__).with_name("results.json")
 PAGE = Path(__file__).parents[1] / "docs/benchmarks.md"
 _BEGIN, _END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"

@@ -72,7 +72,7 @@ class TrainingErrorRate:
 
     @property
     def seeds(self) -> int:
-        """How many there are."""
+        """The number of seeds."""
         return len(self.rates)
 
     @property
@@ -135,7 +135,7 @@ def crossed_mean(values: npt.ArrayLike) -> CrossedMean:
 def rate_interval(rate: npt.ArrayLike, margin: npt.ArrayLike, images: int) -> tuple[Floats, Floats]:
     """Wilson's 95 % interval of as many images as would alone give an error rate this margin.
 
-    The effective sample size of survey statistics (Korn and Graubard 1998, Kott and Carr 1997). It stays within [0, 1]
+    The effective sample size of survey statistics (Korn and Graubard 1998, Franco et al. 2019). It stays within [0, 1]
     and leans as rates near 0 do. Where the margin is 0, as without any error, it is that of the images, counted once.
     """
     rate, margin = np.asarray(rate, dtype=np.float64), np.asarray(margin, dtype=np.float64)

@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except GradshardError as error:
         _complain(str(error))
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         sentence = explained(error, "this command")
         if sentence is None:

@@ -5,6 +5,7 @@ from gradshard.storage.errors import GradshardError
 # By the name that is imported.
 EXTRAS = {
     "aiohttp": "http",
+    "OpenSSL": "sign",
     "art": "peers",
     "bokeh": "dashboard",
     "datasets": "bench",
@@ -12,6 +13,7 @@ EXTRAS = {
     "foolbox": "peers",
     "h5py": "bench",
     "litdata": "bench",
+    "model_signing": "sign",
     "pyautoattack": "autoattack",
     "s3fs": "s3",
     "sshfs": "ssh",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, tell
+from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
@@ -35,14 +35,17 @@ def export_command(store: Path, archive: Path, as_json: bool) -> None:
 @click.argument("archive", type=PathType(path_type=Path))
 @click.argument("store", type=PathType(path_type=Path))
 @digest_option
+@signer_option
 @json_option
-def import_command(archive: Path, store: Path, digest: str | None, as_json: bool) -> None:
+def import_command(archive: Path, store: Path, digest: str | None, signer: Path | None, as_json: bool) -> None:
     """Unpack ARCHIVE, that `store export` made, into the folder STORE.
 
     Every file is held against the manifest; STORE appears once it is whole. An archive that holds anything else is
     refused as a whole.
     """
     with progress(f"import {archive}", archive.stat().st_size, "bytes") as advance:
-        manifest = import_archive(archive, store, digest=digest, on_wait=say_waiting(store), advance=advance)
+        manifest = import_archive(
+            archive, store, digest=digest, on_wait=say_waiting(store), advance=advance, signer=signer
+        )
     result = {"store": str(store), "digest": manifest.digest}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

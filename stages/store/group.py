@@ -11,6 +11,7 @@ _COMMANDS = {
     "views": ("gradshard.stages.store.augment", "How well the signs hold for crops and mirror images."),
     "repair": ("gradshard.stages.store.repair", "Compute the damaged shards again."),
     "diff": ("gradshard.stages.store.diff", "How far two stores agree."),
+    "sign": ("gradshard.stages.store.sign", "Vouch for a store, by a key or a certificate."),
     "export": ("gradshard.stages.store.archive:export_command", "Write a store to one file."),
     "import": ("gradshard.stages.store.archive:import_command", "Unpack and check such a file."),
     "push": ("gradshard.stages.store.transfer:push_command", "Copy a store to a folder or URL."),

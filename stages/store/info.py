@@ -6,22 +6,26 @@ from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_card import MASKED
+from gradshard.storage.maintenance.signatures import claimed_signer, signature_text
 from gradshard.storage.remote.location import manifest_at
+from gradshard.storage.remote.signature import signature_at
 
 
 @click.command()
 @click.argument("store", type=PLACE)
 @json_option
 def command(store: str, as_json: bool) -> None:
-    """Tell what the store at a path or URL is. Only its manifest is read, so a remote store is not downloaded."""
-    manifest = manifest_at(store)
+    """Tell what the store at a path or URL is. No shard is read, so a remote store is not downloaded."""
+    manifest, signature = manifest_at(store), signature_at(store)
     result = manifest.model_dump(mode="json", exclude={"files"}) | {
         "size": manifest.size,
         "shards": manifest.cut.shards,
         "bits_per_pixel": manifest.bits_per_pixel,
         "zero_fraction": manifest.zero_fraction,
+        "signer": claimed_signer(signature),
     }
-    tell(result, table(_entries(store, manifest)), as_json=as_json)
+    entries = _entries(store, manifest) | {"signature": signature_text(signature)}
+    tell(result, table(entries), as_json=as_json)
 
 
 def _entries(store: str, manifest: Manifest) -> dict[str, object]:

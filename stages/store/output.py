@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
+
+from gradshard.stages.support.places import PathType
 
 Command = Callable[..., Any]
 
@@ -20,6 +23,16 @@ def digest_option(command: Command) -> Command:
     """Add ``--digest``: the store that must be there."""
     return click.option(
         "--digest", default=None, help="The digest (its first 12 characters or more) that the store must have."
+    )(command)
+
+
+def signer_option(command: Command) -> Command:
+    """Add ``--signer``: who must have signed the store."""
+    return click.option(
+        "--signer",
+        type=PathType(path_type=Path),
+        help="The public key, or the certificates of the authority, of who must have signed the store; exit code 1 if "
+        "it is anybody else.",
     )(command)
 
 

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import digest_option, json_option, passed_over, tell
+from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.support.places import PLACE, PathType
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.transfer import pull, push
@@ -36,14 +37,18 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
 @click.argument("place", type=PLACE)
 @click.argument("store", type=PathType(path_type=Path))
 @digest_option
+@signer_option
 @json_option
-def pull_command(place: str, store: Path, digest: str | None, as_json: bool) -> None:
+def pull_command(place: str, store: Path, digest: str | None, signer: Path | None, as_json: bool) -> None:
     """Fetch the store at PLACE, a path or URL (https://, s3://, ssh://, ...), into the folder STORE.
 
     Every file is held against the manifest as it arrives. Interrupted, the same command goes on; STORE appears once it
-    is whole. `--digest` makes sure that it is the store that its owner named.
+    is whole. `--digest` makes sure that it is the store that its owner named, `--signer` that it is one that somebody
+    signed.
     """
-    with progress(f"pull {place}", manifest_at(place).size, "bytes") as advance:
-        manifest = pull(place, store, digest=digest, on_wait=say_waiting(store), advance=advance)
+    with vouched_by(signer):
+        size = manifest_at(place).size
+    with progress(f"pull {place}", size, "bytes") as advance:
+        manifest = pull(place, store, digest=digest, on_wait=say_waiting(store), advance=advance, signer=signer)
     result = {"store": str(store), "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

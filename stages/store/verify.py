@@ -2,33 +2,49 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
-from gradshard.stages.store.output import digest_option, found_something, json_option, passed_over, some, tell
+from gradshard.stages.store.output import (
+    digest_option,
+    found_something,
+    json_option,
+    passed_over,
+    signer_option,
+    some,
+    tell,
+)
 from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
-from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.maintenance.signatures import claimed_signer, signature_text, vouched_by
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.maintenance.verify import Fault, all_faults
 from gradshard.storage.remote.location import files_at, is_url
+from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.remote.transfer import check_digest
 
 
 @click.command()
 @click.argument("store", type=PLACE)
 @digest_option
+@signer_option
 @json_option
-def command(store: str, digest: str | None, as_json: bool) -> None:
+def command(store: str, digest: str | None, signer: Path | None, as_json: bool) -> None:
     """Check every byte of the store at a path or URL.
 
     Every file's SHA-256, every chunk's checksum, every code, the padding and the counts; names the shards and rows that
-    fail. Exit code 1 if anything is wrong. A remote store is read as a whole, a shard at a time, and not kept.
+    fail. With `--signer`, first of all who signed it. Exit code 1 if anything is wrong. A remote store is read as a
+    whole, a shard at a time, and not kept.
     """
-    files, manifest = files_at(store)
-    check_digest(manifest, digest, where=store)
+    with vouched_by(signer):
+        files, manifest = files_at(store)
+        content = files.read(MANIFEST, SIZE_LIMIT)
+        check_digest(manifest, digest, where=store)
+        signature = vouched_signature(files, manifest, content, signer, where=store)
     faults = check(store, files, manifest)
     foreign = [fault.file for fault in faults if fault.file not in manifest.files and fault.file != MANIFEST]
     litter = strangers(files.path, manifest)[0] if isinstance(files, Folder) else []
@@ -41,9 +57,12 @@ def command(store: str, digest: str | None, as_json: bool) -> None:
         "faults": [asdict(fault) for fault in faults],
         "foreign": foreign,
         "litter": litter,
+        "signer": claimed_signer(signature),
+        "signer_checked": signer is not None,
     }
     verdict = _verdict(store, manifest, [fault for fault in faults if fault.file not in foreign], foreign)
-    tell(result, [*fault_lines(faults), *passed_over(litter, []), verdict], as_json=as_json)
+    signed = f"signed by {claimed_signer(signature)}" if signer else f"signature: {signature_text(signature)}"
+    tell(result, [*fault_lines(faults), *passed_over(litter, []), signed, verdict], as_json=as_json)
     if faults:
         raise found_something()
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gradshard.storage.errors import GradshardError
+from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.digests import digest_of
@@ -229,11 +229,11 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
     """
     path = f"{where}/{MANIFEST}"
     if len(content) > SIZE_LIMIT:
-        raise GradshardError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, so it is no manifest of a sign store")
+        raise AlteredError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, so it is no manifest of a sign store")
     try:
         sealed = json.loads(content)
         if not isinstance(sealed, dict) or max(map(_entries, sealed.values()), default=0) > _ENTRIES_LIMIT:
-            raise GradshardError(f"{path} is not a manifest of a sign store: it is something else, or too long")
+            raise AlteredError(f"{path} is not a manifest of a sign store: it is something else, or too long")
         manifest = Manifest.model_validate_json(content)
         claimed = sealed.pop("digest")
         found = digest_of(sealed)
@@ -241,16 +241,16 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
         first = error.errors(include_url=False, include_input=False)[0]
         # A stranger's key is shown on a terminal: without control characters.
         at = ".".join(str(part)[:60].encode("unicode_escape").decode() for part in first["loc"]) or "the file"
-        raise GradshardError(f"{path} is not a manifest of a sign store: {at}: {first['msg'][:300]}") from error
+        raise AlteredError(f"{path} is not a manifest of a sign store: {at}: {first['msg'][:300]}") from error
     except (ValueError, RecursionError) as error:
-        raise GradshardError(f"{path} is not a manifest of a sign store: it is no plain JSON") from error
+        raise AlteredError(f"{path} is not a manifest of a sign store: it is no plain JSON") from error
     if manifest.version != VERSION:
         raise GradshardError(
             f"{where} is a sign store of format version {manifest.version}, and this gradshard reads version "
             f"{VERSION}: use a gradshard of that version"
         )
     if claimed != found:
-        raise GradshardError(
+        raise AlteredError(
             f"{path} was changed after it was written (its digest is {found[:12]}, it says {claimed[:12]}): fetch the "
             "store again"
         )

@@ -3,6 +3,8 @@
 MANIFEST = "manifest.json"
 CARD = "README.md"
 METADATA = ("zarr.json", "signs/zarr.json", "labels/zarr.json")
+# Not in the manifest, which it is about: whoever vouches for a store adds it later.
+SIGNATURE = "store.sig"
 
 
 def signs_file(shard: int) -> str:

@@ -4,7 +4,7 @@ import fnmatch
 from pathlib import Path
 
 from gradshard.storage.formats.manifest import Manifest
-from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 
 # What Finder, Explorer, NFS, FUSE, KDE and network disks leave in folders that somebody looked at, and what lies below.
 _LITTER = (
@@ -36,7 +36,7 @@ def strangers(folder: Path, published: Manifest) -> tuple[list[str], list[str]]:
     Returns:
         The litter, which harms nobody; and the other files and links, which somebody put there. Relative paths, sorted.
     """
-    own = {MANIFEST, *published.files}
+    own = {MANIFEST, SIGNATURE, *published.files}
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     found = sorted({path.relative_to(folder).as_posix() for path in paths} - own)
     return [name for name in found if is_litter(name)], [name for name in found if not is_litter(name)]

@@ -10,13 +10,17 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from gradshard.storage.errors import GradshardError
+from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
-from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
+from gradshard.storage.maintenance.signatures import SIZE_LIMIT as SIGNATURE_LIMIT
+from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.texts import damaged
+from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.remote.transfer import check_digest, receiving
 
 Advance = Callable[[int], None]
@@ -43,8 +47,9 @@ def export_archive(store: Path, target: Path, *, advance: Advance) -> Manifest:
     if target.exists():
         raise GradshardError(f"{target} is there already: remove it or choose another name")
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name in (MANIFEST, *manifest.files):
-            if name == MANIFEST:
+        signed = [SIGNATURE] if (store / SIGNATURE).is_file() else []
+        for name in (MANIFEST, *signed, *manifest.files):
+            if name in (MANIFEST, SIGNATURE):
                 _add(archive, store / name, name)
                 continue
             record = manifest.files[name]
@@ -55,7 +60,13 @@ def export_archive(store: Path, target: Path, *, advance: Advance) -> Manifest:
 
 
 def import_archive(
-    source: Path, target: Path, *, digest: str | None, on_wait: Callable[[str], None], advance: Advance
+    source: Path,
+    target: Path,
+    *,
+    digest: str | None,
+    on_wait: Callable[[str], None],
+    advance: Advance,
+    signer: Path | None = None,
 ) -> Manifest:
     """Unpack an archive into the folder ``target``, which appears once every file is what the manifest promises.
 
@@ -65,19 +76,22 @@ def import_archive(
         digest: the digest that the store must have, or the first characters of it.
         on_wait: see ``workspace``.
         advance: called with the bytes that are there now.
+        signer: a file with the public key or certificates of who must have signed the store.
 
     Raises:
+        NotVouchedError: ``signer`` did not sign what is in the archive.
         GradshardError: it is not an archive of one whole store, it is another store than ``digest`` or than what
             ``target`` holds.
     """
     try:
         _check_directory_size(source)
-        with zipfile.ZipFile(source) as archive:
+        with zipfile.ZipFile(source) as archive, vouched_by(signer):
             content = _manifest(archive, source)
             manifest = parse_manifest(content, where=str(source))
             check_digest(manifest, digest, where=str(source))
             _check_members(archive, manifest, source)
-            with receiving("import", manifest, content, target, on_wait=on_wait) as folder:
+            signature = vouched_signature(_Members(archive), manifest, content, signer, where=str(source))
+            with receiving("import", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
                 if folder is None:
                     advance(manifest.size)
                     return manifest
@@ -89,6 +103,21 @@ def import_archive(
             raise
         raise GradshardError(f"{source} is not a whole archive of a sign store ({error}): fetch it again") from error
     return manifest
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The files in an archive whose members were checked."""
+
+    archive: zipfile.ZipFile
+
+    def read(self, name: str, limit: int) -> bytes:
+        """The first ``limit`` bytes of a file, at most."""
+        try:
+            with self.archive.open(name) as member:
+                return member.read(limit)
+        except KeyError as error:
+            raise FileNotFoundError(name) from error
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
@@ -117,7 +146,7 @@ def _manifest(archive: zipfile.ZipFile, source: Path) -> bytes:
 def _check_members(archive: zipfile.ZipFile, manifest: Manifest, source: Path) -> None:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
-    strange = sorted(set(names) - {MANIFEST, *manifest.files})
+    strange = sorted(set(names) - {MANIFEST, SIGNATURE, *manifest.files})
     if strange:
         raise GradshardError(
             f"{source} holds {_shown(strange[0])}, which is no file of the store, so nothing was unpacked: get the "
@@ -129,9 +158,10 @@ def _check_members(archive: zipfile.ZipFile, manifest: Manifest, source: Path) -
     if len(names) > len(set(names)):
         raise GradshardError(f"{source} holds one name twice, so nothing was unpacked: get it from somebody you trust")
     for entry in entries:
-        size = SIZE_LIMIT if entry.filename == MANIFEST else manifest.files[entry.filename].size
+        limits = {MANIFEST: SIZE_LIMIT, SIGNATURE: SIGNATURE_LIMIT}
+        size = limits.get(entry.filename) or manifest.files[entry.filename].size
         _check_entry(entry, size, source)
-        if entry.filename != MANIFEST and entry.file_size != size:
+        if entry.filename not in limits and entry.file_size != size:
             raise GradshardError(
                 f"{source}: {entry.filename} has {entry.file_size} bytes where the manifest promises {size}, so "
                 "nothing was unpacked: fetch it again"
@@ -162,7 +192,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, sour
                 found.update(block)
                 file.write(block)
         if found.hexdigest() != sha256:
-            raise GradshardError(f"{source}: {name} is not the file of the manifest: fetch the archive again")
+            raise AlteredError(f"{source}: {name} is not the file of the manifest: fetch the archive again")
 
 
 def _check_directory_size(source: Path) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from gradshard.storage.errors import GradshardError
+from gradshard.storage.errors import AlteredError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest
@@ -92,7 +92,7 @@ def fetch(location: Location, name: str, record: FileRecord, target: Path) -> No
             file.seek(0)
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != record.sha256:
-            raise GradshardError(
+            raise AlteredError(
                 f"{location.url}/{name} is not the file of the manifest (SHA-256 {found[:12]}, promised "
                 f"{record.sha256[:12]}): the store there is damaged; tell its owner to verify it"
             )

@@ -15,10 +15,12 @@ from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.sign_reader import open_files
 from gradshard.storage.formats.store_files import Folder
-from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
+from gradshard.storage.maintenance.signatures import read_signature, vouched_by
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.cache import fetch
 from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, remote_manifest
+from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]
@@ -46,6 +48,7 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     if _published(location, manifest):
         if location.size(PENDING) is not None:  # the push was stopped after its last file
             location.remove(PENDING)
+        _send_signature(store, location)
         advance(manifest.size)
         return manifest
     _claim(location, manifest)
@@ -61,12 +64,21 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
         advance(record.size)
 
     _each(send, manifest.files)
+    _send_signature(store, location)
     location.write(MANIFEST, (store / MANIFEST).read_bytes())
     location.remove(PENDING)
     return manifest
 
 
-def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str], None], advance: Advance) -> Manifest:
+def pull(
+    place: str,
+    target: Path,
+    *,
+    digest: str | None,
+    on_wait: Callable[[str], None],
+    advance: Advance,
+    signer: Path | None = None,
+) -> Manifest:
     """Fetch the store at a path or URL into the folder ``target``, which appears once it is whole.
 
     Args:
@@ -75,54 +87,68 @@ def pull(place: str, target: Path, *, digest: str | None, on_wait: Callable[[str
         digest: the digest that the store must have, or the first characters of it.
         on_wait: see ``workspace``.
         advance: called with the bytes that are there now.
+        signer: a file with the public key or certificates of who must have signed the store; nothing is fetched
+            before that is known.
 
     Raises:
+        NotVouchedError: ``signer`` did not sign what is there.
         GradshardError: there is no valid store, it is another one than ``digest`` or than what ``target`` holds, a
             file is damaged or missing, or the connection failed.
     """
     location = open_location(place)
     content = manifest_bytes(location)
-    manifest = parse_manifest(content, where=location.url)
-    check_digest(manifest, digest, where=location.url)
-    with receiving("pull", manifest, content, target, on_wait=on_wait) as folder:
-        if folder is None:
-            advance(manifest.size)
-            return manifest
+    with vouched_by(signer):
+        manifest = parse_manifest(content, where=location.url)
+        check_digest(manifest, digest, where=location.url)
+        signature = vouched_signature(location, manifest, content, signer, where=location.url)
+        with receiving("pull", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
+            if folder is None:
+                advance(manifest.size)
+                return manifest
 
-        def get(name: str) -> None:
-            record = manifest.files[name]
-            if not _is(folder / name, record):
-                _fetch(location, name, record, folder)
-            advance(record.size)
+            def get(name: str) -> None:
+                record = manifest.files[name]
+                if not _is(folder / name, record):
+                    _fetch(location, name, record, folder)
+                advance(record.size)
 
-        _each(get, manifest.files)
+            _each(get, manifest.files)
     return manifest
 
 
 @contextmanager
 def receiving(
-    how: str, manifest: Manifest, content: bytes, target: Path, *, on_wait: Callable[[str], None]
+    how: str,
+    manifest: Manifest,
+    content: bytes,
+    target: Path,
+    *,
+    on_wait: Callable[[str], None],
+    signature: bytes | None = None,
 ) -> Iterator[Path | None]:
     """Give the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
 
-    It gives none if the same store is at ``target`` already. After an interruption the folder keeps what it has.
+    It gives none if the same store is at ``target`` already, which then gets the signature if it had none. After an
+    interruption the folder keeps what it has.
 
     Raises:
         GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
     """
     if is_there(target, manifest):
         yield None
+        _add_signature(target, signature)
         return
     recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
     with workspace(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
         if work.waited and is_there(target, manifest):
             yield None
+            _add_signature(target, signature)
             return
         yield work.folder / "store"
-        publish(work.folder / "store", manifest, content, target)
+        publish(work.folder / "store", manifest, content, target, signature=signature)
 
 
-def publish(folder: Path, manifest: Manifest, content: bytes, target: Path) -> None:
+def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, signature: bytes | None = None) -> None:
     """Make a folder that holds all files of a store, already checked, the store ``target``.
 
     Args:
@@ -130,11 +156,14 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path) -> N
         manifest: the store's.
         content: the manifest's bytes, as they came.
         target: where nothing is yet.
+        signature: the store's, if it has one.
 
     Raises:
         GradshardError: the arrays are not those that the manifest describes.
     """
     open_files(Folder(folder), manifest, where=str(target))
+    (folder / SIGNATURE).unlink(missing_ok=True)  # of an interrupted run, before the store was signed anew
+    _add_signature(folder, signature)
     write_bytes(folder / MANIFEST, content)
     replace_folder(folder, target)
 
@@ -155,6 +184,11 @@ def is_there(target: Path, manifest: Manifest) -> bool:
             "choose another place"
         )
     return True
+
+
+def _add_signature(store: Path, signature: bytes | None) -> None:
+    if signature is not None and not (store / SIGNATURE).exists():
+        write_bytes(store / SIGNATURE, signature)
 
 
 def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
@@ -199,6 +233,13 @@ def _claim(location: Location, manifest: Manifest) -> None:
             f"{location.url} holds the unfinished push of another store, {pending[:12]}: finish that one, empty the "
             "place or choose another"
         )
+
+
+def _send_signature(store: Path, location: Location) -> None:
+    """Send the signature of a store that has one, unless it is there."""
+    signature = read_signature(Folder(store))
+    if signature is not None and read_signature(location) != signature:
+        location.write(SIGNATURE, signature)
 
 
 def _fetch(location: Location, name: str, record: FileRecord, folder: Path) -> None:

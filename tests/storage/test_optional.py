@@ -7,7 +7,7 @@ from gradshard.storage.optional import EXTRAS, explained
 
 ROOT = Path(__file__).parents[2]
 # Where the package is called otherwise than what is imported.
-_PACKAGES = {"art": "adversarial-robustness-toolbox"}
+_PACKAGES = {"OpenSSL": "pyopenssl", "art": "adversarial-robustness-toolbox", "model_signing": "model-signing"}
 
 
 def test_each_library_is_of_the_extra_that_is_told():

@@ -1,0 +1,53 @@
+"""``store sign``: who vouches for a store."""
+
+from pathlib import Path
+
+import click
+
+from gradshard.stages.store.output import json_option, tell
+from gradshard.stages.support.places import PLACE, PathType
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import write_bytes
+from gradshard.storage.formats.manifest import SIZE_LIMIT
+from gradshard.storage.formats.store_files import Folder
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
+from gradshard.storage.maintenance.signatures import claimed_signer
+from gradshard.storage.maintenance.vouching import SigningKey, sign
+from gradshard.storage.remote.location import Location, files_at
+
+
+@click.command()
+@click.argument("store", type=PLACE)
+@click.option("--key", required=True, type=PathType(path_type=Path), help="Your private key: PEM, an elliptic curve's.")
+@click.option("--certificate", type=PathType(path_type=Path), help="The key's certificate (PEM), if it has one.")
+@click.option(
+    "--chain",
+    multiple=True,
+    type=PathType(path_type=Path),
+    help="Certificates (PEM) between that one and the authority that others trust; may be given several times.",
+)
+@click.option("--password", envvar="GRADSHARD_KEY_PASSWORD", hidden=True, help="Of an encrypted key.")
+@json_option
+def command(
+    store: str, key: Path, certificate: Path | None, chain: tuple[Path, ...], password: str | None, as_json: bool
+) -> None:
+    """Sign the store at a path or URL, which adds the file `store.sig` to it, or replaces it.
+
+    What is signed is the digest of every file, as the manifest has them: no shard is read, so check the store by `store
+    verify` before you vouch for it. The format is that of OpenSSF's model signing, whose own command checks it too. The
+    password of an encrypted key is taken from the environment, GRADSHARD_KEY_PASSWORD.
+    """
+    if chain and certificate is None:
+        raise GradshardError("--chain leads from a --certificate to an authority: give that too")
+    files, manifest = files_at(store)
+    content = files.read(MANIFEST, SIZE_LIMIT)
+    signature = sign(manifest, content, SigningKey(key, password, certificate, chain), where=store)
+    if isinstance(files, Folder):
+        write_bytes(files.path / SIGNATURE, signature)
+    elif isinstance(files, Location):
+        if files.protocol in ("http", "https"):
+            raise GradshardError(f"{store}: nothing can be written over HTTP: sign it in the server's folder")
+        files.write(SIGNATURE, signature)
+    signer = claimed_signer(signature)
+    result = {"store": store, "digest": manifest.digest, "signer": signer}
+    tell(result, [f"{store}: signed by {signer}, store {manifest.digest}"], as_json=as_json)

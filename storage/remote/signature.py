@@ -1,0 +1,61 @@
+"""The signature of a store, wherever the store is."""
+
+from pathlib import Path
+
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.store_files import Folder, ReadableFiles
+from gradshard.storage.maintenance.signatures import read_signature
+from gradshard.storage.remote.causes import ConnectionBrokenError
+from gradshard.storage.remote.location import is_url, open_location
+
+
+def signature_at(place: str) -> bytes | None:
+    """Return the signature of the store at a path or URL, unchecked; none if there is none.
+
+    Raises:
+        GradshardError: the connection failed.
+    """
+    return optional_signature(open_location(place) if is_url(place) else Folder(Path(place)))
+
+
+def optional_signature(files: ReadableFiles) -> bytes | None:
+    """Return a store's signature, unchecked; none where there is none, or none to be seen.
+
+    Servers that let nobody list files, such as S3 over HTTPS, refuse what is not there: they cannot be told from those
+    that refuse a signature, and a store is read from them all the same.
+
+    Raises:
+        GradshardError: the connection failed.
+    """
+    try:
+        return read_signature(files)
+    except ConnectionBrokenError:
+        raise
+    except GradshardError:
+        return None
+
+
+def vouched_signature(
+    files: ReadableFiles, manifest: Manifest, content: bytes, signer: Path | None, *, where: str
+) -> bytes | None:
+    """Return a store's signature, checked if there is a ``signer`` who must have made it.
+
+    Args:
+        files: the store's files.
+        manifest: the store's.
+        content: the manifest's bytes.
+        signer: a file with a public key or certificates.
+        where: the store's place, for messages.
+
+    Raises:
+        NotVouchedError: it is missing, another signer's, or about something else.
+        GradshardError: the connection failed, or the signer's file cannot be used.
+    """
+    if signer is None:
+        return optional_signature(files)
+    from gradshard.storage.maintenance.vouching import check_signature
+
+    signature = read_signature(files)
+    check_signature(signature, manifest, content, signer, where=where)
+    return signature

@@ -14,6 +14,7 @@ _COMMANDS = {
     "sign": ("gradshard.stages.store.sign", "Vouch for a store, by a key or a certificate."),
     "export": ("gradshard.stages.store.archive:export_command", "Write a store to one file."),
     "import": ("gradshard.stages.store.archive:import_command", "Unpack and check such a file."),
+    "list": ("gradshard.stages.store.list", "The stores at a folder or URL."),
     "push": ("gradshard.stages.store.transfer:push_command", "Copy a store to a folder or URL."),
     "pull": ("gradshard.stages.store.transfer:pull_command", "Fetch a store from a folder or URL."),
 }

@@ -6,6 +6,7 @@ import click
 
 from gradshard.stages.store.output import json_option, tell
 from gradshard.stages.support.places import PLACE, PathType
+from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import SIZE_LIMIT
@@ -13,6 +14,7 @@ from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 from gradshard.storage.maintenance.signatures import claimed_signer
 from gradshard.storage.maintenance.vouching import SigningKey, sign
+from gradshard.storage.remote.index import register
 from gradshard.storage.remote.location import Location, files_at
 
 
@@ -48,6 +50,10 @@ def command(
         if files.protocol in ("http", "https"):
             raise GradshardError(f"{store}: nothing can be written over HTTP: sign it in the server's folder")
         files.write(SIGNATURE, signature)
+    try:
+        register(store, manifest, only_if_indexed=True)
+    except (GradshardError, OSError) as error:
+        say(f"{store} is signed, but the list of the stores beside it does not say so: {error}")
     signer = claimed_signer(signature)
     result = {"store": store, "digest": manifest.digest, "signer": signer}
     tell(result, [f"{store}: signed by {signer}, store {manifest.digest}"], as_json=as_json)

@@ -7,9 +7,12 @@ import click
 from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.support.places import PLACE, PathType
 from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.strangers import strangers
+from gradshard.storage.remote.index import address, register
+from gradshard.storage.remote.index import pick as picked
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.transfer import pull, push
 
@@ -22,13 +25,17 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
     """Copy STORE to PLACE, a path or URL (s3://, ssh://, gs://, hf://, ...) that will be the store's folder.
 
     Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
-    at PLACE is never overwritten.
+    at PLACE is never overwritten. The store is then put into the list of the stores beside it, `stores.json`.
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
         say(f"{store}: {line}")
     with progress(f"push {store}", published.size, "bytes") as advance:
         manifest = push(store, place, advance=advance)
+    try:
+        register(place, manifest)
+    except (GradshardError, OSError) as error:
+        say(f"{place} is there, but not in the list of the stores beside it: {error}")
     result = {"place": place, "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{place}: store {manifest.digest}"], as_json=as_json)
 
@@ -36,16 +43,25 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
 @click.command()
 @click.argument("place", type=PLACE)
 @click.argument("store", type=PathType(path_type=Path))
+@click.option("--pick", help="The name, or the beginning of the digest, of one of the stores that lie at PLACE.")
 @digest_option
 @signer_option
 @json_option
-def pull_command(place: str, store: Path, digest: str | None, signer: Path | None, as_json: bool) -> None:
+def pull_command(
+    place: str, store: Path, pick: str | None, digest: str | None, signer: Path | None, as_json: bool
+) -> None:
     """Fetch the store at PLACE, a path or URL (https://, s3://, ssh://, ...), into the folder STORE.
 
     Every file is held against the manifest as it arrives. Interrupted, the same command goes on; STORE appears once it
     is whole. `--digest` makes sure that it is the store that its owner named, `--signer` that it is one that somebody
-    signed.
+    signed. With `--pick`, PLACE is where stores lie, as `store list` lists them.
     """
+    if pick is not None:
+        entry = picked(place, pick)
+        place = address(place, entry)
+        if digest is not None and not entry.digest.startswith(digest.lower()):
+            raise GradshardError(f"{place} is listed as the store {entry.digest[:12]}, not {digest}: pick another")
+        digest = entry.digest
     with vouched_by(signer):
         size = manifest_at(place).size
     with progress(f"pull {place}", size, "bytes") as advance:

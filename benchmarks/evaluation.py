@@ -7,6 +7,7 @@ same attacks and forward passes, on images that are in memory, in as many thread
 What it does not show: the diagnostics, which are more attacks; the start of the process and of the cluster; a GPU.
 """
 
+import functools
 import io
 import itertools
 import os
@@ -94,8 +95,9 @@ def _evaluated(
         bench = EvaluationContext(params, folder / "digits.zarr", data.test.digest, files, "cpu", place)
         with redirect_stderr(io.StringIO()):
             found = attack(bench, portion, client)
-        results.write_examples(place / "examples.parquet", iter_correct(params, data.name, portion, found))
-        results.write_matrix(place / "matrix.parquet", matrix_rows(iter_correct(params, data.name, portion, found)))
+        right = functools.partial(iter_correct, params, data.name, portion, found, seed=params.seeds[0])
+        results.write_examples(place / "examples.parquet", right())
+        results.write_matrix(place / "matrix.parquet", matrix_rows(right()))
 
     return step
 

@@ -59,7 +59,7 @@ _STAGES = {  # their arguments and what they make
     "prepare": ((), "data/npz.zarr"),
     "train-static": (("D",), "models/static/D.safetensors"),
     "precompute": (("D",), "signs/D.zarr"),
-    "train-robust": (("D_adv",), "models/robust/D_adv.safetensors"),
+    "train-robust": (("D_adv",), "models/robust/D_adv-10.safetensors"),
     "evaluate": ((), "evaluation"),
 }
 
@@ -91,7 +91,7 @@ def _small_models(params: dict[str, Any]) -> None:
     only = {"model": "D", "gradient": "exact", "label": "predicted"}
     params["static"] = {name: {"architecture": "D", "epochs": 1, "seed": 1} for name in ("D", "H")}
     params["signs"] = {"D": only}
-    params["robust"] = {"D_adv": {"architecture": "D", "sources": ["D"], "epochs": 1, "seed": 10}}
+    params["robust"] = {"D_adv": {"architecture": "D", "sources": ["D"], "epochs": 1}}
     params["streaming"] = {"memory": "16 MiB"}
     params["evaluation"] |= {"holdout": "H", "targets": ["D", "D_adv"], "attacks": {"fgsm": ["D", "D_adv"]}}
     params["evaluation"] |= {"gradients": ["exact"], "illustrated": [], "diagnosed": []}

@@ -31,7 +31,7 @@ _ZOOM = 10
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Measure the models' input gradients and the loss around some images.
+    """Measure the input gradients of the models of the first seed, and the loss around some images.
 
     Reads the prepared test images and the weights that `analysis` names; writes analysis/gradients.json (norms, as in
     the paper's table 7, and the share of signs that fp32 gets wrong) and analysis/planes.npz (figures 2 and 3).
@@ -39,13 +39,14 @@ def command(params: Params) -> None:
     data = open_dataset(paths.dataset(params))
     device = choose_device(params.device)
     analysis = params.analysis
-    names = dict.fromkeys([*analysis.models, analysis.plane.model, analysis.plane.source])
-    models = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    seed = params.seeds[0]
+    models = {name: load_model(*weights_of(params, name, seed), data, device) for name in analysis.named}
     check_defined(models, key="analysis")
     with precision_context("fp32", device):
         gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
         planes = _planes(params, data.test, models, device)
     record = {
+        "seed": seed,
         "models": gradients,
         "digests": {name: model.digest for name, model in models.items()},
         "test": data.test.digest,

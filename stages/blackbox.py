@@ -32,7 +32,7 @@ from gradshard.storage.formats.dataset import Dataset, open_dataset
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Attack the targets of `blackbox` by queries alone, and a random forest by examples from other models.
+    """Attack the targets of `blackbox`, of the first seed, by queries alone, and a random forest by others' examples.
 
     Writes blackbox/results.json: per target, the error against the number of queries, for a substitute trained on the
     target's labels and for gradients estimated from its confidences; and the forest's error on examples that transfer.
@@ -41,8 +41,8 @@ def command(params: Params) -> None:
     data.check_trainable()
     device = choose_device(params.device)
     wanted = params.blackbox
-    names = dict.fromkeys([*wanted.targets, *(wanted.forest.sources if wanted.forest else [])])
-    loaded = {name: load_model(*weights_of(params, name), data, device) for name in names}
+    seed = params.seeds[0]
+    loaded = {name: load_model(*weights_of(params, name, seed), data, device) for name in wanted.named}
     check_defined(loaded, key="blackbox")
     forest: dict[str, Any] | None = None
     targets = {}
@@ -50,7 +50,7 @@ def command(params: Params) -> None:
         precision_context("fp32", device),
         progress("blackbox", len(wanted.targets) + (wanted.forest is not None), "targets") as advance,
     ):
-        if names:
+        if loaded:
             images, labels = _test_examples(params, data, device)
         for name in wanted.targets:
             target = loaded[name]
@@ -63,6 +63,7 @@ def command(params: Params) -> None:
             forest = _forest(params, wanted.forest, data, loaded, images, labels)
             advance(1)
     record = {
+        "seed": seed,
         "targets": targets,
         "forest": forest,
         "digests": {name: model.digest for name, model in loaded.items()},

@@ -18,6 +18,7 @@ _COMMANDS = {
     "precompute": ("gradshard.stages.precompute", "Store the signed gradients of a static model."),
     "sources": ("gradshard.stages.sources", "Note the digests of the stores that robust models use."),
     "train-robust": ("gradshard.stages.train_robust", "Train a robust model on perturbed images."),
+    "digests": ("gradshard.stages.digests", "Note the digests of the models that are attacked."),
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
     "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
     "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),

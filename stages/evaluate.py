@@ -2,12 +2,13 @@
 
 import functools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from gradshard import storage
@@ -38,36 +39,41 @@ from gradshard.stages.support.gradient_masking import diagnose
 from gradshard.stages.support.models import ModelFile, model_file
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import say, say_waiting
-from gradshard.storage.errors import GradshardError
+from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Dataset, open_dataset
-from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.workspace import workspace
 
 _ILLUSTRATED_EXAMPLES = 8
+_Right = Callable[
+    [EvaluationSubset, Sequence[Path]], Iterator[tuple[list[dict[str, Any]], results.Rows, npt.NDArray[np.bool_]]]
+]
 
 
 @click.command()
+@seed_option
 @cluster_options
 @params_option
-def command(params: Params, cluster: ClusterConfig) -> None:
-    """Attack every target model from every source model.
+def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> None:
+    """Attack every target model from every source model, the robust ones as they were trained with one seed.
 
-    Reads the prepared test images and all weights that the parameters name; writes evaluation/matrix.parquet (an error
-    rate with its 95 % interval per target, source and attack), evaluation/examples.parquet (which examples each of
-    them got right), evaluation/diagnostics.json (flags that a model hides its gradient), metrics, and what the report
-    shows. Each block of test images is one task; killed and started again, the stage goes on with the missing ones.
-    Results do not depend on the number of workers.
+    Reads the prepared test images and all weights that the parameters name; writes into evaluation/SEED/:
+    matrix.parquet (an error rate with its 95 % interval per target, source and attack), examples.parquet (which
+    examples each of them got right), diagnostics.json (flags that a model hides its gradient), metrics.json, and what
+    the report shows. Each block of test images is one task; killed and started again, the stage goes on with the
+    missing ones. Results do not depend on the number of workers.
     """
+    seed = chosen_seed(params, given_seed)
+    folder = paths.evaluation(seed)
     data = open_dataset(paths.dataset(params))
     check_attacks(params.evaluation.attacks, classes=data.test.classes, attacks=all_attacks(params))
     device = choose_device(params.device)
-    files = tuple(model_file(params, name) for name in _names(params))
-    provenance = _provenance(params, data, files)
+    files = tuple(model_file(params, name, seed) for name in params.evaluation.named)
+    provenance = _provenance(params, seed, data, files)
     measured = portions(params, len(data.test), _planned(params))
     with (
-        workspace("evaluate", provenance, on_wait=say_waiting(paths.EVALUATION)) as work,
+        workspace(f"evaluate-{seed}", provenance, on_wait=say_waiting(folder)) as work,
         dask_client(cluster, device.type) as client,
     ):
         where = paths.dataset(params).resolve()
@@ -75,19 +81,20 @@ def command(params: Params, cluster: ClusterConfig) -> None:
         load_context(bench)  # every model is checked before the first is attacked
         attacked = [(part, attack(bench, part, client)) for part in measured]
         undefined = undefined_gradients(file for _, files in attacked for file in files)
-        rows = _write_results(params, data, attacked, withheld=undefined.keys())
+        right = functools.partial(iter_correct, params, data.name, seed=seed, withheld=undefined.keys())
+        rows = _write_results(params, folder, right, attacked)
         diagnostics = diagnose(bench, rows, client, strength=_strength(params))
         if undefined:
             diagnostics["undefined_gradients"] = undefined
-        write_text(paths.EVALUATION / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
-        write_text(paths.EVALUATION / "provenance.json", json.dumps(provenance, indent=1) + "\n")
-        _write_images(bench, data)
+        write_text(folder / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
+        write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+        _write_images(bench, data, folder)
     for name, counts in undefined.items():
         say(
             f"{name}: its gradient was NaN or infinite for {counts['undefined']} of {counts['rows']} rows, so no error "
             "under what it crafted is shown (docs/diagnostics.md: undefined gradients)"
         )
-    say(f"{paths.EVALUATION}: {len(rows)} error rates")
+    say(f"{folder}: {len(rows)} error rates")
 
 
 def _planned(params: Params) -> list[Case]:
@@ -99,7 +106,7 @@ def _planned(params: Params) -> list[Case]:
         label=evaluation.label,
         attacks=all_attacks(params),
     )
-    return plan_cases(craftings, evaluation.targets, repeats=params.repeats, holdout=evaluation.holdout)
+    return plan_cases(craftings, evaluation.targets)
 
 
 def _strength(params: Params) -> AttackConfig:
@@ -107,43 +114,19 @@ def _strength(params: Params) -> AttackConfig:
     return AttackConfig(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
 
 
-def _names(params: Params) -> list[str]:
-    """Every model that takes part."""
-    evaluation = params.evaluation
-    sources = [source for attackers in evaluation.attacks.values() for source in attackers]
-    others = [*evaluation.illustrated, *evaluation.diagnosed, evaluation.holdout]
-    return list(dict.fromkeys([*evaluation.targets, *sources, *others]))
-
-
 def _write_results(
-    params: Params,
-    data: Dataset,
-    measured: Sequence[tuple[EvaluationSubset, Sequence[Path]]],
-    *,
-    withheld: Collection[str],
+    params: Params, folder: Path, right: _Right, measured: Sequence[tuple[EvaluationSubset, Sequence[Path]]]
 ) -> list[dict[str, Any]]:
-    right = functools.partial(iter_correct, params, data.name, withheld=withheld)
     rows = [row for part, files in measured for row in matrix_rows(right(part, files))]
     examples = (block for part, files in measured for block in right(part, files))
-    results.write_examples(paths.EVALUATION / "examples.parquet", examples)
-    write_text(paths.EVALUATION / "errors.csv", _errors_csv(rows))
-    write_text(paths.EVALUATION / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")
-    results.write_matrix(paths.EVALUATION / "matrix.parquet", rows)
+    results.write_examples(folder / "examples.parquet", examples)
+    write_text(folder / "metrics.json", json.dumps(_metrics(params, rows), indent=1) + "\n")
+    results.write_matrix(folder / "matrix.parquet", rows)
     return rows
 
 
-def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The matrix for ``dvc plots show``, which reads no Parquet."""
-    lines = ["cell,error_rate"]
-    for row in rows:
-        source = f" from {row['source']}" if row["source"] else ""
-        top = f" top {row['top']}" if row["top"] > 1 else ""
-        lines.append(f"{row['attack']} {row['gradient']}{source} on {row['target']}{top},{row['error_rate']:.4f}")
-    return "\n".join(lines) + "\n"
-
-
 def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The columns of the paper's table 4, for every robust model among the targets: what DVC shows as metrics."""
+    """The columns of the paper's table 4, for every robust model among the targets."""
     holdout, gradient = params.evaluation.holdout, params.evaluation.gradients[0]
     metrics: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -156,7 +139,7 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
     return metrics
 
 
-def _write_images(bench: EvaluationContext, data: Dataset) -> None:
+def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None:
     """A few test images with the signed gradients of the illustrated models and what FGSM makes of them (figure 1)."""
     params, device, (_, models) = bench.params, torch.device(bench.device), load_context(bench)
     rows = _illustrated_rows(data)
@@ -168,7 +151,7 @@ def _write_images(bench: EvaluationContext, data: Dataset) -> None:
         grad, _ = input_gradient(module, images, labels)
         arrays[f"signs {name}"] = grad.sign().to(torch.int8).cpu().numpy()
         arrays[f"perturbed {name}"] = fgsm(module, images, labels, epsilon=params.attack.epsilon).cpu().numpy()
-    with atomic_path(paths.EVALUATION / "images.npz") as temporary, temporary.open("wb") as file:
+    with atomic_path(folder / "images.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
@@ -180,22 +163,16 @@ def _illustrated_rows(data: Dataset) -> list[int]:
     return [int(row) for row in first[:_ILLUSTRATED_EXAMPLES]]
 
 
-def _provenance(params: Params, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
-    """Everything the results follow from: parameters, digests, versions."""
+def _provenance(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
+    """Everything the results follow from: parameters, digests, versions; and the stores that the models name."""
     foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.attacks}
     code = {"attacks": {name: custom.provenance(name=name, call=call) for name, call in foreign.items()}}
     return {
-        "params": params.model_dump(by_alias=True, exclude={"device", "analysis", "blackbox"}),
+        "seed": seed,
+        "params": params.model_dump(by_alias=True, include={"attack", "evaluation"}),
         "dataset": {"train": data.train.digest, "test": data.test.digest},
-        "models": {file.name: file.digest for file in files},
-        "stores": {name: _store_content(name) for name in params.signs},
+        "models": {params.in_run(file.name, seed): file.digest for file in files},
+        "stores": {params.in_run(name, seed): content for file in files for name, content in file.stores},
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
         **(code if foreign else {}),
     }
-
-
-def _store_content(model: str) -> str | None:
-    try:
-        return open_store(paths.store(model)).manifest.content
-    except GradshardError:
-        return None

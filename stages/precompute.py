@@ -20,7 +20,7 @@ from gradshard.pipeline.models.precision import choose_device
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
-from gradshard.stages.support.models import LoadedModel, load_model, weights_of
+from gradshard.stages.support.models import LoadedModel, load_model, static_weights_of
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
@@ -71,7 +71,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     device = choose_device(params.device)
-    file, architecture = weights_of(params, wanted.model)
+    file, architecture = static_weights_of(params, wanted.model)
     direction = GradientSpec(wanted.gradient, wanted.label, wanted.precision)
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
     _check_gradients(loaded, file, store, wanted)

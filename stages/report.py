@@ -23,11 +23,13 @@ from gradshard.pipeline.report import export, figures, measurements, published, 
 from gradshard.pipeline.report.claims import ClaimCheck, check_claims
 from gradshard.pipeline.report.custom import custom_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.measurements import Probes
 from gradshard.pipeline.report.registry import Results, make_tables
+from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, Gradient
-from gradshard.stages.support import paths, report_files
+from gradshard.stages.support import merging, paths, report_files
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.report_files import ReportFiles
@@ -55,27 +57,31 @@ _GRADIENT_TITLES = {
 def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate`, `analyze` and `blackbox` wrote and the training curves; or, with FOLDER, the files that a
-    folder of published results such as results/mnist keeps, and leaves out what it does not keep. Tables are laid out
-    as in the paper: rows are sources. For papers and spreadsheets they are also in report/tables.md and, one a file, in
-    report/tables/; the main one is drawn in report/defences.svg.
+    Reads what `evaluate` wrote for every seed, what `analyze` and `blackbox` wrote, and the training curves; or, with
+    FOLDER, the files that a folder of published results such as results/mnist keeps, and leaves out what it does not
+    keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
+    report/tables.md and, one a file, in report/tables/; the main one is drawn in report/defences.svg. What was found
+    for every seed is put together in report/matrix.parquet, errors.csv, metrics.json and provenance.json.
     """
-    found = report_files.of_results(folder) if folder else report_files.of_project()
+    if folder:
+        report_files.check_results(folder)
     params = read_params(file or (folder or Path()) / FILE_NAME)
+    found = report_files.of_results(folder, params.seeds) if folder else report_files.of_project(params.seeds)
     into = into or (folder or Path()) / paths.REPORT
-    rows = results.read_matrix(found.matrix)
-    provenance = found.json(found.provenance)
-    diagnosed = found.json(found.diagnostics) or {"models": {}}
-    diagnostics = diagnosed["models"]
+    seeds = Seeds.of_params(params, list(found.evaluations))
+    rows = merging.rows(found)
+    provenance = merging.provenance(found, params)
+    diagnostics = found.each("diagnostics.json")
     blackbox = found.json(found.blackbox)
     norms = (found.json(found.gradients) or {"models": {}})["models"]
     sections = [
-        _section(params, found, rows, diagnostics, gradient, top)
+        _section(params, found, seeds, rows, diagnostics, gradient, top)
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
     ]
-    general = _general_tables(params, rows, norms, blackbox)
+    general = _general_tables(params, seeds, rows, norms, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
+    curves = _curves(params, seeds, found)
     page = _template().render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
@@ -83,22 +89,25 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         attack=recorded["attack"],
         compared=bool(published.names(params)),
         left_out=found.left_out,
-        trained_once=selection.trained_once(params, params.evaluation.targets),
+        seeds=seeds,
+        trained=selection.trained_here(params),
         sections=sections,
-        undefined=diagnosed.get("undefined_gradients", {}),
+        undefined=merging.undefined(diagnostics, seeds),
         general=general,
         planes_svg=_planes(params, found),
         blackbox_svg=_queries(blackbox) if blackbox else "",
         plane=params.analysis.plane,
         images_svg=_images(params, found),
-        curves_svg=figures.training_curves(curves) if (curves := _curves(params, found)) else "",
-        training={name: found.json(found.training / f"{name}.json") for name in curves},
+        curves_svg=figures.training_curves(curves) if curves else "",
+        training={run: m for run in params.runs if (m := found.json(found.training / f"{run}.json"))} if curves else {},
         provenance=provenance,
         parameters=_yaml(recorded),
         docs=Path(os.path.relpath("docs", into)).as_posix(),
     )
     _write_tables(into, sections, general)
     _write_figure(into, sections[0])
+    if found.merged:
+        merging.write(into, found, rows, provenance)
     write_text(into / "index.html", page)
     missing = f" (without {', '.join(found.left_out)}: not in {folder})" if found.left_out else ""
     say(f"{into / 'index.html'}: open it in a browser{missing}")
@@ -121,28 +130,50 @@ class Section:
 def _section(
     params: Params,
     found: ReportFiles,
+    seeds: Seeds,
     rows: Sequence[Mapping[str, Any]],
-    diagnostics: Mapping[str, Any],
+    diagnostics: Mapping[int, Any],
     gradient: Gradient,
     top: int,
 ) -> Section:
     called, holdout = published.names(params), params.evaluation.holdout
-    matrix = ErrorMatrix(rows, gradient, called, top)
+    matrix = ErrorMatrix(rows, gradient, seeds, called, top)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
-    probed = {name: record[gradient] for name, record in diagnostics.items() if gradient in record and top == 1}
-    probes = {name: GradientProbe.restore(record) for name, record in probed.items()}
+    probed = _probed(diagnostics, gradient) if top == 1 else {}
+    probes = {name: {s: GradientProbe.restore(r) for s, r in records.items()} for name, records in probed.items()}
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
         tables=make_tables(Results(params, matrix, shown, groups)),
-        comparisons=compare_models(groups, holdout, partial(_correct, found, matrix)),
-        probes=_probe_tables(probes, called, holdout) if probes else [],
-        flags={name: record["flags"] for name, record in probed.items()},
-        curves_svg=_epsilon_curves(probes, holdout) if probes else "",
+        comparisons=compare_models(groups, holdout, partial(_correct, found, matrix), seeds.of),
+        probes=_probe_tables(probes, called, holdout, seeds) if probes else [],
+        flags=_flags(probed, seeds),
+        curves_svg=_epsilon_curves(probes, holdout, seeds) if probes else "",
     )
+
+
+def _probed(diagnostics: Mapping[int, Any], gradient: Gradient) -> dict[str, dict[int, Any]]:
+    """What was measured of each model's gradient, by seed."""
+    found: dict[str, dict[int, Any]] = {}
+    for seed, diagnosed in diagnostics.items():
+        for name, record in diagnosed["models"].items():
+            if gradient in record:
+                found.setdefault(name, {})[seed] = record[gradient]
+    return found
+
+
+def _flags(probed: Mapping[str, Mapping[int, Any]], seeds: Seeds) -> dict[str, Sequence[Mapping[str, str]]]:
+    """The flags by model, and by seed where the model changes with it."""
+    found: dict[str, Sequence[Mapping[str, str]]] = {}
+    for name, records in probed.items():
+        if seeds.several and not seeds.same(name):
+            found |= {f"{name}, seed {seed}": record["flags"] for seed, record in records.items()}
+        else:
+            found[name] = next(iter(records.values()))["flags"]
+    return found
 
 
 @dataclass(frozen=True)
@@ -161,7 +192,11 @@ class General:
 
 
 def _general_tables(
-    params: Params, rows: Sequence[Mapping[str, Any]], norms: Mapping[str, Any], blackbox: Mapping[str, Any] | None
+    params: Params,
+    seeds: Seeds,
+    rows: Sequence[Mapping[str, Any]],
+    norms: Mapping[str, Any],
+    blackbox: Mapping[str, Any] | None,
 ) -> General:
     blackbox = blackbox or {"targets": {}, "forest": None}
     called, targets = published.names(params), blackbox["targets"]
@@ -170,30 +205,44 @@ def _general_tables(
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
     signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
     custom = [custom_table(reference, rows, params) for reference in params.analysis.tables]
-    return General(both=_both(params, rows), gradients=signs, blackbox=asked, custom=custom)
+    return General(
+        both=_both(params, seeds, rows),
+        gradients=[seeds.alone(table) for table in signs],
+        blackbox=[seeds.alone(table) for table in asked],
+        custom=custom,
+    )
 
 
-def _probe_tables(probes: Mapping[str, GradientProbe], called: Mapping[str, str], holdout: str) -> list[Table]:
-    return [measurements.probes_table(probes, called), measurements.epsilons_table(probes, holdout)]
+def _probe_tables(probes: Probes, called: Mapping[str, str], holdout: str, seeds: Seeds) -> list[Table]:
+    return [measurements.probes_table(probes, called, seeds), measurements.epsilons_table(probes, holdout, seeds)]
 
 
-def _epsilon_curves(probes: Mapping[str, GradientProbe], holdout: str) -> str:
-    own = {name: _curve(probe.curve, probe.n) for name, probe in probes.items()}
-    others = {name: _curve(probe.transferred, probe.n) for name, probe in probes.items() if name != holdout}
+def _epsilon_curves(probes: Probes, holdout: str, seeds: Seeds) -> str:
+    own, others = {}, {}
+    for name, of in probes.items():
+        own[name] = _curve([(p.curve, p.n) for p in _drawn(of, seeds.same(name))])
+        if name != holdout:
+            others[name] = _curve([(p.transferred, p.n) for p in _drawn(of, seeds.same(name, holdout))])
     return figures.epsilon_curves({"its own FGSM": own, f"FGSM from {holdout}": others})
 
 
-def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
-    return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
+def _drawn(probes: Mapping[int, GradientProbe], alike: bool) -> list[GradientProbe]:
+    return list(probes.values())[: 1 if alike else None]
+
+
+def _curve(runs: Sequence[tuple[Mapping[float, int], int]]) -> list[tuple[float, list[float]]]:
+    """Per epsilon the error rate of every run, from their counts and numbers of examples."""
+    return [(epsilon, [errors[epsilon] / n for errors, n in runs]) for epsilon in sorted(runs[0][0])]
 
 
 def _correct(
-    found: ReportFiles, matrix: ErrorMatrix, target: str, source: str, attack: str
+    found: ReportFiles, matrix: ErrorMatrix, seed: int, target: str, source: str, attack: str
 ) -> npt.NDArray[np.bool_] | None:
-    if matrix.rate(target, source, attack) is None or not found.has(found.examples):
+    examples = found.evaluations[seed] / "examples.parquet"
+    if seed not in matrix.rates(target, source, attack) or not found.has(examples):
         return None
     return results.read_examples(
-        found.examples,
+        examples,
         target=target,
         source=source,
         attack=attack,
@@ -202,19 +251,18 @@ def _correct(
     )
 
 
-def _both(params: Params, rows: Sequence[Mapping[str, Any]]) -> Table | None:
+def _both(params: Params, seeds: Seeds, rows: Sequence[Mapping[str, Any]]) -> Table | None:
     """Both gradients side by side, if both were evaluated."""
     gradients = params.evaluation.gradients
     if len(gradients) < 2:
         return None
     shown = dict.fromkeys(name for gradient in gradients for name in selection.shown_targets(params, gradient))
     final = {name: selection.trained_on(params, name) for name in shown if "@" not in name}
-    return tables.gradients_table({g: ErrorMatrix(rows, g) for g in gradients}, final, params.evaluation.holdout)
+    matrices: dict[str, ErrorMatrix] = {g: ErrorMatrix(rows, g, seeds) for g in gradients}
+    return seeds.captioned(tables.gradients_table(matrices, final, params.evaluation.holdout))
 
 
-def _findings(
-    params: Params, matrix: ErrorMatrix, probes: Mapping[str, GradientProbe], shown: Sequence[str]
-) -> list[ClaimCheck]:
+def _findings(params: Params, matrix: ErrorMatrix, probes: Probes, shown: Sequence[str]) -> list[ClaimCheck]:
     baseline = next(iter(selection.standard(params, shown)), None)
     ensemble = next(iter(selection.ensembles(params, shown)), None)
     if baseline is None or ensemble is None:
@@ -222,7 +270,7 @@ def _findings(
     holdout = params.evaluation.holdout
     return check_claims(
         matrix,
-        {name: probe for name, probe in probes.items() if name in shown},
+        {name: of for name, of in probes.items() if name in shown},
         undefended=[name for name in shown if name in params.static],
         baseline=baseline,
         ensemble=ensemble,
@@ -250,11 +298,11 @@ def _queries(blackbox: Mapping[str, Any]) -> str:
     if not targets:
         return ""
     substitutes = {
-        name: [(row["queries"], row["errors"] / row["n"]) for row in found["substitute"]]
+        name: [(row["queries"], [row["errors"] / row["n"]]) for row in found["substitute"]]
         for name, found in targets.items()
     }
     estimates = {
-        name: [(row["queries_per_example"], row["errors"] / row["n"]) for row in found["estimation"]["estimated"]]
+        name: [(row["queries_per_example"], [row["errors"] / row["n"]]) for row in found["estimation"]["estimated"]]
         for name, found in targets.items()
     }
     return figures.query_curves({"labels, queries in all": substitutes, "confidences, queries an image": estimates})
@@ -286,9 +334,9 @@ def _write_figure(into: Path, section: Section) -> None:
 
 
 def _images(params: Params, found: ReportFiles) -> str:
-    if not found.has(found.images):
+    if not found.has(found.first / "images.npz"):
         return ""
-    with np.load(found.images, allow_pickle=False) as archive:
+    with np.load(found.first / "images.npz", allow_pickle=False) as archive:
         shown = {"image": archive["images"]}
         for name in params.evaluation.illustrated:
             shown[f"sign, {name}"] = archive[f"signs {name}"].astype(np.float32)
@@ -296,13 +344,16 @@ def _images(params: Params, found: ReportFiles) -> str:
         return figures.image_rows(shown, [f"#{row}" for row in archive["rows"]])
 
 
-def _curves(params: Params, found: ReportFiles) -> dict[str, dict[str, list[float]]]:
-    curves = {}
-    for name in (*params.static, *params.robust):
-        path = found.training / f"{name}.tsv"
-        if found.has(path):
-            lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), delimiter="\t"))
-            curves[name] = {column: [float(line[column]) for line in lines] for column in lines[0]}
+def _curves(params: Params, seeds: Seeds, found: ReportFiles) -> dict[str, list[dict[str, list[float]]]]:
+    runs = {name: [name] for name in params.static}
+    runs |= {name: [params.in_run(name, seed) for seed in seeds.of] for name in params.robust}
+    curves: dict[str, list[dict[str, list[float]]]] = {}
+    for name, trained in runs.items():
+        for path in (found.training / f"{run}.tsv" for run in trained):
+            if found.has(path):
+                lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), delimiter="\t"))
+                read = {column: [float(line[column]) for line in lines] for column in lines[0]}
+                curves.setdefault(name, []).append(read)
     return curves
 
 

@@ -10,6 +10,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import export, latex, published, selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.registry import Results, make_tables
+from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.options import params_option
@@ -49,8 +50,9 @@ def command(
 ) -> None:
     """Make a table of the report from an error matrix: by default the paper's table 4, in Markdown.
 
-    MATRIX is a matrix.parquet and --params the parameters it came from. With --into the table replaces what stands
-    between the two marks of a file, so that its figures are never copied by hand. LaTeX needs the package booktabs.
+    MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds, and --params the parameters it came
+    from. With --into the table replaces what stands between the two marks of a file, so that its figures are never
+    copied by hand. LaTeX needs the package booktabs.
     """
     if into is not None and form not in _MARKS:
         raise GradshardError(f"{into} cannot keep a table in {form}, which has no comments: leave --into out")
@@ -69,12 +71,15 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     Raises:
         GradshardError: there is none of that name.
     """
-    found = ErrorMatrix(results.read_matrix(matrix), gradient, published.names(params))
+    rows = results.read_matrix(matrix, seed=params.seeds[0])
+    measured = {row["seed"] for row in rows}
+    seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
+    found = ErrorMatrix(rows, gradient, seeds, published.names(params))
     shown = selection.shown_targets(params, gradient)
     tables = make_tables(Results(params, found, shown, selection.compared(params, shown)))
     for table in tables:
         if table.name == name:
-            return table
+            return seeds.captioned(table)
     raise GradshardError(f"{matrix} has no table {name}: choose one of {', '.join(table.name for table in tables)}")
 
 

@@ -15,6 +15,7 @@ from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
+from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.stages.support.training import training_run
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
@@ -27,6 +28,7 @@ from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 @click.command()
 @click.argument("model")
+@seed_option
 @click.option(
     "--store",
     "places",
@@ -36,22 +38,25 @@ from gradshard.storage.streaming.reader import open_reader, plan_reading
 )
 @cache_options
 @params_option
-def command(params: Params, model: str, places: tuple[str, ...], cache: Path, cache_size: int) -> None:
-    """Train the robust model MODEL on clean and perturbed images.
+def command(
+    params: Params, model: str, given_seed: int | None, places: tuple[str, ...], cache: Path, cache_size: int
+) -> None:
+    """Train the robust model MODEL on clean and perturbed images, with one of the parameter seeds.
 
     A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
     by batch, the signs of one of its stores, or its own turn, and only then makes a live
     forward-backward pass (ensemble adversarial training, section 5 of the paper).
 
-    Reads the prepared dataset and signs/SOURCE.zarr of every source; writes models/robust/MODEL.safetensors, the
-    snapshots models/snapshots/MODEL/, and the curves training/MODEL.tsv. Killed and started again, it goes on from its
-    last checkpoint and ends with the same bytes.
+    Reads the prepared dataset and signs/SOURCE.zarr of every source, or of the store that stands for it in the run of
+    this seed; writes models/robust/MODEL-SEED.safetensors, the snapshots models/snapshots/MODEL-SEED/, and the curves
+    training/MODEL-SEED.tsv. Killed and started again, it goes on from its last checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.robust), "a robust model")
-    robust = params.robust[model]
+    robust, seed = params.robust[model], chosen_seed(params, given_seed)
+    trained = params.in_run(model, seed)
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
-    stores = _open_sources(robust, _places(places, robust), data.train, cache, cache_size)
+    stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
     with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
@@ -60,11 +65,11 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             ranks,
             reading,
             epochs=robust.epochs,
-            seed=robust.seed,
+            seed=seed,
             learning_rate=params.adversarial.learning_rate,
             adversary=_adversary(params, robust, stores),
         )
-        module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=robust.seed)
+        module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
         check_before_training(
             module,
             data,
@@ -74,16 +79,16 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
             arithmetic=choose_precision(params.training.precision, device),
         )
         job = training_run.TrainingJob(
-            name=model,
+            name=trained,
             stage="train-robust",
-            weights=paths.weights(params, model),
-            record={"kind": "robust", "name": model, "architecture": robust.architecture},
+            weights=paths.robust_weights(trained),
+            record={"kind": "robust", "name": model, "seed": seed, "architecture": robust.architecture},
             recipe={
                 **training_run.training_recipe(params, reading, device),
                 **models.provenance(robust.architecture),
                 "dataset": data.train.digest,
                 "stores": {source: store.manifest.content for source, store in stores.items()},
-                "robust": robust.model_dump(),
+                "robust": robust.model_dump() | {"seed": seed},
                 "epsilon": params.attack.epsilon,
                 "alpha": params.attack.alpha if robust.attack == "rand_fgsm" else None,
                 "adversarial": params.adversarial.model_dump(),
@@ -94,9 +99,9 @@ def command(params: Params, model: str, places: tuple[str, ...], cache: Path, ca
         training_run.run(job, trainer, open_reader(data.train, stores, reading))
 
 
-def _places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
+def _places(params: Params, given: tuple[str, ...], robust: RobustModel, seed: int) -> dict[str, str]:
     """Return where each source's store is: in the project, or where the command line says."""
-    places = {source: str(paths.store(source)) for source in robust.sources}
+    places = {source: str(paths.store(params.in_run(source, seed))) for source in robust.sources}
     for text in given:
         source, equals, place = text.partition("=")
         if not equals or not place:

@@ -46,7 +46,7 @@ def command(params: Params, model: str) -> None:
     }
     if not static.epochs:
         recipe |= training_run.versions()
-        place, device = paths.weights(params, model), choose_device(params.device)
+        place, device = paths.static_weights(model), choose_device(params.device)
         check_given(initial.module.to(device), data, device, where=called)
         imported_weights.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
         return
@@ -67,7 +67,7 @@ def command(params: Params, model: str) -> None:
         job = training_run.TrainingJob(
             name=model,
             stage="train-static",
-            weights=paths.weights(params, model),
+            weights=paths.static_weights(model),
             record=record,
             recipe={**training_run.training_recipe(params, reading, device), **recipe},
         )

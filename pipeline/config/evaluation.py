@@ -102,6 +102,12 @@ class EvaluationParams(Section):
     top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
     sample: PositiveInt | None = None
 
+    @property
+    def named(self) -> list[str]:
+        """Every model that takes part, once."""
+        sources = [source for attackers in self.attacks.values() for source in attackers]
+        return list(dict.fromkeys([*self.targets, *sources, *self.illustrated, *self.diagnosed, self.holdout]))
+
 
 class PlaneParams(Section):
     """Figures 2 and 3: the loss of ``model`` over its own signed gradient and that of ``source``, at some points."""
@@ -121,6 +127,11 @@ class AnalysisParams(Section):
     examples: PositiveInt
     plane: PlaneParams
     tables: list[Reference] = Field(default_factory=list)
+
+    @property
+    def named(self) -> list[str]:
+        """Every model that takes part, once."""
+        return list(dict.fromkeys([*self.models, self.plane.model, self.plane.source]))
 
 
 class SubstituteParams(Section):
@@ -167,3 +178,8 @@ class BlackboxParams(Section):
     substitute: SubstituteParams
     estimation: EstimationParams
     forest: ForestParams | None = None
+
+    @property
+    def named(self) -> list[str]:
+        """Every model that takes part, once."""
+        return list(dict.fromkeys([*self.targets, *(self.forest.sources if self.forest else [])]))

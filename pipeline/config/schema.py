@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import (
+    Field,
     ValidationError,
     field_validator,
     model_validator,
@@ -20,6 +21,7 @@ from gradshard.pipeline.config.fields import (
 )
 from gradshard.pipeline.config.names import same_file
 from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
 from gradshard.pipeline.config.training import (
     AdversarialParams,
     RobustModel,
@@ -55,6 +57,8 @@ class Params(Section):
     attack: AttackParams
     adversarial: AdversarialParams
     robust: dict[ModelName, RobustModel]
+    seeds: SeedList
+    stand_ins: StandIns = Field(default_factory=dict)
     streaming: StreamingParams
     evaluation: EvaluationParams
     analysis: AnalysisParams
@@ -66,24 +70,32 @@ class Params(Section):
         snapshots = [f"{name}@{e}" for name, model in self.robust.items() for e in model.snapshots]
         return [*self.static, *self.robust, *snapshots]
 
+    def in_run(self, name: str, seed: int) -> str:
+        """Return what files call a model, a snapshot or a store in the run of a seed: A_adv-10, A_adv-10@6, A-2."""
+        base, at, epoch = name.partition("@")
+        return f"{base}-{seed}{at}{epoch}" if base in self.robust else self.stand_ins.get(seed, {}).get(name, name)
+
     @property
-    def repeats(self) -> dict[str, str]:
-        """The models that repeat another with a new seed, by that other's name; snapshots among them."""
-        return {
-            name: "@".join([first, *epoch])
-            for name in self.models
-            for base, *epoch in [name.split("@")]
-            if base in self.robust and (first := self.robust[base].run_of) is not None
-        }
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """What files call every robust model: its name and its seed."""
+        return {self.in_run(name, seed): (name, seed) for name in self.robust for seed in self.seeds}
+
+    @property
+    def steady(self) -> list[str]:
+        """The static models that are the same for every seed."""
+        return [name for name in self.static if not any(name in instead for instead in self.stand_ins.values())]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
-        for section, named in (("static", [*self.static, *self.robust]), ("signs", list(self.signs))):
+        for section, named in (("static", [*self.static, *self.runs]), ("signs", list(self.signs))):
             if (pair := same_file(named)) is not None:
                 raise schema_error(
                     section, f"has {pair[0]} and {pair[1]}, which are one file on some disks: rename one"
                 )
+        for name in self.runs:
+            if name in self.static:
+                raise schema_error(f"static.{name}", "is what files call a robust model of one seed: rename it")
         for name, store in self.signs.items():
             self._check_names(f"signs.{name}.model", [store.model], list(self.static), "a static model")
         evaluation = self.evaluation
@@ -104,15 +116,17 @@ class Params(Section):
         self._check_names("evaluation.attacks", list(evaluation.attacks), known, "an attack")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
+        check_stand_ins(self)
         return self
 
     @field_validator("robust", mode="before")
     @classmethod
-    def _refuse_groups(cls, robust: object) -> object:
-        """Tell who has parameters of gradshard 0.1, which grouped robust models by their number of stores."""
+    def _refuse_old_forms(cls, robust: object) -> object:
+        """Tell who has parameters of an older gradshard, which grouped robust models by their number of stores."""
         grouped = [name for name in _OLD_GROUPS if isinstance(robust, dict) and _is_group(robust.get(name))]
         if grouped:
             raise schema_error(grouped[0], "is a group of gradshard 0.1: write its models directly below robust")
+        refuse_old_keys(robust)
         return robust
 
     def _check_robust(self) -> None:
@@ -132,9 +146,6 @@ class Params(Section):
                 raise schema_error(
                     f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
                 )
-            if model.run_of is not None:
-                alike = [other for other, its in self.robust.items() if other != name and its.sources == model.sources]
-                self._check_names(f"{key}.run_of", [model.run_of], alike, "a robust model with the same sources")
             late = [epoch for epoch in model.snapshots if epoch > model.epochs]
             if late:
                 raise schema_error(

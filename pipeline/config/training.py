@@ -141,17 +141,15 @@ class RobustModel(Section):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
     ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for every batch, so no sources);
-    ``gradient`` overrides that of ``adversarial``; ``run_of`` names the model that this one repeats with another seed.
+    ``gradient`` overrides that of ``adversarial``. It is trained once with every seed of the parameter ``seeds``.
     """
 
     architecture: str
     sources: list[ModelName] = Field(default_factory=list)
     epochs: PositiveInt
     snapshots: list[PositiveInt] = Field(default_factory=list)
-    seed: NonNegativeInt = 0
     attack: TrainingAttack = "fgsm"
     gradient: Gradient | None = None
-    run_of: ModelName | None = None
 
 
 class StreamingParams(Section):

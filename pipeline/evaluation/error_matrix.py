@@ -4,7 +4,7 @@ An attack is crafted once per source and tried on all targets; if source and tar
 is kept of a target and an example is the rank of the true label, from which errors follow for any top k.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -69,26 +69,14 @@ def plan_craftings(
     ]
 
 
-def plan_cases(
-    craftings: Sequence[AdversarialSet], targets: Sequence[str], *, repeats: Collection[str] = (), holdout: str = ""
-) -> list[Case]:
+def plan_cases(craftings: Sequence[AdversarialSet], targets: Sequence[str]) -> list[Case]:
     """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
 
     Args:
         craftings: the sets of adversarial examples.
         targets: the names of the models attacked.
-        repeats: those of them that are trained only to show how much seeds matter; each is attacked by itself and the
-            holdout model alone, and attacks nobody else, so that more seeds cost little.
-        holdout: the model that no training saw.
     """
-    return [
-        Case(target=target, crafting=crafting)
-        for crafting in (None, *craftings)
-        for target in targets
-        if crafting is None
-        or crafting.source == target
-        or (crafting.source not in repeats and (target not in repeats or crafting.source == holdout))
-    ]
+    return [Case(target=target, crafting=crafting) for crafting in (None, *craftings) for target in targets]
 
 
 def evaluate_block(

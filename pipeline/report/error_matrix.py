@@ -6,36 +6,39 @@ from typing import Any
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import published
-from gradshard.pipeline.report.table import RateCell
+from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.table import RateCell, SeedsCell
 from gradshard.pipeline.types import CLEAN, WORST_CASE, Gradient
 
 
 @dataclass(frozen=True)
 class ErrorMatrix:
-    """The error matrix, looked up by target, source and attack; of one gradient and one top k.
+    """The error matrix, looked up by target, source and attack; of one gradient, one top k and all seeds.
 
     ``called`` gives the paper's names of our models, for its figures to stand beside ours.
     """
 
     rows: Sequence[Mapping[str, Any]]
     gradient: Gradient
+    seeds: Seeds
     called: Mapping[str, str] = field(default_factory=dict)
     top: int = 1
-    _index: dict[tuple[str, str, str], ErrorRate] = field(init=False, repr=False, default_factory=dict)
+    _index: dict[tuple[str, str, str], dict[int, ErrorRate]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         for row in self.rows:
             if row["gradient"] in ("", self.gradient) and row["top"] == self.top:
-                key = (row["target"], row["source"], row["attack"])
-                self._index[key] = ErrorRate(row["errors"], row["n"])
+                found = self._index.setdefault((row["target"], row["source"], row["attack"]), {})
+                found[row["seed"]] = ErrorRate(row["errors"], row["n"])
 
-    def rate(self, target: str, source: str, attack: str) -> ErrorRate | None:
-        """The error rate, if it was measured; the source of clean images is empty."""
-        return self._index.get((target, source, attack))
+    def rates(self, target: str, source: str, attack: str) -> Mapping[int, ErrorRate]:
+        """The error rate by seed, of those it was measured with; the source of clean images is empty."""
+        return self._index.get((target, source, attack), {})
 
-    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell:
+    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell | SeedsCell:
         """The error rate as a table shows it, with the paper's figure."""
-        return RateCell(self.rate(target, source, attack), marked=marked, paper=self.papers(target, source, attack))
+        paper = self.papers(target, source, attack)
+        return self.seeds.cell(self.rates(target, source, attack), target, source, marked=marked, paper=paper)
 
     def papers(self, target: str, source: str, attack: str) -> float | None:
         """The paper's figure for the same error rate, in percent, if it has one."""

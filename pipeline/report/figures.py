@@ -2,13 +2,16 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
 
 # Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
 _INK = "#010203"
@@ -23,35 +26,41 @@ _RC = {
     **{f"axes.{name}": _INK for name in ("edgecolor", "labelcolor", "titlecolor")},
 }
 
+# By panel and line: where on the x axis, and each seed's error rate there.
+Panels = Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]]
 
-def training_curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Loss against epochs, one panel a model.
+
+def training_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> str:
+    """Loss against epochs, one panel a model, in it a line a seed.
 
     Args:
-        curves: per model, the columns ``epoch``, ``clean_loss`` and, for robust models, ``adversarial_loss``.
+        curves: per model and seed, the columns ``epoch``, ``clean_loss`` and, for robust models, ``adversarial_loss``.
     """
     columns = 3
     rows = -(-len(curves) // columns)
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(9, 2.3 * rows), layout="constrained")
-        for number, (model, columns_of) in enumerate(curves.items(), start=1):
+        for number, (model, runs) in enumerate(curves.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
-            axes.plot(columns_of["epoch"], columns_of["clean_loss"], label="clean", linewidth=1)
-            if "adversarial_loss" in columns_of:
-                axes.plot(columns_of["epoch"], columns_of["adversarial_loss"], label="adversarial", linewidth=1)
-                axes.legend(frameon=False)
+            for columns_of in runs:
+                axes.plot(columns_of["epoch"], columns_of["clean_loss"], "C0", label="clean", linewidth=1)
+                if "adversarial_loss" in columns_of:
+                    losses = columns_of["adversarial_loss"]
+                    axes.plot(columns_of["epoch"], losses, "C1", label="adversarial", linewidth=1)
+            if "adversarial_loss" in runs[0]:
+                axes.legend(*_once(axes), frameon=False)
             axes.set(title=model, xlabel="epoch", yscale="log")
             axes.spines[["top", "right"]].set_visible(False)
         return _svg(figure)
 
 
-def epsilon_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> str:
-    """Error in percent against epsilon, a panel an attack, a line a model, from pairs of epsilon and error rate."""
+def epsilon_curves(panels: Panels) -> str:
+    """Error in percent against epsilon, a panel an attack, a line a model, from epsilons and each seed's error rate."""
     return _error_curves(panels, xlabel="ε", xscale="linear")
 
 
-def query_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]]) -> str:
-    """Error in percent against queries, a panel an adversary, a line a target, from pairs of queries and error rate."""
+def query_curves(panels: Panels) -> str:
+    """Error in percent against queries, a panel an adversary, a line a target, from queries and one error rate each."""
     return _error_curves(panels, xlabel="queries", xscale="log")
 
 
@@ -85,7 +94,9 @@ def loss_planes(
 
 
 def rate_bars(table: Table) -> str:
-    """Error rates of a table with their 95 % intervals, a group of bars a column and a bar a row; the paper's as dots.
+    """Error rates of a table, a group of bars a column and a bar a row; the paper's as dots.
+
+    Bars have their 95 % intervals; those over several seeds are their means and have the seeds as marks.
 
     It is a file of its own, hence dark ink on white and not the colours of a page around it.
     """
@@ -95,18 +106,21 @@ def rate_bars(table: Table) -> str:
         width = 0.8 / len(table.rows)
         for number, (name, cells) in enumerate(table.rows):
             for column, cell in enumerate(cells):
-                if not isinstance(cell, RateCell) or cell.rate is None:
+                if not isinstance(cell, RateCell | SeedsCell) or cell.estimate is None:
                     continue
-                place, error = column + (number - (len(table.rows) - 1) / 2) * width, 100 * cell.rate.rate
-                low, high = (100 * end for end in cell.rate.interval)
+                place, error = column + (number - (len(table.rows) - 1) / 2) * width, 100 * cell.estimate.rate
                 axes.bar(place, error, 0.9 * width, color=f"C{number}", label=name)
-                axes.errorbar(place, error, [[error - low], [high - error]], color=_INK, linewidth=0.8)
+                if isinstance(cell, SeedsCell):
+                    seeds = [100 * rate.rate for rate in cell.rates.values()]
+                    axes.plot([place] * len(seeds), seeds, "_", markersize=6, color=_INK, label="a seed")
+                else:
+                    low, high = (100 * end for end in cell.estimate.interval)
+                    axes.errorbar(place, error, [[error - low], [high - error]], color=_INK, linewidth=0.8)
                 if cell.paper is not None:
                     axes.plot(place, cell.paper, "o", markersize=4, color=_INK, fillstyle="none", label="the paper")
         axes.set(ylabel="error, %", ylim=(0, None), xticks=range(len(table.columns)), xticklabels=table.columns)
         axes.spines[["top", "right"]].set_visible(False)
-        named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        axes.legend(named.values(), named, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        axes.legend(*_once(axes), frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
         figure.set_facecolor("white")
         return _svg(figure, ink="#222222")
 
@@ -134,15 +148,26 @@ def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str
         return _svg(figure)
 
 
-def _error_curves(
-    panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], *, xlabel: str, xscale: str
-) -> str:
+def _once(axes: Axes) -> tuple[list[Artist], list[str]]:
+    """What the legend shows, every name once."""
+    named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    return list(named.values()), list(named)
+
+
+def _error_curves(panels: Panels, *, xlabel: str, xscale: str) -> str:
+    """A line through the mean of the seeds, and the seeds as points where there are several."""
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
         drawn = figure.subplots(1, len(panels), squeeze=False)[0]
         for axes, (title, curves) in zip(drawn, panels.items(), strict=True):
-            for name, points in curves.items():
-                axes.plot([x for x, _ in points], [100 * y for _, y in points], marker="o", markersize=3, label=name)
+            for number, (name, points) in enumerate(curves.items()):
+                xs, means = [x for x, _ in points], [100 * fmean(rates) for _, rates in points]
+                several = max(len(rates) for _, rates in points) > 1
+                colour, marker = f"C{number}", "" if several else "o"
+                axes.plot(xs, means, color=colour, marker=marker, markersize=3, label=name)
+                if several:
+                    every = [(x, 100 * rate) for x, rates in points for rate in rates]
+                    axes.plot(*zip(*every, strict=True), "o", color=colour, markersize=3, alpha=0.6)
             axes.set(title=title, xlabel=xlabel, ylabel="error, %", xscale=xscale, ylim=(0, 102))
             axes.spines[["top", "right"]].set_visible(False)
             axes.legend(frameon=False)

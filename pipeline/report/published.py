@@ -118,10 +118,7 @@ def error(target: str, source: str, attack: str, top: int) -> float | None:
 
 
 def names(params: Params) -> dict[str, str]:
-    """Return the paper's names of those of our models that it has too, by our name; none unless the data is its.
-
-    The paper has no second run of a model, so of several with the same name each is compared.
-    """
+    """Return the paper's names of those of our models that it has too, by our name; none unless the data is its."""
     if params.dataset.name == "mnist":
         return _mnist_names(params)
     if params.dataset.name == "imagefolder" and params.dataset.size == _IMAGENET_SIZE:

@@ -34,11 +34,6 @@ def _other_attacks(of: Results) -> list[Table]:
     return [table for table in found if table.rows]
 
 
-def _runs(of: Results) -> list[Table]:
-    runs = selection.runs(of.params, of.shown)
-    return [tables.runs_table(of.matrix, runs, of.holdout)] if runs else []
-
-
 def _holdouts(of: Results) -> list[Table]:
     robust = [name for models in of.groups.values() for name in models]
     holdouts = selection.held_out(of.params)
@@ -59,12 +54,11 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.white_box_table(of.matrix, of.shown)],
     lambda of: [tables.worst_case_table(of.matrix, of.shown)],
     lambda of: [tables.defence_table(of.matrix, of.groups, of.holdout)],
-    _runs,
     _holdouts,
     _random_training,
 )
 
 
 def make_tables(of: Results) -> list[Table]:
-    """Make every table that has something to show."""
-    return [table for make in TABLES for table in make(of)]
+    """Make every table that has something to show, with the words for the seeds that it is over."""
+    return [of.matrix.seeds.captioned(table) for make in TABLES for table in make(of)]

@@ -17,7 +17,7 @@ def trained_on(params: Params, target: str) -> str:
 def shown_targets(params: Params, gradient: Gradient) -> list[str]:
     """The targets that a gradient's tables show: static models, and the robust ones that were trained on it, if any.
 
-    Runs that repeat a model with another seed and models trained on RAND+FGSM have tables of their own.
+    Models trained on RAND+FGSM have a table of their own.
     """
     targets = [name for name in params.evaluation.targets if _in_the_paper(params, name)]
     robust = [name for name in targets if trained_on(params, name) == gradient]
@@ -48,25 +48,6 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
 
 
-def runs(params: Params, targets: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """By group and model, those of the targets that were trained with several seeds: each with all its runs."""
-    repeats = params.repeats
-    found: dict[str, dict[str, list[str]]] = {}
-    for group, models in compared(params, targets).items():
-        for name in models:
-            others = [run for run, first in repeats.items() if first == name and run in params.evaluation.targets]
-            if others:
-                found.setdefault(group, {})[name] = [name, *others]
-    return found
-
-
-def trained_once(params: Params, targets: Sequence[str]) -> list[str]:
-    """Return the robust models among the targets of which there is no run with another seed."""
-    several = {name for models in runs(params, targets).values() for name in models}
-    robust = [name for name in targets if _base(name) in params.robust and name not in params.repeats]
-    return [name for name in robust if name not in several]
-
-
 def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
     """The targets trained on RAND+FGSM examples of a gradient."""
     return [
@@ -86,6 +67,11 @@ def ensembles(params: Params, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in params.robust and params.robust[name].sources]
 
 
+def trained_here(params: Params) -> list[str]:
+    """The robust models among the targets, snapshots left aside."""
+    return [name for name in params.robust if any(_base(target) == name for target in params.evaluation.targets)]
+
+
 def held_out(params: Params) -> list[str]:
     """The static models that craft FGSM at evaluation and that no robust model has as a source."""
     seen = {params.signs[store].model for model in params.robust.values() for store in model.sources}
@@ -99,4 +85,4 @@ def _base(target: str) -> str:
 
 def _in_the_paper(params: Params, target: str) -> bool:
     model = params.robust.get(_base(target))
-    return target not in params.repeats and (model is None or model.attack == "fgsm")
+    return model is None or model.attack == "fgsm"

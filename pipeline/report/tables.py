@@ -42,9 +42,9 @@ def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     """
     rows = []
     for model in models:
-        single = [matrix.rate(model, source, attack) for source, attack in matrix.attacks(model)]
-        strongest = max((rate for rate in single if rate), key=lambda rate: rate.rate, default=None)
-        rows.append((model, [RateCell(matrix.rate(model, ANY_SOURCE, WORST_CASE)), RateCell(strongest)]))
+        single = [replace(matrix.cell(model, source, attack), paper=None) for source, attack in matrix.attacks(model)]
+        strongest = max(single, key=lambda cell: cell.heat or 0.0, default=RateCell(None))
+        rows.append((model, [matrix.cell(model, ANY_SOURCE, WORST_CASE), strongest]))
     return Table(
         name="worst-case",
         title="Worst case over all attacks and sources, example by example",
@@ -80,10 +80,10 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
     measured in is left out.
     """
     names = [model for models in groups.values() for model in models]
-    columns = [c for c in _defence_columns(holdout) if any(matrix.rate(*c.key(model)) for model in names)]
-    rows: list[tuple[str, list[RateCell]]] = []
+    columns = [c for c in _defence_columns(holdout) if any(matrix.rates(*c.key(model)) for model in names)]
+    rows: list[tuple[str, list[RateCell | SeedsCell]]] = []
     for group, models in groups.items():
-        cells = {model: list[RateCell]() for model in models}
+        cells: dict[str, list[RateCell | SeedsCell]] = {model: [] for model in models}
         for column in columns:
             shown = [matrix.cell(*column.key(model)) for model in models]
             for model, cell in zip(models, _with_ties(shown), strict=True):
@@ -95,33 +95,6 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
         corner="model",
         columns=[column.title for column in columns],
         rows=rows,
-    )
-
-
-def runs_table(matrix: ErrorMatrix, groups: Mapping[str, Mapping[str, Sequence[str]]], holdout: str) -> Table:
-    """The columns of table 4 as mean and standard deviation over runs that differ in their seed.
-
-    Args:
-        matrix: the results.
-        groups: per group (models after the same number of epochs) and model, its runs.
-        holdout: whose examples are transferred.
-    """
-    columns = _defence_columns(holdout)
-
-    def cell(column: _Column, runs: Sequence[str]) -> SeedsCell:
-        rates = [rate for run in runs if (rate := matrix.rate(*column.key(run)))]
-        return SeedsCell(rates, paper=matrix.papers(*column.key(runs[0])))
-
-    return Table(
-        name="runs",
-        title="Mean and standard deviation over runs with different seeds",
-        corner="model",
-        columns=[column.title for column in columns],
-        rows=[
-            (f"{name.partition('@')[0]}, {group}", [cell(column, runs) for column in columns])
-            for group, models in groups.items()
-            for name, runs in models.items()
-        ],
     )
 
 
@@ -172,7 +145,7 @@ def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, st
     return Table("two-gradients", "The same attacks with both gradients", "model", columns, rows)
 
 
-def _with_ties(cells: Sequence[RateCell]) -> list[RateCell]:
-    known = [cell.rate for cell in cells if cell.rate is not None]
+def _with_ties(cells: Sequence[RateCell | SeedsCell]) -> list[RateCell | SeedsCell]:
+    known = [cell.estimate for cell in cells if cell.estimate is not None]
     ties = iter(tied_for_best(known) if len(known) > 1 else [False] * len(known))
-    return [replace(cell, bold=cell.rate is not None and next(ties)) for cell in cells]
+    return [replace(cell, bold=cell.estimate is not None and next(ties)) for cell in cells]

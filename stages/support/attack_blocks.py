@@ -192,12 +192,18 @@ def undefined_gradients(files: Iterable[Path]) -> dict[str, dict[str, int]]:
 
 
 def iter_correct(
-    params: Params, dataset: str, portion: EvaluationSubset, files: Sequence[Path], *, withheld: Collection[str] = ()
+    params: Params,
+    dataset: str,
+    portion: EvaluationSubset,
+    files: Sequence[Path],
+    *,
+    seed: int,
+    withheld: Collection[str] = (),
 ) -> Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]:
     """Block by block: the keys of the matrix's rows, the examples, and which of them each row has right.
 
-    For every top k the cells come first, then the worst cases. What models of ``withheld`` crafted is left out, worst
-    cases over it too: it attacked nobody wherever its gradient was undefined.
+    For every top k the cells come first, then the worst cases. ``seed`` is that of the robust models. What models of
+    ``withheld`` crafted is left out, worst cases over it too: it attacked nobody wherever its gradient was undefined.
     """
     sound = [cell.crafting is None or cell.crafting.source not in withheld for cell in portion.planned]
     worst = [
@@ -205,8 +211,9 @@ def iter_correct(
     ]
     shown = [at for at in map(portion.planned.index, portion.shown) if sound[at]]
     attacks = all_attacks(params)
-    keys = [_key(dataset, portion.planned[at], attacks) for at in shown]
-    keys += [_worst_key(params, dataset, target, gradient) for target, gradient, _ in worst]
+    run = {"dataset": dataset, "seed": seed}
+    keys = [run | _key(portion.planned[at], attacks) for at in shown]
+    keys += [run | _worst_key(params, target, gradient) for target, gradient, _ in worst]
     tops = params.evaluation.top
     for rows, path in zip(portion.blocks, files, strict=True):
         ranks: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
@@ -227,8 +234,8 @@ def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]])
     return [{**key, **_rate(errors, n)} for key, errors, n in found.values()]
 
 
-def _key(dataset: str, cell: Case, attacks: Mapping[str, Attack]) -> Key:
-    key = {"dataset": dataset, "target": cell.target}
+def _key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
+    key = {"target": cell.target}
     crafting = cell.crafting
     if crafting is None:
         clean = {"source": "", "attack": CLEAN, "gradient": "", "eps": 0.0, "alpha": 0.0, "steps": 0, "label": ""}
@@ -245,9 +252,8 @@ def _key(dataset: str, cell: Case, attacks: Mapping[str, Attack]) -> Key:
     }
 
 
-def _worst_key(params: Params, dataset: str, target: str, gradient: str) -> Key:
+def _worst_key(params: Params, target: str, gradient: str) -> Key:
     return {
-        "dataset": dataset,
         "target": target,
         "source": ANY_SOURCE,
         "attack": WORST_CASE,

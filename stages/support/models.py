@@ -34,23 +34,30 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model by its file: what travels to workers in its place; ``digest`` is that of the loaded model."""
+    """A model by its file: what travels to workers in its place.
+
+    ``digest`` is that of the loaded model; ``stores`` are the sources that it was trained on, and what they held.
+    """
 
     name: str
     path: Path
     architecture: str
     digest: str
+    stores: tuple[tuple[str, str], ...] = ()
 
 
-def model_file(params: Params, name: str) -> ModelFile:
-    """Find the weights of a model that the parameters name, and their digest.
+def model_file(params: Params, name: str, seed: int) -> ModelFile:
+    """Find the weights that a model has in the run of a seed, their digest, and the stores they were trained on.
 
     Raises:
         GradshardError: they are not there, or damaged.
     """
-    path, architecture = weights_of(params, name)
-    tensors, _ = checkpoints.load(path)
-    return ModelFile(name, path.resolve(), architecture, checkpoints.tensors_digest(tensors, architecture))
+    path, architecture = weights_of(params, name, seed)
+    tensors, record = checkpoints.load(path)
+    recipe = record.get("recipe")
+    stores = recipe.get("stores", {}) if isinstance(recipe, dict) else {}
+    digest = checkpoints.tensors_digest(tensors, architecture)
+    return ModelFile(name, path.resolve(), architecture, digest, tuple(stores.items()))
 
 
 def load_model(
@@ -113,15 +120,21 @@ def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:
             )
 
 
-def weights_of(params: Params, name: str) -> tuple[Path, str]:
-    """The weights file and the architecture of a model that the parameters name, NAME@EPOCH for a snapshot.
+def weights_of(params: Params, name: str, seed: int) -> tuple[Path, str]:
+    """The weights file and the architecture that a model has in the run of a seed, NAME@EPOCH for a snapshot.
 
     Raises:
         GradshardError: the file is not there; the sentence says which stage makes it.
     """
-    path, model = paths.weights(params, name), name.partition("@")[0]
-    if not path.exists():
-        stage = "train-static" if model in params.static else "train-robust"
-        raise GradshardError(f"no weights at {path}: run `gradshard {stage} {model}` first, or `dvc pull` them")
-    trained = params.static[model] if model in params.static else params.robust[model]
-    return path, trained.architecture
+    model = name.partition("@")[0]
+    trained = params.robust[model] if model in params.robust else params.static[params.in_run(model, seed)]
+    return paths.existing_weights(params, name, seed), trained.architecture
+
+
+def static_weights_of(params: Params, name: str) -> tuple[Path, str]:
+    """The weights file and the architecture of a static model.
+
+    Raises:
+        GradshardError: the file is not there; the sentence says which stage makes it.
+    """
+    return paths.existing_static_weights(name), params.static[name].architecture

@@ -12,6 +12,7 @@ BLACKBOX = Path("blackbox")
 REPORT = Path("report")
 TRAINING = Path("training")
 SOURCES = Path("sources")
+DIGESTS = Path("digests")
 # DVC depends on them as a whole, also where the parameters put nothing there.
 SHARED_FOLDERS = (*(Path("models") / kind for kind in ("static", "robust", "snapshots")), Path("signs"))
 
@@ -26,28 +27,69 @@ def store(name: str) -> Path:
     return Path("signs") / f"{name}.zarr"
 
 
-def sources(model: str) -> Path:
-    """The file with the digests of a robust model's sign stores."""
-    return SOURCES / f"{model}.json"
+def sources(run: str) -> Path:
+    """The file with the digests of the sign stores that a robust model is trained on in the run of a seed."""
+    return SOURCES / f"{run}.json"
 
 
-def training(model: str) -> tuple[Path, Path]:
-    """The metrics and the curves of a model's training."""
-    return TRAINING / f"{model}.json", TRAINING / f"{model}.tsv"
+def evaluation(seed: int) -> Path:
+    """The folder of what ``evaluate`` finds about the models of a seed."""
+    return EVALUATION / str(seed)
 
 
-def weights(params: Params, model: str) -> Path:
-    """The weights of a static or robust model, or of a robust model's snapshot NAME@EPOCH."""
+def training(run: str) -> tuple[Path, Path]:
+    """The metrics and the curves of the training of a static model, or of a robust one with a seed."""
+    return TRAINING / f"{run}.json", TRAINING / f"{run}.tsv"
+
+
+def static_weights(model: str) -> Path:
+    """The weights of a static model."""
+    return Path("models/static") / f"{model}.safetensors"
+
+
+def robust_weights(run: str) -> Path:
+    """The weights of a robust model that was trained with a seed, NAME-SEED."""
+    return Path("models/robust") / f"{run}.safetensors"
+
+
+def snapshots(run: str) -> Path:
+    """The folder of the snapshots of a robust model that was trained with a seed, NAME-SEED."""
+    return Path("models/snapshots") / run
+
+
+def weights(params: Params, model: str, seed: int) -> Path:
+    """The weights that a static model, a robust one, or its snapshot NAME@EPOCH has in the run of a seed."""
+    run, at, _ = params.in_run(model, seed).partition("@")
     if model in params.static:
-        return Path("models/static") / f"{model}.safetensors"
-    if model in params.robust:
-        return Path("models/robust") / f"{model}.safetensors"
-    return snapshots(model.rpartition("@")[0]) / f"{model}.safetensors"
+        return static_weights(run)
+    return snapshots(run) / f"{params.in_run(model, seed)}.safetensors" if at else robust_weights(run)
 
 
-def snapshots(model: str) -> Path:
-    """The folder of a robust model's snapshots."""
-    return Path("models/snapshots") / model
+def existing_weights(params: Params, model: str, seed: int) -> Path:
+    """The weights that a model has in the run of a seed.
+
+    Raises:
+        GradshardError: the file is not there; the sentence says which stage makes it.
+    """
+    name = model.partition("@")[0]
+    if name in params.static:
+        return existing_static_weights(params.in_run(name, seed))
+    return _existing(weights(params, model, seed), f"train-robust {name} --seed {seed}")
+
+
+def existing_static_weights(model: str) -> Path:
+    """The weights of a static model.
+
+    Raises:
+        GradshardError: the file is not there; the sentence says which stage makes it.
+    """
+    return _existing(static_weights(model), f"train-static {model}")
+
+
+def _existing(path: Path, command: str) -> Path:
+    if not path.exists():
+        raise GradshardError(f"no weights at {path}: run `gradshard {command}` first, or `dvc pull` them")
+    return path
 
 
 def one_of(model: str, known: list[str], what: str) -> None:

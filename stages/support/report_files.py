@@ -1,6 +1,7 @@
 """Files that a report is made of: those of the project's stages, or those that a folder of published results keeps."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,24 +9,30 @@ from typing import Any
 from gradshard.stages.support import paths
 from gradshard.storage.errors import GradshardError
 
+MATRIX = "matrix.parquet"
+
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Paths of everything that a report shows.
+    """Places of everything that a report shows.
 
-    ``complete`` says that all of it must be there; without, a part whose file is missing is left out.
+    ``evaluations`` are the folders with what ``evaluate`` found, by seed. ``complete`` says that all of it must be
+    there; without, a part whose file is missing is left out. ``merged`` says that the folders' results are put together
+    in files beside the page.
     """
 
-    matrix: Path
-    examples: Path
-    provenance: Path
-    diagnostics: Path
-    images: Path
+    evaluations: Mapping[int, Path]
     blackbox: Path
     gradients: Path
     planes: Path
     training: Path
     complete: bool
+    merged: bool
+
+    @property
+    def first(self) -> Path:
+        """The folder of the first seed."""
+        return next(iter(self.evaluations.values()))
 
     def has(self, path: Path) -> bool:
         """Tell whether a file is there.
@@ -47,56 +54,71 @@ class ReportFiles:
         """
         return json.loads(path.read_text(encoding="utf-8")) if self.has(path) else None
 
+    def each(self, name: str) -> dict[int, Any]:
+        """Read a JSON file of every seed, by seed; of those that have it, where it may be left out.
+
+        Raises:
+            GradshardError: one is not there, and nothing may be left out.
+        """
+        found = {seed: self.json(folder / name) for seed, folder in self.evaluations.items()}
+        return {seed: content for seed, content in found.items() if content is not None}
+
     @property
     def left_out(self) -> list[str]:
         """Name the parts of the page whose files are missing."""
+        folders = list(self.evaluations.values())
         parts = {
-            "paired tests": self.examples,
-            "digests and versions": self.provenance,
-            "flags of masked gradients": self.diagnostics,
-            "gradient norms and wrong signs": self.gradients,
-            "loss planes": self.planes,
-            "images": self.images,
-            "adversaries who may ask": self.blackbox,
-            "training curves": self.training,
+            "paired tests": [folder / "examples.parquet" for folder in folders],
+            "digests and versions": [folder / "provenance.json" for folder in folders],
+            "flags of masked gradients": [folder / "diagnostics.json" for folder in folders],
+            "gradient norms and wrong signs": [self.gradients],
+            "loss planes": [self.planes],
+            "images": [self.first / "images.npz"],
+            "adversaries who may ask": [self.blackbox],
+            "training curves": [self.training],
         }
-        return [part for part, path in parts.items() if not path.exists()]
+        return [part for part, places in parts.items() if not all(path.exists() for path in places)]
 
 
-def of_project() -> ReportFiles:
+def of_project(seeds: Sequence[int]) -> ReportFiles:
     """Return the files that the stages of the project in the working directory write."""
     return ReportFiles(
-        matrix=paths.EVALUATION / "matrix.parquet",
-        examples=paths.EVALUATION / "examples.parquet",
-        provenance=paths.EVALUATION / "provenance.json",
-        diagnostics=paths.EVALUATION / "diagnostics.json",
-        images=paths.EVALUATION / "images.npz",
+        evaluations={seed: paths.evaluation(seed) for seed in seeds},
         blackbox=paths.BLACKBOX / "results.json",
         gradients=paths.ANALYSIS / "gradients.json",
         planes=paths.ANALYSIS / "planes.npz",
         training=paths.TRAINING,
         complete=True,
+        merged=True,
     )
 
 
-def of_results(folder: Path) -> ReportFiles:
+def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
     """Return the files of a folder of published results, such as results/mnist.
+
+    It holds the files of one seed, or of several a folder for each, named by its number.
 
     Raises:
         GradshardError: the folder has no error matrix.
     """
-    matrix = folder / "matrix.parquet"
-    if not matrix.exists():
-        raise GradshardError(f"{folder} holds no matrix.parquet: name a folder of published results")
+    check_results(folder)
+    several = {seed: folder / str(seed) for seed in seeds if (folder / str(seed) / MATRIX).exists()}
     return ReportFiles(
-        matrix=matrix,
-        examples=folder / "examples.parquet",
-        provenance=folder / "provenance.json",
-        diagnostics=folder / "diagnostics.json",
-        images=folder / "images.npz",
+        evaluations=several or {seeds[0]: folder},
         blackbox=folder / "blackbox.json",
         gradients=folder / "gradients.json",
         planes=folder / "planes.npz",
         training=folder / "training",
         complete=False,
+        merged=bool(several),
     )
+
+
+def check_results(folder: Path) -> None:
+    """Check that a folder holds published results.
+
+    Raises:
+        GradshardError: it has no error matrix.
+    """
+    if not (folder / MATRIX).exists() and not list(folder.glob(f"[0-9]*/{MATRIX}")):
+        raise GradshardError(f"{folder} holds no {MATRIX}: name a folder of published results")

@@ -1,7 +1,8 @@
-"""Files of models and stores that the parameters do not have, such as those from before a model was renamed.
+"""Files of models, stores and seeds that the parameters do not have, such as those from before a model was renamed.
 
-Stages depend on whole folders of models and stores. A file there that no stage makes would count, and be missing in a
-clone that pulled what the stages made. Under DVC it is therefore moved out of the way; without DVC nothing is touched.
+Stages depend on whole folders of models, stores and results. A file there that no stage makes would count, and be
+missing in a clone that pulled what the stages made. Under DVC it is therefore moved out of the way; without DVC nothing
+is touched.
 """
 
 import os
@@ -17,7 +18,7 @@ SET_ASIDE = Path("set-aside")
 
 
 def set_strays_aside(params: Params) -> None:
-    """Move what lies in the shared folders and belongs to no model or store of the parameters, if DVC runs this."""
+    """Move what lies in shared folders and is of no model, store or seed of the parameters, if DVC runs this."""
     if "DVC_STAGE" not in os.environ:
         return
     for path in _strays(params):
@@ -27,16 +28,17 @@ def set_strays_aside(params: Params) -> None:
             replace_folder(path, target)
         else:
             path.replace(target)
-        say(f"{path}: of no model in the parameters, moved to {target}")
+        say(f"{path}: of no model or seed in the parameters, moved to {target}")
 
 
 def _strays(params: Params) -> Iterator[Path]:
-    owned = {paths.weights(params, name) for name in (*params.static, *params.robust)}
-    owned |= {paths.snapshots(name) for name in params.robust}
+    owned = {paths.static_weights(name) for name in params.static}
+    owned |= {place(run) for run in params.runs for place in (paths.robust_weights, paths.snapshots)}
     owned |= {paths.store(name) for name in params.signs}
-    owned |= {curve for name in (*params.static, *params.robust) for curve in paths.training(name)}
+    owned |= {curve for name in (*params.static, *params.runs) for curve in paths.training(name)}
+    owned |= {paths.evaluation(seed) for seed in params.seeds}
     owned |= {Path(static.weights) for static in params.static.values()}
-    for folder in (*paths.SHARED_FOLDERS, paths.TRAINING):
+    for folder in (*paths.SHARED_FOLDERS, paths.TRAINING, paths.EVALUATION):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path not in owned and not _is_kept(path):
                 yield path

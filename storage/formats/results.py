@@ -14,6 +14,7 @@ from gradshard.storage.formats.atomic import atomic_path
 
 _KEY = [
     ("dataset", pa.string()),
+    ("seed", pa.int64()),
     ("target", pa.string()),
     ("source", pa.string()),
     ("attack", pa.string()),
@@ -49,8 +50,12 @@ def write_matrix(path: Path, rows: Sequence[Row]) -> None:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=MATRIX), file)
 
 
-def read_matrix(path: Path) -> list[dict[str, Any]]:
+def read_matrix(path: Path, *, seed: int | None = None) -> list[dict[str, Any]]:
     """Read the error matrix as a list of rows.
+
+    Args:
+        path: the Parquet file.
+        seed: that of the rows of a file without seeds, such as older versions wrote.
 
     Raises:
         GradshardError: there is none, or it is no such file.
@@ -61,13 +66,13 @@ def read_matrix(path: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(path, schema=MATRIX).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise GradshardError(f"{path} is not an error matrix ({error}): run `gradshard evaluate` again") from error
-    return rows
+    return [row | {"seed": seed} if row["seed"] is None else row for row in rows]
 
 
 def read_examples(
     path: Path, *, attack: str, target: str, source: str, gradient: str, top: int = 1
 ) -> npt.NDArray[np.bool_]:
-    """Read which test examples one row of the matrix got right, bool (n,), in the order of the test set.
+    """Read which test examples one row of a seed's matrix got right, bool (n,), in the order of the test set.
 
     Raises:
         GradshardError: the file is missing, damaged, or has no such row.

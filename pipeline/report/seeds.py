@@ -1,0 +1,64 @@
+"""The seeds that results are over, what changes with them, and the cells and captions of tables that follow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of training that results are over; and the static models that are the same for all of them.
+
+    ``sources_vary`` tells whether other static models stand for some in the run of a seed.
+    """
+
+    of: Sequence[int]
+    steady: frozenset[str] = field(default_factory=frozenset)
+    sources_vary: bool = False
+
+    @classmethod
+    def of_params(cls, params: Params, measured: Sequence[int]) -> Self:
+        """Of the seeds of the parameters, those that were measured."""
+        vary = any(params.stand_ins.get(seed) for seed in measured)
+        return cls(tuple(measured), frozenset(params.steady), vary)
+
+    @property
+    def several(self) -> bool:
+        """Tell whether there is more than one."""
+        return len(self.of) > 1
+
+    @property
+    def varying(self) -> str:
+        """Name what changes with the seed."""
+        return "training and static models" if self.sources_vary else "training"
+
+    @property
+    def said(self) -> str:
+        """Say over how many seeds a figure is, and whether the static models vary with them."""
+        static = "static models varying too" if self.sources_vary else "the same static models"
+        return f"over {len(self.of)} seeds of training, {static}"
+
+    def same(self, *models: str) -> bool:
+        """Tell whether none of these models changes with the seed; a name that is empty is of no model."""
+        return all(not model or model in self.steady for model in models)
+
+    def cell(
+        self, rates: Mapping[int, ErrorRate], *models: str, marked: bool = False, paper: float | None = None
+    ) -> RateCell | SeedsCell:
+        """Return the cell of an error rate, by seed, that these models take part in."""
+        if self.several and not self.same(*models):
+            return SeedsCell(rates, expected=len(self.of), varying=self.varying, marked=marked, paper=paper)
+        return RateCell(next(iter(rates.values()), None), marked=marked, paper=paper)
+
+    def captioned(self, table: Table) -> Table:
+        """Give a table whose cells are over several seeds the words for it."""
+        over = any(isinstance(cell, SeedsCell) for _, cells in table.rows for cell in cells)
+        return replace(table, caption=f"Mean ± standard deviation {self.said}.") if over else table
+
+    def alone(self, table: Table) -> Table:
+        """Give a table of the first seed the words for it, where there are several."""
+        return replace(table, caption=f"Of seed {self.of[0]} alone.") if self.several else table

@@ -1,0 +1,40 @@
+"""The stage ``digests``: for every stage that attacks models one small file, the digests of their weights."""
+
+import json
+from collections.abc import Iterable
+
+import click
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.stages.support import paths
+from gradshard.stages.support.options import params_option
+from gradshard.stages.support.progress import say
+from gradshard.storage.formats.atomic import remove_strays, write_text
+from gradshard.storage.formats.digests import file_sha256
+
+
+@click.command()
+@params_option
+def command(params: Params) -> None:
+    """Note, for `analyze`, `blackbox` and every seed of `evaluate`, the digests of the weights that they read.
+
+    Reads the weights that the parameters name; writes digests/analyze.json, digests/blackbox.json and
+    digests/evaluate-SEED.json. DVC runs such a stage again only if its file changed, so that one more seed, or a model
+    that takes no part, changes nothing for the others.
+    """
+    first = params.seeds[0]
+    wanted = {
+        "analyze": _digests(params, params.analysis.named, first),
+        "blackbox": _digests(params, params.blackbox.named, first),
+        **{f"evaluate-{seed}": _digests(params, params.evaluation.named, seed) for seed in params.seeds},
+    }
+    paths.DIGESTS.mkdir(exist_ok=True)
+    remove_strays(paths.DIGESTS, keep=[f"{stage}.json" for stage in wanted])
+    for stage, digests in wanted.items():
+        write_text(paths.DIGESTS / f"{stage}.json", json.dumps(digests, indent=1) + "\n")
+    say(f"{paths.DIGESTS}: the digests of the models of {len(wanted)} stages")
+
+
+def _digests(params: Params, names: Iterable[str], seed: int) -> dict[str, str]:
+    """Return the digests of files by what they are called in the run of a seed."""
+    return {params.in_run(name, seed): file_sha256(paths.existing_weights(params, name, seed)) for name in names}

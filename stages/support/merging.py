@@ -1,0 +1,94 @@
+"""What was found for every seed, put together: error matrix, metrics, and everything that it follows from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.statistics import mean_and_std
+from gradshard.pipeline.report.seeds import Seeds
+from gradshard.stages.support.report_files import MATRIX, ReportFiles
+from gradshard.storage.formats import results
+from gradshard.storage.formats.atomic import write_text
+
+
+def rows(found: ReportFiles) -> list[dict[str, Any]]:
+    """Read the error matrices of all seeds.
+
+    Raises:
+        GradshardError: one is missing, or is no such file.
+    """
+    return [
+        row for seed, folder in found.evaluations.items() for row in results.read_matrix(folder / MATRIX, seed=seed)
+    ]
+
+
+def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
+    """Return everything that the results follow from: parameters, digests, versions; none if that was not kept.
+
+    Raises:
+        GradshardError: a file is not there, and nothing may be left out.
+    """
+    each = list(found.each("provenance.json").values())
+    if not each or not found.merged:
+        return each[0] if each else None
+    return {
+        "params": json.loads(params.model_dump_json(by_alias=True, exclude={"device"})),
+        "dataset": each[0]["dataset"],
+        **{part: {name: value for its in each for name, value in its[part].items()} for part in ("models", "stores")},
+        "versions": {
+            name: ", ".join(dict.fromkeys(its["versions"][name] for its in each)) for name in each[0]["versions"]
+        },
+    }
+
+
+def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping[str, int]]:
+    """Return how often which model's gradient was undefined, by model, and by seed where the model changes with it."""
+    found: dict[str, Mapping[str, int]] = {}
+    for seed, diagnosed in diagnostics.items():
+        for name, counts in diagnosed.get("undefined_gradients", {}).items():
+            found[f"{name}, seed {seed}" if seeds.several and not seeds.same(name) else name] = counts
+    return found
+
+
+def write(
+    into: Path, found: ReportFiles, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None
+) -> None:
+    """Write the results of all seeds beside the page."""
+    results.write_matrix(into / MATRIX, rows)
+    write_text(into / "errors.csv", _errors_csv(rows))
+    write_text(into / "metrics.json", json.dumps(_metrics(found), indent=1) + "\n")
+    if provenance:
+        write_text(into / "provenance.json", json.dumps(provenance, indent=1) + "\n")
+
+
+def _metrics(found: ReportFiles) -> dict[str, dict[str, dict[str, float]]]:
+    """The columns of the paper's table 4 for every robust model: mean and deviation over the seeds, how many."""
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for its in found.each("metrics.json").values():
+        for model, columns in its.items():
+            for column, rate in columns.items():
+                gathered.setdefault(model, {}).setdefault(column, []).append(rate)
+    return {
+        model: {column: _summary(rates) for column, rates in columns.items()} for model, columns in gathered.items()
+    }
+
+
+def _summary(rates: Sequence[float]) -> dict[str, float]:
+    found = mean_and_std(rates)
+    deviation = {} if found.deviation is None else {"deviation": found.deviation}
+    return {"mean": found.mean, **deviation, "seeds": found.runs}
+
+
+def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The mean of every cell over the seeds for ``dvc plots show``, which reads no Parquet."""
+    cells: dict[str, list[float]] = {}
+    for row in rows:
+        source = f" from {row['source']}" if row["source"] else ""
+        top = f" top {row['top']}" if row["top"] > 1 else ""
+        cells.setdefault(f"{row['attack']} {row['gradient']}{source} on {row['target']}{top}", []).append(
+            row["error_rate"]
+        )
+    return "".join(["cell,error_rate\n", *(f"{cell},{fmean(rates):.4f}\n" for cell, rates in cells.items())])

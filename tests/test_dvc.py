@@ -163,7 +163,11 @@ pytestmark = pytest.mark.slow
 def test_everything_runs_once_and_nothing_twice(project):
     assert project.repro() == []
     assert "Data and pipelines are up to date." in project.dvc("dvc repro")
-    for output in ("evaluation/matrix.parquet", "report/index.html", "models/snapshots/A_adv/A_adv@1.safetensors"):
+    for output in (
+        "evaluation/10/matrix.parquet",
+        "report/index.html",
+        "models/snapshots/A_adv-10/A_adv-10@1.safetensors",
+    ):
         assert (project.path / output).exists()
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, Field, NonNegativeInt
+from pydantic import AfterValidator, NonNegativeInt
 
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
 from gradshard.pipeline.config.fields import ModelName
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def _once(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("must name every seed once")
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError("must list at least one seed, and each once")
     return seeds
 
 
 # DVC makes a stage of every entry. It drops keys that are no text, so this is no mapping from seeds to stand-ins.
-SeedList = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_once)]
+SeedList = Annotated[list[NonNegativeInt], AfterValidator(_once)]
 StandIns = dict[NonNegativeInt, dict[ModelName, ModelName]]
 
 

@@ -115,11 +115,9 @@ def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, devi
 def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:
     """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
     it is right in all of them, the clean image among them.
-
-    A target that met fewer attacks than others has none, for the two would not compare.
     """
     gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
-    found = [
+    return [
         (
             target,
             gradient,
@@ -132,8 +130,6 @@ def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]
         for gradient in gradients
         for target in dict.fromkeys(cell.target for cell in planned)
     ]
-    most = {gradient: max(len(members) for _, of, members in found if of == gradient) for gradient in gradients}
-    return [(target, gradient, members) for target, gradient, members in found if len(members) == most[gradient]]
 
 
 def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:

@@ -79,8 +79,8 @@ class ClaimCheck:
         if self.refuted:
             return "does not hold"
         if not self.holds:
-            return "not shown: reversed for some seed" if several > 1 else "not shown: intervals overlap"
-        holds = f"holds for all {several} seeds" if several > 1 else "holds"
+            return "not shown: reversed with some seed" if several > 1 else "not shown: intervals overlap"
+        holds = f"holds with each of {several} seeds" if several > 1 else "holds"
         return holds if self.clear else f"{holds}, but intervals overlap"
 
 

@@ -10,6 +10,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import mean_and_std
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.stages.support.report_files import MATRIX, ReportFiles
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 
@@ -20,9 +21,14 @@ def rows(found: ReportFiles) -> list[dict[str, Any]]:
     Raises:
         GradshardError: one is missing, or is no such file.
     """
-    return [
-        row for seed, folder in found.evaluations.items() for row in results.read_matrix(folder / MATRIX, seed=seed)
-    ]
+    read = []
+    for seed, folder in found.evaluations.items():
+        if not (folder / MATRIX).exists():
+            raise GradshardError(
+                f"no results at {folder / MATRIX}: run `gradshard evaluate --seed {seed}` (or `dvc repro`) first"
+            )
+        read += results.read_matrix(folder / MATRIX, seed=seed)
+    return read
 
 
 def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ def coloured_project(tmp_path_factory, digits):
 
 
 def test_the_matrix_holds_every_target(coloured_project):
-    rows = pq.read_table(coloured_project.path / "evaluation/matrix.parquet").to_pylist()
+    rows = pq.read_table(coloured_project.path / "evaluation/10/matrix.parquet").to_pylist()
     assert {row["target"] for row in rows} == set(coloured_project.params()["evaluation"]["targets"])
     assert {row["n"] for row in rows} == {70}
 
@@ -60,7 +60,7 @@ def test_the_stores_hold_a_sign_for_each_pixel_of_each_channel(coloured_project)
 
 
 def test_the_report_shows_colours(coloured_project):
-    with np.load(coloured_project.path / "evaluation/images.npz") as archive:
+    with np.load(coloured_project.path / "evaluation/10/images.npz") as archive:
         assert archive["images"].shape[1:] == (3, 32, 32)
         assert archive["signs A"].shape == archive["images"].shape
         coloured = (archive["images"].max(1) - archive["images"].min(1)).max((1, 2))

@@ -27,7 +27,7 @@ def set_key(project, section, key, value):
         (["precompute", "A"], "no dataset at"),
         (["train-robust", "A_adv"], "no dataset at"),
         (["evaluate"], "no dataset at"),
-        (["report"], "no results at evaluation/matrix.parquet: run `gradshard evaluate`"),
+        (["report"], "no results at evaluation/10/matrix.parquet: run `gradshard evaluate --seed 10`"),
         (["train-static", "Z"], "Z is not a static model in the parameters: there are A, B, C, D"),
         (["train-robust", "A"], "A is not a robust model in the parameters: there are A_adv, A_adv-ens"),
         (["precompute", "B"], "B is not a sign store in the parameters: there are A, C, D"),
@@ -126,8 +126,8 @@ def test_damaged_weights_are_refused(gradshard, copied_project):
 
 
 def test_a_missing_model_is_named_with_the_stage_that_makes_it(gradshard, copied_project):
-    shutil.rmtree(copied_project.path / "models/snapshots/A_adv")
-    refused(gradshard, copied_project, "evaluate", saying="run `gradshard train-robust A_adv` first")
+    shutil.rmtree(copied_project.path / "models/snapshots/A_adv-10")
+    refused(gradshard, copied_project, "evaluate", saying="run `gradshard train-robust A_adv --seed 10` first")
 
 
 def test_a_loss_that_is_no_number_stops_training_and_keeps_the_old_weights(gradshard, copied_project):

@@ -73,7 +73,7 @@ def test_attacks_and_a_table_from_elsewhere_stand_beside_ours(gradshard, copied_
     for stage in ("evaluate", "report"):
         code, said = gradshard(copied_project, stage)
         assert code == 0, said
-    rows = read_matrix(copied_project.path / "evaluation/matrix.parquet")
+    rows = read_matrix(copied_project.path / "evaluation/10/matrix.parquet")
     errors = {(row["attack"], row["source"], row["target"]): row["errors"] for row in rows}
     assert {attack for attack, _, _ in errors} == {"clean", "fgsm", *THEIRS, "worst_case"}
     for source in ("A", "B"):
@@ -82,9 +82,9 @@ def test_attacks_and_a_table_from_elsewhere_stand_beside_ours(gradshard, copied_
             assert errors["ta-fgsm", source, target] == errors["fb-fgsm", source, target] == ours
             assert errors["worst_case", "any", target] >= errors["difgsm", source, target]
     assert errors["difgsm", "B", "B"] > errors["fade", "B", "B"]
-    metrics = json.loads((copied_project.path / "evaluation/metrics.json").read_text())
+    metrics = json.loads((copied_project.path / "evaluation/10/metrics.json").read_text())
     assert metrics["A_adv"]["difgsm_B"] == errors["difgsm", "B", "A_adv"] / 120
-    provenance = json.loads((copied_project.path / "evaluation/provenance.json").read_text())
+    provenance = json.loads((copied_project.path / "evaluation/10/provenance.json").read_text())
     assert provenance["attacks"].keys() == THEIRS.keys()
     assert provenance["attacks"]["difgsm"].startswith("torchattacks ")
     tables = (copied_project.path / "report/tables.md").read_text()

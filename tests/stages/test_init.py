@@ -35,7 +35,7 @@ def test_it_makes_a_project_that_is_a_git_and_a_dvc_repository(project):
     assert (project / "params.yaml").read_text() == profiles()["mnist5k"]
     assert len((project / "README.md").read_text().splitlines()) <= 10
     listed = run(project, sys.executable, "-m", "dvc", "stage", "list", "--name-only").stdout.split()
-    assert {"prepare", "train-robust@A_adv-ens", "report"} <= set(listed)
+    assert {"prepare", "train-robust@A_adv-ens-10", "report"} <= set(listed)
     untracked = run(project, "git", "status", "--porcelain").stdout
     assert CODE_LINK not in untracked
     assert "params.yaml" in untracked

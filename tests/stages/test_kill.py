@@ -64,7 +64,7 @@ def test_robust_training_goes_on_from_its_checkpoint(undisturbed, tmp_path):
     project = before.copy_to(tmp_path / "project")
 
     def saved_since(moment):
-        checkpoints = project.path.glob(".partial/train-robust-A_adv-*/checkpoint.safetensors")
+        checkpoints = project.path.glob(".partial/train-robust-A_adv-10-*/checkpoint.safetensors")
         return any(checkpoint.stat().st_mtime_ns > moment for checkpoint in checkpoints)
 
     seen = 0

@@ -16,7 +16,7 @@ from tests.helpers.projects import files, new_project
 pytestmark = pytest.mark.slow
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-WEIGHTS = "models/robust/A_adv.safetensors"
+WEIGHTS = "models/robust/A_adv-10.safetensors"
 FOLDERS = ("models/robust", "models/snapshots", "training")
 
 
@@ -50,7 +50,7 @@ def ranks_of(process):
 def kill_after_a_checkpoint(project, rank):
     """Start two ranks, kill one of them once a checkpoint is there, and give what was said."""
     with start(project, 2) as process:
-        while not list(project.path.glob(".partial/train-robust-A_adv-*/checkpoint.safetensors")):
+        while not list(project.path.glob(".partial/train-robust-A_adv-10-*/checkpoint.safetensors")):
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.01)
         os.kill(ranks_of(process)[rank].pid, signal.SIGKILL)
@@ -88,7 +88,10 @@ def test_a_run_of_two_ranks_goes_on_with_one(trained, tmp_path):
     kill_after_a_checkpoint(project, 1)
     resumed = int(re.search(r"going on from step (\d+)", finish(project, 1))[1])
     expected, found = (
-        [list(map(float, line.split("\t"))) for line in (one.path / "training/A_adv.tsv").read_text().splitlines()[1:]]
+        [
+            list(map(float, line.split("\t")))
+            for line in (one.path / "training/A_adv-10.tsv").read_text().splitlines()[1:]
+        ]
         for one in (whole, project)
     )
     assert len(found) == len(expected)

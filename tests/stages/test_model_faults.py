@@ -202,14 +202,14 @@ def test_an_undefined_gradient_is_refused_in_stores_and_withheld_from_rates(own,
     code, said = gradshard(project, "evaluate")
     assert code == 0, said
     assert "A: its gradient was NaN or infinite for 120 of 120 rows, so no error under what it crafted is shown" in said
-    rows = results.read_matrix(project.path / "evaluation/matrix.parquet")
+    rows = results.read_matrix(project.path / "evaluation/10/matrix.parquet")
     assert {(row["target"], row["source"], row["attack"]) for row in rows} == {
         ("A", "", "clean"),
         ("B", "", "clean"),
         ("A", "B", "fgsm"),
         ("B", "B", "fgsm"),
     }
-    told = json.loads((project.path / "evaluation/diagnostics.json").read_text())
+    told = json.loads((project.path / "evaluation/10/diagnostics.json").read_text())
     assert told["undefined_gradients"] == {"A": {"undefined": 120, "rows": 120}}
     raised = told["models"]["A"]["exact"]["flags"]
     assert ("undefined-gradients", "120 of 120") in [(flag["name"], flag["figures"]) for flag in raised]

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def matrix(project):
-    return pq.read_table(project.path / "evaluation/matrix.parquet").to_pylist()
+    return pq.read_table(project.path / "evaluation/10/matrix.parquet").to_pylist()
 
 
 def model(project, name, group="static"):
@@ -48,7 +48,7 @@ def test_the_matrix_has_every_attack_from_every_source_against_every_target(fini
 
 
 def test_a_worst_case_counts_an_example_as_right_only_if_it_always_is(finished_project):
-    table = pq.read_table(finished_project.path / "evaluation/examples.parquet").to_pylist()
+    table = pq.read_table(finished_project.path / "evaluation/10/examples.parquet").to_pylist()
     right = {}
     for example in table:
         if example["attack"] != "worst_case":
@@ -60,7 +60,7 @@ def test_a_worst_case_counts_an_example_as_right_only_if_it_always_is(finished_p
 
 
 def test_every_error_rate_counts_the_examples_behind_it(finished_project):
-    examples = pq.read_table(finished_project.path / "evaluation/examples.parquet").to_pylist()
+    examples = pq.read_table(finished_project.path / "evaluation/10/examples.parquet").to_pylist()
     wrong = {}
     for example in examples:
         key = (example["target"], example["source"], example["attack"])
@@ -95,7 +95,7 @@ def test_of_a_sample_attacks_are_measured_and_of_all_images_what_the_paper_measu
 def test_an_error_rate_is_what_the_saved_models_give(finished_project):
     test = open_dataset(finished_project.path / "data/npz.zarr").test
     images, labels = (torch.from_numpy(part) for part in test.load())
-    source, target = model(finished_project, "B").module, model(finished_project, "A_adv", "robust").module
+    source, target = model(finished_project, "B").module, model(finished_project, "A_adv-10", "robust").module
     adversarial = fgsm(source, to_unit_range(images), labels, epsilon=0.3)
     errors = int((target(adversarial).argmax(1) != labels).sum())
     (row,) = (r for r in matrix(finished_project) if (r["target"], r["source"], r["attack"]) == ("A_adv", "B", "fgsm"))
@@ -103,23 +103,23 @@ def test_an_error_rate_is_what_the_saved_models_give(finished_project):
 
 
 def test_metrics_are_the_columns_of_table_4(finished_project):
-    metrics = json.loads((finished_project.path / "evaluation/metrics.json").read_text())
+    metrics = json.loads((finished_project.path / "evaluation/10/metrics.json").read_text())
     assert set(metrics) == {"A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"}
     assert set(metrics["A_adv-ens"]) == {"clean", "fgsm", "rand_fgsm", "fgsm_B", "ifgsm_B", "rand_fgsm_B"}
 
 
 def test_curves_and_counts_of_live_batches_are_written(finished_project):
     training = finished_project.path / "training"
-    counts = {name: json.loads((training / f"{name}.json").read_text()) for name in ("A", "A_adv", "A_adv-ens")}
+    counts = {name: json.loads((training / f"{name}.json").read_text()) for name in ("A", "A_adv-10", "A_adv-ens-10")}
     assert "live_steps" not in counts["A"]
-    assert counts["A_adv"]["live_share"] == 1
+    assert counts["A_adv-10"]["live_share"] == 1
     steps = 3 * 19
-    assert counts["A_adv-ens"]["steps"] == steps
-    assert abs(counts["A_adv-ens"]["live_steps"] - steps / 4) < 4 * np.sqrt(steps * 3 / 16)
-    rows = list(csv.DictReader((training / "A_adv-ens.tsv").open(), delimiter="\t"))
+    assert counts["A_adv-ens-10"]["steps"] == steps
+    assert abs(counts["A_adv-ens-10"]["live_steps"] - steps / 4) < 4 * np.sqrt(steps * 3 / 16)
+    rows = list(csv.DictReader((training / "A_adv-ens-10.tsv").open(), delimiter="\t"))
     assert [int(row["step"]) for row in rows] == [19, 25, 38, 50, 57]
     live = sum(float(row["live_share"]) * n for row, n in zip(rows, (19, 6, 13, 12, 7), strict=True))
-    assert round(live) == counts["A_adv-ens"]["live_steps"]
+    assert round(live) == counts["A_adv-ens-10"]["live_steps"]
 
 
 def test_a_snapshot_is_the_model_after_that_epoch(finished_project, tmp_path, digits, gradshard):
@@ -129,9 +129,9 @@ def test_a_snapshot_is_the_model_after_that_epoch(finished_project, tmp_path, di
     short.edit(lambda params: params["evaluation"].update(targets=["A"], attacks={}, illustrated=[]))
     assert gradshard(short, "prepare")[0] == 0
     assert gradshard(short, "train-robust", "A_adv")[0] == 0
-    snapshot = model(finished_project, "A_adv/A_adv@1", "snapshots")
-    assert snapshot.digest == model(short, "A_adv", "robust").digest
-    assert snapshot.digest == model(short, "A_adv/A_adv@1", "snapshots").digest
+    snapshot = model(finished_project, "A_adv-10/A_adv-10@1", "snapshots")
+    assert snapshot.digest == model(short, "A_adv-10", "robust").digest
+    assert snapshot.digest == model(short, "A_adv-10/A_adv-10@1", "snapshots").digest
 
 
 def test_stored_signs_are_those_of_the_saved_model(finished_project):
@@ -258,16 +258,20 @@ def test_the_report_shows_the_error_rates_of_the_matrix(page, finished_project):
 
 
 def test_the_parameters_that_a_report_came_from_are_read_back(finished_project):
-    provenance = json.loads((finished_project.path / "evaluation/provenance.json").read_text())
     params = read_params(finished_project.path / "params.yaml")
-    assert provenance["params"] == json.loads(
-        params.model_dump_json(by_alias=True, exclude={"device", "analysis", "blackbox"})
-    )
+    for file, of in (
+        ("evaluation/10/provenance.json", {"include": {"attack", "evaluation"}}),
+        ("report/provenance.json", {"exclude": {"device"}}),
+    ):
+        provenance = json.loads((finished_project.path / file).read_text())
+        assert provenance["params"] == json.loads(params.model_dump_json(by_alias=True, **of))
+        assert set(provenance["models"]) >= {"A", "A_adv-10", "A_adv-ens-10@1"}
+        assert set(provenance["stores"]) == {"A", "C", "D"}
 
 
 def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_project):
-    found = json.loads((finished_project.path / "evaluation/diagnostics.json").read_text())
-    rows = results.read_matrix(finished_project.path / "evaluation/matrix.parquet")
+    found = json.loads((finished_project.path / "evaluation/10/diagnostics.json").read_text())
+    rows = results.read_matrix(finished_project.path / "evaluation/10/matrix.parquet")
     errors = {(r["target"], r["source"], r["attack"]): r["errors"] for r in rows}
     assert list(found["models"]) == ["A", "A_adv", "A_adv-ens"]
     page = (Path(__file__).parents[2] / "docs/diagnostics.md").read_text().lower().replace(" ", "-")
@@ -298,7 +302,7 @@ def test_black_box_results_count_queries_and_examples(finished_project):
 def test_the_table_of_a_readme_is_made_from_the_matrix(finished_project, tmp_path, gradshard):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- gradshard table: begin -->\nold\n<!-- gradshard table: end -->\nafter\n")
-    assert gradshard(finished_project, "table", "evaluation/matrix.parquet", "--into", str(readme))[0] == 0
+    assert gradshard(finished_project, "table", "evaluation/10/matrix.parquet", "--into", str(readme))[0] == 0
     text = readme.read_text()
     rates = {(r["target"], r["source"], r["attack"]): r["error_rate"] for r in matrix(finished_project)}
     assert f"{100 * rates['A_adv-ens', 'B', 'ifgsm']:.1f}" in text
@@ -306,7 +310,7 @@ def test_the_table_of_a_readme_is_made_from_the_matrix(finished_project, tmp_pat
     assert text.endswith("-->\nafter\n")
     assert "old" not in text
     readme.write_text("no marks")
-    code, said = gradshard(finished_project, "table", "evaluation/matrix.parquet", "--into", str(readme))
+    code, said = gradshard(finished_project, "table", "evaluation/10/matrix.parquet", "--into", str(readme))
     assert code == 2
     assert "has no place for a table" in said
     assert readme.read_text() == "no marks"

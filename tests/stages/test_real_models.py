@@ -148,7 +148,7 @@ def test_all_four_are_evaluated_on_real_photographs_of_299_pixels(tmp_path, digi
     for stage in (["prepare"], *(["train-static", name] for name in names), ["evaluate"]):
         code, said = gradshard(project, *stage)
         assert code == 0, said
-    rows = pq.read_table(project.path / "evaluation/matrix.parquet").to_pylist()
+    rows = pq.read_table(project.path / "evaluation/10/matrix.parquet").to_pylist()
     crossed = {(row["source"], row["target"], row["top"]): row for row in rows if row["attack"] == "fgsm"}
     assert set(crossed) == {(source, target, top) for source in names for target in names for top in (1, 5)}
     assert {row["label"] for row in crossed.values()} == {"least_likely"}

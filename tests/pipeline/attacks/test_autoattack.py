@@ -119,7 +119,7 @@ def test_it_takes_part_in_the_worst_case_of_the_matrix(copied_project, gradshard
     assert gradshard(copied_project, "evaluate")[0] == 0
     rows = {
         (r["attack"], r["source"], r["gradient"]): r
-        for r in read_matrix(copied_project.path / "evaluation/matrix.parquet")
+        for r in read_matrix(copied_project.path / "evaluation/10/matrix.parquet")
     }
     own = [rows["autoattack", "A", gradient] for gradient in ("exact", "cross_entropy")]
     assert [(row["steps"], row["alpha"]) for row in own] == [(STEPS, 0.0)] * 2

@@ -96,7 +96,25 @@ def put(content, key, value):
         ("signs/D/model", "Z", "signs.D.model names Z, which is not a static model"),
         ("signs/D/model", "B", "robust.A_adv-ens.sources names the holdout B"),
         ("robust/A_adv-ens/attack", "rand_fgsm", "attack is rand_fgsm, which no stored sign serves"),
-        ("robust/A_adv-ens/run_of", "A_adv", "run_of names A_adv, which is not a robust model with the same sources"),
+        (
+            "robust/A_adv-ens/run_of",
+            "A_adv",
+            "robust.A_adv-ens.run_of is gone: remove this model, and list its seed in seeds",
+        ),
+        (
+            "robust/A_adv-ens/seed",
+            7,
+            "robust.A_adv-ens.seed is gone: remove it and write `seeds: [7]` at the top level",
+        ),
+        ("seeds", [], "seeds must list at least one seed, and each once, but is []"),
+        ("seeds", [10, 10], "seeds must list at least one seed, and each once, but is [10, 10]"),
+        ("seeds", [-1], "seeds.0 should be greater than or equal to 0"),
+        ("seeds", 10, "seeds should be a valid list"),
+        ("static/A_adv-10", STATIC, "static.A_adv-10 is what files call a robust model of one seed: rename it"),
+        ("stand_ins", {11: {"A": "A-2"}}, "stand_ins.11 is of a seed that seeds does not list (10)"),
+        ("stand_ins", {10: {"Z": "A-2"}}, "stand_ins.10.Z is of no static model and no sign store"),
+        ("stand_ins", {10: {"B": "B-2"}}, "stand_ins.10.B names B-2, which is not a static model: add it to static"),
+        ("stand_ins", {10: {"B": "D"}}, "stand_ins.10.B names D, which is of another architecture than B"),
         ("evaluation/holdout", "Z", "evaluation.holdout names Z, which is not a static model"),
         ("evaluation/targets", ["A_adv@9"], "names A_adv@9, which is not a model (did you mean A_adv?)"),
         (
@@ -234,3 +252,53 @@ def test_the_mnist_profile_is_the_papers_experiment():
     assert (params.attack.epsilon, params.attack.alpha, params.attack.steps) == (0.3, 0.05, 10)
     assert params.robust["A_adv-ens"].sources == ["A", "C", "D"]
     assert params.evaluation.holdout == "B"
+
+
+@pytest.fixture
+def stood_in(content):
+    """Parameters in which A-2 stands for A, model and store, with seed 11."""
+    content["seeds"] = [10, 11]
+    content["static"]["A-2"] = content["static"]["A"] | {"seed": 5}
+    content["signs"]["A-2"] = content["signs"]["A"] | {"model": "A-2"}
+    content["stand_ins"] = {11: {"A": "A-2"}}
+    return content
+
+
+def test_every_robust_model_is_a_run_of_every_seed_and_others_may_stand_for_static_models(stood_in):
+    params = check_params(stood_in, where="params.yaml")
+    assert list(params.runs) == ["A_adv-10", "A_adv-11", "A_adv-ens-10", "A_adv-ens-11"]
+    assert [params.in_run(name, 11) for name in ("A", "C", "A_adv", "A_adv@6")] == [
+        "A-2",
+        "C",
+        "A_adv-11",
+        "A_adv-11@6",
+    ]
+    assert [params.in_run(name, 10) for name in ("A", "A_adv")] == ["A", "A_adv-10"]
+    assert params.steady == ["B", "C", "D", "A-2"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("signs/A-2", None, "stand_ins.11.A names A-2, which is not a sign store: add it to signs"),
+        ("signs/A-2/label", "true", "stand_ins.11.A names A-2, whose signs are made in another way than those of A"),
+        ("signs/A-2/model", "C", "stand_ins.11 lets A-2 attack but trains on A-2, signs of C: let a store of A-2"),
+        ("evaluation/targets", ["A-2"], "stand_ins.11.A names A-2, which evaluation.targets names too"),
+        ("stand_ins", {11: {"C": "A-2"}}, "stand_ins.11.C names A-2, which is of another architecture than C"),
+        ("stand_ins", {11: {"A": "A-2", "D": "A-2"}}, "stand_ins.11"),
+    ],
+)
+def test_what_stands_for_another_must_be_like_it_and_be_used_nowhere_else(stood_in, key, value, sentence):
+    put(stood_in, key, value)
+    if value is None:
+        del stood_in["signs"]["A-2"]
+    with pytest.raises(GradshardError) as caught:
+        check_params(stood_in, where="params.yaml")
+    assert sentence in str(caught.value)
+
+
+def test_a_store_of_the_model_that_attacks_must_stand_for_the_one_trained_on(stood_in):
+    stood_in["signs"]["A_true"] = stood_in["signs"]["A"] | {"label": "true"}
+    stood_in["robust"]["A_adv"]["sources"] = ["A_true"]
+    with pytest.raises(GradshardError, match="lets A-2 attack but trains on A_true, signs of A: let a store of A-2"):
+        check_params(stood_in, where="params.yaml")

@@ -7,6 +7,7 @@ import pytest
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.report.claims import check_claims
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seeds import Seeds
 
 # The paper's figures at 6 epochs (tables 1, 2 and 4), per 10,000.
 ERRORS = {
@@ -40,13 +41,16 @@ def probe(transferred, less):
 PROBES = {"A_adv": probe({0.1: 400, 0.3: 1820}, 200), "A_ens": probe({0.1: 150, 0.3: 500}, 200)}
 
 
-def found(errors=ERRORS, probes=PROBES, baseline="A_adv", ensemble="A_ens"):
+def found(*by_seed, probes=PROBES, baseline="A_adv", ensemble="A_ens"):
     rows = [
-        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000, "top": 1}
+        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000, "top": 1, "seed": seed}
+        for seed, errors in enumerate(by_seed or [ERRORS])
         for (t, s, a), e in errors.items()
     ]
+    seeds = Seeds(range(len(by_seed) or 1))
+    probes = {name: dict.fromkeys(seeds.of, its) for name, its in probes.items()}
     names = {"undefended": ["A"], "baseline": baseline, "ensemble": ensemble, "holdout": "B", "others": ["B2"]}
-    return check_claims(ErrorMatrix(rows, "exact"), probes, **names, epsilon=0.3)
+    return check_claims(ErrorMatrix(rows, "exact", seeds), probes, **names, epsilon=0.3)
 
 
 def test_the_papers_findings_hold_on_the_papers_figures():
@@ -79,9 +83,20 @@ def test_a_difference_within_chance_is_no_clear_finding(own, verdict):
     assert found(errors)[0].verdict == verdict
 
 
+def test_a_finding_holds_only_if_it_does_with_every_seed():
+    def own(errors):
+        return ERRORS | {("A_adv", "A_adv", "fgsm"): errors}
+
+    assert found(own(360), own(400))[0].verdict == "holds with each of 2 seeds"
+    assert found(own(360), own(400))[0].figures == "3.8 % against 18.2 %"
+    assert found(own(360), own(1790))[0].verdict == "holds with each of 2 seeds, but intervals overlap"
+    assert found(own(360), own(2500))[0].verdict == "not shown: reversed with some seed"
+    assert found(own(2400), own(2500))[0].verdict == "does not hold"
+
+
 def test_what_was_not_measured_is_no_finding():
-    assert found({}, {}) == []
-    (only,) = found({key: ERRORS[key] for key in (("A", "A", "fgsm"), ("A", "A", "rand_fgsm"))}, {})
+    assert found({}, probes={}) == []
+    (only,) = found({key: ERRORS[key] for key in (("A", "A", "fgsm"), ("A", "A", "rand_fgsm"))}, probes={})
     assert "RAND+FGSM beats FGSM" in only.claim
 
 

@@ -25,24 +25,10 @@ def test_each_gradients_tables_show_the_models_trained_on_it(params):
     ]
 
 
-def test_models_of_one_seed_are_told_apart_from_those_of_several(params):
-    assert selection.trained_once(params, selection.shown_targets(params, "exact")) == []
-    alone = params.model_copy(update={"robust": {"A_adv": params.robust["A_adv"]}})
-    assert selection.trained_once(alone, ["A", "A_adv", "A_adv@6"]) == ["A_adv", "A_adv@6"]
-
-
-def test_runs_with_other_seeds_are_gathered_under_the_model_they_repeat(params):
-    found = selection.runs(params, selection.shown_targets(params, "exact"))
-    assert found == {
-        "6 epochs": {
-            "A_adv@6": ["A_adv@6", "A_adv-2@6", "A_adv-3@6"],
-            "A_adv-ens@6": ["A_adv-ens@6", "A_adv-ens-2@6", "A_adv-ens-3@6"],
-        },
-        "12 epochs": {
-            "A_adv": ["A_adv", "A_adv-2", "A_adv-3"],
-            "A_adv-ens": ["A_adv-ens", "A_adv-ens-2", "A_adv-ens-3"],
-        },
-    }
+def test_the_models_that_a_claim_would_be_about_are_the_robust_ones_among_the_targets(params):
+    assert selection.trained_here(params) == ["A_adv", "A_adv_ce", "A_adv-rand_ce", "A_adv-ens", "A_adv-ens_ce"]
+    fewer = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"targets": ["A", "A_adv@6"]})})
+    assert selection.trained_here(fewer) == ["A_adv"]
 
 
 def test_models_of_random_steps_and_held_out_models_have_tables_of_their_own(params):

@@ -6,17 +6,18 @@ import pytest
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import export
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import NumberCell, SeedsCell
 from gradshard.pipeline.report.tables import (
     defence_table,
     gradients_table,
     holdouts_table,
     random_training_table,
-    runs_table,
     transfer_table,
     white_box_table,
 )
 
+ONE = Seeds((10,))
 KEY = ("target", "source", "attack", "errors")
 ROWS = [
     ("A", "", "clean", 80),
@@ -41,12 +42,13 @@ ROWS = [
 @pytest.fixture
 def matrix():
     rows = [
-        dict(zip(KEY, row, strict=True)) | {"n": 10_000, "top": 1, "gradient": "" if row[2] == "clean" else "exact"}
+        dict(zip(KEY, row, strict=True))
+        | {"n": 10_000, "top": 1, "seed": 10, "gradient": "" if row[2] == "clean" else "exact"}
         for row in ROWS
     ]
     other = [row | {"gradient": "cross_entropy", "errors": 1} for row in rows if row["gradient"]]
     top_five = [row | {"top": 5, "errors": 2} for row in rows]
-    return ErrorMatrix([*other, *top_five, *rows], "exact")
+    return ErrorMatrix([*other, *top_five, *rows], "exact", ONE)
 
 
 def texts(table):
@@ -84,8 +86,8 @@ def test_a_single_model_is_not_the_best_of_anything(matrix):
 
 
 def test_each_top_k_has_a_matrix_of_its_own(matrix):
-    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact", top=5), ["A"]))["FGSM"] == ["0.0"]
-    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact"), ["A"]))["FGSM"] == ["71.4"]
+    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact", ONE, top=5), ["A"]))["FGSM"] == ["0.0"]
+    assert texts(white_box_table(ErrorMatrix(matrix.rows, "exact", ONE), ["A"]))["FGSM"] == ["71.4"]
 
 
 def test_a_rate_carries_its_interval(matrix):
@@ -94,16 +96,16 @@ def test_a_rate_carries_its_interval(matrix):
 
 
 def test_the_papers_figure_stands_beside_ours_where_the_paper_has_one(matrix):
-    called = ErrorMatrix(matrix.rows, "exact", {"A": "A", "A_adv": "A_adv@6"})
+    called = ErrorMatrix(matrix.rows, "exact", ONE, {"A": "A", "A_adv": "A_adv@6"})
     (_, [on_a, on_adv]), _ = transfer_table(called, "fgsm", ["A", "A_adv"]).rows
     assert (on_a.beside, on_adv.beside) == ("paper 71.4, +0.0", "paper 11.9, +0.0")
-    twelve = ErrorMatrix(matrix.rows, "exact", {"A_adv": "A_adv@12"})
+    twelve = ErrorMatrix(matrix.rows, "exact", ONE, {"A_adv": "A_adv@12"})
     assert defence_table(twelve, {"12 epochs": ["A_adv"]}, "B").rows[0][1][1].beside == "paper 3.8, -0.2"
     assert transfer_table(matrix, "fgsm", ["A"]).rows[0][1][0].beside == ""
 
 
 def test_both_gradients_stand_side_by_side(matrix):
-    matrices = {"cross_entropy": ErrorMatrix(matrix.rows, "cross_entropy"), "exact": matrix}
+    matrices = {"cross_entropy": ErrorMatrix(matrix.rows, "cross_entropy", ONE), "exact": matrix}
     table = gradients_table(matrices, {"A": "", "A_adv": "exact"}, "B")
     assert table.columns[:2] == ["FGSM, cross_entropy", "FGSM, exact"]
     assert texts(table)["A"][:2] == ["0.0", "71.4"]
@@ -112,7 +114,7 @@ def test_both_gradients_stand_side_by_side(matrix):
 
 def test_tables_leave_as_markdown_and_as_csv(matrix):
     table = defence_table(
-        ErrorMatrix(matrix.rows, "exact", {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B"
+        ErrorMatrix(matrix.rows, "exact", ONE, {"A_adv": "A_adv@6"}), {"6 epochs": ["A_adv", "A_ens"]}, "B"
     )
     lines = export.to_markdown(table).splitlines()
     assert lines[0] == "| model | Clean | FGSM | FGSM from B | I-FGSM from B | RAND+FGSM from B |"
@@ -126,19 +128,76 @@ def test_tables_leave_as_markdown_and_as_csv(matrix):
     assert rows[5]["paper"] == ""
 
 
-def test_runs_with_several_seeds_give_mean_and_standard_deviation(matrix):
-    table = runs_table(matrix, {"6 epochs": {"A_adv": ["A_adv", "A_ens"]}}, "B")
-    assert texts(table) == {"A_adv, 6 epochs": ["0.9 ± 0.1", "7.7 ± 5.8", "11.6 ± 9.3", "14.8 ± 7.1", "7.9 ± 6.4"]}
-    cell = table.rows[0][1][1]
-    assert cell.note == "runs: 3.60, 11.80"
-    assert dict(cell.fields) == {"value": 7.7, "runs": 2, "deviation": 5.7983}
-    assert SeedsCell([ErrorRate(1, 100)], paper=2.0).beside == "paper 2.0, -1.0"
-    assert (SeedsCell([]).text, SeedsCell([]).heat, SeedsCell([]).beside, dict(SeedsCell([]).fields)) == (
-        "–",
-        None,
-        "",
-        {},
-    )
+@pytest.fixture
+def three_seeds(matrix):
+    """The same errors with three seeds, but for those of A_adv and of what it crafts; A and B are the same models."""
+
+    def moved(row, seed):
+        by = (seed - 11) * 100 if "A_adv" in (row["target"], row["source"]) else 0
+        return row | {"seed": seed, "errors": row["errors"] + by}
+
+    rows = [moved(row, seed) for seed in (10, 11, 12) for row in matrix.rows if row["gradient"] != "cross_entropy"]
+    return ErrorMatrix(rows, "exact", Seeds((10, 11, 12), frozenset("AB")), {"A_adv": "A_adv@6"})
+
+
+def test_over_several_seeds_a_cell_is_mean_and_deviation_and_each_seed(three_seeds):
+    cell = transfer_table(three_seeds, "fgsm", ["A_adv"]).rows[0][1][0]
+    assert (cell.text, cell.beside) == ("3.6 ± 1.0", "paper 3.6, +0.0")
+    assert cell.note == "by seed: 10: 2.60, 11: 3.60, 12: 4.60"
+    assert dict(cell.fields) == {
+        "value": 3.6,
+        "runs": 3,
+        "bold": 0,
+        "varying": "training",
+        "deviation": 1.0,
+        "paper": 3.6,
+    }
+
+
+def test_what_no_seed_changes_has_one_figure_and_an_interval(three_seeds):
+    table = transfer_table(three_seeds, "fgsm", ["A", "A_adv"])
+    assert texts(table) == {"A": ["71.4", "11.9 ± 1.0"], "A_adv": ["24.7 ± 1.0", "3.6 ± 1.0"]}
+    assert table.rows[0][1][0].note.startswith("95 % interval 70.5 to 72.3")
+
+
+def test_a_seed_that_was_not_measured_is_missed(three_seeds):
+    fewer = ErrorMatrix([row for row in three_seeds.rows if row["seed"] != 12], "exact", three_seeds.seeds)
+    cell = transfer_table(fewer, "fgsm", ["A_adv"]).rows[0][1][0]
+    assert (cell.text, cell.beside, cell.fields["runs"]) == ("3.1 ± 0.7", "2 of 3 seeds", 2)
+    assert SeedsCell({10: ErrorRate(1, 100)}, expected=2, paper=2.0).beside == "paper 2.0, -1.0; 1 of 2 seeds"
+    assert SeedsCell({10: ErrorRate(1, 100)}).text == "1.0"
+    unmeasured = SeedsCell({})
+    assert (unmeasured.text, unmeasured.heat, unmeasured.beside, dict(unmeasured.fields)) == ("–", None, "", {})
+
+
+def test_models_are_tied_for_best_as_long_as_any_of_their_seeds_are(three_seeds):
+    table = defence_table(three_seeds, {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert [[cell.bold for cell in cells] for _, cells in table.rows] == [
+        [True, True, False, False, False],
+        [True, False, True, True, True],
+    ]
+    near = [row | {"errors": 1700} if row["target"] == "A_ens" else row for row in three_seeds.rows]
+    both = defence_table(ErrorMatrix(near, "exact", three_seeds.seeds), {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert [cells[2].bold for _, cells in both.rows] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("sources_vary", "said"), [(False, "the same static models"), (True, "static models varying too")]
+)
+def test_every_table_tells_over_what_it_is(three_seeds, sources_vary, said):
+    seeds = Seeds((10, 11, 12), frozenset(), sources_vary=sources_vary)
+    table = seeds.captioned(transfer_table(ErrorMatrix(three_seeds.rows, "exact", seeds), "fgsm", ["A"]))
+    assert table.caption == f"Mean ± standard deviation over 3 seeds of training, {said}."
+    assert export.to_markdown(table).endswith(f"|\n\n{table.caption}\n")
+    varying = "training and static models" if sources_vary else "training"
+    assert {row["varying"] for row in csv.DictReader(io.StringIO(export.to_csv(table)))} == {varying}
+    assert seeds.alone(table).caption == "Of seed 10 alone."
+
+
+def test_with_one_seed_a_table_is_as_it_always_was(matrix):
+    table = transfer_table(matrix, "fgsm", ["A"])
+    assert (matrix.seeds.captioned(table), matrix.seeds.alone(table)) == (table, table)
+    assert "varying" not in export.to_csv(table)
 
 
 def test_models_trained_on_random_steps_stand_beside_those_trained_on_fgsm(matrix):

@@ -122,7 +122,7 @@ def test_models_are_evaluated_on_a_cluster_with_the_same_results(whole, cluster,
     project.run("evaluate", "--scheduler", cluster.address)
     found, wanted = files(project, "evaluation"), files(expected, "evaluation")
     # It names the stores too, and that project has one.
-    del found["evaluation/provenance.json"], wanted["evaluation/provenance.json"]
+    del found["evaluation/10/provenance.json"], wanted["evaluation/10/provenance.json"]
     assert found == wanted
 
 

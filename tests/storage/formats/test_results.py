@@ -1,11 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 
-KEY = {"dataset": "d", "target": "A", "source": "B", "attack": "fgsm", "gradient": "exact"} | {
+KEY = {"dataset": "d", "seed": 10, "target": "A", "source": "B", "attack": "fgsm", "gradient": "exact"} | {
     "eps": 0.3,
     "alpha": 0.0,
     "steps": 1,
@@ -19,9 +20,17 @@ ROW |= {"wilson_low": 0.11, "wilson_high": 0.6}
 def test_the_matrix_comes_back_with_the_documented_columns(tmp_path):
     results.write_matrix(tmp_path / "m.parquet", [ROW, ROW | {"target": "C"}])
     assert results.read_matrix(tmp_path / "m.parquet") == [ROW, ROW | {"target": "C"}]
-    columns = "dataset target source attack gradient eps alpha steps label top n errors error_rate"
+    columns = "dataset seed target source attack gradient eps alpha steps label top n errors error_rate"
     columns += " ci_low ci_high wilson_low wilson_high"
     assert pq.read_schema(tmp_path / "m.parquet").names == columns.split()
+
+
+def test_rows_of_a_file_without_seeds_are_of_the_one_that_is_told(tmp_path):
+    old = pa.Table.from_pylist([ROW], schema=results.MATRIX).drop_columns("seed")
+    pq.write_table(old, tmp_path / "m.parquet")
+    assert results.read_matrix(tmp_path / "m.parquet", seed=12) == [ROW | {"seed": 12}]
+    results.write_matrix(tmp_path / "m.parquet", [ROW])
+    assert results.read_matrix(tmp_path / "m.parquet", seed=12) == [ROW]
 
 
 def test_examples_hold_every_cell_of_every_example(tmp_path):

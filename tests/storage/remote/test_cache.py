@@ -223,7 +223,7 @@ def test_a_model_trained_on_streamed_stores_is_the_model_trained_on_local_ones(p
     assert len(expected) >= 3
     for path in (copied_project.path / "models/robust").glob("A_adv-ens*"):
         path.unlink()
-    shutil.rmtree(copied_project.path / "models/snapshots/A_adv-ens")
+    shutil.rmtree(copied_project.path / "models/snapshots/A_adv-ens-10")
     options = streamed(copied_project, plain_http)
     code, err = gradshard(copied_project, "train-robust", "A_adv-ens", *options)
     assert code == 0, err

@@ -5,11 +5,9 @@ import csv
 import io
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
 from gradshard.stages.support.code import code_of
-from tests.helpers.projects import Project, new_project
+from tests.helpers.dvc_projects import DvcProject, environment, new_dvc_project
 
 ROOT = Path(__file__).parents[1]
 # They name, show or check, but no output follows from them.
@@ -110,29 +108,6 @@ def test_every_stage_says_what_it_does_and_runs_a_command_of_ours():
         assert stage["cmd"].startswith(f"python -m gradshard {name}")
 
 
-class DvcProject(Project):
-    """A copy of the repository with tiny parameters, as someone's clone of their own."""
-
-    def dvc(self, command: str) -> str:
-        done = subprocess.run(
-            command, shell=True, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=900
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def changed(self) -> set[str]:
-        """Give the stages that `dvc status` names."""
-        return set(re.findall(r"^(\S+):$", self.dvc("dvc status"), flags=re.MULTILINE))
-
-    def repro(self) -> list[str]:
-        """Run `dvc repro` and give the stages that it ran."""
-        return re.findall(r"^Running stage '(.*)'", self.dvc("dvc repro"), flags=re.MULTILINE)
-
-
-def environment():
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
-
-
 def add_models_of_other_numbers_of_sources(params):
     params["signs"]["A2"] = {"model": "A", "gradient": "cross_entropy", "label": "predicted"}
     params["signs"]["D2"] = {"model": "D", "gradient": "exact", "label": "true"}
@@ -142,17 +117,8 @@ def add_models_of_other_numbers_of_sources(params):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, digits):
-    folder = tmp_path_factory.mktemp("clone") / "project"
-    for name in ("pipeline", "stages", "storage"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "gradshard", folder / "gradshard", symlinks=True)
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    new_project(folder, digits, train=300)
-    project = DvcProject(folder)
+    project = new_dvc_project(tmp_path_factory.mktemp("clone") / "project", digits)
     project.edit(add_models_of_other_numbers_of_sources)
-    subprocess.run("git init -q", shell=True, cwd=folder, check=True)
     project.dvc("dvc repro")
     return project
 
@@ -174,11 +140,11 @@ def test_everything_runs_once_and_nothing_twice(project):
 def test_robust_models_of_any_number_of_sources_are_trained(project):
     found = {path.stem: list(json.loads(path.read_text())) for path in (project.path / "sources").iterdir()}
     assert {name: len(sources) for name, sources in found.items()} == {
-        "A_adv": 0,
-        "one": 1,
-        "two": 2,
-        "A_adv-ens": 3,
-        "five": 5,
+        "A_adv-10": 0,
+        "one-10": 1,
+        "two-10": 2,
+        "A_adv-ens-10": 3,
+        "five-10": 5,
     }
     assert all((project.path / f"models/robust/{name}.safetensors").exists() for name in found)
 
@@ -197,9 +163,10 @@ def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
     assert sorted(project.repro()) == [
         "analyze",
         "blackbox",
-        "evaluate",
+        "digests",
+        "evaluate@10",
         "report",
-        *(f"train-robust@{name}" for name in ("A_adv", "A_adv-ens", "five", "one", "two")),
+        *(f"train-robust@{name}-10" for name in ("A_adv", "A_adv-ens", "five", "one", "two")),
     ]
 
 
@@ -208,12 +175,13 @@ def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, 
     assert sorted(project.repro()) == [
         "analyze",
         "blackbox",
-        "evaluate",
+        "digests",
+        "evaluate@10",
         "precompute@A",
         "precompute@A2",
         "report",
         "sources",
-        *(f"train-robust@{name}" for name in ("A_adv-ens", "five", "one", "two")),
+        *(f"train-robust@{name}-10" for name in ("A_adv-ens", "five", "one", "two")),
         "train-static@A",
     ]
 
@@ -221,11 +189,11 @@ def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, 
 def test_a_changed_store_is_a_change_for_the_models_that_use_it_alone(project, edit):
     edit(lambda params: params["signs"]["C"].update(label="true"))
     # The page of results shows how every store was made.
-    shown = {"evaluate", "report"}
+    shown = {"report"}
     project.dvc("dvc repro precompute@C")
     assert project.changed() - shown == {"sources"}
     project.dvc("dvc repro sources")
-    assert project.changed() - shown == {"train-robust@A_adv-ens", "train-robust@five", "train-robust@two"}
+    assert project.changed() - shown == {f"train-robust@{name}-10" for name in ("A_adv-ens", "five", "two")}
 
 
 def test_a_clone_that_pulled_is_up_to_date_also_after_a_model_was_renamed(project, tmp_path):
@@ -239,7 +207,12 @@ def test_a_clone_that_pulled_is_up_to_date_also_after_a_model_was_renamed(projec
 
     renamed.edit(rename)
     renamed.dvc("dvc repro")
-    for old in ("models/robust/one.safetensors", "models/snapshots/one", "training/one.tsv", "signs/D2.zarr"):
+    for old in (
+        "models/robust/one-10.safetensors",
+        "models/snapshots/one-10",
+        "training/one-10.tsv",
+        "signs/D2.zarr",
+    ):
         assert not (renamed.path / old).exists()
         assert (renamed.path / "set-aside" / old).exists()
     renamed.dvc(f"dvc remote add -d shared {tmp_path / 'remote'} && dvc push -q")
@@ -263,7 +236,7 @@ def test_the_device_reruns_nothing(project, edit):
         ("dvc plots show", "dvc_plots/index.html"),
         ("dvc status", "up to date"),
         ("dvc repro precompute@A", "up to date"),
-        ("dvc repro -s evaluate", "up to date"),
+        ("dvc repro -s evaluate@10", "up to date"),
         ("git status --porcelain", "dvc.lock"),
     ],
 )
@@ -292,6 +265,7 @@ def test_outputs_are_ignored_by_git(project):
         "models",
         "signs",
         "sources",
+        "digests",
         "training",
         "evaluation",
         "analysis",

@@ -1,0 +1,104 @@
+"""Seeds under the real DVC: one more computes what is new, and every table is then over all of them."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from gradshard.storage.formats.sign_reader import open_store
+from tests.helpers.dvc_projects import new_dvc_project
+
+pytestmark = pytest.mark.slow
+
+
+def small(params):
+    """Two static models, a robust model with a source and one without, and one attack."""
+    for name in ("C", "D"):
+        del params["static"][name], params["signs"][name]
+    for model in (*params["static"].values(), *params["robust"].values()):
+        model["epochs"] = 1
+        model.pop("snapshots", None)
+    params["robust"]["A_adv-ens"]["sources"] = ["A"]
+    names = ["A", "A_adv", "A_adv-ens"]
+    params["evaluation"].update(targets=names, attacks={"fgsm": [*names, "B"]}, illustrated=["A"], diagnosed=names)
+    params["analysis"].update(models=["A"], examples=5)
+    params["blackbox"].update(targets=[], forest=None)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, digits):
+    """A finished run over two seeds."""
+    project = new_dvc_project(tmp_path_factory.mktemp("seeds") / "project", digits)
+    project.edit(small)
+    project.edit(lambda params: params.update(seeds=[10, 11]))
+    project.dvc("dvc repro")
+    return project
+
+
+def shown(project):
+    """The cell of A_adv under FGSM from B in the report's tables, as CSV has it."""
+    lines = (project.path / "report/tables/defences-exact.csv").read_text().splitlines()
+    return next(line for line in lines if line.startswith('"A_adv, 1 epochs",FGSM from B'))
+
+
+def test_one_more_seed_runs_itself_alone_and_is_in_every_table(project):
+    before = {path: path.read_bytes() for path in (project.path / "models/robust").iterdir()}
+    assert ",2,1,,training" in shown(project)
+    project.edit(lambda params: params.update(seeds=[10, 11, 12]))
+    assert sorted(project.repro()) == [
+        "digests",
+        "evaluate@12",
+        "report",
+        "sources",
+        "train-robust@A_adv-12",
+        "train-robust@A_adv-ens-12",
+    ]
+    assert project.repro() == []
+    assert {path: path.read_bytes() for path in before} == before
+    assert ",3,1,,training" in shown(project)
+    assert "over 3 seeds of training, the same static models." in (project.path / "report/tables.md").read_text()
+    metrics = json.loads((project.path / "report/metrics.json").read_text())
+    assert metrics["A_adv-ens"]["fgsm_B"]["seeds"] == 3
+    rows = pq.read_table(project.path / "report/matrix.parquet").to_pylist()
+    assert {row["seed"] for row in rows} == {10, 11, 12}
+    assert len(rows) == 3 * len([row for row in rows if row["seed"] == 12])
+    assert "fgsm_B" in project.dvc("dvc metrics show")
+
+
+def test_other_static_models_may_stand_for_those_of_a_further_seed(project):
+    def with_others(params):
+        params["seeds"].append(13)
+        for name in ("A", "B"):
+            params["static"][f"{name}-2"] = params["static"][name] | {"seed": 7}
+        params["signs"]["A-2"] = params["signs"]["A"] | {"model": "A-2"}
+        params["stand_ins"] = {13: {"A": "A-2", "B": "B-2"}}
+
+    project.edit(with_others)
+    assert sorted(project.repro()) == [
+        "digests",
+        "evaluate@13",
+        "precompute@A-2",
+        "report",
+        "sources",
+        "train-robust@A_adv-13",
+        "train-robust@A_adv-ens-13",
+        "train-static@A-2",
+        "train-static@B-2",
+    ]
+    digests = json.loads((project.path / "digests/evaluate-13.json").read_text())
+    assert list(digests) == ["A-2", "A_adv-13", "A_adv-ens-13", "B-2"]
+    provenance = json.loads((project.path / "evaluation/13/provenance.json").read_text())
+    assert provenance["stores"] == {"A-2": open_store(project.path / "signs/A-2.zarr").manifest.content}
+    tables = (project.path / "report/tables.md").read_text()
+    assert "seeds of training, static models varying too." in tables
+    assert "the same static models" not in tables
+
+
+def test_a_seed_that_is_taken_out_leaves_every_table(project):
+    project.edit(lambda params: params.update(seeds=[10], stand_ins={}))
+    project.dvc("dvc repro")
+    assert [path.name for path in (project.path / "evaluation").iterdir() if path.name.isdigit()] == ["10"]
+    assert (project.path / "set-aside/evaluation/11/matrix.parquet").exists()
+    assert {row["seed"] for row in pq.read_table(project.path / "report/matrix.parquet").to_pylist()} == {10}
+    page = (project.path / "report/index.html").read_text()
+    assert page.index("No claim about training can be made from this page") < page.index("Error rates in percent")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.evaluation.seed_variance import CrossedMean, checked_errors, crossed_mean
@@ -80,6 +81,25 @@ def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDi
     """The same comparisons with p-values corrected for how many there are that claim something (Holm 1979)."""
     corrected = iter(holm([found.p for found in comparisons if found.p is not None]))
     return [found if found.p is None else replace(found, corrected_p=next(corrected)) for found in comparisons]
+
+
+def tied_for_best_over_seeds(defences: Sequence[npt.ArrayLike]) -> list[bool]:
+    """Tell which of several defences are not shown to err more than the one with the lowest mean.
+
+    Each is compared with that one, corrected for how many these are. With one seed all are tied: none is shown to err
+    more.
+
+    Args:
+        defences: the errors of each, bool or 0 and 1, shape (seeds, images), on the same seeds and images.
+
+    Raises:
+        GradshardError: the shapes differ, or are not those of errors.
+    """
+    best = min(range(len(defences)), key=lambda at: float(np.mean(np.asarray(defences[at]))))
+    others = [at for at in range(len(defences)) if at != best]
+    compared = correct_for_number([paired_difference(defences[at], defences[best]) for at in others])
+    worse = {at for at, found in zip(others, compared, strict=True) if found.finding == "higher"}
+    return [at not in worse for at in range(len(defences))]
 
 
 def _p_value(found: CrossedMean, distance: float) -> float:

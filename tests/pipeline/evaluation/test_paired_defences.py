@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, correct_for_number, paired_difference
+from gradshard.pipeline.evaluation.paired_defences import (
+    ONE_SEED,
+    correct_for_number,
+    paired_difference,
+    tied_for_best_over_seeds,
+)
 from gradshard.pipeline.evaluation.seed_variance import crossed_mean
 from gradshard.pipeline.evaluation.statistics import mcnemar
 from gradshard.storage.errors import GradshardError
@@ -88,6 +93,14 @@ def test_comparisons_are_corrected_for_the_number_of_those_that_claim_something(
     assert [found.corrected_p for found in two] == pytest.approx([2 * near.p, None, 2 * near.p])
     assert [found.finding for found in two] == ["lower", ONE_SEED, "lower"]
     assert {found.finding for found in correct_for_number([near] * 4)} == {"no difference shown"}
+
+
+def test_a_defence_is_tied_for_best_unless_it_is_shown_to_err_more():
+    best, near = wrong([0.08, 0.16, 0.12, 0.11, 0.13], 1), wrong([0.17, 0.11, 0.14, 0.18, 0.10], 2)
+    far = wrong([0.3, 0.35, 0.31, 0.33, 0.32], 3)
+    assert tied_for_best_over_seeds([far, near, best]) == [False, True, True]
+    assert tied_for_best_over_seeds([far[:1], near[:1], best[:1]]) == [True, True, True]
+    assert tied_for_best_over_seeds([best]) == [True]
 
 
 def test_defences_on_other_seeds_or_images_are_refused():

@@ -8,7 +8,7 @@ EXTRAS = {
     "OpenSSL": "sign",
     "art": "peers",
     "bokeh": "dashboard",
-    "datasets": "bench",
+    "datasets": "hf",
     "dvc": "dvc",
     "foolbox": "peers",
     "h5py": "bench",
@@ -21,6 +21,7 @@ EXTRAS = {
     "timm": "timm",
     "torchattacks": "peers",
     "torchvision": "torchvision",
+    "transformers": "hf",
     "webdataset": "bench",
 }
 

@@ -38,7 +38,7 @@ ROOMS = {
         "storage/workspace",
     },
     "pipeline/malloc": set(),
-    "pipeline/models": {"pipeline/plugins"},
+    "pipeline/models": {"pipeline/plugins", "storage/home"},
     "pipeline/plugins": set(),
     "pipeline/report": {"pipeline/attacks", "pipeline/config", "pipeline/evaluation", "pipeline/plugins"},
     "pipeline/training": {

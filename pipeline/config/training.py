@@ -65,7 +65,7 @@ class TrainingParams(Section):
 class StaticModel(Section):
     """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
 
-    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those of a name timm:NAME; or a
+    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those that its library has; or a
     checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
     forward gives: of ``probabilities`` the logarithm is taken.
     """

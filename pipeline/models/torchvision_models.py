@@ -27,7 +27,6 @@ from gradshard.storage.optional import remedy
 
 _CHANNELS = 3
 _COUNTER = "num_batches_tracked"
-_BLOCK_BYTES = 1 << 20
 # What these models are built with when torchvision gives them weights; others need nothing.
 _WITHOUT_HEADS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _HASH = re.compile(r"-([a-f0-9]+)\.\w+$")
@@ -141,11 +140,14 @@ def _fetched(name: str, weights: Any) -> dict[str, Tensor]:
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     expected = _HASH.search(file.name)
     # Torch itself looks at the hash of what it fetches, but not at that of what it finds.
-    if file.is_file() and expected and not (found := _sha256(file)).startswith(expected[1]):
-        raise GradshardError(
-            f"{file} is not the weights of torchvision:{name} (SHA-256 {found[:12]}…, its name says {expected[1]}…): "
-            "remove it, so that it is fetched again"
-        )
+    if file.is_file() and expected:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if not found.startswith(expected[1]):
+            raise GradshardError(
+                f"{file} is not the weights of torchvision:{name} (SHA-256 {found[:12]}…, its name says "
+                f"{expected[1]}…): remove it, so that it is fetched again"
+            )
     try:
         # Torch tells on the standard output that it fetches.
         with contextlib.redirect_stdout(sys.stderr):
@@ -181,14 +183,6 @@ def _fill(model: nn.Module, name: str, state: Mapping[str, Tensor], classes: int
                 f"{key}, which has shape {tuple(own.shape)}): {advice(name)}"
             )
     model.load_state_dict(taken, strict=False)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _torchvision() -> Any:

@@ -25,18 +25,23 @@ def raw_folder(params: DatasetParams) -> Path:
     return folder
 
 
+def transform(params: DatasetParams) -> Transform:
+    """Tell how images are resized, as the parameters say."""
+    assert params.size is not None
+    return Transform(params.size, params.crop, params.interpolation)
+
+
 def image_folder(params: DatasetParams, root: Path) -> ImageFolder:
     """Find the splits and classes of a folder of images.
 
     Raises:
         GradshardError: it is not laid out as it should be.
     """
-    assert params.size is not None
     return open_folder(
         root,
         train=params.train,
         test=params.test,
-        transform=Transform(params.size, params.crop, params.interpolation),
+        transform=transform(params),
         seed=params.seed,
         class_names=path_of(params.class_names) if params.class_names else None,
     )

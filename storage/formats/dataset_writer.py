@@ -1,7 +1,7 @@
 """Writing a dataset, shard by shard, as ``dataset`` reads it."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from gradshard.storage.formats.chunking import Layout, split_slice
 from gradshard.storage.formats.dataset import FORMAT, VERSION, Images, Labels, images_file, label_dtype, labels_file
 from gradshard.storage.formats.digests import RowsDigest
 from gradshard.storage.formats.raw_images import RawImages
+from gradshard.storage.formats.row_images import RowImages
 from gradshard.storage.formats.shard_writer import write_plain_shard
 
-# Images uint8 (N, C, H, W) and their labels (N,).
-LabelledImages = tuple[Images | RawImages, Labels]
+# Images uint8 (N, C, H, W), in memory or read a slice at a time.
+AnyImages = Images | RawImages | RowImages
+# Images and their labels (N,).
+LabelledImages = tuple[AnyImages, Labels]
 
 
-def check_rows(images: Images | RawImages, labels: Labels, *, classes: int, where: str) -> None:
+def check_rows(images: AnyImages, labels: Labels, *, classes: int, where: str) -> None:
     """Refuse labelled images that no dataset may hold, by their shapes and labels.
 
     Raises:
@@ -124,6 +127,7 @@ def write_dataset(
     classes: int,
     splits: Mapping[str, LabelledImages],
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
+    class_names: Sequence[str] = (),
 ) -> Iterator[int]:
     """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time.
 
@@ -133,12 +137,14 @@ def write_dataset(
         classes: how many there are.
         splits: what is written, by the name of the split.
         attributes: what a split says of itself besides its digest, by its name.
+        class_names: in the order of the labels, if they have names.
 
     Raises:
         GradshardError: see ``check_splits``; nothing is written then.
     """
     check_splits(name, classes, splits)
-    create_root(path, name=name, classes=classes)
+    named = {"class_names": list(class_names)} if class_names else {}
+    create_root(path, name=name, classes=classes, attributes=named)
     for split, (images, labels) in splits.items():
         shape = images.shape[1:]
         cut = create_split(path, split, rows=len(images), sample_shape=shape, classes=classes)
@@ -150,9 +156,7 @@ def write_dataset(
         seal_split(path / split, digest, (attributes or {}).get(split))
 
 
-def _digested(
-    images: Images | RawImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest
-) -> Iterator[Images]:
+def _digested(images: AnyImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest) -> Iterator[Images]:
     """The images of a shard, a chunk at a time, as the digest takes them."""
     for part in split_slice(rows, chunk):
         some = images[part]

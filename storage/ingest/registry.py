@@ -17,7 +17,8 @@ class Source:
     Args:
         reader: a ``package.module:function`` that gives a ``RawDataset``, or the name of what ``by_shard`` opens.
         raw: whether the path of the raw files comes first: never, perhaps as None, or always.
-        takes: its keywords: the parameters ``classes``, ``layout``, ``scale``, and ``show`` (see ``sources.Show``).
+        takes: its keywords: parameters of the dataset by their names, ``transform`` (those of resizing), and ``show``
+            (see ``sources.Show``).
         by_shard: the images are files that are decoded shard by shard.
         may_be_sorted: rows that are sorted by class are to be shuffled.
     """
@@ -34,5 +35,16 @@ DATASETS: Mapping[str, Source] = {
     "mnist": Source(f"{_ROOM}.sources:mnist", raw="perhaps", takes=("show",)),
     "idx": Source(f"{_ROOM}.sources:idx", takes=("classes",), may_be_sorted=True),
     "npz": Source(f"{_ROOM}.sources:npz", takes=("classes", "layout", "scale"), may_be_sorted=True),
+    "huggingface": Source(
+        f"{_ROOM}.huggingface:huggingface",
+        raw="perhaps",
+        takes=("classes", "columns", "hub", "layout", "scale", "test", "train", "transform"),
+        may_be_sorted=True,
+    ),
+    "torchvision": Source(
+        f"{_ROOM}.torchvision_datasets:torchvision_dataset",
+        takes=("arguments", "classes", "download", "kind", "test", "train", "transform"),
+        may_be_sorted=True,
+    ),
     "imagefolder": Source(f"{_ROOM}.image_folder:open_folder", by_shard=True),
 }

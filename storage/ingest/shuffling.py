@@ -12,7 +12,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from gradshard.storage.formats.chunking import CHUNK_BYTES, split_slice
-from gradshard.storage.formats.dataset import Images, Labels
+from gradshard.storage.formats.dataset import Labels
+from gradshard.storage.formats.dataset_writer import AnyImages
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.ingest.row_order import Numbers, row_order
 
@@ -51,7 +52,7 @@ def shuffled_order(rows: int, *, seed: int, split: int) -> Numbers:
     return row_order(rows, seed=(seed, split), left_out=np.empty(0, dtype=np.int64))
 
 
-def scatter(images: Images | RawImages, order: Numbers, scratch: Path) -> Iterator[int]:
+def scatter(images: AnyImages, order: Numbers, scratch: Path) -> Iterator[int]:
     """Write images to a file in a new order, yielding the rows written each time; ``scattered`` opens it.
 
     Args:
@@ -70,7 +71,7 @@ def scatter(images: Images | RawImages, order: Numbers, scratch: Path) -> Iterat
             yield rows.stop - rows.start
 
 
-def scattered(images: Images | RawImages, scratch: Path) -> RawImages:
+def scattered(images: AnyImages, scratch: Path) -> RawImages:
     """Open the file that ``scatter`` wrote of images."""
     return RawImages(
         str(scratch), lambda: cast(BinaryIO, scratch.open("rb")), 0, tuple(images.shape), arrange=lambda pixels: pixels

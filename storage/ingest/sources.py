@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import Images, Labels
+from gradshard.storage.formats.dataset import Labels
+from gradshard.storage.formats.dataset_writer import LabelledImages
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.home import path_of
 from gradshard.storage.ingest.download import OnBytes, download
@@ -44,11 +45,15 @@ _MNIST5K_SEED = 0
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Labelled images as they came in, split by split; ``notes`` is what whoever brought them should be told."""
+    """Labelled images as they came in, split by split; ``notes`` is what whoever brought them should be told.
+
+    ``class_names`` are in the order of the labels, if the classes have names.
+    """
 
     classes: int
-    splits: Mapping[str, tuple[Images | RawImages, Labels]]
+    splits: Mapping[str, LabelledImages]
     notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def mnist5k() -> RawDataset:
@@ -103,7 +108,7 @@ def npz(file: Path, *, classes: int | None = None, layout: str | None = None, sc
         )
     notes = tuple(f"{file}: y_{split} is one-hot: the place of the 1 is the label" for split in hot)
     splits = {split: (images, labels.numbers) for split, (images, labels) in read.items()}
-    return _counted(splits, classes or next(iter(hot.values()), None), where=file, notes=notes)
+    return counted(splits, classes or next(iter(hot.values()), None), where=file, notes=notes)
 
 
 def raw_folder(parameter: str | None, dataset: str) -> Path | None:
@@ -133,7 +138,7 @@ def _from_idx(paths: Mapping[str, Path], *, classes: int | None, sha256: Mapping
                 "give files that belong together"
             )
         splits[split] = (images, labels)
-    return _counted(splits, classes, where=paths["train-labels-idx1-ubyte"].parent)
+    return counted(splits, classes, where=paths["train-labels-idx1-ubyte"].parent)
 
 
 def _find(folder: Path, name: str) -> Path:
@@ -160,11 +165,11 @@ def _downloaded(name: str, show: Show) -> Path:
     return path
 
 
-def _counted(
-    splits: Mapping[str, tuple[Images | RawImages, Labels]],
+def counted(
+    splits: Mapping[str, LabelledImages],
     classes: int | None,
     *,
-    where: Path,
+    where: object,
     notes: tuple[str, ...] = (),
 ) -> RawDataset:
     """Count the classes, if nobody said how many there are, and note those without examples."""

@@ -22,3 +22,12 @@ def write_idx_folder(folder, *, shape=(12, 7), classes=4, zipped=False, dotted=F
             path = folder / (f"{name}.gz" if zipped else name)
             path.write_bytes(gzip.compress(content) if zipped else content)
     return folder
+
+
+def write_digits(folder, splits):
+    """Write images (N, 1, H, W) and labels (N,), by split, as the four files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = splits[split]
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx_bytes(images[:, 0]))
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))

@@ -4,6 +4,7 @@ from gradshard.storage.errors import GradshardError
 
 # By the name that is imported.
 EXTRAS = {
+    "adlfs": "az",
     "aiohttp": "http",
     "OpenSSL": "sign",
     "art": "peers",
@@ -11,7 +12,9 @@ EXTRAS = {
     "datasets": "hf",
     "dvc": "dvc",
     "foolbox": "peers",
+    "gcsfs": "gs",
     "h5py": "bench",
+    "huggingface_hub": "hf",
     "litdata": "bench",
     "model_signing": "sign",
     "pyautoattack": "autoattack",

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.models.cpu_layers import use_cpu_layers
 from gradshard.pipeline.models import custom, small, timm_models, torchvision_models, tramer, transformers_models
+from gradshard.pipeline.models.cpu_layers import use_cpu_layers
 from gradshard.pipeline.models.first_pass import check_logits
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.pipeline.models.probabilities import LogProbabilities

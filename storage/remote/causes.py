@@ -19,6 +19,7 @@ _REFUSED = {
     http.HTTPStatus.FORBIDDEN,
     http.HTTPStatus.PROXY_AUTHENTICATION_REQUIRED,
 }
+_CHANGED = {http.HTTPStatus.CONFLICT, http.HTTPStatus.PRECONDITION_FAILED}
 _PASSING = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTTPStatus.TOO_MANY_REQUESTS}
 
 
@@ -71,6 +72,10 @@ def _cause_of_status(status: int) -> Cause:
         return Cause(f"the server refuses ({text})", advice, passes=False)
     if status in _PASSING or status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
         return Cause(f"the server is overloaded or out of order ({text})", "run the same again later", passes=True)
+    if status in _MISSING:
+        return Cause(f"there is no such place ({text})", "create it first, or check the address", passes=False)
+    if status in _CHANGED:
+        return Cause(f"somebody else changed the place just now ({text})", "run the same again", passes=False)
     return Cause(f"the server does not accept the request ({text})", "check the address", passes=False)
 
 

@@ -16,14 +16,33 @@ from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.optional import remedy
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of, is_missing
+from gradshard.storage.remote.google import send_to_google
+from gradshard.storage.remote.hub import hub_file_system
 from gradshard.storage.remote.retries import patiently
+from gradshard.storage.remote.web import web_options
 
 _BLOCK = 1 << 20
 _WEB = ("http", "https")
 _HERE = ("file", "local")
+_GOOGLE = ("gs", "gcs")
 # Their drivers try again by themselves, for some seconds.
-_PATIENT = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "hf")
-_DRIVERS = {"s3": "s3fs", "http": "aiohttp", "https": "aiohttp", "ssh": "sshfs", "sftp": "sshfs"}
+_PATIENT = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az")
+_DRIVERS = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "hf": "huggingface_hub",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "ssh": "sshfs",
+    "sftp": "sshfs",
+}
+# How a file is opened to be read once, by a server that may know no ranges. The hub counts requests: told some size,
+# the driver does not ask for it first.
+_STREAMED = {"http": {"block_size": 0}, "https": {"block_size": 0}, "hf": {"block_size": 0, "size": 1}}
 # What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
 # written under another name and renamed. On object stores an upload appears whole or not at all.
 _WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
@@ -94,11 +113,22 @@ class Location:
 
     def send(self, source: Path, name: str) -> None:
         """Copy a file of this machine, so that it is there whole or not at all."""
-        self._put(name, lambda path: self.fs.put_file(str(source), path))
+        if self.protocol in _GOOGLE:
+            self._put(name, lambda path: send_to_google(self.fs, source, path))
+        else:
+            self._put(name, lambda path: self.fs.put_file(str(source), path))
 
     def remove(self, name: str) -> None:
         """Remove a file."""
         self._run(name, lambda: self.fs.rm_file(self._path(name)))
+
+    def attempt(self, step: Callable[[], Result]) -> Result:
+        """Run a step that asks the server for something, a few times if that may help.
+
+        Raises:
+            GradshardError: it failed.
+        """
+        return self._patiently(lambda: self._run("", step))
 
     @property
     def protocol(self) -> str:
@@ -132,7 +162,7 @@ class Location:
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
         """A file, to be read once from its start; it needs no server that knows ranges."""
-        options = {"block_size": 0} if self.protocol in _WEB else {}
+        options = _STREAMED.get(self.protocol, {})
         file = self._run(name, lambda: self.fs.open(self._path(name), "rb", **options))
         try:
             yield file
@@ -197,7 +227,7 @@ def open_location(place: str) -> Location:
     protocol = place.partition("://")[0]
     address, mark, query = place.partition("?") if protocol in _WEB else (place, "", "")
     try:
-        fs, root = url_to_fs(address, **_options(protocol))
+        fs, root = hub_file_system(address) if protocol == "hf" else url_to_fs(address, **_options(protocol))
     except ImportError as error:
         advice = remedy(_DRIVERS[protocol]) if protocol in _DRIVERS else str(error)
         raise GradshardError(f"{place}: a library for {protocol}:// is not installed: {advice}") from error
@@ -212,12 +242,7 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("ssh", "sftp"):
         # By default the driver accepts any host; this makes it ask the user's known_hosts.
         return {"known_hosts": ()}
-    if protocol in _WEB:
-        import aiohttp
-
-        # By default a file must arrive in five minutes; a large shard may take longer as long as something comes.
-        return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)}}
-    return {}
+    return web_options() if protocol in _WEB else {}
 
 
 def files_at(place: str) -> tuple[ReadableFiles, Manifest]:

@@ -19,14 +19,13 @@ from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 from gradshard.storage.maintenance.signatures import read_signature, vouched_by
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.cache import fetch
-from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, remote_manifest
+from gradshard.storage.remote.claims import PENDING, foreign_files, is_claimed, is_published
+from gradshard.storage.remote.hub_push import push_to_hub
+from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location
 from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.workspace import workspace
 
 Advance = Callable[[int], None]
-
-# Beside the files of an unfinished push: the digest of the store that is being pushed.
-PENDING = "manifest.json.pending"
 
 _CONNECTIONS = 4
 
@@ -45,7 +44,10 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     manifest, location = read_manifest(store), open_location(place)
     if location.protocol in ("http", "https"):
         raise GradshardError(f"{place}: nothing can be pushed over HTTP: push to the server's folder or by ssh://")
-    if _published(location, manifest):
+    if location.protocol == "hf":
+        push_to_hub(store, manifest, location, advance=advance)
+        return manifest
+    if is_published(location, manifest):
         if location.size(PENDING) is not None:  # the push was stopped after its last file
             location.remove(PENDING)
         _send_signature(store, location)
@@ -204,35 +206,13 @@ def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
         )
 
 
-def _published(location: Location, manifest: Manifest) -> bool:
-    """Tell whether the same store is at the location already; another one is an error."""
-    if location.size(MANIFEST) is None:
-        return False
-    found = remote_manifest(location)
-    if found.digest != manifest.digest:
-        raise GradshardError(
-            f"{location.url} holds another store, {found.digest[:12]} and not {manifest.digest[:12]}: a published "
-            "store is never overwritten; choose another place"
-        )
-    return True
-
-
 def _claim(location: Location, manifest: Manifest) -> None:
     """Mark the location as where this store is being pushed to, so that files there can be taken for its files."""
-    try:
-        pending = location.read(PENDING, 100).decode(errors="replace")
-    except FileNotFoundError:
-        if not location.is_empty(but_for=f"{PENDING}{UNFINISHED}"):
-            raise GradshardError(
-                f"{location.url} is not empty and holds no store: choose another place, or empty it"
-            ) from None
-        location.write(PENDING, manifest.digest.encode())
+    if is_claimed(location, manifest):
         return
-    if pending != manifest.digest:
-        raise GradshardError(
-            f"{location.url} holds the unfinished push of another store, {pending[:12]}: finish that one, empty the "
-            "place or choose another"
-        )
+    if not location.is_empty(but_for=f"{PENDING}{UNFINISHED}"):
+        raise foreign_files(location)
+    location.write(PENDING, manifest.digest.encode())
 
 
 def _send_signature(store: Path, location: Location) -> None:

@@ -37,12 +37,12 @@ class WebServer:
         return [path.removeprefix(under).lstrip("/") for path in paths if path.startswith(under)]
 
 
-def required(program: str) -> str:
-    """The path of a server's program; without it the test is skipped, or fails where the servers must be there."""
+def required(program: str, *, insist: str = "GRADSHARD_REQUIRE_SERVERS") -> str:
+    """The path of a server's program; without it the test is skipped, or fails where the variable ``insist`` is set."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         reason = f"{program} is not installed"
-        if os.environ.get("GRADSHARD_REQUIRE_SERVERS"):
+        if os.environ.get(insist):
             pytest.fail(reason)
         pytest.skip(reason)
     return found
@@ -63,7 +63,8 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 
 @contextmanager
-def _running(command: list[str], port: int, log: Path) -> Iterator[None]:
+def running(command: list[str], port: int, log: Path) -> Iterator[None]:
+    """Run a server until it is not needed any more, once it answers at its port."""
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
@@ -106,7 +107,7 @@ def nginx(work: Path) -> Iterator[WebServer]:
         lines = [line.split() for line in (work / "access.log").read_text().splitlines()]
         return [(method, path, int(status)) for method, path, status in lines if not path.startswith("/mark-")]
 
-    with _running(command, port, work / "output.log"):
+    with running(command, port, work / "output.log"):
         yield WebServer(url, folder, requests)
 
 
@@ -121,7 +122,7 @@ def plain_http(work: Path) -> Iterator[WebServer]:
         parts = [line.split('"') for line in log.read_text().splitlines() if "HTTP/" in line and " code " not in line]
         return [(*part[1].split()[:2], int(part[2].split()[0])) for part in parts]
 
-    with _running(command, port, log):
+    with running(command, port, log):
         yield WebServer(f"http://127.0.0.1:{port}", folder, requests)
 
 
@@ -130,8 +131,13 @@ class S3:
     """An S3 server with one empty bucket; the environment names it to the drivers."""
 
     url: str
-    endpoint: str
+    port: int
     client: object
+    patch: pytest.MonkeyPatch
+
+    def use(self, port: int) -> None:
+        """Send the driver to another port."""
+        self.patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
 
     def contents(self, place: str) -> dict[str, bytes]:
         """The objects under a URL, by their names below it."""
@@ -143,6 +149,10 @@ class S3:
     def put(self, place: str, content: bytes) -> None:
         bucket, _, key = place.removeprefix("s3://").partition("/")
         self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def remove(self, place: str) -> None:
+        bucket, _, key = place.removeprefix("s3://").partition("/")
+        self.client.delete_object(Bucket=bucket, Key=key)
 
 
 @contextmanager
@@ -162,12 +172,14 @@ def s3(patch: pytest.MonkeyPatch) -> Iterator[S3]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
-        endpoint = "http://{}:{}".format(*server.get_host_and_port())
-        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        port = server.get_host_and_port()[1]
+        endpoint = f"http://127.0.0.1:{port}"
         client = boto3.client("s3", endpoint_url=endpoint)
         urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
         client.create_bucket(Bucket="stores")
-        yield S3("s3://stores", endpoint, client)
+        found = S3("s3://stores", port, client, patch)
+        found.use(port)
+        yield found
     finally:
         server.stop()
 
@@ -218,7 +230,7 @@ Subsystem sftp internal-sftp
 """)
     patch.setenv("HOME", str(work))
     patch.delenv("SSH_AUTH_SOCK", raising=False)
-    with _running([program, "-D", "-e", "-f", f"{work}/sshd_config"], port, work / "output.log"):
+    with running([program, "-D", "-e", "-f", f"{work}/sshd_config"], port, work / "output.log"):
         server = Sshd(port, work)
         server.know(port)
         yield server
@@ -325,24 +337,30 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
 
 @dataclass
 class Proxy:
-    """Passes connections on to a port; after ``limit`` bytes from the client it passes on nothing more, or cuts."""
+    """Passes connections on to a port; after ``limit`` bytes from the client it passes on nothing more, or cuts.
+
+    With ``once`` it cuts the connection that comes to the limit, and no other.
+    """
 
     port: int
     limit: int | None = None
     cuts: bool = False
+    once: bool = False
     passed: int = 0
     full: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def allow(self, piece: bytes) -> bytes:
-        """As much of a piece as may pass."""
+    def allow(self, piece: bytes) -> tuple[bytes, bool]:
+        """As much of a piece as may pass, and whether its connection has come to the limit."""
         with self.lock:
             if self.limit is not None:
                 piece = piece[: max(0, self.limit - self.passed)]
             self.passed += len(piece)
-            if self.limit is not None and self.passed >= self.limit:
+            ends = self.limit is not None and self.passed >= self.limit
+            if ends:
                 self.full.set()
-        return piece
+                self.limit = None if self.once else self.limit
+        return piece, ends
 
 
 @contextmanager
@@ -353,11 +371,12 @@ def proxy(target: int) -> Iterator[Proxy]:
 
     def up(client: socket.socket, server: socket.socket) -> None:
         while piece := _receive(client):
-            if allowed := state.allow(piece):
+            allowed, ends = state.allow(piece)
+            if allowed:
                 server.sendall(allowed)
-            if state.full.is_set() and state.cuts:
+            if ends and state.cuts:
                 break
-            if state.full.is_set():
+            if ends:
                 return
         _close(client, server)
 

@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from gradshard.storage.formats.sign_reader import SignStore
-from tests.helpers import servers
+from tests.helpers import cloud_servers, hub_server, servers
+from tests.helpers.places import Place, bucket_place, folder_place, hub_place
+from tests.helpers.projects import call
 from tests.helpers.stores import build_store
+from tests.helpers.transfers import clear_drivers
 
 
 @pytest.fixture(autouse=True)
 def _fresh_drivers() -> Iterator[None]:
     """Drivers keep connections by address, and ports come back: no test inherits one."""
     yield
-    for name in ("http", "s3", "ssh"):
-        fsspec.get_filesystem_class(name).clear_instance_cache()
+    clear_drivers()
 
 
 @pytest.fixture
@@ -35,6 +36,34 @@ def plain_http(tmp_path) -> Iterator[servers.WebServer]:
 def s3(monkeypatch) -> Iterator[servers.S3]:
     with servers.s3(monkeypatch) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_port(tmp_path_factory) -> Iterator[int]:
+    with cloud_servers.gcs_server(tmp_path_factory.mktemp("gcs")) as port:
+        yield port
+
+
+@pytest.fixture
+def gs(gcs_port, monkeypatch) -> cloud_servers.Gcs:
+    return cloud_servers.gcs(gcs_port, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def azure_port(tmp_path_factory) -> Iterator[int]:
+    with cloud_servers.azure_server(tmp_path_factory.mktemp("azure")) as port:
+        yield port
+
+
+@pytest.fixture
+def az(azure_port, monkeypatch) -> cloud_servers.Azure:
+    return cloud_servers.azure(azure_port, monkeypatch)
+
+
+@pytest.fixture
+def hf(tmp_path, monkeypatch) -> Iterator[hub_server.Hub]:
+    with hub_server.hub(tmp_path / "huggingface", monkeypatch) as hub:
+        yield hub
 
 
 @pytest.fixture
@@ -60,3 +89,38 @@ def source(small_store) -> Path:
 def other_store(tmp_path, small_dataset) -> SignStore:
     """Another store over the same rows."""
     return build_store(tmp_path / "building-other", small_dataset, tmp_path / "N.zarr", seed=1, model="N")
+
+
+def _place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    folder = tmp_path / "shared" / "M.zarr"
+    if kind == "path":
+        return folder_place(str(folder), folder)
+    if kind == "ssh":
+        return folder_place(request.getfixturevalue("sshd").url(folder), folder)
+    if kind == "hf":
+        return hub_place(request.getfixturevalue("hf"), "someone/stores", "M.zarr")
+    return bucket_place(request.getfixturevalue(kind), "shared/M.zarr")
+
+
+@pytest.fixture(params=["path", "s3", "gs", "az", "ssh", "hf"])
+def place(request, tmp_path) -> Place:
+    """A place that a store can be pushed to."""
+    return _place(request.param, request, tmp_path)
+
+
+@pytest.fixture(params=["path", "s3", "gs", "az", "ssh"])
+def file_by_file(request, tmp_path) -> Place:
+    """A place at which a file is there as soon as it was sent."""
+    return _place(request.param, request, tmp_path)
+
+
+@pytest.fixture
+def says(monkeypatch, capsys):
+    """Run the command line; gives the exit code and what it said on standard output and standard error."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        code = call(monkeypatch, *map(str, arguments))
+        return code, *capsys.readouterr()
+
+    return run

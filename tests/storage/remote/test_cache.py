@@ -16,21 +16,22 @@ from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.transfer import push
 from gradshard.storage.streaming.reader import WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
+from tests.helpers.places import serve
 from tests.helpers.projects import ROOT
 from tests.helpers.transfers import contents
 
 UNBOUNDED = 1 << 40
 
 
-@pytest.fixture(params=["nginx", "plain_http", "s3"])
+@pytest.fixture(params=["nginx", "plain_http", "s3", "gs", "az", "hf"])
 def url(request, source):
-    """The address of the small store at a server with ranges, at one without, and at an S3 server."""
+    """The address of the small store at a server with ranges, at one without, and at those of clouds and the hub."""
     server = request.getfixturevalue(request.param)
-    if request.param == "s3":
-        push(source, f"{server.url}/M.zarr", advance=lambda count: None)
-    else:
-        shutil.copytree(source, server.folder / "M.zarr")
-    return f"{server.url}/M.zarr"
+    if request.param in ("nginx", "plain_http"):
+        return serve(source, server)
+    url = "hf://datasets/someone/M.zarr" if request.param == "hf" else f"{server.url}/M.zarr"
+    push(source, url, advance=lambda count: None)
+    return url
 
 
 @pytest.fixture

@@ -1,12 +1,9 @@
-"""Push and pull between real places: folders, an S3 server, an SSH server and HTTP servers."""
+"""Push and pull between real places: folders, servers of S3, Google, Azure, the hub and SSH, and HTTP servers."""
 
-import itertools
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,36 +13,20 @@ from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
+from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.location import manifest_at, open_location
-from gradshard.storage.remote.transfer import PENDING, push
+from gradshard.storage.remote.transfer import push
 from tests.helpers import servers
-from tests.helpers.projects import Project, call
-from tests.helpers.transfers import contents, one_sentence, pulled
-
-
-@dataclass
-class Place:
-    """Where a store can be pushed to, and a way around the drivers to see and put what is there."""
-
-    url: str
-    contents: Callable[[], dict[str, bytes]]
-    put: Callable[[str, bytes], object]
-
-
-@pytest.fixture(params=["path", "s3", "ssh"])
-def place(request, tmp_path):
-    folder = tmp_path / "shared" / "M.zarr"
-    if request.param == "s3":
-        server = request.getfixturevalue("s3")
-        url = f"{server.url}/shared/M.zarr"
-        return Place(url, lambda: server.contents(url), lambda name, content: server.put(f"{url}/{name}", content))
-
-    def put(name, content):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-
-    url = str(folder) if request.param == "path" else request.getfixturevalue("sshd").url(folder)
-    return Place(url, lambda: contents(folder), put)
+from tests.helpers.places import serve
+from tests.helpers.transfers import (
+    StoppedError,
+    change_last_byte,
+    contents,
+    one_sentence,
+    pulled,
+    pushed,
+    stop_after,
+)
 
 
 @pytest.fixture(params=["nginx", "plain_http"])
@@ -57,49 +38,6 @@ def web(request):
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch):
     monkeypatch.setattr(retries, "_PAUSE_SECONDS", 0.0)
-
-
-@pytest.fixture
-def says(monkeypatch, capsys):
-    """Run the command line; gives the exit code and what it said on standard output and standard error."""
-
-    def run(*arguments):
-        capsys.readouterr()
-        code = call(monkeypatch, *map(str, arguments))
-        return code, *capsys.readouterr()
-
-    return run
-
-
-def pushed(store, place):
-    seen = []
-    push(store, place, advance=seen.append)
-    return seen
-
-
-def serve(source, server):
-    """Put a store on a web server; gives its address."""
-    shutil.copytree(source, server.folder / "M.zarr")
-    return f"{server.url}/M.zarr"
-
-
-def change_last_byte(path):
-    content = path.read_bytes()
-    path.write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
-
-
-class StoppedError(Exception):
-    """Somebody pressed a key."""
-
-
-def stop_after(calls):
-    counter = itertools.count(1)
-
-    def advance(done):
-        if next(counter) == calls:
-            raise StoppedError
-
-    return advance
 
 
 def test_a_store_arrives_byte_for_byte_there_and_back(place, source, tmp_path):
@@ -170,17 +108,17 @@ def test_the_same_store_is_not_sent_or_fetched_twice(place, source, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")} == before
 
 
-def test_a_push_that_stops_in_the_middle_leaves_no_store_and_is_finished_by_another(place, source, tmp_path):
+def test_a_push_that_stops_in_the_middle_leaves_no_store_and_is_finished_by_another(file_by_file, source, tmp_path):
     with pytest.raises(StoppedError):
-        push(source, place.url, advance=stop_after(10))
-    there = place.contents()
+        push(source, file_by_file.url, advance=stop_after(10))
+    there = file_by_file.contents()
     assert "manifest.json" not in there
     assert len(there) > 5
     with pytest.raises(GradshardError, match="no published sign store"):
-        pulled(place.url, tmp_path / "back.zarr")
+        pulled(file_by_file.url, tmp_path / "back.zarr")
     assert not (tmp_path / "back.zarr").exists()
-    pushed(source, place.url)
-    assert place.contents() == contents(source)
+    pushed(source, file_by_file.url)
+    assert file_by_file.contents() == contents(source)
 
 
 def test_what_an_earlier_push_sent_is_not_sent_again(source, tmp_path):
@@ -192,52 +130,20 @@ def test_what_an_earlier_push_sent_is_not_sent_again(source, tmp_path):
     assert {path: path.stat().st_ino for path in sent} == sent
 
 
-def test_a_push_stopped_after_its_last_file_is_tidied_by_another(place, source):
-    pushed(source, place.url)
-    place.put(PENDING, read_manifest(source).digest.encode())
-    pushed(source, place.url)
-    assert place.contents() == contents(source)
+def test_a_push_stopped_after_its_last_file_is_tidied_by_another(file_by_file, source):
+    pushed(source, file_by_file.url)
+    file_by_file.put(PENDING, read_manifest(source).digest.encode())
+    pushed(source, file_by_file.url)
+    assert file_by_file.contents() == contents(source)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["s3", "ssh"])
-def test_a_killed_push_leaves_no_store_and_is_finished_by_another(kind, request, source, tmp_path, monkeypatch):
-    """The process is killed while the way to the server, through a proxy, has come to a halt."""
-    server = request.getfixturevalue("s3" if kind == "s3" else "sshd")
-    target = int(server.endpoint.rpartition(":")[2]) if kind == "s3" else server.port
-    with servers.proxy(target) as slow:
-        slow.limit = read_manifest(source).size // 2
-        if kind == "s3":
-            url = through = f"{server.url}/M.zarr"
-            monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{slow.port}")
-        else:
-            server.know(slow.port)
-            url, through = (server.url(tmp_path / "shared", port=port) for port in (server.port, slow.port))
-        process = Project(tmp_path).popen("store", "push", str(source), through)
-        assert slow.full.wait(60)
-        process.kill()
-        process.communicate(timeout=30)
-    if kind == "s3":
-        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-
-    def there():
-        return server.contents(url) if kind == "s3" else contents(tmp_path / "shared")
-
-    assert "manifest.json" not in there()
-    assert len(there()) > 3
-    with pytest.raises(GradshardError, match="no published sign store"):
-        pulled(url, tmp_path / "back.zarr")
-    pushed(source, url)
-    assert there() == contents(source)
-
-
-def test_the_unfinished_push_of_another_store_is_left_alone(place, source, other_store):
+def test_the_unfinished_push_of_another_store_is_left_alone(file_by_file, source, other_store):
     with pytest.raises(StoppedError):
-        push(Path(other_store.where), place.url, advance=stop_after(5))
-    before = place.contents()
+        push(Path(other_store.where), file_by_file.url, advance=stop_after(5))
+    before = file_by_file.contents()
     with pytest.raises(GradshardError, match="unfinished push of another store"):
-        pushed(source, place.url)
-    assert place.contents() == before
+        pushed(source, file_by_file.url)
+    assert file_by_file.contents() == before
 
 
 def test_nothing_is_pushed_among_foreign_files(place, source):
@@ -258,14 +164,6 @@ def test_a_damaged_store_is_not_published(place, source):
     with pytest.raises(GradshardError, match=rf"{signs_file(3)} is damaged"):
         pushed(source, place.url)
     assert "manifest.json" not in place.contents()
-
-
-def test_a_bucket_that_is_not_there_is_told_in_one_sentence(s3, source, says, tmp_path):
-    code, _, err = says("store", "push", source, "s3://nowhere/M.zarr")
-    assert "bucket" in one_sentence(code, err)
-    assert "check the address" in err
-    code, _, err = says("store", "pull", "s3://nowhere/M.zarr", tmp_path / "back.zarr")
-    assert "no published sign store" in one_sentence(code, err)
 
 
 def test_a_connection_cut_once_is_made_again(broken_http, source, tmp_path):
@@ -377,7 +275,10 @@ def test_another_store_than_the_one_asked_for_is_refused(nginx, source, other_st
         ("s3://bucket/M.zarr", "s3fs", "pip install 'gradshard[s3]'"),
         ("ssh://host/M.zarr", "sshfs", "pip install 'gradshard[ssh]'"),
         ("https://host/M.zarr", "aiohttp", "pip install 'gradshard[http]'"),
-        ("gs://bucket/M.zarr", "gcsfs", "gcsfs"),
+        ("gs://bucket/M.zarr", "gcsfs", "pip install 'gradshard[gs]'"),
+        ("az://container/M.zarr", "adlfs", "pip install 'gradshard[az]'"),
+        ("hf://datasets/owner/name", "huggingface_hub", "pip install 'gradshard[hf]'"),
+        ("hf://datasets/owner/name", "aiohttp", "pip install 'gradshard[hf]'"),
     ],
 )
 def test_a_url_without_its_library_is_told_in_one_sentence(url, library, remedy, tmp_path):

@@ -262,7 +262,7 @@ def test_the_home_folder_is_understood_in_every_path_and_place(store, copied_pro
     ):
         assert store(*arguments)[0] == 0, arguments
     there = {path.name for path in (copied_project.path / "new").iterdir() if not path.name.startswith(".")}
-    assert there == {"A.zip", "imported.zarr", "pushed.zarr", "pulled.zarr"}
+    assert there == {"A.zip", "imported.zarr", "pushed.zarr", "pulled.zarr", "stores.json"}
     assert not (copied_project.path / "~").exists()
 
 

@@ -97,7 +97,7 @@ def plan(
         precompute_hours=hours / gpus,
         disk=math.ceil(sources * rows * pixels * bits / 8),
         memory=sources * rows * row_bytes,
-        files=sources * (2 * cut.shards + 5),
+        files=sources * (2 * cut.shards + 7),
         shards=sources * cut.shards,
         chunk=cut.chunk,
         shard=cut.shard,

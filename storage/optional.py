@@ -16,6 +16,7 @@ EXTRAS = {
     "h5py": "bench",
     "huggingface_hub": "hf",
     "litdata": "bench",
+    "mlcroissant": "croissant",
     "model_signing": "sign",
     "pyautoattack": "autoattack",
     "s3fs": "s3",

@@ -16,7 +16,7 @@ from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.digests import digest_of
-from gradshard.storage.formats.store_paths import MANIFEST, expected_files, shard_of
+from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expected_files, shard_of
 
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
@@ -183,14 +183,19 @@ class Manifest(StoreSpec):
     @model_validator(mode="after")
     def _check_files(self) -> Self:
         # First the number: the names of absurdly many shards are not even listed.
-        if len(self.files) != len(expected_files(0)) + 2 * self.cut.shards:
+        least = len(expected_files(0)) + 2 * self.cut.shards
+        if len(self.files) not in (least, least + len(DESCRIPTIONS)):
             raise ValueError(f"names {len(self.files)} files, which is not what {self.cut.shards} shards have")
-        if self.files.keys() != expected_files(self.cut.shards):
+        described = set(DESCRIPTIONS) if len(self.files) > least else set()
+        if self.files.keys() != expected_files(self.cut.shards) | described:
             raise ValueError("names a file that is none of a sign store's")
         most = _most_bytes(self)
-        largest = max(self.files, key=lambda name: self.files[name].size)
+        largest = max(self.files.keys() - described, key=lambda name: self.files[name].size)
         if self.files[largest].size > most:
             raise ValueError(f"declares a larger file, {largest}, than any shard can be")
+        for name in sorted(described):
+            if self.files[name].size > _most_described(self):
+                raise ValueError(f"declares a larger file, {name}, than so many rows and shards can have")
         if self.zeros > self.dataset.rows * self.dataset.pixels:
             raise ValueError("declares more zeros than signs")
         return self
@@ -278,6 +283,11 @@ def _rendered(document: object) -> str:
 def _shard_memory(spec: StoreSpec) -> int:
     """More than the bytes of a shard, decoded: signs, labels, and what stands beside each chunk."""
     return spec.layout.shard * (spec.row_bytes + 8) + 128 * (spec.layout.shard // spec.layout.chunk)
+
+
+def _most_described(spec: StoreSpec) -> int:
+    """More than the table of the rows, or the description of all files, can have."""
+    return (1 << 16) + 64 * spec.dataset.rows + 2048 * spec.cut.shards
 
 
 def _most_bytes(spec: StoreSpec) -> int:

@@ -20,6 +20,7 @@ from gradshard.storage.formats import chunking, manifest, sign_arrays, store_car
 from gradshard.storage.formats.atomic import remove_strays, replace_folder, sync, write_text
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.croissant import croissant
 from gradshard.storage.formats.dataset import Split, label_dtype
 from gradshard.storage.formats.digests import digest_of, file_sha256
 from gradshard.storage.formats.manifest import (
@@ -31,11 +32,12 @@ from gradshard.storage.formats.manifest import (
     ModelRecord,
     StoreSpec,
 )
+from gradshard.storage.formats.row_table import write_row_table
 from gradshard.storage.formats.sign_receipts import Ledger, Receipt
-from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, signs_file
+from gradshard.storage.formats.store_paths import CARD, CROISSANT, MANIFEST, METADATA, ROWS, labels_file, signs_file
 
 # The libraries that the bytes of a store follow from.
-_LIBRARIES = ("numcodecs", "numpy", "torch", "zarr")
+_LIBRARIES = ("numcodecs", "numpy", "pyarrow", "torch", "zarr")
 
 
 def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None) -> StoreSpec:
@@ -132,7 +134,7 @@ class StoreBuilder:
         return sum(receipt.zero_rows for receipt in self.ledger.done(self.store).values())
 
     def publish(self, target: Path) -> Manifest:
-        """Check every shard against its receipt, write card and manifest, and rename the store to ``target``.
+        """Check every shard against its receipt, write descriptions and manifest, and rename the store to ``target``.
 
         Raises:
             GradshardError: a shard is missing, or its file is not what its receipt says.
@@ -142,15 +144,19 @@ class StoreBuilder:
         files = {name: record for receipt in receipts for name, record in receipt.files.items()}
         page = store_card.card(self.spec, zeros=zeros, files=files)
         write_text(self.store / CARD, page)
-        for name in (CARD, *METADATA):
+        write_row_table(self.store, self.spec, self.store / ROWS)
+        for name in (CARD, ROWS, *METADATA):
             files[name] = _file_record(self.store / name)
+        versions = {"gradshard": __version__, **{name: version(name) for name in _LIBRARIES}}
+        write_text(self.store / CROISSANT, croissant(self.spec, files=files, versions=versions))
+        files[CROISSANT] = _file_record(self.store / CROISSANT)
         remove_strays(self.store, keep=files)
         published = manifest.finalize(
             self.spec,
             content=content_digest(receipt.content for receipt in receipts),
             zeros=zeros,
             files=dict(sorted(files.items())),
-            versions={"gradshard": __version__, **{name: version(name) for name in _LIBRARIES}},
+            versions=versions,
         )
         write_text(self.store / MANIFEST, published.text())
         replace_folder(self.store, target)

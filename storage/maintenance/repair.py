@@ -7,13 +7,16 @@ differently, is not put in.
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import manifest, store_card
 from gradshard.storage.formats.atomic import copy, write_bytes, write_text
 from gradshard.storage.formats.bitplanes import Labels, Planes
+from gradshard.storage.formats.croissant import croissant
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.row_table import write_row_table
 from gradshard.storage.formats.sign_writer import StoreBuilder
-from gradshard.storage.formats.store_paths import CARD, MANIFEST, shard_of
+from gradshard.storage.formats.store_paths import CARD, CROISSANT, MANIFEST, ROWS, shard_of
 from gradshard.storage.maintenance.texts import read_limit, with_own_line_ends
 from gradshard.storage.maintenance.verify import Fault
 
@@ -62,14 +65,31 @@ def repair(
         elif name in published.files:
             if _mend_line_ends(folder, name, published):
                 continue
-            if name == CARD:
-                write_text(
-                    builder.store / CARD, store_card.card(published.spec, zeros=published.zeros, files=published.files)
-                )
+            try:
+                _describe(folder, builder.store, name, published)
+            except GradshardError as error:
+                left.append(Fault(name, f"could not be made again: {error}"))
+                continue
             left += _take(builder.store, folder, name, published)
         else:
             left += [fault for fault in faults if fault.file == name]
     return left
+
+
+def _describe(folder: Path, made: Path, name: str, published: Manifest) -> None:
+    """Make a description of the store again, from its manifest and its labels; other files are there already.
+
+    Raises:
+        GradshardError: a label file that it follows from is damaged.
+    """
+    spec, target = published.spec, made / name
+    if name == CARD:
+        write_text(target, store_card.card(spec, zeros=published.zeros, files=published.files))
+    elif name == CROISSANT:
+        described = {file: record for file, record in published.files.items() if file != CROISSANT}
+        write_text(target, croissant(spec, files=described, versions=published.versions))
+    elif name == ROWS:
+        write_row_table(folder, spec, target)
 
 
 def _mend_manifest(folder: Path) -> list[Fault]:

@@ -18,7 +18,15 @@ from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, ShardReader, decode
 from gradshard.storage.formats.sign_writer import content_digest, shard_content
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
-from gradshard.storage.formats.store_paths import CARD, MANIFEST, METADATA, labels_file, shard_of, signs_file
+from gradshard.storage.formats.store_paths import (
+    CARD,
+    DESCRIPTIONS,
+    MANIFEST,
+    METADATA,
+    labels_file,
+    shard_of,
+    signs_file,
+)
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.maintenance.texts import LINE_ENDS, read_limit, with_own_line_ends
 
@@ -97,7 +105,7 @@ def _check_small_files(files: ReadableFiles, published: Manifest) -> Iterator[Fa
         ends = content.replace(b"\r\n", b"\n") == manifest.canonical(content)
         changed = "its text was changed, though not its meaning"
         yield Fault(MANIFEST, LINE_ENDS if ends else f"is not as a writer leaves it: {changed}")
-    for name in (*METADATA, CARD):
+    for name in (*METADATA, CARD, *(name for name in DESCRIPTIONS if name in published.files)):
         text, fault = _read(files, published, name)
         if fault is not None:
             yield fault

@@ -1,4 +1,4 @@
-"""What stores lie at a place: an index file beside them, so that they can be listed without reading their manifests.
+"""The list of the stores at a place: a file beside them, so that they are listed without reading their manifests.
 
 The index says what its stores' manifests say, and is believed in nothing: whoever fetches a store by it holds the
 manifest against the digest that was listed. Where files can be listed, it can always be made again.
@@ -269,7 +269,7 @@ def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bo
 
 
 def _condition(location: Location) -> dict[str, str]:
-    """What S3 is to refuse a write by, from before the file is read."""
+    """Return what S3 is to refuse a write by, from before the file is read."""
     location.fs.invalidate_cache()
     try:
         return {"IfMatch": location.fs.info(f"{location.root}/{INDEX}")["ETag"]}

@@ -1,5 +1,6 @@
 from .attacks import autoattack, cw, fgsm, iterative_fgsm, mi_fgsm, pgd, rand_fgsm
 from .evaluation import EvaluationResult, evaluate
+from .examination import examine
 from .models import create_model, load_model
 from .pipeline.attacks.registry import ATTACKS
 from .pipeline.gradients.input_gradient import input_gradient
@@ -23,6 +24,7 @@ __all__ = [
     "create_model",
     "cw",
     "evaluate",
+    "examine",
     "fgsm",
     "input_gradient",
     "iterative_fgsm",

@@ -7,12 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import click
-import jinja2
 import numpy as np
 import numpy.typing as npt
 from ruamel.yaml import YAML
@@ -28,6 +26,7 @@ from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, compare_models
 from gradshard.pipeline.report.table import Table
+from gradshard.pipeline.report.templates import template
 from gradshard.pipeline.types import CLEAN, Gradient
 from gradshard.stages.support import merging, paths, report_files
 from gradshard.stages.support.places import PathType
@@ -82,7 +81,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     general = _general_tables(params, seeds, rows, norms, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
     curves = _curves(params, seeds, found)
-    page = _template().render(
+    page = template("page.html").render(
         dataset=rows[0]["dataset"],
         n=rows[0]["n"],
         sample=params.evaluation.sample,
@@ -363,8 +362,3 @@ def _yaml(value: Mapping[str, Any]) -> str:
     yaml.default_flow_style = False
     yaml.dump(value, buffer)
     return buffer.getvalue()
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string((files("gradshard.pipeline.report") / "page.html").read_text(encoding="utf-8"))

@@ -4,7 +4,7 @@ An attack is crafted once per source and tried on all targets; if source and tar
 is kept of a target and an example is the rank of the true label, from which errors follow for any top k.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -15,6 +15,8 @@ from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
 from gradshard.pipeline.attacks.run import AttackNoise, run_attack, sample_noise
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.types import Gradient, LabelPolicy
+
+Crafted = Callable[["AdversarialSet", Tensor, Tensor], object]
 
 # Test examples that share one draw of the attacks' random part, see ``block_draws``.
 BLOCK = 500
@@ -87,6 +89,7 @@ def evaluate_block(
     *,
     draws: AttackNoise,
     attacks: Mapping[str, Attack] = ATTACKS,
+    crafted: Crafted = lambda crafting, images, examples: None,
 ) -> Tensor:
     """Rank each example's true label by each target; every set of examples is crafted once.
 
@@ -97,12 +100,15 @@ def evaluate_block(
         labels: int64 (n,).
         draws: the random part of the attacks, for these images.
         attacks: the table that the names of attacks are of.
+        crafted: called with every set, some images and the examples made of them, such as to look at these.
 
     Returns:
         Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
         example is right in the top k if that is less than k.
     """
-    parts = [_evaluate_batch(models, planned, images[b], labels[b], draws[b], attacks) for b in microbatches(images)]
+    parts = [
+        _evaluate_batch(models, planned, images[b], labels[b], draws[b], attacks, crafted) for b in microbatches(images)
+    ]
     return torch.cat(parts, dim=1)
 
 
@@ -148,11 +154,14 @@ def _evaluate_batch(
     labels: Tensor,
     draws: AttackNoise,
     attacks: Mapping[str, Attack],
+    crafted: Crafted,
 ) -> Tensor:
     rows = []
     kept: dict[AdversarialSet, Tensor] = {}
     for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
         examples = images if crafting is None else _examples(models, crafting, images, labels, draws, attacks, kept)
+        if crafting is not None:
+            crafted(crafting, images, examples)
         with torch.no_grad():
             rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
     return torch.stack(rows)

@@ -14,6 +14,26 @@ from gradshard.pipeline.evaluation.statistics import ErrorRate
 RAND_MARGIN = 0.05
 ZERO_GRADIENTS = 0.01
 _Z999 = 3.290526731491926
+# What each flag tells whoever meets it away from docs/diagnostics.md, and what to do.
+MEANINGS: Mapping[str, str] = {
+    "undefined-gradients": "Where a gradient is no number the attack leaves the pixel alone, so those examples were "
+    "never attacked. Mend the model (eps inside a root, clamp_min).",
+    "black-box-beats-white-box": "Whoever knows a model can do anything that a stranger can, so its own attack has "
+    "failed. Take the worst case over all sources as its error.",
+    "iterative-weaker-than-single-step": "Looking at the gradient again after each step made the attack weaker, so the "
+    "gradient misleads. Attack with more steps, random starts and another loss.",
+    "error-falls-with-epsilon": "A larger ball holds the smaller one, so the best attack only grows stronger. Attack "
+    "with the best ε up to the one allowed.",
+    "correct-at-full-epsilon": "An attack that may replace the image leaves nothing better than guessing, so the "
+    "direction of this one is wrong nearly everywhere. Attack with more than one step, and by transfer.",
+    "noise-as-strong-as-the-attack": "Random signs do as much as the gradient's, so it holds no information. Trust "
+    "transferred examples and attacks by queries alone.",
+    "random-start-far-stronger": "The gradient at the image itself misleads: the loss is sharply curved around the "
+    "data. Attack from random starts.",
+    "zero-gradients": "Where the gradient is 0 in every pixel the attack leaves the image as it is. Look for "
+    "saturation, rounding or thresholds inside the model, or take the exact gradient.",
+    "out-of-bounds": "Adversarial examples left the ball or [0, 1]: a fault of the attack, and no figure can be used.",
+}
 
 
 @dataclass(frozen=True)

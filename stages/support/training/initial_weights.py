@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from torch import nn
 
@@ -12,11 +13,22 @@ from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support.progress import say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
-from gradshard.storage.formats.dataset import Dataset
 from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
 from gradshard.storage.home import path_of
 
 _TOLD = 3
+
+
+class Classified(Protocol):
+    """Images that a model is for, such as a dataset's."""
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Initial:
     digest: str | None
 
 
-def initial_model(static: StaticModel, data: Dataset) -> Initial:
+def initial_model(static: StaticModel, data: Classified) -> Initial:
     """Build the model that the parameters describe.
 
     Raises:

@@ -78,10 +78,11 @@ def test_chance_alone_raises_none(seed):
     assert masking_flags(probe, {"B": ErrorRate(int(rng.binomial(N, 0.6)), N)}) == []
 
 
-def test_every_flag_has_a_section_in_the_docs():
+def test_every_flag_has_a_section_in_the_docs_and_a_meaning():
     source = Path(gradient_masking.__file__).read_text()
     names = set(re.findall(r'Flag\(\s*"([a-z-]+)"', source))
     page = (Path(__file__).parents[3] / "docs/diagnostics.md").read_text()
     sections = {re.sub(r"[^a-z]+", "-", title.lower()) for title in re.findall(r"^## (.*)$", page, flags=re.MULTILINE)}
     assert len(names) == 9
     assert names <= sections
+    assert set(gradient_masking.MEANINGS) == names

@@ -1,0 +1,90 @@
+"""One model, whoever trained it, under attacks of all kinds: can its gradient be trusted?"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.attacks import attack_config, check_pixels
+from gradshard.pipeline.attacks.registry import ATTACKS
+from gradshard.pipeline.attacks.run import check_attacks
+from gradshard.pipeline.evaluation.examination import (
+    EXAMINED_TOGETHER,
+    QUICK_ATTACKS,
+    QUICK_TRANSFERRED,
+    Examination,
+    ExaminationPlan,
+    conclude,
+    examine_block,
+)
+from gradshard.pipeline.gradients.model_checks import Sample, check_frozen
+from gradshard.pipeline.types import SELF, Gradient
+from gradshard.storage.errors import GradshardError
+
+_TRIED = 8
+
+
+def examine(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    sources: Mapping[str, nn.Module] | None = None,
+    attacks: Sequence[str] = QUICK_ATTACKS,
+    transferred: Sequence[str] = QUICK_TRANSFERRED,
+    alpha: float | None = None,
+    steps: int | None = None,
+    restarts: int = 1,
+    gradient: Gradient = "exact",
+    seed: int = 0,
+) -> Examination:
+    """Attack a model by its own gradient and by transfer, and raise the flags of a masked gradient.
+
+    Args:
+        model: in eval mode; it maps images in [0, 1] to logits.
+        images: float (N, C, H, W) in [0, 1], anywhere.
+        labels: int64 (N,).
+        epsilon: how far a pixel may move, in units of pixels in [0, 1].
+        sources: modules by name, in eval mode, whose examples are transferred.
+        attacks: those by the model's own gradient, of ``ATTACKS``.
+        transferred: those that sources craft.
+        alpha, steps, restarts, gradient: as of each attack, see ``fgsm``.
+        seed: of whatever is random.
+
+    Returns:
+        ``flags``, ``masked``, ``results`` (an error with its intervals an attack and source), ``worst_case`` over all
+        of them by example, and ``probe``, with the error over epsilon.
+
+    Raises:
+        GradshardError: the images are no pixels, an attack cannot be run here, or a model cannot be attacked as it is;
+            the sentence says why.
+    """
+    models = {**(sources or {}), SELF: model}
+    if SELF in (sources or {}):
+        raise GradshardError(f"a source is named {SELF}, as the examined model is: give it another name")
+    training = [name for name, module in models.items() if module.training]
+    if training:
+        raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
+    unknown = [name for name in (*attacks, *transferred) if name not in ATTACKS]
+    if unknown:
+        raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
+    check_pixels(images)
+    device = next((parameter.device for parameter in model.parameters()), images.device)
+    with torch.no_grad():
+        classes = model(images[:1].to(device)).shape[1]
+    check_attacks((*attacks, *transferred), classes=classes)
+    tried = Sample(images[:_TRIED].to(device), labels[:_TRIED].to(device), classes)
+    for name, module in models.items():
+        check_frozen(module, tried, where="the model" if name == SELF else name)
+    strength = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
+    plan = ExaminationPlan(strength, tuple(attacks), tuple(transferred), tuple(sources or ()), gradient, seed)
+    starts = range(0, len(images), EXAMINED_TOGETHER)
+    parts = [slice(start, start + EXAMINED_TOGETHER) for start in starts]
+    return conclude(
+        plan,
+        [
+            examine_block(models, images[part].to(device), labels[part].to(device), plan, block=block)
+            for block, part in enumerate(parts)
+        ],
+    )

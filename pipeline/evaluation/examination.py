@@ -1,0 +1,262 @@
+"""Everything that is measured of one model, whoever trained it: its own attacks, transferred ones, flags."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
+from gradshard.pipeline.evaluation.error_matrix import (
+    AdversarialSet,
+    Case,
+    block_draws,
+    evaluate_block,
+    plan_cases,
+    plan_craftings,
+)
+from gradshard.pipeline.evaluation.gradient_masking import Flag, masking_flags
+from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
+from gradshard.pipeline.evaluation.probing import probe
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.gradients.perturb import leaves_ball, perturb
+from gradshard.pipeline.gradients.watching import Watched
+from gradshard.pipeline.types import CLEAN, SELF, Gradient
+
+# Images that share one draw of the attacks' random part and are one step of progress.
+EXAMINED_TOGETHER = 100
+NOISE = "noise"
+ATTACKS_AND_NOISE: Mapping[str, Attack] = {
+    NOISE: Attack("Random signs", f"{__name__}:random_step", {"signs": "signs"}, own_loss=True),
+    **ATTACKS,
+}
+QUICK_ATTACKS = ("fgsm", "rand_fgsm", "ifgsm", "pgd")
+QUICK_TRANSFERRED: tuple[str, ...] = ("fgsm", "ifgsm")
+TRANSFERRED: tuple[str, ...] = ("fgsm", "rand_fgsm", "ifgsm", "mifgsm", "pgd")
+# Of epsilon; and radii at which an attack that works leaves nothing of any model.
+_SHARES, _LARGE = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class ExaminationPlan:
+    """How a model is examined; in all names of sources ``self`` is the model itself.
+
+    ``attacks`` are crafted by its own gradient, ``transferred`` ones by each of ``sources``.
+    """
+
+    strength: AttackConfig
+    attacks: tuple[str, ...]
+    transferred: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    gradient: Gradient = "exact"
+    seed: int = 0
+
+    @property
+    def cases(self) -> list[Case]:
+        """What is measured: clean images first, then random signs, own attacks, transferred ones."""
+        crafters: dict[str, list[str]] = {NOISE: [SELF]}
+        for attack in dict.fromkeys((*self.attacks, *self.transferred)):
+            own = [SELF] if attack in self.attacks else []
+            crafters[attack] = own + (list(self.sources) if attack in self.transferred else [])
+        return plan_cases(plan_craftings(crafters, [self.gradient], self.strength, attacks=ATTACKS_AND_NOISE), [SELF])
+
+    @property
+    def epsilons(self) -> list[float]:
+        """The sweep of FGSM's epsilon, from 0 to 1: around that of the attacks, and the large ones."""
+        around = (round(share * self.strength.epsilon, 12) for share in _SHARES)
+        return sorted({0.0, self.strength.epsilon, *_LARGE, *(value for value in around if value <= 1)})
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Bounds of a set of adversarial examples: the furthest pixel from its image's, and the least and largest pixel.
+
+    ``violations`` counts examples that leave the ball or [0, 1], rounding aside.
+    """
+
+    furthest: float
+    low: float
+    high: float
+    violations: int
+
+    def __add__(self, other: "Reach") -> "Reach":
+        return Reach(
+            max(self.furthest, other.furthest),
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.violations + other.violations,
+        )
+
+
+@dataclass(frozen=True)
+class BlockFindings:
+    """Measurements on some images: per case which examples are right, bool (cases, n), and the reach of its examples.
+
+    ``undefined`` counts, per model, the rows whose gradient was NaN or infinite when an attack asked for it.
+    """
+
+    correct: npt.NDArray[np.bool_]
+    reaches: tuple[Reach | None, ...]
+    probe: GradientProbe
+    undefined: Mapping[str, int]
+
+    def record(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "correct": self.correct.astype(int).tolist(),
+            "reaches": [reach and vars(reach) for reach in self.reaches],
+            "probe": self.probe.record(),
+            "undefined": dict(self.undefined),
+        }
+
+    @classmethod
+    def restore(cls, record: Mapping[str, Any]) -> "BlockFindings":
+        """Back from a record."""
+        return cls(
+            correct=np.array(record["correct"], dtype=np.bool_),
+            reaches=tuple(reach and Reach(**reach) for reach in record["reaches"]),
+            probe=GradientProbe.restore(record["probe"]),
+            undefined=record["undefined"],
+        )
+
+    def __add__(self, other: "BlockFindings") -> "BlockFindings":
+        return BlockFindings(
+            correct=np.hstack([self.correct, other.correct]),
+            reaches=tuple(a + b if a and b else None for a, b in zip(self.reaches, other.reaches, strict=True)),
+            probe=self.probe + other.probe,
+            undefined={name: count + other.undefined[name] for name, count in self.undefined.items()},
+        )
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """The model's error under one attack; ``source`` is ``self`` or who crafted, and empty for clean images."""
+
+    attack: str
+    source: str
+    error: ErrorRate
+    reach: Reach | None = None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What an examination found.
+
+    ``worst_case`` counts an example as right only if it is right on the clean image and under every attack. What a
+    model of ``withheld`` crafted is left out of it and of ``results``: its gradient was NaN or infinite for so many
+    rows, where its attack did nothing.
+    """
+
+    plan: ExaminationPlan
+    results: tuple[AttackResult, ...]
+    worst_case: ErrorRate
+    probe: GradientProbe
+    flags: tuple[Flag, ...]
+    withheld: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def masked(self) -> bool:
+        """Tell whether a flag is raised: the model's own attacks are then no measure of its robustness."""
+        return bool(self.flags)
+
+    def error(self, attack: str, source: str = SELF) -> ErrorRate:
+        """Return the error under one attack, by default by the model's own gradient.
+
+        Raises:
+            KeyError: it was not measured.
+        """
+        found = {(result.attack, result.source): result.error for result in self.results}
+        return found[attack, "" if attack == CLEAN else source]
+
+
+def random_step(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, signs: Tensor) -> Tensor:
+    """Move every pixel by epsilon to a random side, which asks the model for nothing."""
+    del model, labels
+    return perturb(images, signs, epsilon)
+
+
+def examine_block(
+    models: Mapping[str, nn.Module], images: Tensor, labels: Tensor, plan: ExaminationPlan, *, block: int
+) -> BlockFindings:
+    """Examine a model on some images.
+
+    Args:
+        models: it, under the name ``self``, and the sources, in eval mode.
+        images: float (n, C, H, W) in [0, 1], on the models' device.
+        labels: int64 (n,).
+        plan: what is measured.
+        block: the number of these images among blocks of ``EXAMINED_TOGETHER``; the random draws follow from it.
+    """
+    draws = block_draws(images.shape, plan.strength.restarts, seed=plan.seed, block=block, device=images.device)
+    watched = {name: Watched(model) for name, model in models.items()}
+    reaches: dict[AdversarialSet, Reach] = {}
+
+    def measure(crafting: AdversarialSet, of: Tensor, examples: Tensor) -> None:
+        found = _reach(of, examples, crafting.strength.epsilon)
+        reaches[crafting] = reaches[crafting] + found if crafting in reaches else found
+
+    cases = plan.cases
+    ranks = evaluate_block(watched, cases, images, labels, draws=draws, attacks=ATTACKS_AND_NOISE, crafted=measure)
+    return BlockFindings(
+        correct=(ranks == 0).numpy(),
+        reaches=tuple(None if case.crafting is None else reaches[case.crafting] for case in cases),
+        probe=probe(
+            models[SELF],
+            models[plan.sources[0]] if plan.sources else models[SELF],
+            images,
+            labels,
+            strength=plan.strength,
+            epsilons=plan.epsilons,
+            noise=draws.signs,
+            gradient=plan.gradient,
+        ),
+        undefined={name: model.undefined for name, model in watched.items()},
+    )
+
+
+def conclude(plan: ExaminationPlan, blocks: Sequence[BlockFindings]) -> Examination:
+    """Judge what was measured on all blocks of images, in their order."""
+    found = reduce(add, blocks)
+    withheld = {name: count for name, count in found.undefined.items() if count}
+    kept = [
+        (case, right, reach)
+        for case, right, reach in zip(plan.cases, found.correct, found.reaches, strict=True)
+        if case.crafting is None or case.crafting.attack == NOISE or case.crafting.source not in withheld
+    ]
+    results = tuple(
+        AttackResult(
+            attack=case.crafting.attack if case.crafting else CLEAN,
+            source=case.crafting.source if case.crafting else "",
+            error=_error(right),
+            reach=reach,
+        )
+        for case, right, reach in kept
+    )
+    transferred = {r.source: r.error for r in results if r.attack == "fgsm" and r.source != SELF}
+    outside = sum(reach.violations for reach in found.reaches if reach)
+    measured = replace(found.probe, violations=max(found.probe.violations, outside))
+    return Examination(
+        plan=plan,
+        results=results,
+        worst_case=_error(np.all([right for _, right, _ in kept], axis=0)),
+        probe=measured,
+        flags=tuple(masking_flags(measured, transferred)),
+        withheld=withheld,
+    )
+
+
+def _reach(images: Tensor, examples: Tensor, epsilon: float) -> Reach:
+    return Reach(
+        furthest=float((examples - images).abs().max()),
+        low=float(examples.min()),
+        high=float(examples.max()),
+        violations=int(leaves_ball(examples, images, epsilon).sum()),
+    )
+
+
+def _error(correct: npt.NDArray[np.bool_]) -> ErrorRate:
+    return ErrorRate(int((~correct).sum()), len(correct))

@@ -1,0 +1,67 @@
+"""``gradshard.examine``: the verdict on a module, and what is refused in a sentence."""
+
+import pytest
+import torch
+from torch import nn
+
+import gradshard as gs
+
+
+@pytest.fixture
+def model(linear_model):
+    return linear_model(classes=4, seed=1).eval()
+
+
+@pytest.fixture
+def examples(model):
+    images = torch.rand(250, 1, 3, 4, generator=torch.Generator().manual_seed(3))
+    return images, model(images).argmax(1)
+
+
+class _Rounded(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model((9 * images).round() / 9)
+
+
+def test_a_model_that_shows_its_gradient_raises_no_flag_and_one_that_rounds_its_input_does(
+    model, examples, linear_model
+):
+    sources = {"S": model}
+    plain = gs.examine(model, *examples, epsilon=0.2, sources={"S": linear_model(classes=4, seed=2).eval()})
+    rounded = gs.examine(_Rounded(model).eval(), *examples, epsilon=0.2, sources=sources)
+    assert not plain.masked
+    assert plain.error("pgd").rate > 0.2
+    assert {"zero-gradients", "black-box-beats-white-box"} <= {flag.name for flag in rounded.flags}
+    assert rounded.error("fgsm").rate < rounded.error("fgsm", "S").rate <= rounded.worst_case.rate
+
+
+def test_its_errors_are_those_of_evaluate(model, examples, linear_model):
+    sources = {"S": linear_model(classes=4, seed=2).eval()}
+    found = gs.examine(model, *examples, epsilon=0.1, sources=sources)
+    evaluated = gs.evaluate({"M": model}, *examples, attacks=["fgsm"], epsilon=0.1, sources=sources)
+    assert [result.error for result in evaluated] == [found.error("clean"), found.error("fgsm", "S")]
+
+
+@pytest.mark.parametrize(
+    ("change", "saying"),
+    [
+        ({"images": lambda images: 255 * images}, "and not from 0 to 1: normalise inside the model"),
+        ({"images": lambda images: (255 * images).to(torch.uint8)}, "divide them by 255"),
+        ({"model": lambda model: model.train()}, "self is in training mode: call its eval() first"),
+        ({"model": lambda model: nn.Sequential(model, nn.Softmax(1)).eval()}, "gives probabilities and not logits"),
+        ({"sources": lambda model: {"self": model}}, "a source is named self"),
+        ({"attacks": lambda model: ["fgms"]}, "there is no attack fgms"),
+    ],
+)
+def test_what_cannot_be_examined_is_refused_in_one_sentence(model, examples, change, saying):
+    images, labels = examples
+    given = {key: make(images if key == "images" else model) for key, make in change.items()}
+    keywords = {"epsilon": 0.1, **{key: given[key] for key in ("sources", "attacks") if key in given}}
+    with pytest.raises(gs.GradshardError) as refused:
+        gs.examine(given.get("model", model), given.get("images", images), labels, **keywords)
+    assert saying in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,0 +1,206 @@
+"""Small models whose gradients show where they are weak, or do not, each for a known reason; trained in seconds.
+
+The functions with two keywords are factories, as ``package.module:factory`` names them; ``train`` makes a member.
+"""
+
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gradshard.pipeline.attacks.fgsm import rand_fgsm
+from gradshard.pipeline.attacks.pgd import iterate_linf
+from gradshard.pipeline.gradients.perturb import random_signs
+from gradshard.pipeline.gradients.signs import to_unit_range
+
+EPSILON, ALPHA = 0.3, 0.15
+TEMPERATURE = 100.0
+_STEEPEST = 1000.0
+_PGD_STEPS = 7
+_BATCH, _RATE = 50, 2e-3
+_SHAPE, _CLASSES = (1, 28, 28), 10
+
+Shape = tuple[int, int, int]
+# Of a model, images, labels, the share of training that is done, and a generator: the images to train on.
+Perturbed = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Tensor]
+
+
+def cnn(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions and two dense layers."""
+    return _network(sample_shape, classes, last=nn.ReLU)
+
+
+def distilled(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Logits of a hundred times the size, as training at the temperature 100 leaves them (Papernot et al. 2016)."""
+    return nn.Sequential(cnn(sample_shape=sample_shape, classes=classes), _Times(TEMPERATURE))
+
+
+def saturated(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Hidden units at the ends of their tanh (Nayebi and Ganguli 2017 drive them there by a penalty)."""
+    return _network(sample_shape, classes, last=_Steep)
+
+
+def quantised(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Eight levels of grey."""
+    return nn.Sequential(_Levels(7), cnn(sample_shape=sample_shape, classes=classes))
+
+
+def stochastic(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Noise, another for every image that differs in a bit."""
+    return nn.Sequential(_Noise(0.5), cnn(sample_shape=sample_shape, classes=classes))
+
+
+def random_each_pass(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Noise, another in every pass, which no attack is measured on."""
+    return nn.Sequential(_Dropping(), cnn(sample_shape=sample_shape, classes=classes))
+
+
+def probabilities(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """A softmax at the end."""
+    return nn.Sequential(cnn(sample_shape=sample_shape, classes=classes), nn.Softmax(1))
+
+
+def eleven_classes(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """One class too many."""
+    return cnn(sample_shape=sample_shape, classes=classes + 1)
+
+
+def without_gradient(*, sample_shape: Shape, classes: int) -> nn.Module:
+    """Trees, or anything else that is no function of differentiable parts, stand behind such a model."""
+    return nn.Sequential(_Detached(), cnn(sample_shape=sample_shape, classes=classes))
+
+
+def train(
+    factory: Callable[..., nn.Module],
+    digits: dict,
+    *,
+    epochs: int,
+    seed: int,
+    perturbed: Perturbed | None = None,
+    beside_clean: bool = False,
+    temperature: float = 1.0,
+    teacher: nn.Module | None = None,
+) -> nn.Module:
+    """Train a member on the 4,000 digits; frozen, in eval mode.
+
+    ``beside_clean`` has the mean of the loss on perturbed and clean images; a teacher's softened probabilities take
+    the place of labels.
+    """
+    images, labels = to_unit_range(torch.from_numpy(digits["train"][0])), torch.from_numpy(digits["train"][1]).long()
+    targets = labels if teacher is None else (teacher(images) / temperature).softmax(1)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = factory(sample_shape=_SHAPE, classes=_CLASSES)
+    optimizer = torch.optim.Adam(model.parameters(), lr=_RATE)
+    batches = -(-len(images) // _BATCH)
+    for epoch in range(epochs):
+        for number, rows in enumerate(torch.randperm(len(images), generator=generator).split(_BATCH)):
+            done = (epoch + number / batches) / epochs
+            optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - done) + 0.02)
+            x, y = images[rows], labels[rows]
+            moved = x if perturbed is None else perturbed(model, x, y, done, generator)
+            _steepen(model, done)
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(moved) / temperature, targets[rows])
+            if beside_clean:
+                loss = (loss + functional.cross_entropy(model(x), y)) / 2
+            loss.backward()
+            optimizer.step()
+    _steepen(model, 1.0)
+    return model.eval().requires_grad_(False)
+
+
+def distil(digits: dict) -> nn.Module:
+    """Defensive distillation: a student learns the probabilities of a teacher, both at the temperature 100."""
+    teacher = train(distilled, digits, epochs=4, seed=3, temperature=TEMPERATURE)
+    return train(distilled, digits, epochs=4, seed=4, temperature=TEMPERATURE, teacher=teacher)
+
+
+def pgd_examples(model: nn.Module, x: Tensor, y: Tensor, done: float, generator: torch.Generator) -> Tensor:
+    """PGD examples (Madry et al. 2018), whose epsilon grows during the first half."""
+    epsilon = EPSILON * min(1.0, 2 * done)
+    start = x + epsilon * (2 * torch.rand(x.shape, generator=generator) - 1)
+    return iterate_linf(model, x, y, start=start, epsilon=epsilon, step=epsilon / 4, steps=_PGD_STEPS)
+
+
+def rand_fgsm_examples(model: nn.Module, x: Tensor, y: Tensor, done: float, generator: torch.Generator) -> Tensor:
+    """RAND+FGSM examples, away from the prediction (section 4)."""
+    with torch.no_grad():
+        predicted = model(x).argmax(1)
+    noise = random_signs(x.shape, generator=generator)
+    return rand_fgsm(model, x, predicted, epsilon=EPSILON, alpha=ALPHA, noise=noise)
+
+
+def _network(shape: Shape, classes: int, *, last: Callable[[], nn.Module]) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 16, 5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(512, 100),
+        last(),
+        nn.Linear(100, classes),
+    )
+
+
+def _steepen(model: nn.Module, done: float) -> None:
+    """Raise the steepness, by the same factor each step, from 1 to its end."""
+    for module in model.modules():
+        if isinstance(module, _Steep):
+            module.steepness.fill_(_STEEPEST**done)
+
+
+class _Steep(nn.Module):
+    """A tanh whose steepness is kept with the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("steepness", torch.tensor(1.0))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.tanh(self.steepness * features)
+
+
+class _Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.factor * logits
+
+
+class _Levels(nn.Module):
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (self.steps * images).round() / self.steps
+
+
+class _Noise(nn.Module):
+    """Normal noise by a generator that the image's own bytes seed."""
+
+    def __init__(self, deviation: float) -> None:
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, images: Tensor) -> Tensor:
+        seeds = [zlib.crc32(image.detach().cpu().numpy().tobytes()) for image in images]
+        drawn = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return images + self.deviation * torch.stack(drawn).to(images.device)
+
+
+class _Dropping(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return functional.dropout(images, 0.5, training=True)
+
+
+class _Detached(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach()

@@ -42,7 +42,7 @@ def page(found: Examination, about: Mapping[str, Any]) -> str:
     raised = {flag.name for flag in found.flags}
     sources = found.plan.sources
     probe = found.probe
-    curves = {_OWN: _curve(probe.curve, probe.n)}
+    curves: dict[str, Sequence[tuple[float, Sequence[float]]]] = {_OWN: _curve(probe.curve, probe.n)}
     if sources:
         curves[f"from {sources[0]}"] = _curve(probe.transferred, probe.n)
     return template("examination.html").render(
@@ -90,8 +90,8 @@ def _first(rate: ErrorRate, sources: Sequence[str]) -> list[RateCell]:
     return [RateCell(rate), *(RateCell(None) for _ in sources[1:])]
 
 
-def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, float]]:
-    return [(epsilon, count / n) for epsilon, count in sorted(errors.items())]
+def _curve(errors: Mapping[float, int], n: int) -> list[tuple[float, list[float]]]:
+    return [(epsilon, [count / n]) for epsilon, count in sorted(errors.items())]
 
 
 def _result(result: AttackResult, strength: AttackConfig) -> dict[str, Any]:

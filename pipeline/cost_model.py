@@ -63,6 +63,7 @@ def plan(
     rate: float,
     train_rate: float | None = None,
     epochs: int = 1,
+    seeds: int = 1,
     gpus: int = 1,
     gpus_per_host: int = 1,
     budget: int = 4 << 30,
@@ -80,6 +81,7 @@ def plan(
         rate: signed gradients of one model that one GPU computes in a second, images/s.
         train_rate: images that one GPU trains on in a second; without, it follows from ``rate``.
         epochs: of training.
+        seeds: with each of which a model is trained on the same stores.
         gpus: that compute and train.
         gpus_per_host: of them in one machine.
         budget: bytes that each GPU's reader may hold, the parameter ``streaming.memory``.
@@ -102,13 +104,13 @@ def plan(
         chunk=cut.chunk,
         shard=cut.shard,
         stores=math.ceil(cut.shards / MOST_SHARDS),
-        # s units before training, against s / (s + 1) each epoch.
-        epochs_against_live=sources + 1,
+        # s units before training, against s / (s + 1) each epoch of each seed.
+        epochs_against_live=math.ceil((sources + 1) / seeds),
         epochs_against_all_sources=1,
         train_rate=train_rate,
         dataset=rows * pixels,
         dataset_shards=images.shards,
-        training_hours=rows * epochs / (train_rate * gpus) / 3600,
+        training_hours=seeds * rows * epochs / (train_rate * gpus) / 3600,
         read_per_gpu=read_per_gpu,
         read=gpus * read_per_gpu,
         hosts=math.ceil(gpus / gpus_per_host),

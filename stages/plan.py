@@ -42,6 +42,7 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option("--bits", default=BITS_PER_PIXEL, show_default=True, type=_POSITIVE, help="Per sign.")
 @click.option("--train-rate", type=_POSITIVE, help="Training a GPU, images/s; default: from --rate.")
 @click.option("--epochs", default=100, show_default=True, type=_AT_LEAST_1, help="Of training.")
+@click.option("--seeds", default=1, show_default=True, type=_AT_LEAST_1, help="Of training, one model each.")
 @click.option("--gpus", default=1, show_default=True, type=_AT_LEAST_1, help="Or processes on CPUs.")
 @click.option("--gpus-per-host", default=8, show_default=True, type=_AT_LEAST_1, help="In one machine.")
 @click.option("--memory", default="4 GiB", show_default=True, callback=_bytes, help="Of each GPU's reader.")
@@ -56,6 +57,7 @@ def command(
     bits: float,
     train_rate: float | None,
     epochs: int,
+    seeds: int,
     gpus: int,
     gpus_per_host: int,
     memory: int,
@@ -75,6 +77,7 @@ def command(
         rate=known,
         train_rate=train_rate,
         epochs=epochs,
+        seeds=seeds,
         gpus=gpus,
         gpus_per_host=gpus_per_host,
         budget=memory,

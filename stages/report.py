@@ -16,12 +16,10 @@ import numpy.typing as npt
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
-from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
-from gradshard.pipeline.report import export, figures, measurements, published, selection, tables
+from gradshard.pipeline.report import export, figures, measurements, probing, published, selection, tables
 from gradshard.pipeline.report.claims import ClaimCheck, check_claims
 from gradshard.pipeline.report.custom import custom_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.measurements import Probes
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, compare_models
@@ -140,39 +138,18 @@ def _section(
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
-    probed = _probed(diagnostics, gradient) if top == 1 else {}
-    probes = {name: {s: GradientProbe.restore(r) for s, r in records.items()} for name, records in probed.items()}
+    probed = probing.records(diagnostics, gradient) if top == 1 else {}
+    probes = probing.restored(probed)
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=_findings(params, matrix, probes, shown),
         tables=make_tables(Results(params, matrix, shown, groups)),
         comparisons=compare_models(groups, holdout, partial(_correct, found, matrix), seeds.of),
-        probes=_probe_tables(probes, called, holdout, seeds) if probes else [],
-        flags=_flags(probed, seeds),
-        curves_svg=_epsilon_curves(probes, holdout, seeds) if probes else "",
+        probes=probing.tables(probes, called, holdout, seeds) if probes else [],
+        flags=probing.flags(probed, seeds),
+        curves_svg=probing.curves(probes, holdout, seeds) if probes else "",
     )
-
-
-def _probed(diagnostics: Mapping[int, Any], gradient: Gradient) -> dict[str, dict[int, Any]]:
-    """What was measured of each model's gradient, by seed."""
-    found: dict[str, dict[int, Any]] = {}
-    for seed, diagnosed in diagnostics.items():
-        for name, record in diagnosed["models"].items():
-            if gradient in record:
-                found.setdefault(name, {})[seed] = record[gradient]
-    return found
-
-
-def _flags(probed: Mapping[str, Mapping[int, Any]], seeds: Seeds) -> dict[str, Sequence[Mapping[str, str]]]:
-    """The flags by model, and by seed where the model changes with it."""
-    found: dict[str, Sequence[Mapping[str, str]]] = {}
-    for name, records in probed.items():
-        if seeds.several and not seeds.same(name):
-            found |= {f"{name}, seed {seed}": record["flags"] for seed, record in records.items()}
-        else:
-            found[name] = next(iter(records.values()))["flags"]
-    return found
 
 
 @dataclass(frozen=True)
@@ -212,28 +189,6 @@ def _general_tables(
     )
 
 
-def _probe_tables(probes: Probes, called: Mapping[str, str], holdout: str, seeds: Seeds) -> list[Table]:
-    return [measurements.probes_table(probes, called, seeds), measurements.epsilons_table(probes, holdout, seeds)]
-
-
-def _epsilon_curves(probes: Probes, holdout: str, seeds: Seeds) -> str:
-    own, others = {}, {}
-    for name, of in probes.items():
-        own[name] = _curve([(p.curve, p.n) for p in _drawn(of, seeds.same(name))])
-        if name != holdout:
-            others[name] = _curve([(p.transferred, p.n) for p in _drawn(of, seeds.same(name, holdout))])
-    return figures.epsilon_curves({"its own FGSM": own, f"FGSM from {holdout}": others})
-
-
-def _drawn(probes: Mapping[int, GradientProbe], alike: bool) -> list[GradientProbe]:
-    return list(probes.values())[: 1 if alike else None]
-
-
-def _curve(runs: Sequence[tuple[Mapping[float, int], int]]) -> list[tuple[float, list[float]]]:
-    """Per epsilon the error rate of every run, from their counts and numbers of examples."""
-    return [(epsilon, [errors[epsilon] / n for errors, n in runs]) for epsilon in sorted(runs[0][0])]
-
-
 def _correct(
     found: ReportFiles, matrix: ErrorMatrix, seed: int, target: str, source: str, attack: str
 ) -> npt.NDArray[np.bool_] | None:
@@ -261,7 +216,7 @@ def _both(params: Params, seeds: Seeds, rows: Sequence[Mapping[str, Any]]) -> Ta
     return seeds.captioned(tables.gradients_table(matrices, final, params.evaluation.holdout))
 
 
-def _findings(params: Params, matrix: ErrorMatrix, probes: Probes, shown: Sequence[str]) -> list[ClaimCheck]:
+def _findings(params: Params, matrix: ErrorMatrix, probes: probing.Probes, shown: Sequence[str]) -> list[ClaimCheck]:
     baseline = next(iter(selection.standard(params, shown)), None)
     ensemble = next(iter(selection.ensembles(params, shown)), None)
     if baseline is None or ensemble is None:

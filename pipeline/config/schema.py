@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import (
-    Field,
     ValidationError,
     field_validator,
     model_validator,
@@ -58,7 +57,7 @@ class Params(Section):
     adversarial: AdversarialParams
     robust: dict[ModelName, RobustModel]
     seeds: SeedList
-    stand_ins: StandIns = Field(default_factory=dict)
+    stand_ins: StandIns
     streaming: StreamingParams
     evaluation: EvaluationParams
     analysis: AnalysisParams

@@ -35,14 +35,14 @@ def refuse_old_keys(robust: object) -> None:
             raise schema_error(
                 f"{name}.run_of",
                 "is gone: remove this model, and list its seed in seeds, beside that of the model it repeats; every "
-                "robust model is trained with each of them",
+                "robust model is trained with each seed",
             )
     for name, model in models.items():
         if isinstance(model, Mapping) and "seed" in model:
             raise schema_error(
                 f"{name}.seed",
-                f"is gone: remove it and write `seeds: [{model['seed']}]` at the top level; every robust model is "
-                "trained with each of them",
+                f"is gone: remove it and write `seeds: [{model['seed']}]` and `stand_ins: {{}}` at the top level; "
+                "every robust model is trained with each seed",
             )
 
 

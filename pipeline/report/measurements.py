@@ -1,60 +1,13 @@
-"""Tables of what is no error matrix: probes of a gradient, its norm and signs, and adversaries who may ask."""
+"""Tables of what is no error matrix: the norm of a gradient, its signs, and adversaries who may ask."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import published
-from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.table import NumberCell, RateCell, SeedsCell, Table, TableCell
+from gradshard.pipeline.report.table import NumberCell, RateCell, Table, TableCell
 
-_PROBES = {
-    "noise": "random signs",
-    "fgsm_less_alpha": f"{attack_title('fgsm')}, ε − α",
-    **{name: attack_title(name) for name in ("fgsm", "ifgsm", "rand_fgsm")},
-}
-_FULL = 1.0
 _MOMENTS = ("mean", "deviation")
-
-# By model and seed.
-Probes = Mapping[str, Mapping[int, GradientProbe]]
-
-
-def probes_table(probes: Probes, called: Mapping[str, str], seeds: Seeds) -> Table:
-    """Each model's errors under its own gradient; at epsilon = 1 beside the paper's figure (section 3.3)."""
-    rows: list[tuple[str, list[TableCell]]] = []
-    for name, of in probes.items():
-        cells = [seeds.cell(_clean(of), name), *(seeds.cell(_under(of, attack), name) for attack in _PROBES)]
-        rows.append((name, [*cells, _at_full_epsilon(of, name, called.get(name, ""), seeds)]))
-    table = Table(
-        name="white-box-probes",
-        title="Each model attacked by its own gradient",
-        corner="model",
-        columns=["Clean", *_PROBES.values(), "FGSM, ε = 1"],
-        rows=rows,
-    )
-    return seeds.captioned(table)
-
-
-def epsilons_table(probes: Probes, holdout: str, seeds: Seeds) -> Table:
-    """Section 5.3: FGSM transferred from the holdout model with every epsilon of the sweep."""
-    every = [probe for of in probes.values() for probe in of.values()]
-    epsilons = sorted({epsilon for probe in every for epsilon in probe.transferred if epsilon > 0})
-    rows = [
-        (name, [seeds.cell(_transferred(of, epsilon), name, holdout) for epsilon in epsilons])
-        for name, of in probes.items()
-        if name != holdout
-    ]
-    table = Table(
-        name="epsilons",
-        title=f"FGSM transferred from {holdout}, by ε",
-        corner="model",
-        columns=[f"ε = {epsilon:g}" for epsilon in epsilons],
-        rows=rows,
-    )
-    return seeds.captioned(table)
 
 
 def gradient_norms_table(measured: Mapping[str, Mapping[str, Any]], called: Mapping[str, str]) -> Table:
@@ -127,21 +80,3 @@ def forest_table(forest: Mapping[str, Any], *, compared: bool) -> Table:
         papers = published.FOREST["fgsm" if row["source"] else "clean"] if compared else None
         rows.append((head, [RateCell(ErrorRate(row["errors"], row["n"]), paper=papers)]))
     return Table("forest", f"A random forest of {forest['trees']} trees", "images", ["error"], rows)
-
-
-def _clean(probes: Mapping[int, GradientProbe]) -> dict[int, ErrorRate]:
-    return {seed: ErrorRate(probe.curve[0.0], probe.n) for seed, probe in probes.items()}
-
-
-def _under(probes: Mapping[int, GradientProbe], attack: str) -> dict[int, ErrorRate]:
-    return {seed: probe.rate(attack) for seed, probe in probes.items()}
-
-
-def _transferred(probes: Mapping[int, GradientProbe], epsilon: float) -> dict[int, ErrorRate]:
-    return {seed: ErrorRate(probe.transferred[epsilon], probe.n) for seed, probe in probes.items()}
-
-
-def _at_full_epsilon(probes: Mapping[int, GradientProbe], name: str, called: str, seeds: Seeds) -> RateCell | SeedsCell:
-    measured = {seed: ErrorRate(p.curve[_FULL], p.n) for seed, p in probes.items() if _FULL in p.curve}
-    papers = 100 - published.RIGHT_AT_FULL_EPSILON if called.partition("@")[0] == "A_adv" and measured else None
-    return seeds.cell(measured, name, paper=papers)

@@ -30,6 +30,8 @@ def set_key(project, section, key, value):
         (["report"], "no results at evaluation/10/matrix.parquet: run `gradshard evaluate --seed 10`"),
         (["train-static", "Z"], "Z is not a static model in the parameters: there are A, B, C, D"),
         (["train-robust", "A"], "A is not a robust model in the parameters: there are A_adv, A_adv-ens"),
+        (["train-robust", "A_adv", "--seed", "9"], "seed 9 is none of the parameter seeds: there are 10; add it there"),
+        (["evaluate", "--seed", "9"], "seed 9 is none of the parameter seeds: there are 10"),
         (["precompute", "B"], "B is not a sign store in the parameters: there are A, C, D"),
     ],
 )

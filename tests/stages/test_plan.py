@@ -37,6 +37,13 @@ def test_imagenets_stores_have_1252_shards_a_source():
     assert told["memory_per_host"] == 8 * 4 * 2**30
 
 
+def test_more_seeds_train_longer_on_the_same_stores():
+    one, five = (json.loads(run(*IMAGENET, "--seeds", count, "--json")) for count in ("1", "5"))
+    assert five["training_hours"] == pytest.approx(5 * one["training_hours"])
+    assert (five["hours"], five["disk"]) == (one["hours"], one["disk"])
+    assert (one["epochs_against_live"], five["epochs_against_live"]) == (4, 1)
+
+
 def test_a_billion_images_take_several_stores():
     told = json.loads(run(*BILLION, "--json"))
     assert told["stores"] == 62

@@ -2,12 +2,14 @@
 
 import filecmp
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from gradshard.stages.report import command
+from gradshard.storage.formats.results import read_matrix
 from tests.helpers.projects import Project
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,27 @@ def test_the_tables_and_the_figure_of_published_results_are_those_that_are_made(
     assert (different, unread) == ([], [])
     assert (kept / "defences.svg").stat().st_size <= 40_000
     assert "](report/defences.svg)" in (kept.parent / "README.md").read_text()
+
+
+def test_published_results_of_several_seeds_are_a_folder_for_each(tmp_path):
+    published, into = ROOT / "results/cifar10/fixed", tmp_path / "report"
+    for seed in ("10", "11"):
+        (tmp_path / seed).mkdir()
+        for name in ("matrix.parquet", "diagnostics.json"):
+            shutil.copy(published / name, tmp_path / seed / name)
+    text = (published / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("seeds: [10]", "seeds: [10, 11, 12]"))
+    done = CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0
+    page = (into / "index.html").read_text()
+    assert "over 2 seeds of training, the same static models" in page
+    assert "No claim about training" not in page
+    assert "VGG_adv, seed 11" in page
+    rows = read_matrix(into / "matrix.parquet")
+    assert [row["seed"] for row in rows] == [10] * 104 + [11] * 104
+    (tmp_path / "params.yaml").write_text(text)
+    assert CliRunner().invoke(command, [str(tmp_path)], catch_exceptions=False).exit_code == 0
+    assert "No claim about training can be made from this page" in (into / "index.html").read_text()
 
 
 def test_a_folder_without_an_error_matrix_is_no_folder_of_results(tmp_path, gradshard):

@@ -104,7 +104,7 @@ def put(content, key, value):
         (
             "robust/A_adv-ens/seed",
             7,
-            "robust.A_adv-ens.seed is gone: remove it and write `seeds: [7]` at the top level",
+            "robust.A_adv-ens.seed is gone: remove it and write `seeds: [7]` and",
         ),
         ("seeds", [], "seeds must list at least one seed, and each once, but is []"),
         ("seeds", [10, 10], "seeds must list at least one seed, and each once, but is [10, 10]"),

@@ -39,6 +39,7 @@ from gradshard.stages.support.examined import (
     open_images,
     open_model,
     provenance,
+    recorded_model,
 )
 from gradshard.stages.support.model_checks import tell_gradients
 from gradshard.stages.support.options import ClusterConfig, cluster_options
@@ -76,26 +77,34 @@ def _sources(context: click.Context, option: click.Parameter, given: Sequence[st
 
 
 def _source(text: str) -> ExaminedModel:
+    if _is_file(text):
+        return recorded_model(Path(text).stem, Path(text))
     name, _, model = text.partition("=")
     architecture, _, weights = model.rpartition(":")
     if not (name and architecture and weights) or name == SELF:
         raise click.UsageError(
-            f"--against must be NAME=ARCHITECTURE:WEIGHTS, such as B=B:models/static/B.safetensors, but is {text}"
+            "--against must be a weights file of gradshard or NAME=ARCHITECTURE:WEIGHTS, such as "
+            f"B=timm:resnet18:weights/B.pth, but is {text}"
         )
     return ExaminedModel(name, architecture, weights)
 
 
+def _is_file(text: str) -> bool:
+    return text.endswith(".safetensors") and "=" not in text and Path(text).is_file()
+
+
 @click.command()
 @click.argument("model")
-@click.option("--weights", help="Its checkpoint; or `pretrained` for timm:NAME. Without: as its own factory makes it.")
+@click.option("--weights", help="Its checkpoint; or `pretrained` for timm:NAME. Without: as your own factory makes it.")
 @click.option("--dataset", required=True, type=PathType(path_type=Path), help="A prepared .zarr, or an .npz archive.")
 @click.option(
     "--against",
     "sources",
     multiple=True,
     callback=_sources,
-    metavar="NAME=ARCHITECTURE:WEIGHTS",
-    help="A model whose examples are transferred; may be given several times.",
+    metavar="SOURCE",
+    help="A model whose examples are transferred, NAME=ARCHITECTURE:WEIGHTS or a weights file of gradshard; may be "
+    "given several times.",
 )
 @click.option("--eps", callback=_epsilon, help="How far a pixel may move; default: 0.3, of colour images 8/255.")
 @click.option(
@@ -141,13 +150,14 @@ def command(
 ) -> None:
     """Attack a model that anybody trained, and tell whether its gradient can be trusted.
 
-    MODEL is an architecture: A to D, timm:NAME, or your own package.module:factory. Needs no params.yaml and trains
-    nothing. Writes index.html and examination.json: the error on clean and randomly perturbed images, under every
-    attack by the model's own gradient and transferred from the sources, AutoAttack where it is installed, the worst
-    case by example, the error over epsilon, and the flags of a masked gradient. Exit code 1 if a flag is raised.
-    Killed and started again, the same command goes on where it was.
+    MODEL is an architecture: A to D, timm:NAME, or your own package.module:factory; or a weights file that gradshard
+    wrote. Needs no params.yaml and trains nothing. Writes index.html and examination.json: the error on clean and
+    randomly perturbed images, under every attack by the model's own gradient and transferred from the sources,
+    AutoAttack where it is installed, the worst case by example, the error over epsilon, and the flags of a masked
+    gradient. Exit code 1 if a flag is raised. Killed and started again, the same command goes on where it was.
     """
-    examined = ExaminedModel(SELF, model, weights or RANDOM, output)
+    recorded = weights is None and _is_file(model)
+    examined = recorded_model(SELF, Path(model)) if recorded else ExaminedModel(SELF, model, weights or RANDOM, output)
     check_weights_named(examined)
     images, used = open_images(dataset), choose_device(device)
     epsilon = eps or (_EPSILON_GREY if images.sample_shape[0] == 1 else _EPSILON_COLOUR)

@@ -43,7 +43,7 @@ _SHARES, _LARGE = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class ExaminationPlan:
-    """How a model is examined; in all names of sources ``self`` is the model itself.
+    """Plan of an examination; in all names of sources ``self`` is the model itself.
 
     ``attacks`` are crafted by its own gradient, ``transferred`` ones by each of ``sources``.
     """
@@ -57,7 +57,7 @@ class ExaminationPlan:
 
     @property
     def cases(self) -> list[Case]:
-        """What is measured: clean images first, then random signs, own attacks, transferred ones."""
+        """Return what is measured: clean images first, then random signs, then each attack, own before transferred."""
         crafters: dict[str, list[str]] = {NOISE: [SELF]}
         for attack in dict.fromkeys((*self.attacks, *self.transferred)):
             own = [SELF] if attack in self.attacks else []
@@ -66,7 +66,7 @@ class ExaminationPlan:
 
     @property
     def epsilons(self) -> list[float]:
-        """The sweep of FGSM's epsilon, from 0 to 1: around that of the attacks, and the large ones."""
+        """Return the sweep of FGSM's epsilon, from 0 to 1: around that of the attacks, and the large ones."""
         around = (round(share * self.strength.epsilon, 12) for share in _SHARES)
         return sorted({0.0, self.strength.epsilon, *_LARGE, *(value for value in around if value <= 1)})
 
@@ -144,7 +144,7 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class Examination:
-    """What an examination found.
+    """Findings of an examination.
 
     ``worst_case`` counts an example as right only if it is right on the clean image and under every attack. What a
     model of ``withheld`` crafted is left out of it and of ``results``: its gradient was NaN or infinite for so many

@@ -60,7 +60,7 @@ def page(found: Examination, about: Mapping[str, Any]) -> str:
 
 
 def errors_table(found: Examination) -> Table:
-    """The model's error under every attack, a column who crafted it; the last row is the worst case by example."""
+    """Return the model's error under every attack, a column who crafted it; the last row is the worst case by example."""
     measured = {(result.attack, result.source): result.error for result in found.results}
     sources = [SELF, *found.plan.sources]
     rows: list[tuple[str, Sequence[TableCell]]] = [("Clean", _first(found.error(CLEAN), sources))]
@@ -74,7 +74,7 @@ def errors_table(found: Examination) -> Table:
 
 
 def constraints_table(found: Examination) -> Table:
-    """How far each set of adversarial examples goes, and which pixels it has."""
+    """Return how far each set of adversarial examples goes, and which pixels it has."""
     rows: list[tuple[str, Sequence[TableCell]]] = []
     for result in found.results:
         reach = result.reach

@@ -21,7 +21,7 @@ from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.types import PRETRAINED, RANDOM, SELF, Output
 from gradshard.stages.support.training.initial_weights import initial_model
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.checkpoints import tensors_digest
+from gradshard.storage.formats.checkpoints import load, tensors_digest
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.digests import digest_of, file_sha256
 
@@ -112,6 +112,23 @@ def check_model(model: ExaminedModel, module: nn.Module, images: LabelledImages,
 def provenance(model: ExaminedModel, digest: str) -> dict[str, str]:
     """Return what a model is: its architecture, the digest of architecture and weights, and that of its code."""
     return {"architecture": model.architecture, "digest": digest, **models.provenance(model.architecture)}
+
+
+def recorded_model(name: str, file: Path) -> ExaminedModel:
+    """Read which model a weights file of gradshard holds.
+
+    Raises:
+        GradshardError: it is no such file, or its architecture is somebody's code, which runs only if it is named.
+    """
+    _, record = load(file)
+    architecture = str(record.get("architecture"))
+    if models.runs_user_code(architecture):
+        raise GradshardError(
+            f"{file} holds a model of {architecture}, whose code runs only if you name it: give {architecture} as the "
+            "architecture and the file as its weights"
+        )
+    output: Output = "probabilities" if record.get("output") == "probabilities" else "logits"
+    return ExaminedModel(name, architecture, str(file), output)
 
 
 def check_weights_named(model: ExaminedModel) -> None:

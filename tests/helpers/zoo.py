@@ -1,19 +1,26 @@
 """Small models whose gradients show where they are weak, or do not, each for a known reason; trained in seconds.
 
-The functions with two keywords are factories, as ``package.module:factory`` names them; ``train`` makes a member.
+The functions of ``sample_shape`` and ``classes`` are factories, as ``package.module:factory`` names them.
 """
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import gradshard as gs
 from gradshard.pipeline.attacks.fgsm import rand_fgsm
 from gradshard.pipeline.attacks.pgd import iterate_linf
+from gradshard.pipeline.evaluation.examination import Examination
+from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.gradients.perturb import random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.types import Gradient
+from tests.helpers.trained import train_on
 
 EPSILON, ALPHA = 0.3, 0.15
 TEMPERATURE = 100.0
@@ -68,8 +75,24 @@ def eleven_classes(*, sample_shape: Shape, classes: int) -> nn.Module:
 
 
 def without_gradient(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Trees, or anything else that is no function of differentiable parts, stand behind such a model."""
+    """A network behind something that is not differentiable."""
     return nn.Sequential(_Detached(), cnn(sample_shape=sample_shape, classes=classes))
+
+
+class Forest(nn.Module):
+    """A random forest as a module: it has logits, and no gradient."""
+
+    def __init__(self, digits: dict, *, trees: int = 100) -> None:
+        super().__init__()
+        from sklearn.ensemble import RandomForestClassifier
+
+        images, labels = digits["train"]
+        self._forest = RandomForestClassifier(n_estimators=trees, random_state=0)
+        self._forest.fit(images.reshape(len(images), -1) / np.float32(255), labels)
+
+    def forward(self, images: Tensor) -> Tensor:
+        shares = self._forest.predict_proba(images.detach().flatten(1).numpy())
+        return torch.from_numpy(shares + 1e-6).log().float()
 
 
 def train(
@@ -111,6 +134,58 @@ def train(
             optimizer.step()
     _steepen(model, 1.0)
     return model.eval().requires_grad_(False)
+
+
+def unseen(digits: dict, *, rows: int) -> tuple[Tensor, Tensor]:
+    """Return the first test digits, float32 (rows, 1, 28, 28) in [0, 1], and their labels."""
+    images, labels = (torch.from_numpy(part[:rows]) for part in digits["test"])
+    return to_unit_range(images), labels.long()
+
+
+MEMBERS: Mapping[str, Callable[[dict], nn.Module]] = {
+    "A": lambda digits: train_on(digits, "A", seed=1),
+    "PGD": lambda digits: train(cnn, digits, epochs=8, seed=3, perturbed=pgd_examples),
+    "distilled": lambda digits: distil(digits),
+    "saturated": lambda digits: train(saturated, digits, epochs=6, seed=3),
+    "quantised": lambda digits: train(quantised, digits, epochs=4, seed=3),
+    "stochastic": lambda digits: train(stochastic, digits, epochs=8, seed=3),
+    "RAND+FGSM": lambda digits: train(cnn, digits, epochs=20, seed=3, perturbed=rand_fgsm_examples, beside_clean=True),
+}
+GRADIENTS: Sequence[Gradient] = ("exact", "cross_entropy")
+_STRONG = ("pgd", "autoattack")
+_ROWS, _STRONG_ROWS = 1000, 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A member examined on 1,000 digits by each gradient, and its error on the first hundred under strong attacks."""
+
+    examined: Mapping[str, Examination]
+    strong: Mapping[str, ErrorRate]
+
+
+def source(digits: dict) -> nn.Module:
+    """Train the model whose examples are transferred."""
+    return train(cnn, digits, epochs=4, seed=1)
+
+
+def measure(model: nn.Module, source: nn.Module, digits: dict) -> Measured:
+    """Examine a member; PGD goes by the exact gradient, AutoAttack has losses of its own."""
+    examined = {
+        gradient: gs.examine(
+            model,
+            *unseen(digits, rows=_ROWS),
+            epsilon=EPSILON,
+            sources={"S": source},
+            attacks=("fgsm", "rand_fgsm", "ifgsm"),
+            transferred=("fgsm",),
+            gradient=gradient,
+        )
+        for gradient in GRADIENTS
+    }
+    hundred = unseen(digits, rows=_STRONG_ROWS)
+    found = gs.evaluate({"self": model}, *hundred, attacks=_STRONG, epsilon=EPSILON)
+    return Measured(examined, {result.attack: result.error for result in found})
 
 
 def distil(digits: dict) -> nn.Module:

@@ -55,9 +55,10 @@ def test_given_weights_are_taken_as_they_are_and_all_that_follows_is_the_same(gi
     assert (record["architecture"], record["epoch"]) == ("D", 0)
     assert "given" not in json.dumps(record)
     assert gradshard(given, "precompute", "A")[0] == 0
-    # The weights file is another one, and manifest and card name it; every shard is the same.
+    # The weights file is another one, and manifest and card name it (and croissant.json the card); all else is the same.
     again = files_of(given.path / "signs/A.zarr")
-    assert [name for name in store if again[name] != store[name]] == ["README.md", "manifest.json"]
+    different = {name for name in store if again[name] != store[name]}
+    assert different == {"README.md", "croissant.json", "manifest.json"}
     for stage in ("evaluate", "report"):
         code, said = gradshard(given, stage)
         assert code == 0, said

@@ -16,11 +16,12 @@ from torch import nn
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, to_unit_range
 from gradshard.pipeline.loading.guard import remember
-from gradshard.pipeline.loading.logits import Logits, Output, check_eval, count_classes, frozen, normalised
+from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
 from gradshard.pipeline.loading.making import Making, computing, make
 from gradshard.pipeline.loading.places import CACHE
 from gradshard.pipeline.loading.row_hashes import OnRows, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
+from gradshard.pipeline.models.tensors import check_plain
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.checkpoints import tensors_digest
@@ -99,13 +100,16 @@ def compute_signs(
     target = Path(target)
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
+    check_plain(model, where="the model")
     sample = hash_sample(rows, sample_rows(len(rows)))
     first, _ = rows.read(0)
     whole = normalised(model, mean, std, channels=first.shape[0])
     logits = Logits(whole, output).eval()
     device = next(logits.parameters(), torch.empty(0)).device
     with frozen(model):
-        classes = count_classes(logits, _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device))
+        probed = _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device)
+        classes = count_classes(logits, probed)
+        check_model(logits, probed, classes)
         hashes = hash_rows(rows, workers=workers)
         direction = GradientSpec(gradient, label, precision)
         spec = spec_for(

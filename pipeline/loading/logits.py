@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.gradients.model_checks import Sample, check_frozen
 from gradshard.pipeline.models.normalize import Normalised
 from gradshard.storage.errors import GradshardError
 
@@ -64,7 +65,7 @@ def normalised(
     """Put a normalisation that was told by ``mean`` and ``std`` before a model, so that it takes pixels in [0, 1].
 
     Raises:
-        GradshardError: one of the two is missing, or they are not for these images.
+        GradshardError: one of the two is missing, or they are not for these images, or the model normalises itself.
     """
     if mean is None and std is None:
         return model
@@ -73,8 +74,21 @@ def normalised(
             f"mean={mean} and std={std} are no normalisation of {channels} channel(s): give both, a number for each "
             "channel, std above 0"
         )
+    for name, part in model.named_modules():
+        if _normalises(part, channels):
+            raise GradshardError(
+                f"the model{f' (its part {name})' if name else ''} has a mean and std of its own, so mean= and std= "
+                "would normalise twice: leave them out"
+            )
     place = next(model.parameters(), torch.empty(0)).device
     return Normalised(model, mean, std, channels=channels).to(place).train(model.training)
+
+
+def _normalises(module: nn.Module, channels: int) -> bool:
+    """Tell whether a module holds a mean and a std, a number for each channel, as those that normalise do."""
+    values = [getattr(module, name, None) for name in ("mean", "std")]
+    numbers = [torch.as_tensor(value) for value in values if isinstance(value, Tensor | list | tuple | float)]
+    return len(numbers) == 2 and all(number.numel() in (1, channels) for number in numbers)
 
 
 def check_eval(model: nn.Module) -> None:
@@ -126,6 +140,27 @@ def count_classes(model: Logits, images: Tensor) -> int:
             "softmax off, or say by output= where the logits are"
         )
     return int(logits.shape[1])
+
+
+def check_model(model: Logits, images: Tensor, classes: int) -> None:
+    """Try a model as every command tries one before any work.
+
+    Args:
+        model: in eval mode.
+        images: float32 (n, C, H, W) in [0, 1], on the model's device.
+        classes: the number of its classes.
+
+    Raises:
+        GradshardError: it changes its input, is random, mixes the images of a batch, or has no gradient.
+    """
+    with torch.no_grad():
+        predicted = model(images).argmax(1)
+    gradients = check_frozen(model, Sample(images, predicted, classes), where="the model")
+    if gradients.zero == gradients.rows:
+        raise GradshardError(
+            f"the model's gradient is 0 in every pixel of {gradients.zero} of {gradients.rows} images, so its signs "
+            "attack nobody: take out what has no slope, such as rounding"
+        )
 
 
 @contextmanager

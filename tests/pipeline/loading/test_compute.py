@@ -1,5 +1,6 @@
 """compute_signs: the store that ``gradshard precompute`` makes, of models and datasets as people have them."""
 
+import copy
 import itertools
 import os
 import signal
@@ -204,6 +205,52 @@ def half(rows):
     return Digits(rows[0], np.where(np.arange(len(rows[1])) == 333, 12, rows[1]))
 
 
+class Late(nn.Module):
+    """Its gradient is not a number for images of a given mean, and every other's is."""
+
+    def __init__(self, model, mean):
+        super().__init__()
+        self.model, self.at = model, mean
+
+    def forward(self, images):
+        distance = (images.mean((1, 2, 3)) - self.at).abs()
+        return self.model(images) * torch.where(distance < 1e-7, torch.nan, 1.0)[:, None]
+
+
+class Body(nn.Module):
+    """A trained model behind something that its owner does."""
+
+    def __init__(self, model, before):
+        super().__init__()
+        self.model, self.before = model, before
+
+    def forward(self, images):
+        return self.model(self.before(images))
+
+
+class Normalize(nn.Module):
+    """As in many a library: what a model is put behind."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.mean, self.std = mean, std
+
+    def forward(self, images):
+        return (images - self.mean) / self.std
+
+
+def masked(model):
+    """The first layer's weights as a sparse tensor."""
+    model = copy.deepcopy(model)
+    first = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    first.weight = nn.Parameter(first.weight.detach().to_sparse(), requires_grad=False)
+    return model
+
+
+def late(model, rows):
+    return Late(model, (torch.from_numpy(rows[0][612]).float() / 255).mean().item()).eval(), Digits(*rows)
+
+
 class Changing(Digits):
     """Every pixel stays, but for one row from the second reading on: too rare for any sample."""
 
@@ -215,6 +262,12 @@ class Changing(Digits):
         image, label = super().__getitem__(row)
         self.read += row == 13
         return (image.flip(-1) if row == 13 and self.read > 1 else image), label
+
+
+def dropping(model):
+    model = nn.Sequential(model, nn.Dropout(0.5)).eval()
+    model[1].train()
+    return model
 
 
 WRONG = {
@@ -234,6 +287,16 @@ WRONG = {
     "triple": (lambda m, r: (m, [(1, 2, 3)]), "no pair"),
     "onehot": (lambda m, r: (m, [(r[0][0], np.eye(10)[3])]), "the number of its class"),
     "empty": (lambda m, r: (m, []), "no rows"),
+    "late nan": (late, "gradient is NaN or infinite for .* row 612"),
+    "half": (lambda m, r: (dropping(m), Digits(*r)), r"\(its part 1\) is in train mode"),
+    "noisy": (lambda m, r: (Body(m, lambda x: x + torch.rand_like(x)).eval(), Digits(*r)), "is random in eval mode"),
+    "batch": (lambda m, r: (Body(m, lambda x: x - x.mean(0)).eval(), Digits(*r)), "other logits alone than in a batch"),
+    "in place": (lambda m, r: (Body(m, lambda x: x.sub_(0.5)).eval(), Digits(*r)), "changes the images that it is"),
+    "rounds": (lambda m, r: (Body(m, torch.round).eval(), Digits(*r)), "gradient is 0 in every pixel of 8 of 8"),
+    "detached": (lambda m, r: (Body(m, torch.detach).eval(), Digits(*r)), "lets no gradient through"),
+    "jit": (lambda m, r: (torch.jit.trace(m, torch.rand(2, 1, 28, 28)).eval(), Digits(*r)), "was made by torch.jit"),
+    "meta": (lambda m, r: (copy.deepcopy(m).to("meta"), Digits(*r)), r"a tensor without values \(device meta\)"),
+    "sparse": (lambda m, r: (masked(m), Digits(*r)), "a sparse or quantised tensor"),
 }
 
 
@@ -246,7 +309,7 @@ def test_wrong_use_is_told_in_one_sentence_and_leaves_no_store(model, rows, name
     assert not Path("signs/D.zarr").exists()
 
 
-@pytest.mark.parametrize("name", ["normalised", "label"])
+@pytest.mark.parametrize("name", ["normalised", "label", "late nan"])
 def test_wrong_use_is_told_in_one_sentence_from_another_process_too(model, rows, name):
     make, told = WRONG[name]
     with pytest.raises(GradshardError, match=told) as caught:
@@ -258,3 +321,17 @@ def test_wrong_use_is_told_in_one_sentence_from_another_process_too(model, rows,
 def test_a_normalisation_that_is_told_by_half_is_refused(model, base, told):
     with pytest.raises(GradshardError, match="are no normalisation of 1 channel"):
         compute_signs(model, base, "signs/D.zarr", **told)
+
+
+@pytest.mark.parametrize("inside", [Normalised, lambda m, mean, std, channels: nn.Sequential(Normalize(mean, std), m)])
+def test_a_normalisation_is_not_told_of_a_model_that_has_one(model, base, inside):
+    whole = inside(model, [0.13], [0.31], channels=1).eval()
+    with pytest.raises(GradshardError, match=r"has a mean and std of its own, so mean= and std= would normalise twice"):
+        compute_signs(whole, base, "signs/D.zarr", mean=[0.13], std=[0.31])
+    assert not Path("signs/D.zarr").exists()
+
+
+def test_a_normalisation_that_is_told_and_left_in_the_dataset_is_refused(model, rows):
+    twice = Digits(*rows, lambda x: (x - 0.13) / 0.31)
+    with pytest.raises(GradshardError, match=r"not in \[0, 1\]: take what normalises .* once"):
+        compute_signs(model, twice, "signs/D.zarr", mean=[0.13], std=[0.31])

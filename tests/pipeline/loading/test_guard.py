@@ -120,6 +120,22 @@ def test_a_prepared_dataset_of_other_rows_is_no_reference(foreign, rows, base):
         SignedDataset(base, foreign, reference="d.zarr")
 
 
+def test_the_store_of_another_split_of_the_same_length_is_refused(model, base, digits):
+    images, labels = (part[-700:] for part in digits["train"])
+    other = compute_signs(model, (images, labels), "signs/other.zarr", name="digits", split="validation")
+    with pytest.raises(GradshardError, match=r"700 rows of digits \(validation\), but row 0 of the dataset has other"):
+        SignedDataset(base, other)
+
+
+def test_a_dataset_that_shuffles_itself_at_every_reading_is_refused(store, base):
+    class Shuffled(Digits):
+        def __getitem__(self, row):
+            return super().__getitem__(int(torch.randint(len(self), ())))
+
+    with pytest.raises(GradshardError, match="gives other pixels or another label the second time it is read"):
+        SignedDataset(Shuffled(base.images, base.labels), store)
+
+
 def test_a_sample_finds_another_order_and_is_refused_where_it_proves_nothing(foreign, rows, base):
     with pytest.raises(GradshardError, match="check them once by check='whole'"):
         SignedDataset(base, foreign, check="sample")

@@ -62,6 +62,7 @@ def read_checkpoint(path: Path, *, wanted: Collection[Collection[str]] = (), key
     name = _chosen(fitting, wanted, path)
     others = [other for other in fitting if other != name and _fits(fitting[other][0], wanted)]
     tensors, prefix = fitting[name]
+    _check_plain(tensors, path)
     remark = f"the weights under {name} are taken" if name else ""
     remark += f", and not those under {', '.join(others)} (static.NAME.weights_key names others)" if others else ""
     if prefix:
@@ -87,12 +88,23 @@ def _content(path: Path) -> object:
                 f"{path} is no checkpoint of plain tensors: beside them it holds a {foreign[1]}, to read which its "
                 f"code would have to run: {_ADVICE}"
             ) from error
+        if "TorchScript" in str(error):
+            raise GradshardError(
+                f"{path} is a whole model of torch.jit, to read which its code would have to run: {_ADVICE}"
+            ) from error
         # Torch's own advice is to run the file's code.
         advises = str(error).startswith("Weights only load failed")
         problem = "no pickle of torch" if advises else " ".join(str(error).split())[:160] or type(error).__name__
         raise GradshardError(
             f"{path} is no checkpoint of plain tensors, or is damaged ({problem}): {_ADVICE}"
         ) from error
+
+
+def _check_plain(tensors: State, path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+            kind = "has no values (device meta)" if tensor.is_meta else "is sparse or quantised"
+            raise GradshardError(f"{path}: {name} {kind}: save a state_dict of plain tensors")
 
 
 def _states(content: object, path: Path) -> dict[str, State]:

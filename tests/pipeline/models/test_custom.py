@@ -53,6 +53,20 @@ def no_module(sample_shape, classes):
     return "a model"
 
 
+def scripted(sample_shape, classes):
+    return torch.jit.script(Net(sample_shape, classes))
+
+
+def without_values(sample_shape, classes):
+    return Net(sample_shape, classes).to("meta")
+
+
+def sparse(sample_shape, classes):
+    net = Net(sample_shape, classes)
+    net.head.weight = nn.Parameter(net.head.weight.detach().to_sparse(), requires_grad=False)
+    return net
+
+
 def failing(sample_shape, classes):
     return {}["weights"]
 
@@ -135,6 +149,9 @@ def test_a_model_with_batch_norm_comes_back_with_its_buffers(nets):
         ("my.nets:absent", "the module my.nets has no absent"),
         ("my.nets:number", "number is no function"),
         ("my.nets:no_module", "made a str and not a torch.nn.Module"),
+        ("my.nets:scripted", "was made by torch.jit: give the module itself, before it is scripted or traced"),
+        ("my.nets:without_values", r"holds a tensor without values \(device meta\), body.0.weight"),
+        ("my.nets:sparse", r"holds a sparse or quantised tensor, head.weight: a model's parameters and buffers are"),
         ("my.nets:failing", r"the factory failed .* \(KeyError: 'weights', .*nets.py:\d+\)"),
         ("my.nets:positional", "the factory failed .* unexpected keyword argument 'sample_shape'"),
         ("my.nets:wrong_logits", r"gives \(1, 8\) for one image and not logits of shape \(1, 7\)"),
@@ -213,7 +230,10 @@ def test_a_single_score_for_two_classes_is_refused_and_how_to_make_two_logits_of
         models.create_model("my.nets:one_score", SHAPE, 2, seed=1)
 
 
-def test_only_timm_has_pretrained_weights(nets):
+def test_only_models_of_libraries_have_pretrained_weights(nets):
     for name in ("A", "my.nets:make"):
-        with pytest.raises(GradshardError, match=r"has no pretrained weights to fetch: only timm:NAME has"):
+        with pytest.raises(
+            GradshardError,
+            match=r"has no pretrained weights to fetch: only timm:NAME, torchvision:NAME and hf:FOLDER have",
+        ):
             models.pretrained(name, SHAPE, 7, seed=0)

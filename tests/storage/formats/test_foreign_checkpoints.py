@@ -161,3 +161,28 @@ def test_what_would_have_to_run_is_named(tmp_path):
     write_bomb(tmp_path / "c.pt")
     with pytest.raises(GradshardError, match=r"beside them it holds a \S*open, to read which its code would "):
         read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_a_model_of_torch_jit_is_not_run(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), tmp_path / "c.pt")
+    with pytest.raises(
+        GradshardError, match=r"is a whole model of torch\.jit, to read which its code would have to run"
+    ):
+        read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (torch.Tensor.to_sparse, "layer.weight is sparse or quantised: save a state_dict of plain tensors"),
+        (lambda tensor: tensor.to("meta"), r"layer.weight has no values \(device meta\): save a state_dict of plain"),
+        (lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8), "layer.weight is sparse or quantised"),
+    ],
+    ids=["sparse", "meta", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_tensors_that_are_not_plain_are_refused_by_name(tmp_path, change, told):
+    torch.save({name: change(tensor) for name, tensor in STATE.items()}, tmp_path / "c.pt")
+    with pytest.raises(GradshardError, match=told):
+        read_checkpoint(tmp_path / "c.pt", wanted=[frozenset(STATE)])

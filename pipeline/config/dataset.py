@@ -134,4 +134,5 @@ class DatasetParams(Section):
             return "is not for a dataset that call makes: give it in arguments"
         if key == "arguments":
             return "is for a dataset of your own, which call makes: remove it"
-        return f"is for dataset.name {' or '.join(_FOR[key])}, not {self.name}: remove it"
+        *others, last = _FOR[key]
+        return f"is for dataset.name {', '.join(others)}{' or ' * bool(others)}{last}, not {self.name}: remove it"

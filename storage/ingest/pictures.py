@@ -19,7 +19,7 @@ Read = Callable[[range], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """What is made of images: resized by ``transform`` if there is one; arrays by ``layout`` and ``scale``."""
+    """Treatment of images: resized by ``transform`` if there is one; arrays by ``layout`` and ``scale``."""
 
     transform: Transform | None = None
     layout: str | None = None

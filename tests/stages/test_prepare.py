@@ -125,9 +125,15 @@ def test_layout_and_scale_reach_the_reader(gradshard, project):
 @pytest.mark.parametrize(
     ("dataset", "saying"),
     [
-        ({"name": "idx", "layout": "chw"}, "dataset.layout is for dataset.name npz, not idx: remove it"),
-        ({"name": "mnist5k", "scale": 255}, "dataset.scale is for dataset.name npz, not mnist5k: remove it"),
-        ({"name": "mnist", "order": "shuffled"}, "dataset.order is for dataset.name idx or npz, not mnist: remove it"),
+        ({"name": "idx", "layout": "chw"}, "dataset.layout is for dataset.name npz or huggingface, not idx: remove it"),
+        (
+            {"name": "mnist5k", "scale": 255},
+            "dataset.scale is for dataset.name npz or huggingface, not mnist5k: remove it",
+        ),
+        (
+            {"name": "mnist", "order": "shuffled"},
+            "dataset.order is for dataset.name idx, npz, huggingface or torchvision, not mnist: remove it",
+        ),
         ({"name": "npz", "layout": "nchw"}, "dataset.layout should be 'chw' or 'hwc'"),
         ({"name": "npz", "scale": 0}, "dataset.scale should be greater than 0"),
         ({"name": "npz", "order": "sorted"}, "dataset.order should be 'auto', 'as_given' or 'shuffled'"),

@@ -178,7 +178,10 @@ def test_the_folder_may_be_named_by_the_variable(project, gradshard, monkeypatch
         ({"name": "imagefolder", "size": 32, "interpolation": "cubic"}, "dataset.interpolation should be 'nearest'"),
         ({"name": "imagefolder", "size": 32, "test": "/b"}, "dataset.test String should match pattern"),
         ({"name": "imagefolder", "siez": 32}, "unknown key dataset.siez (did you mean size?)"),
-        ({"name": "mnist5k", "size": 32}, "dataset.size is for dataset.name imagefolder, not mnist5k: remove it"),
+        (
+            {"name": "mnist5k", "size": 32},
+            "dataset.size is for dataset.name imagefolder, huggingface or torchvision, not mnist5k: remove it",
+        ),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(project, gradshard, dataset, saying):

@@ -1,5 +1,8 @@
 """Datasets as Hugging Face's and torchvision's libraries keep them: their pixels, their order, and what is refused."""
 
+import dataclasses
+import gzip
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -9,15 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torchvision
 from PIL import Image
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import rows_digest
+from gradshard.storage.formats.dataset import open_dataset, rows_digest
+from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.ingest.decode import Transform
 from gradshard.storage.ingest.huggingface import huggingface
 from gradshard.storage.ingest.sources import idx
 from gradshard.storage.ingest.torchvision_datasets import torchvision_dataset
 from tests.helpers.idx_files import idx_bytes, write_digits
+from tests.helpers.servers import plain_http
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
 
@@ -309,6 +315,43 @@ def test_what_torchvision_does_not_have_is_one_sentence(options, sentence):
         torchvision_dataset(Path("root"), **options)
     assert "\n" not in str(caught.value)
     assert not Path("root").exists()
+
+
+def test_nothing_is_fetched_unless_that_is_told(few, monkeypatch):
+    write_digits(Path("plain"), few)
+    with plain_http(Path("server")) as server:
+        resources = []
+        for file in sorted(Path("plain").iterdir()):
+            content = gzip.compress(file.read_bytes(), mtime=0)
+            (server.folder / f"{file.name}.gz").write_bytes(content)
+            resources.append((f"{file.name}.gz", hashlib.md5(content).hexdigest()))
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{server.url}/"])
+        with pytest.raises(GradshardError, match=r"set dataset\.download to true"):
+            torchvision_dataset(Path("root"), kind="MNIST")
+        assert not Path("root").exists()
+        raw = torchvision_dataset(Path("root"), kind="MNIST", download=True)
+        (server.folder / "t10k-labels-idx1-ubyte.gz").write_bytes(b"another")
+        with pytest.raises(GradshardError, match="torchvision finds no MNIST in other") as caught:
+            torchvision_dataset(Path("other"), kind="MNIST", download=True)
+    assert "\n" not in str(caught.value)
+    assert np.array_equal(raw.splits["test"][0][:], few["test"][0])
+
+
+@pytest.mark.parametrize("library", ["huggingface", "torchvision"])
+def test_images_are_decoded_a_chunk_at_a_time(few, library):
+    as_saved(few)
+    write_digits(Path("root/MNIST/raw"), few)
+    raw = huggingface(Path("raw")) if library == "huggingface" else torchvision_dataset(Path("root"), kind="MNIST")
+    decoded = []
+
+    def noted(images):
+        return dataclasses.replace(images, decode=lambda rows: decoded.append(len(rows)) or images.decode(rows))
+
+    splits = {split: (noted(images), labels) for split, (images, labels) in raw.splits.items()}
+    assert sum(write_dataset(Path("d.zarr"), name="d", classes=10, splits=splits)) == 250
+    assert sum(decoded) == 250
+    assert max(decoded) <= open_dataset(Path("d.zarr")).train.chunk < 20
 
 
 @pytest.mark.parametrize("package", ["datasets", "torchvision"])

@@ -368,6 +368,7 @@ def proxy(target: int) -> Iterator[Proxy]:
     """A real TCP proxy in front of a port of this machine."""
     listener = socket.create_server(("127.0.0.1", 0))
     state = Proxy(listener.getsockname()[1])
+    connections: list[socket.socket] = []
 
     def up(client: socket.socket, server: socket.socket) -> None:
         while piece := _receive(client):
@@ -395,6 +396,7 @@ def proxy(target: int) -> Iterator[Proxy]:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", target))
+            connections.extend((client, server))
             for way in (up, down):
                 threading.Thread(target=way, args=(client, server), daemon=True).start()
 
@@ -403,6 +405,7 @@ def proxy(target: int) -> Iterator[Proxy]:
         yield state
     finally:
         listener.close()
+        _close(*connections)
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -55,7 +55,7 @@ def test_a_bucket_that_is_not_there_is_told_in_one_sentence(kind, request, sourc
     assert "no published sign store" in one_sentence(code, err)
 
 
-# Azure's client waits a quarter of a minute before it tries again.
+# Azure's client waits for seconds before it tries again.
 @pytest.mark.parametrize("kind", ["s3", "gs", pytest.param("az", marks=pytest.mark.slow), "hf"])
 def test_a_connection_that_is_cut_is_made_again(kind, request, source, tmp_path):
     server = request.getfixturevalue(kind)

@@ -22,7 +22,7 @@ from gradshard.storage.remote.transfer import pull, push
 @click.argument("place", type=PLACE)
 @json_option
 def push_command(store: Path, place: str, as_json: bool) -> None:
-    """Copy STORE to PLACE, a path or URL (s3://, ssh://, gs://, hf://, ...) that will be the store's folder.
+    """Copy STORE to PLACE, a path or URL (s3://, gs://, az://, hf://, ssh://) that will be the store's folder.
 
     Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
     at PLACE is never overwritten. The store is then put into the list of the stores beside it, `stores.json`.

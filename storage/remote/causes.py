@@ -42,12 +42,12 @@ class Cause:
 
 
 def is_missing(error: FileNotFoundError, *, protocol: str) -> bool:
-    """Tell whether a file is really not there, as a driver says; over HTTP only if the server says so."""
+    """Tell whether a file is really not there, as a driver says; over HTTP (hf:// too) if the server says so."""
     for found in _chain(error):
         status = _status(found)
         if status is not None:
             return status in _MISSING
-    return error.__cause__ is None or protocol not in ("http", "https")
+    return error.__cause__ is None or protocol not in ("http", "https", "hf")
 
 
 def cause_of(error: Exception) -> Cause:

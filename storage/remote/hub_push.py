@@ -4,6 +4,7 @@ So files are sent first, which may be interrupted and goes on with those that ar
 commits of many files each. The last commit adds the manifest, so nobody sees half a store.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,9 +109,9 @@ class _Push:
         if found is None or found.size != record.size:
             return False
         if found.lfs is not None:
-            return found.lfs.sha256 == record.sha256
+            return bool(found.lfs.sha256 == record.sha256)
         self._check(name, record)
-        return found.blob_id == git_hash((self.store / name).read_bytes())
+        return bool(found.blob_id == git_hash((self.store / name).read_bytes()))
 
     def _check(self, name: str, record: FileRecord) -> None:
         if not (self.store / name).is_file() or file_sha256(self.store / name) != record.sha256:
@@ -123,7 +124,7 @@ class _Push:
         added = [CommitOperationAdd(self.folder.path_of(PENDING), self.manifest.digest.encode())] if claim else []
         for start in range(0, len(names), _FILES_AT_ONCE):
             group = names[start : start + _FILES_AT_ONCE]
-            added += self.location.attempt(lambda group=group: self._upload(group))
+            added += self.location.attempt(functools.partial(self._upload, group))
             advance(sum(self.manifest.files[name].size for name in group))
         self.location.attempt(
             lambda: self.api.create_commit(

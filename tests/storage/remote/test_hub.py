@@ -11,6 +11,7 @@ from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote import hub_push, retries
 from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.hub import HubFolder, hub_folder
+from gradshard.storage.remote.location import open_location
 from gradshard.storage.remote.transfer import push
 from tests.helpers import servers
 from tests.helpers.hub_server import COMMITS_AN_HOUR, is_large
@@ -223,6 +224,15 @@ def test_a_private_store_needs_a_token_and_a_public_one_none(hf, source, says, m
     hf.datasets[NAME].private = False
     pulled(URL, tmp_path / "back.zarr")
     assert contents(tmp_path / "back.zarr") == contents(source)
+
+
+def test_a_hub_that_is_down_is_told_as_down_and_never_as_empty(hf, source, says):
+    pushed(source, URL)
+    hf.use(servers.free_port())
+    with pytest.raises(GradshardError, match=r"manifest.json: nothing answers there: the server is down"):
+        open_location(URL).size("manifest.json")
+    code, _, err = says("store", "info", URL)
+    assert "nothing answers there" in one_sentence(code, err)
 
 
 @pytest.mark.parametrize("fault", [servers.changed, servers.endless, servers.cut])

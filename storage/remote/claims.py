@@ -1,4 +1,4 @@
-"""Whose a place is: the store that is published there, or the one that is being pushed there."""
+"""The store that a place belongs to: the one published there, or the one that is being pushed there."""
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import Manifest

@@ -1,4 +1,4 @@
-"""What gcsfs, the driver for Google Cloud Storage, needs help with."""
+"""Help that gcsfs, the driver for Google Cloud Storage, needs."""
 
 import os
 import shutil

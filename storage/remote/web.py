@@ -1,4 +1,4 @@
-"""How files are asked for over HTTP."""
+"""Options with which files are asked for over HTTP."""
 
 from typing import Any
 

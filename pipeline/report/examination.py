@@ -60,7 +60,7 @@ def page(found: Examination, about: Mapping[str, Any]) -> str:
 
 
 def errors_table(found: Examination) -> Table:
-    """Return the model's error under every attack, a column who crafted it; the last row is the worst case by example."""
+    """Return the model's error under every attack, a column for who crafted it; the last row is the worst case."""
     measured = {(result.attack, result.source): result.error for result in found.results}
     sources = [SELF, *found.plan.sources]
     rows: list[tuple[str, Sequence[TableCell]]] = [("Clean", _first(found.error(CLEAN), sources))]

@@ -55,7 +55,7 @@ def test_given_weights_are_taken_as_they_are_and_all_that_follows_is_the_same(gi
     assert (record["architecture"], record["epoch"]) == ("D", 0)
     assert "given" not in json.dumps(record)
     assert gradshard(given, "precompute", "A")[0] == 0
-    # The weights file is another one, and manifest and card name it (and croissant.json the card); all else is the same.
+    # The weights file is another one: manifest and card name it, and croissant.json the card; all else is the same.
     again = files_of(given.path / "signs/A.zarr")
     different = {name for name in store if again[name] != store[name]}
     assert different == {"README.md", "croissant.json", "manifest.json"}

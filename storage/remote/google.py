@@ -1,9 +1,13 @@
 """Help that gcsfs, the driver for Google Cloud Storage, needs."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
+
+# It logs the traceback of a connection that failed, which is told in one sentence; whoever sets up logging sees both.
+logging.getLogger("gcsfs").addHandler(logging.NullHandler())
 
 
 def send_to_google(fs: Any, source: Path, path: str) -> None:

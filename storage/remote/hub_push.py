@@ -179,15 +179,17 @@ class _Push:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the library's own progress bars from ours, and its advice on cards from the user."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    """Keep the library's own progress bars and news from ours, and its advice on cards from the user."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
-    shown = not are_progress_bars_disabled()
+    shown, level = not are_progress_bars_disabled(), logging.get_verbosity()
     disable_progress_bars()
+    logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warnings while validating metadata in README.md")
             yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             enable_progress_bars()

@@ -2,6 +2,8 @@
 
 import errno
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +15,7 @@ from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of
 from gradshard.storage.remote.location import manifest_at, open_location
 from tests.helpers import servers
-from tests.helpers.projects import call
+from tests.helpers.projects import ROOT, call
 from tests.helpers.transfers import contents, one_sentence, pulled
 
 
@@ -129,6 +131,13 @@ def test_a_token_in_an_address_stays_behind_each_file_and_is_shown_to_nobody(bro
     sentence = says("store", "info", url)
     assert "an address that was signed may have run out" in sentence
     assert "geheim" not in sentence
+
+
+def test_googles_driver_shows_no_traceback_of_its_own():
+    """It logs one, which Python prints where nobody set up logging."""
+    code = "import logging, gradshard.storage.remote.location; logging.getLogger('gcsfs.retry').error('Traceback')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 class _AnswerError(Exception):

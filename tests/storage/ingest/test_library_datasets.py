@@ -319,7 +319,7 @@ def test_what_torchvision_does_not_have_is_one_sentence(options, sentence):
 
 def test_nothing_is_fetched_unless_that_is_told(few, monkeypatch):
     write_digits(Path("plain"), few)
-    with plain_http(Path("server")) as server:
+    with plain_http(Path.cwd() / "server") as server:
         resources = []
         for file in sorted(Path("plain").iterdir()):
             content = gzip.compress(file.read_bytes(), mtime=0)

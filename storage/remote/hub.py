@@ -55,3 +55,29 @@ def hub_file_system(url: str) -> tuple[Any, str]:
     address = hf_hub_url(folder.repository, folder.path, repo_type="dataset", revision=folder.revision)
     fs, root = url_to_fs(address, **web_options(), headers=build_hf_headers())
     return fs, root
+
+
+def commit_file(url: str, name: str, content: bytes, *, message: str, parent: str | None = None) -> None:
+    """Write a small file of a folder of the hub by a commit of its own.
+
+    Args:
+        url: the folder's.
+        name: the file.
+        content: its bytes.
+        message: what the commit says.
+        parent: the commit that it must follow; any, by default.
+
+    Raises:
+        HfHubHTTPError: the hub refused it.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    folder = hub_folder(url)
+    HfApi().create_commit(
+        folder.repository,
+        [CommitOperationAdd(folder.path_of(name), content)],
+        commit_message=message,
+        repo_type="dataset",
+        revision=folder.revision,
+        parent_commit=parent,
+    )

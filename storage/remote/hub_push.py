@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest
-from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.formats.store_files import Folder
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
+from gradshard.storage.maintenance.signatures import read_signature
 from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.claims import PENDING, foreign_files, is_claimed, is_published
@@ -66,6 +68,7 @@ class _Push:
     def run(self, advance: Advance) -> None:
         self.location.attempt(self._create)
         if is_published(self.location, self.manifest):
+            self._send_signature()
             advance(self.manifest.size)
             return
         there = self.location.attempt(self._files)
@@ -169,12 +172,25 @@ class _Push:
             [
                 CommitOperationAdd(folder.path_of(MANIFEST), (self.store / MANIFEST).read_bytes()),
                 CommitOperationDelete(folder.path_of(PENDING)),
+                *self._signature(),
             ],
             commit_message=f"Publish the sign store {self.manifest.digest[:12]}",
             repo_type="dataset",
             revision=folder.revision,
             parent_commit=head,
         )
+
+    def _signature(self) -> "list[CommitOperationAdd]":
+        from huggingface_hub import CommitOperationAdd
+
+        signature = read_signature(Folder(self.store))
+        return [] if signature is None else [CommitOperationAdd(self.folder.path_of(SIGNATURE), signature)]
+
+    def _send_signature(self) -> None:
+        """Add the signature of a store that was signed after it was pushed, unless it is there."""
+        signature = read_signature(Folder(self.store))
+        if signature is not None and read_signature(self.location) != signature:
+            self.location.write(SIGNATURE, signature)
 
 
 @contextmanager

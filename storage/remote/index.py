@@ -19,6 +19,7 @@ from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import Count, Manifest, Positive, Sha256, Word, parse_manifest
 from gradshard.storage.maintenance.signatures import claimed_signer
 from gradshard.storage.remote.causes import cause_of, http_status
+from gradshard.storage.remote.hub_index import folder_above, hub_folders, replace_at_hub
 from gradshard.storage.remote.location import Location, is_url, manifest_bytes, open_location
 from gradshard.storage.remote.signature import optional_signature
 
@@ -178,9 +179,8 @@ def _found(location: Location) -> Index:
 
 
 def _entries(location: Location) -> Iterable[Entry]:
-    for folder in _folders(location):
-        name = folder.rpartition("/")[2]
-        below = Location(url=f"{location.url}/{name}", fs=location.fs, root=folder)
+    for below in _folders(location):
+        name = below.url.rpartition("/")[2]
         try:
             content = manifest_bytes(below)
         except GradshardError:
@@ -191,7 +191,9 @@ def _entries(location: Location) -> Iterable[Entry]:
         yield _entry(name, manifest, optional_signature(below), where=below.url)
 
 
-def _folders(location: Location) -> list[str]:
+def _folders(location: Location) -> list[Location]:
+    if location.protocol == "hf":
+        return [open_location(f"{location.url}/{name}") for name in hub_folders(location)]
     try:
         location.fs.invalidate_cache()
         found = location.fs.ls(location.root, detail=True)
@@ -199,10 +201,14 @@ def _folders(location: Location) -> list[str]:
         raise GradshardError(f"{location.url} is not there: check the address") from error
     except Exception as error:
         raise cause_of(error).error(location.url) from error
-    return sorted(str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
+    roots = sorted(str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
+    return [Location(f"{location.url}/{root.rpartition('/')[2]}", location.fs, root) for root in roots]
 
 
 def _parent(location: Location) -> _Parent | None:
+    if location.protocol == "hf":
+        found = folder_above(location)
+        return None if found is None else _Parent(open_location(found[0]), found[1])
     root = str(Path(location.root).resolve()) if location.protocol == "file" else location.root
     above, slash, name = root.rpartition("/")
     if not slash or not name or not above:
@@ -234,8 +240,8 @@ def _read(location: Location) -> Index | None:
 def _update(location: Location, change: Callable[[Index | None], Index]) -> None:
     """Replace the index by what ``change`` makes of it.
 
-    On a disk and on S3 no other update is lost: a lock, or a write that is refused if the file is not the one that was
-    read. Elsewhere an update may be lost to one in the same moment; that is looked for, once it is written.
+    On a disk, on S3 and on the hub no other update is lost: a lock, or a write that is refused if the file is not the
+    one that was read. Elsewhere one may be lost to another in the same moment; that is looked for, once it is written.
     """
     if location.protocol == "file":
         path = Path(location.root) / INDEX
@@ -262,6 +268,8 @@ def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bo
                 return False
             raise cause_of(error).error(f"{location.url}/{INDEX}") from error
         return True
+    if location.protocol == "hf":
+        return replace_at_hub(location, INDEX, lambda: change(_read(location)).content())
     wanted = change(_read(location))
     location.write(INDEX, wanted.content())
     there = _read(location)

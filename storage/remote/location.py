@@ -17,7 +17,7 @@ from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.optional import remedy
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of, is_missing
 from gradshard.storage.remote.google import send_to_google
-from gradshard.storage.remote.hub import hub_file_system
+from gradshard.storage.remote.hub import commit_file, hub_file_system
 from gradshard.storage.remote.retries import patiently
 from gradshard.storage.remote.web import web_options
 
@@ -109,6 +109,9 @@ class Location:
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, so that it is there whole or not at all."""
+        if self.protocol == "hf":
+            self.attempt(lambda: commit_file(self.url, name, content, message=f"Write {name}"))
+            return
         self._put(name, lambda path: self.fs.pipe_file(path, content))
 
     def send(self, source: Path, name: str) -> None:

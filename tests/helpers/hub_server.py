@@ -233,12 +233,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         inside = sorted(path for path in files if path.startswith(f"{folder}/" if folder else ""))
         if folder and not inside:
             raise _RefusedError(404, "EntryNotFound")
+        depth = folder.count("/") + 2 if folder else 1
+        if self.query.get("recursive", "").lower() != "true":
+            inside = sorted({"/".join(path.split("/")[:depth]) for path in inside})
         start = int(self.query.get("cursor", 0))
         page = inside[start : start + _PAGE]
         following = urllib.parse.urlencode({**self.query, "cursor": start + _PAGE})
         link = f'<http://{self.headers["Host"]}{urllib.parse.urlsplit(self.path).path}?{following}>; rel="next"'
         more = {"Link": link} if start + _PAGE < len(inside) else {}
-        self.send([_entry(path, files[path]) for path in page], headers=more)
+        folders = {path: {"type": "directory", "path": path, "oid": _git_digest(path.encode())} for path in page}
+        self.send([_entry(path, files[path]) if path in files else folders[path] for path in page], headers=more)
 
     def resolve(self, name: str, revision: str, path: str) -> None:
         files = self.files(name, revision)

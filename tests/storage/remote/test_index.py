@@ -16,12 +16,15 @@ from tests.helpers.projects import call
 from tests.helpers.transfers import contents, one_sentence
 
 
-@pytest.fixture(params=["path", "s3", "ssh"])
+@pytest.fixture(params=["path", "s3", "gs", "az", "ssh", "hf"])
 def place(request, tmp_path):
-    """Where stores can lie: a folder, a bucket, a folder of another machine."""
+    """Where stores can lie: a folder, a bucket, a folder of another machine, a dataset of the hub."""
     folder = tmp_path / "shared"
-    if request.param == "s3":
-        return f"{request.getfixturevalue('s3').url}/shared"
+    if request.param in ("s3", "gs", "az"):
+        return f"{request.getfixturevalue(request.param).url}/shared"
+    if request.param == "hf":
+        request.getfixturevalue("hf")
+        return "hf://datasets/someone/stores"
     return str(folder) if request.param == "path" else request.getfixturevalue("sshd").url(folder)
 
 
@@ -148,8 +151,11 @@ for number in range(int(first), int(last)):
 """
 
 
-@pytest.mark.parametrize("place", ["path", "s3"], indirect=True)
-def test_pushes_at_the_same_time_lose_no_store_on_a_disk_and_on_s3(place, source):
+@pytest.mark.parametrize("place", ["path", "s3", "hf"], indirect=True)
+def test_pushes_at_the_same_time_lose_no_store_on_a_disk_s3_and_the_hub(place, source, request):
+    if place.startswith("hf:"):
+        request.getfixturevalue("hf").create("someone/stores")
+
     def command(first):
         return [sys.executable, "-c", _REGISTER, place, str(source), str(first), str(first + 8)]
 
@@ -180,6 +186,26 @@ def test_an_entry_that_another_push_overwrote_is_written_again(source, sshd, tmp
 def test_the_root_of_a_bucket_has_no_list_beside_it(source, s3, says):
     code, _, err = says("push", source, s3.url)
     assert (code, "no stores.json can lie beside it" in err) == (0, True)
+
+
+def test_a_dataset_that_is_one_store_has_no_list_beside_it(source, hf, says):
+    code, _, err = says("push", source, "hf://datasets/someone/store")
+    assert (code, "no stores.json can lie beside it" in err) == (0, True)
+
+
+def test_a_signature_goes_to_the_hub_with_the_manifest_or_later_by_itself(source, hf, tmp_path, says):
+    place, alice = "hf://datasets/someone/stores/M.zarr", signers.key_pair(tmp_path, "alice")
+    assert says("push", source, place)[0] == 0
+    assert says("pull", place, tmp_path / "back.zarr", "--signer", alice.public)[0] == 1
+    assert says("sign", source, "--key", alice.private)[0] == 0
+    before = hf.commits
+    for _ in range(2):
+        assert says("push", source, place)[0] == 0
+    assert hf.commits == before + 3  # the signature, and the list twice
+    assert says("pull", place, tmp_path / "back.zarr", "--signer", alice.public)[0] == 0
+    assert contents(tmp_path / "back.zarr") == contents(source)
+    assert says("push", source, "hf://datasets/someone/stores/N.zarr")[0] == 0
+    assert hf.contents("someone/stores", "N.zarr") == contents(source)
 
 
 def test_a_name_goes_before_a_digest_and_a_digest_needs_six_characters(source, tmp_path, says):

@@ -1,4 +1,4 @@
-"""Sign stores: opened by path or URL, written, verified, audited."""
+"""Datasets and sign stores: opened by path or URL, written, verified, audited."""
 
 import secrets
 import tempfile
@@ -13,7 +13,7 @@ from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.types import Gradient, LabelPolicy
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats import bitplanes, dataset
+from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.dataset import Dataset, Split
 from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord
@@ -21,6 +21,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.maintenance import verify as verifying
 from gradshard.storage.maintenance.verify import Fault
+from gradshard.storage.remote import dataset_cache
 from gradshard.storage.remote.cache import open_place
 from gradshard.storage.remote.location import files_at
 
@@ -28,13 +29,18 @@ CACHE = Path(".partial/stores")
 CACHE_BYTES = 10 << 30
 
 
-def open_dataset(path: str | Path) -> Dataset:
-    """Open a dataset that `gradshard prepare` made, such as ``data/mnist5k.zarr``.
+def open_dataset(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CACHE_BYTES) -> Dataset:
+    """Open the dataset, made by `gradshard prepare`, at a path or URL; the images of a remote one are read when needed.
+
+    Args:
+        place: such as ``data/mnist5k.zarr`` or ``s3://bucket/mnist5k.zarr``.
+        cache: the folder that keeps what is read of remote datasets; it may be deleted at any time.
+        cache_bytes: the most bytes kept there of one dataset.
 
     Raises:
-        GradshardError: there is none, or it is damaged.
+        GradshardError: there is none, it is not valid, or the connection failed.
     """
-    return dataset.open_dataset(Path(path))
+    return dataset_cache.open_dataset(str(place), cache, cache_bytes)
 
 
 def open_signs(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CACHE_BYTES) -> SignStore:

@@ -5,6 +5,7 @@
 made from image files also say which file each row was, in ``files.parquet`` beside the arrays.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.buffer import cpu
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecIndexLocation, ZstdCodec
 from zarr.core.metadata import ArrayV3Metadata
 
@@ -19,30 +21,45 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.digests import RowsDigest
 from gradshard.storage.formats.gather import gather
-from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader
+from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
+from gradshard.storage.formats.store_files import Folder, ReadableFiles, StoreFiles
 
 FORMAT = "gradshard-dataset"
 VERSION = 1
 # The file of each row, in one column ``file``, in the folder of a split.
 FILES = "files.parquet"
+# What a dataset says of itself, all of it.
+METADATA = (
+    "zarr.json",
+    *(f"{split}/{name}zarr.json" for split in ("train", "test") for name in ("", "images/", "labels/")),
+)
+# Names of a million classes, or of as many broken images, fit.
+_METADATA_LIMIT = 1 << 28
+# What a checksum and zstd add to labels that cannot be compressed, at most.
+_LABELS_MORE = 1 << 10
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.integer]
 ZarrArray = zarr.Array[Any]
+ZarrNode = ZarrArray | zarr.Group
 
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a dataset, in a ``folder`` of its own: labelled images that are read by rows."""
+    """One split of a dataset at ``where``, a path or URL: labelled images that are read by rows.
+
+    ``files`` are those of the dataset. A ``remote`` one is read by whole shards.
+    """
 
     name: str
     dataset: str
     classes: int
     digest: str
-    folder: Path
+    where: str
+    files: StoreFiles
     sample_shape: tuple[int, int, int]
     encoding: Encoding
-    labels: ZarrArray
+    remote: bool = False
 
     def __len__(self) -> int:
         return self.layout.rows
@@ -88,19 +105,37 @@ class Split:
         Raises:
             GradshardError: the shard is missing or damaged.
         """
-        file = self.folder / images_file(shard)
-        where, remedy = f"the {self.name} images of dataset {self.dataset}", "run `gradshard prepare` again"
+        name = f"{self.name}/{images_file(shard)}"
         try:
-            with file.open("rb", buffering=0) as opened:
+            with self.files.open(name) as opened:
                 ShardReader(opened, shard, self.encoding, scratch).take(rows, out, positions)
         except FileNotFoundError as error:
-            raise GradshardError(f"{where}: {file} is missing: {remedy}") from error
+            raise self._missing("images", name) from error
         except DamagedError as error:
-            raise GradshardError(f"{where}, shard {shard}, {error}: {remedy}") from error
+            raise self._damaged("images", shard, error) from error
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
-        """Read the labels of rows, int64 (n,)."""
-        return np.asarray(self.labels[start : len(self) if stop is None else stop]).astype(np.int64)
+        """Read the labels of rows, int64 (n,).
+
+        Raises:
+            GradshardError: a shard's labels are missing or damaged.
+        """
+        stop = len(self) if stop is None else stop
+        shards = range(start // self.layout.shard, -(-stop // self.layout.shard)) if stop > start else range(0)
+        labels = np.empty(len(shards) * self.layout.shard, dtype=label_dtype(self.classes))
+        for at, shard in enumerate(shards):
+            self._read_labels(shard, labels[at * self.layout.shard :][: self.layout.shard])
+        first = shards.start * self.layout.shard
+        return labels[start - first : stop - first].astype(np.int64)
+
+    def _read_labels(self, shard: int, out: Labels) -> None:
+        name = f"{self.name}/{labels_file(shard)}"
+        try:
+            decode(self.files.read(name, out.nbytes + _LABELS_MORE), out.view(np.uint8))
+        except FileNotFoundError as error:
+            raise self._missing("labels", name) from error
+        except ValueError as error:
+            raise self._damaged("labels", shard, error) from error
 
     def read_files(self) -> list[str]:
         """The file that each row was, relative to the folder of raw images.
@@ -111,12 +146,14 @@ class Split:
         # Imported here: training, which reads the rest of a dataset, needs no pyarrow.
         import pyarrow.parquet as pq
 
-        path = self.folder / FILES
-        if not path.exists():
+        name = f"{self.name}/{FILES}"
+        try:
+            with self.files.open(name) as opened:
+                files: list[str] = pq.read_table(opened, columns=["file"]).column("file").to_pylist()
+        except FileNotFoundError as error:
             raise GradshardError(
-                f"dataset {self.dataset} has no {path}: only a dataset of image files keeps their names"
-            )
-        files: list[str] = pq.read_table(path, columns=["file"]).column("file").to_pylist()
+                f"dataset {self.dataset} has no {self.where}/{name}: only a dataset of image files keeps their names"
+            ) from error
         return files
 
     def load(self) -> tuple[Images, npt.NDArray[np.int64]]:
@@ -130,9 +167,25 @@ class Split:
         if found != self.digest:
             raise GradshardError(
                 f"the {self.name} rows of dataset {self.dataset} were changed or reordered after preparation (digest "
-                f"{found[:12]}, recorded {self.digest[:12]}): run `gradshard prepare` again"
+                f"{found[:12]}, recorded {self.digest[:12]}): {self._remedy}"
             )
         return images, labels
+
+    def _missing(self, what: str, name: str) -> GradshardError:
+        return GradshardError(
+            f"the {self.name} {what} of dataset {self.dataset}: {self.where}/{name} is missing: {self._remedy}"
+        )
+
+    def _damaged(self, what: str, shard: int, error: Exception) -> GradshardError:
+        return GradshardError(
+            f"the {self.name} {what} of dataset {self.dataset}, shard {shard}, {error}: {self._remedy}"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        if self.remote:
+            return f"delete what the cache keeps of {self.where}, and tell its owner if that does not help"
+        return "run `gradshard prepare` again"
 
 
 @dataclass(frozen=True)
@@ -193,39 +246,76 @@ def open_dataset(path: Path) -> Dataset:
     """
     if not path.exists():
         raise GradshardError(f"no dataset at {path}: run `gradshard prepare` (or `dvc repro prepare`) first")
+    files = Folder(path)
+    return open_files(files, read_metadata(files), where=str(path))
+
+
+def read_metadata(files: ReadableFiles) -> dict[str, bytes]:
+    """Read all that a dataset says of itself, by the names of the files; those that are missing are left out."""
+    found = {}
+    for name in METADATA:
+        try:
+            found[name] = files.read(name, _METADATA_LIMIT)
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def open_files(files: StoreFiles, metadata: Mapping[str, bytes], *, where: str, remote: bool = False) -> Dataset:
+    """Open a dataset whose metadata, from ``read_metadata``, is known.
+
+    Raises:
+        GradshardError: it is not that of a dataset of this format.
+    """
+    remedy = "tell its owner" if remote else "prepare it again with `gradshard prepare`"
     try:
-        root = zarr.open_group(path, mode="r")
+        root = zarr.open_group({name: cpu.Buffer.from_bytes(content) for name, content in metadata.items()}, mode="r")
         attributes = dict(root.attrs)
         if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
-            raise GradshardError(
-                f"{path} is not a gradshard dataset of version {VERSION}: prepare it again with `gradshard prepare`"
-            )
+            raise GradshardError(f"{where} is not a gradshard dataset of version {VERSION}: {remedy}")
         name, classes = str(attributes["name"]), int(str(attributes["classes"]))
-        train, test = (_open_split(root, path, split, name, classes) for split in ("train", "test"))
+        train, test = (
+            _open_split(root[split], split, name, classes, files, where=where, remote=remote)
+            for split in ("train", "test")
+        )
         named = attributes.get("class_names")
         class_names = tuple(map(str, named if isinstance(named, list) else range(classes)))
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        raise GradshardError(
-            f"{path} is not a whole dataset ({error}): prepare it again with `gradshard prepare`"
-        ) from error
+    # What a stranger's metadata may hold, Zarr meets with errors of many kinds.
+    except (FileNotFoundError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise GradshardError(f"{where} is not a whole dataset ({error}): {remedy}") from error
     return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
 
 
-def _open_split(root: zarr.Group, path: Path, split: str, name: str, classes: int) -> Split:
-    group, images, labels = root[split], root[f"{split}/images"], root[f"{split}/labels"]
+def _open_split(
+    group: ZarrNode, split: str, name: str, classes: int, files: StoreFiles, *, where: str, remote: bool
+) -> Split:
+    images, labels = (group[part] if isinstance(group, zarr.Group) else None for part in ("images", "labels"))
     if not isinstance(images, zarr.Array) or not isinstance(labels, zarr.Array):
         raise KeyError(f"{split}/images and {split}/labels must be arrays")
     _, channels, height, width = images.shape
+    encoding = _encoding(images)
+    _check_labels(labels, encoding.layout, classes)
     return Split(
         name=split,
         dataset=name,
         classes=classes,
         digest=str(group.attrs["digest"]),
-        folder=path / split,
+        where=where,
+        files=files,
         sample_shape=(channels, height, width),
-        encoding=_encoding(images),
-        labels=labels,
+        encoding=encoding,
+        remote=remote,
     )
+
+
+def _check_labels(labels: ZarrArray, layout: Layout, classes: int) -> None:
+    """Check that labels lie in their files as ``write_dataset`` lays them."""
+    metadata = labels.metadata
+    codecs = [type(codec) for codec in metadata.codecs] if isinstance(metadata, ArrayV3Metadata) else []
+    if codecs != [BytesCodec, ZstdCodec, Crc32cCodec] or labels.dtype != label_dtype(classes):
+        raise ValueError(f"its labels are no array of {label_dtype(classes)} as `gradshard prepare` writes it")
+    if labels.shape != (layout.rows,) or labels.chunks != (layout.shard,):
+        raise ValueError("its labels are not cut as its images are")
 
 
 def _encoding(images: ZarrArray) -> Encoding:

@@ -4,36 +4,26 @@ Whole shards, so that any server will do, with ranges or without; each is held a
 """
 
 import hashlib
-import os
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-
-from filelock import FileLock
 
 from gradshard.storage.errors import AlteredError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest
 from gradshard.storage.formats.sign_reader import SignStore, open_files, open_store
+from gradshard.storage.remote.bounded_folder import BoundedFolder
 from gradshard.storage.remote.location import Location, is_url, open_location, remote_manifest
 
 
 @dataclass(frozen=True)
 class CachedFiles:
-    """The files of a remote store, on this machine as far as they were read.
-
-    The folder holds at most ``limit`` bytes, or the one file being read if that is larger; the files that were not
-    read for longest make room. Several processes may share it.
-    """
+    """The files of a remote store, on this machine as far as they were read."""
 
     location: Location
     manifest: Manifest
-    folder: Path
-    limit: int
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    _checked: set[str] = field(default_factory=set, repr=False, compare=False)
+    folder: BoundedFolder
 
     def read(self, name: str, limit: int) -> bytes:
         """The first ``limit`` bytes of a file, at most."""
@@ -47,36 +37,13 @@ class CachedFiles:
             FileNotFoundError: the store has no such file.
             GradshardError: the connection failed, or what came is not what the manifest promises.
         """
-        path, record = self.folder / name, self.manifest.files[name]
-        # Making room could remove what another process is just fetching; what it has open stays readable.
-        with self._lock, FileLock(self.folder.with_suffix(".lock")):
-            if not self._is_here(path, name, record):
-                self._make_room(record.size)
-                fetch(self.location, name, record, path)
-                self._checked.add(name)
-            file = path.open("rb")
-            os.utime(file.fileno())
-            return file
-
-    def _is_here(self, path: Path, name: str, record: FileRecord) -> bool:
-        """Tell whether the file is here; what an earlier process left is held against the manifest once."""
-        if not path.exists() or path.stat().st_size != record.size:
-            return False
-        if name not in self._checked and file_sha256(path) != record.sha256:
-            path.unlink()
-            return False
-        self._checked.add(name)
-        return True
-
-    def _make_room(self, size: int) -> None:
-        kept = [(path, path.stat()) for path in self.folder.rglob("*") if path.is_file()]
-        surplus = sum(status.st_size for _, status in kept) + size - self.limit
-        for path, status in sorted(kept, key=lambda entry: entry[1].st_mtime_ns):
-            if surplus <= 0:
-                return
-            path.unlink()
-            self._checked.discard(str(path.relative_to(self.folder)))
-            surplus -= status.st_size
+        record = self.manifest.files[name]
+        return self.folder.open(
+            name,
+            record.size,
+            fetch=lambda path: fetch(self.location, name, record, path),
+            intact=lambda path: file_sha256(path) == record.sha256,
+        )
 
 
 def fetch(location: Location, name: str, record: FileRecord, target: Path) -> None:
@@ -115,5 +82,5 @@ def open_remote(url: str, cache: Path, *, limit: int) -> SignStore:
     """
     location = open_location(url)
     manifest = remote_manifest(location)
-    files = CachedFiles(location, manifest, cache / manifest.digest[:16], limit)
+    files = CachedFiles(location, manifest, BoundedFolder(cache / manifest.digest[:16], limit))
     return open_files(files, manifest, where=location.url, remote=True)

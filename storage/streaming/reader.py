@@ -73,13 +73,13 @@ def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) 
     """Decide how to read, given a budget in bytes: a pure function of the data's sizes, their places and the budget.
 
     Everything resident if it fits, with an exact permutation as the order; else windows of which two fit, of whole
-    shards if a store is remote, so that each is fetched once an epoch.
+    shards if the split or a store is remote, so that each is fetched once an epoch.
     """
     row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
     if len(split) * row_bytes <= memory:
         return ReadingPlan(resident=True, chunk=len(split), window=1)
-    units = [store.layout.shard if store.remote else store.layout.chunk for store in stores.values()]
-    chunk = max([split.chunk, *units])
+    sources: list[Split | SignStore] = [split, *stores.values()]
+    chunk = max(source.layout.shard if source.remote else source.layout.chunk for source in sources)
     return ReadingPlan(resident=False, chunk=chunk, window=max(1, memory // (2 * chunk * row_bytes)))
 
 

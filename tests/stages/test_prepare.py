@@ -85,7 +85,7 @@ def test_rows_sorted_by_class_are_stored_shuffled_and_it_is_told(gradshard, proj
         assert np.array_equal(images, load(project, f"x_{split.name}")[order])
         assert np.array_equal(labels, load(project, f"y_{split.name}")[order])
         assert not is_sorted(labels)
-        assert zarr.open_group(split.folder, mode="r").attrs["shuffled"] == 0
+        assert zarr.open_group(project.path / DATASET / split.name, mode="r").attrs["shuffled"] == 0
     assert not list((project.path / ".partial").glob("*/raw-*"))
 
 
@@ -95,7 +95,7 @@ def test_rows_that_are_not_sorted_keep_their_order(gradshard, project):
     assert "note:" not in said
     train = open_dataset(project.path / DATASET).train
     assert np.array_equal(train.load()[0], load(project, "x_train"))
-    assert "shuffled" not in zarr.open_group(train.folder, mode="r").attrs
+    assert "shuffled" not in zarr.open_group(project.path / DATASET / "train", mode="r").attrs
 
 
 def test_the_order_of_rows_may_be_told(gradshard, project):

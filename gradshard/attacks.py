@@ -1,6 +1,6 @@
 """The attacks, all with one signature, on any model that maps images in [0, 1] to logits."""
 
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,12 @@ from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
 
-class Attack(Protocol):
-    """The signature that all attacks share; an attack leaves alone what it has no use for."""
+@dataclass(frozen=True)
+class Attack:
+    """An attack by its name in ``ATTACKS``; all share one signature, and each leaves alone what it has no use for."""
+
+    name: str
+    does: str
 
     def __call__(
         self,
@@ -48,27 +52,11 @@ class Attack(Protocol):
         Raises:
             GradshardError: the images are no pixels in [0, 1].
         """
-
-
-def _attack(name: str, title: str) -> Attack:
-    def attack(
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        epsilon: float,
-        alpha: float | None = None,
-        steps: int | None = None,
-        restarts: int = 1,
-        gradient: Gradient = "exact",
-        label: EvaluationLabel = "true",
-        seed: int = 0,
-    ) -> Tensor:
         check_pixels(images)
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
         noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(seed))
         return run_attack(
-            name,
+            self.name,
             model,
             images,
             labels,
@@ -77,10 +65,6 @@ def _attack(name: str, title: str) -> Attack:
             gradient=gradient,
             policy=label,
         )
-
-    attack.__name__, attack.__qualname__ = name, name
-    attack.__doc__ = f"{title}\n\n{Attack.__call__.__doc__}"
-    return attack
 
 
 def attack_config(
@@ -112,10 +96,10 @@ def check_pixels(images: Tensor) -> None:
         )
 
 
-fgsm = _attack("fgsm", "Step once along the signed gradient (FGSM, section 2.2).")
-iterative_fgsm = _attack("ifgsm", "Step along the signed gradient several times (I-FGSM, section 2.2).")
-rand_fgsm = _attack("rand_fgsm", "Step at random, then along the signed gradient (RAND+FGSM, section 4).")
-mi_fgsm = _attack("mifgsm", "Step along the sum of past gradients (MI-FGSM, Dong et al. 2018).")
-pgd = _attack("pgd", "Climb inside the ball from random starts (PGD, Madry et al. 2018).")
-cw = _attack("cw", "Climb the margin of Carlini and Wagner (2017) inside the ball.")
-autoattack = _attack("autoattack", "Run the standard ensemble of Croce and Hein (2020); needs the extra autoattack.")
+fgsm = Attack("fgsm", "Step once along the signed gradient (FGSM, section 2.2).")
+iterative_fgsm = Attack("ifgsm", "Step along the signed gradient several times (I-FGSM, section 2.2).")
+rand_fgsm = Attack("rand_fgsm", "Step at random, then along the signed gradient (RAND+FGSM, section 4).")
+mi_fgsm = Attack("mifgsm", "Step along the sum of past gradients (MI-FGSM, Dong et al. 2018).")
+pgd = Attack("pgd", "Climb inside the ball from random starts (PGD, Madry et al. 2018).")
+cw = Attack("cw", "Climb the margin of Carlini and Wagner (2017) inside the ball.")
+autoattack = Attack("autoattack", "Run the standard ensemble of Croce and Hein (2020); needs the extra autoattack.")

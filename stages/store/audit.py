@@ -1,7 +1,6 @@
 """``store audit``: whether a store is honest."""
 
 import secrets
-from pathlib import Path
 
 import click
 import numpy as np
@@ -9,14 +8,10 @@ import numpy.typing as npt
 
 from gradshard.pipeline.audit.recompute import detection_probability
 from gradshard.pipeline.audit.store import StoreAudit, audit_store, plan_audit
-from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.open import cache_options
-from gradshard.stages.store.origin import open_origin, origin_options
+from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.output import found_something, json_option, table, tell
-from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.sign_reader import SignStore
-from gradshard.storage.remote.cache import open_place
 
 Rows = npt.NDArray[np.int64]
 
@@ -24,45 +19,30 @@ _SHARES = (0.01, 0.05)
 
 
 @click.command()
-@click.argument("store", type=PLACE)
-@origin_options
+@store_with_origin
 @click.option("--rows", "count", default=200, show_default=True, type=click.IntRange(min=1), help="Random rows.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of the choice of rows; by default nobody can foresee it.")
-@cache_options
 @json_option
-def command(
-    store: str,
-    weights: Path,
-    dataset: Path,
-    architecture: str | None,
-    device: DeviceName,
-    count: int,
-    seed: int | None,
-    cache: Path,
-    cache_size: int,
-    as_json: bool,
-) -> None:
+def command(store: SignStore, origin: Origin, count: int, seed: int | None, as_json: bool) -> None:
     """Compute random rows of STORE, a path or URL, again and compare.
 
     It finds stores whose digests are all right but whose signs are another model's, belong to other rows, were turned
     round or were made for other labels than promised. Exit code 1 if the store is not what it says.
     """
-    opened = open_place(store, cache, cache_size)
-    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store)
     chosen = secrets.randbits(32) if seed is None else seed
-    plan = plan_audit(opened, origin.split, count=count, seed=chosen)
-    with progress(f"audit {opened.where}", plan.rows, "rows") as advance:
-        result = audit_store(plan, opened, origin.split, origin.model.module, advance=advance)
-    tell(_record(store, opened, result, chosen), _lines(store, opened, result, chosen), as_json=as_json)
+    plan = plan_audit(store, origin.split, count=count, seed=chosen)
+    with progress(f"audit {store.where}", plan.rows, "rows") as advance:
+        result = audit_store(plan, store, origin.split, origin.model.module, advance=advance)
+    tell(_record(store, result, chosen), _lines(store, result, chosen), as_json=as_json)
     if not result.honest:
         raise found_something()
 
 
-def _record(where: str, store: SignStore, result: StoreAudit, seed: int) -> dict[str, object]:
+def _record(store: SignStore, result: StoreAudit, seed: int) -> dict[str, object]:
     sample, critical = result.sample, result.critical
     rows, sampled = len(store), len(sample.rows)
     return {
-        "store": where,
+        "store": store.where,
         "digest": store.manifest.digest,
         "honest": result.honest,
         "seed": seed,
@@ -89,7 +69,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _lines(where: str, store: SignStore, result: StoreAudit, seed: int) -> list[str]:
+def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
     sample, rows = result.sample, len(store)
     worst = ", ".join(
         f"{sample.rows[at]} (gain {sample.gain[at]:.4f}, {sample.agreement[at]:.2%} of the signs)"
@@ -110,9 +90,9 @@ def _lines(where: str, store: SignStore, result: StoreAudit, seed: int) -> list[
         "chance to notice": chances if _finite(result.limits.gain) is not None else "single rows: none (cross-entropy)",
     }
     verdict = (
-        f"{where} is honest as far as these rows show"
+        f"{store.where} is honest as far as these rows show"
         if result.honest
-        else f"{where} is not what it says: its signs or labels are not those of this model"
+        else f"{store.where} is not what it says: its signs or labels are not those of this model"
     )
     return [*table(entries), verdict]
 

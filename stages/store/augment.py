@@ -1,7 +1,5 @@
 """``store views``: how well a store's signs hold for crops and mirror images."""
 
-from pathlib import Path
-
 import click
 import numpy as np
 import torch
@@ -9,49 +7,30 @@ import torch
 from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import precision_context
-from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.open import cache_options
-from gradshard.stages.store.origin import open_origin, origin_options
+from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.output import json_option, table, tell
-from gradshard.stages.support.places import PLACE
 from gradshard.stages.support.progress import progress
 from gradshard.storage.formats import bitplanes
-from gradshard.storage.remote.cache import open_place
+from gradshard.storage.formats.sign_reader import SignStore
 
 
 @click.command()
-@click.argument("store", type=PLACE)
-@origin_options
+@store_with_origin
 @click.option("--padding", default=4, show_default=True, type=click.IntRange(min=1), help="Pixels, for crops.")
 @click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of rows and views.")
-@cache_options
 @json_option
-def command(
-    store: str,
-    weights: Path,
-    dataset: Path,
-    architecture: str | None,
-    device: DeviceName,
-    padding: int,
-    count: int,
-    seed: int,
-    cache: Path,
-    cache_size: int,
-    as_json: bool,
-) -> None:
+def command(store: SignStore, origin: Origin, padding: int, count: int, seed: int, as_json: bool) -> None:
     """Measure what training with `augment` takes the signs of STORE, a path or URL, for.
 
     Some images are cropped and mirrored along with their stored signs, which are then compared with the gradient of the
     model at the moved images.
     """
-    opened = open_place(store, cache, cache_size)
-    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(opened))[:count])
-    planes = np.concatenate([opened.read(int(row), int(row) + 1) for row in rows])
+    rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
+    planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
     images = torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
-    signs = torch.from_numpy(bitplanes.unpack(planes, opened.manifest.dataset.pixels)).to(origin.device)
-    labels = torch.from_numpy(opened.load_labels()[rows]).to(origin.device)
+    signs = torch.from_numpy(bitplanes.unpack(planes, store.manifest.dataset.pixels)).to(origin.device)
+    labels = torch.from_numpy(store.load_labels()[rows]).to(origin.device)
     kinds = {
         "the images themselves": Augmentation(),
         "crops": Augmentation(padding),
@@ -60,7 +39,7 @@ def command(
     }
     found: dict[str, AugmentedAgreement] = {}
     with (
-        progress(f"views {store}", len(kinds) * len(rows), "images") as advance,
+        progress(f"views {store.where}", len(kinds) * len(rows), "images") as advance,
         precision_context("fp32", origin.device),
     ):
         for kind, augmentation in kinds.items():
@@ -77,5 +56,11 @@ def command(
         kind: f"{values['agreement']:.1%} of the signs agree, gain {values['gain']:.3f}"
         for kind, values in told.items()
     }
-    result = {"store": store, "digest": opened.manifest.digest, "rows": len(rows), "padding": padding, "views": told}
-    tell(result, table(lines), as_json=as_json)
+    result = {
+        "store": store.where,
+        "digest": store.manifest.digest,
+        "rows": len(rows),
+        "padding": padding,
+        "views": told,
+    }
+    tell({**result, "views": told}, table(lines), as_json=as_json)

@@ -1,5 +1,6 @@
 """The model and the dataset that a store was made from, opened and held against its manifest."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.store.open import cache_options
 from gradshard.stages.support.models import LoadedModel, load_model
-from gradshard.stages.support.places import PathType
+from gradshard.stages.support.places import PLACE, PathType
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.remote.cache import open_place
 
 Command = Callable[..., Any]
 
@@ -32,13 +35,30 @@ class Origin:
     device: torch.device
 
 
-def origin_options(command: Command) -> Command:
-    """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``."""
-    return _with_options(command, required=True)
+def store_with_origin(command: Command) -> Command:
+    """Add STORE and the options that name its origin; both are opened, and passed as ``store`` and ``origin``."""
+
+    @functools.wraps(command)
+    def opening(
+        place: str,
+        weights: Path,
+        dataset: Path,
+        architecture: str | None,
+        device: DeviceName,
+        cache: Path,
+        cache_size: int,
+        **others: object,
+    ) -> object:
+        store = open_place(place, cache, cache_size)
+        origin = open_origin(store.manifest, weights, dataset, architecture, device, where=place)
+        return command(store=store, origin=origin, **others)
+
+    with_options = _with_options(cache_options(opening), required=True)
+    return click.argument("place", metavar="STORE", type=PLACE)(with_options)
 
 
 def optional_origin_options(command: Command) -> Command:
-    """Add the same, where the model and the dataset are not always needed."""
+    """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``, none of which is always needed."""
     return _with_options(command, required=False)
 
 

@@ -1,5 +1,7 @@
 """``gradshard init``: a project anywhere, nothing overwritten, and an upgrade that DVC sees."""
 
+import csv
+import io
 import os
 import shutil
 import subprocess
@@ -142,3 +144,21 @@ def test_stages_of_ones_own_beside_ours_are_fine(project):
     with (project / "dvc.yaml").open("a") as file:
         file.write("# and a stage of mine\n")
     assert gradshard_in(project, "prepare").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_queued_experiment_runs_where_the_link_to_the_code_is_copied(project):
+    dvc = [sys.executable, "-m", "dvc"]
+    for command in (["add", "-A"], ["commit", "-q", "-m", "all"]):
+        assert run(project, "git", "-c", "user.name=a", "-c", "user.email=a@example.org", *command).returncode == 0
+    for entry in ("user.name=a", "user.email=a@example.org"):
+        run(project, "git", "config", *entry.split("="))
+    queued = run(project, *dvc, "exp", "run", "--queue", "--copy-paths", CODE_LINK, "-S", "attack.steps=5", "prepare")
+    assert queued.returncode == 0, queued.stderr
+    done = run(project, *dvc, "exp", "run", "--run-all")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(run(project, *dvc, "exp", "show", "--csv").stdout)))
+    (found,) = [row for row in rows if row["attack.steps"] == "5"]
+    assert found["State"] in ("", "Success"), found["State"]
+    assert found["data/mnist5k.zarr"]
+    assert (project / CODE_LINK).is_symlink()

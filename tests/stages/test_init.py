@@ -159,6 +159,5 @@ def test_a_queued_experiment_runs_where_the_link_to_the_code_is_copied(project):
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(run(project, *dvc, "exp", "show", "--csv").stdout)))
     (found,) = [row for row in rows if row["attack.steps"] == "5"]
-    assert found["State"] in ("", "Success"), found["State"]
-    assert found["data/mnist5k.zarr"]
+    assert found["State"] == "Success"
     assert (project / CODE_LINK).is_symlink()

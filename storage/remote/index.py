@@ -260,12 +260,15 @@ def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bo
     """Write the index once; false if another process wrote it in between."""
     if location.protocol in ("s3", "s3a"):
         condition = _condition(location)
-        content = change(_read(location)).content()
         try:
+            # Reading is refused too, if the file is replaced while it is read.
+            content = change(_read(location)).content()
             location.fs.pipe_file(f"{location.root}/{INDEX}", content, **condition)
         except Exception as error:
             if http_status(error) in _CONFLICTS:
                 return False
+            if isinstance(error, GradshardError):
+                raise
             raise cause_of(error).error(f"{location.url}/{INDEX}") from error
         return True
     if location.protocol == "hf":

@@ -76,7 +76,7 @@ class Params(Section):
 
     @property
     def runs(self) -> dict[str, tuple[str, int]]:
-        """What files call every robust model: its name and its seed."""
+        """Every robust model with every seed: its name and seed, by what files call it."""
         return {self.in_run(name, seed): (name, seed) for name in self.robust for seed in self.seeds}
 
     @property

@@ -149,7 +149,7 @@ def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str
 
 
 def _once(axes: Axes) -> tuple[list[Artist], list[str]]:
-    """What the legend shows, every name once."""
+    """Handles and labels of a legend that shows every name once."""
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     return list(named.values()), list(named)
 

@@ -1,4 +1,4 @@
-"""What was found for every seed, put together: error matrix, metrics, and everything that it follows from."""
+"""The findings of all seeds, put together: error matrix, metrics, and everything that they follow from."""
 
 import json
 from collections.abc import Mapping, Sequence

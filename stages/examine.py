@@ -200,7 +200,7 @@ def _absolute(model: ExaminedModel) -> ExaminedModel:
 def _plan(
     images: LabelledImages, sources: Sequence[str], epsilon: float, gradient: Gradient, *, seed: int, quick: bool
 ) -> tuple[ExaminationPlan, list[str]]:
-    """What is measured, and what is left out."""
+    """Return what is measured, and what is left out."""
     attacks, transferred = list(QUICK_ATTACKS if quick else ATTACKS), QUICK_TRANSFERRED if quick else TRANSFERRED
     left_out: list[str] = []
     if quick:

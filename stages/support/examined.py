@@ -147,7 +147,7 @@ def check_weights_named(model: ExaminedModel) -> None:
 
 @dataclass(frozen=True)
 class Subjects:
-    """What a worker opens for itself: places of images and models, and the digests that they must have."""
+    """Places of images and models, which a worker opens for itself, and the digests that they must have."""
 
     place: Path
     images_digest: str

@@ -14,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from gradshard.pipeline import models
+from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset_writer import write_dataset
 from tests.helpers import zoo
 from tests.helpers.projects import Project
@@ -67,11 +69,11 @@ def error(record, attack, source="self"):
 
 @pytest.mark.slow
 def test_an_undefended_model_that_torch_saved_raises_no_flag(examine, folder, digits):
-    torch.save({"state_dict": train_on(digits, "D", seed=5).state_dict()}, folder / "plain.pt")
+    torch.save({"state_dict": train_on(digits, "D", seed=5, rows=4000).state_dict()}, folder / "plain.pt")
     code, said, record = examine("D", "--quick", "--against", SOURCE, weights="plain.pt")
     assert (code, record["masked"]) == (0, False)
     assert "no flag" in said
-    assert error(record, "clean") < 0.1
+    assert error(record, "clean") < 0.15
     assert error(record, "pgd") > 0.95
 
 
@@ -130,6 +132,19 @@ def test_an_archive_of_images_is_examined_as_the_dataset_of_the_same_images_is(e
     _, _, prepared = examine("tests.helpers.zoo:cnn", *options)
     assert archived.pop("dataset") != prepared.pop("dataset")
     assert archived == prepared
+
+
+def test_a_weights_file_of_gradshard_says_itself_what_it_holds(examine, folder, digits):
+    model = models.create_model("D", (1, 28, 28), 10, seed=1)
+    for name, architecture in (("D", "D"), ("own", "tests.helpers.zoo:cnn")):
+        checkpoints.save(folder / f"{name}.safetensors", model.state_dict(), {"architecture": architecture})
+    options = ("--quick", "--images", "20", "--against", "D.safetensors")
+    _, _, record = examine("D.safetensors", *options, weights=None)
+    assert record["model"] == record["sources"]["D"] == record["model"] | {"architecture": "D"}
+    assert error(record, "fgsm") == error(record, "fgsm", "D")
+    code, said, _ = examine("own.safetensors", weights=None)
+    assert code == 2
+    assert "whose code runs only if you name it" in said
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from .attacks import autoattack, cw, fgsm, iterative_fgsm, mi_fgsm, pgd, rand_fgsm
-from .evaluation import EvaluationResult, evaluate
-from .examination import examine
+from .evaluation import EvaluationResult, evaluate, examine
 from .models import create_model, load_model
 from .pipeline.attacks.registry import ATTACKS
 from .pipeline.gradients.input_gradient import input_gradient

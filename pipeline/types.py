@@ -9,9 +9,12 @@ ANY_SOURCE = "any"
 # The weights a model begins with, where they are not a checkpoint's path.
 RANDOM = "random"
 PRETRAINED = "pretrained"
+# What stands for the gradient of an attack that climbs a loss of its own.
+OWN_LOSS = "own"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
+StoreLabel = Literal["predicted", "true", "least_likely", "random"]
 EvaluationLabel = Literal["true", "least_likely"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 ScheduleKind = Literal["random", "rotate"]

@@ -166,7 +166,9 @@ def _illustrated_rows(data: Dataset) -> list[int]:
 def _provenance(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
     """Everything the results follow from: parameters, digests, versions; and the stores that the models name."""
     foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.attacks}
-    code = {"attacks": {name: custom.provenance(name=name, call=call) for name, call in foreign.items()}}
+    code = {
+        "attacks": {name: custom.provenance(name=f"attack.custom.{name}", call=call) for name, call in foreign.items()}
+    }
     return {
         "seed": seed,
         "params": params.model_dump(by_alias=True, include={"attack", "evaluation"}),

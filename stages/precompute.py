@@ -5,18 +5,22 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import click
 import numpy as np
 import torch
 from distributed import Client
 
+from gradshard.pipeline.attacks import custom
+from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import SignsParams
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.pipeline.models.precision import choose_device
+from gradshard.pipeline.types import OWN_LOSS, LabelPolicy
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
@@ -25,7 +29,14 @@ from gradshard.stages.support.options import ClusterConfig, cluster_options, par
 from gradshard.stages.support.progress import progress, say, say_waiting
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
-from gradshard.storage.formats.manifest import AgreementRecord, DirectionRecord, ModelRecord, StoreSpec, read_manifest
+from gradshard.storage.formats.manifest import (
+    AgreementRecord,
+    AttackRecord,
+    DirectionRecord,
+    ModelRecord,
+    StoreSpec,
+    read_manifest,
+)
 from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.workspace import workspace
@@ -48,7 +59,7 @@ class ShardTask:
     dataset: Path
     weights: Path
     device: str
-    direction: GradientSpec
+    direction: GradientSpec | AttackSpec
     builder: StoreBuilder
     at_once: int | None = None
 
@@ -60,7 +71,8 @@ class ShardTask:
 def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     """Make the sign store STORE: the signs of a static model's input gradients over the full training set.
 
-    Reads the prepared dataset and the weights of the model that the parameter signs.STORE names; writes
+    With signs.STORE.attack, of that attack's end directions: see docs/transfer-defence.md. Reads the prepared dataset
+    and the weights of the model that the parameter signs.STORE names; writes
     signs/STORE.zarr, a plain Zarr group with a manifest and a card (see docs/sign-store.md). Each shard is one task;
     killed and started again, the stage computes only the shards that are missing. The bytes do not depend on the
     number of workers, nor on where they run: on this machine, or with --scheduler on any Dask cluster whose workers
@@ -72,9 +84,11 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     data.check_trainable()
     device = choose_device(params.device)
     file, architecture = static_weights_of(params, wanted.model)
-    direction = GradientSpec(wanted.gradient, wanted.label, wanted.precision)
+    direction = direction_of(wanted, store)
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
     _check_gradients(loaded, file, store, wanted)
+    if isinstance(direction, AttackSpec):
+        check_attacks([direction.attack], classes=data.classes, attacks={direction.attack: direction.entry})
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
     with workspace(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
@@ -97,10 +111,10 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
         _check_zero_rows(zero_rows, len(data.train), store, wanted)
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
-    pixels = published.dataset.rows * published.dataset.pixels
+    copies = f" in {published.copies} copies" if published.copies > 1 else ""
     say(
-        f"{target}: {published.dataset.rows} rows, {size / 1e6:.1f} MB, {8 * size / pixels:.2f} bits per pixel, "
-        f"{published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train))}"
+        f"{target}: {published.dataset.rows} rows{copies}, {size / 1e6:.1f} MB, {8 * size / published.signs:.2f} "
+        f"bits per pixel, {published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train))}"
     )
 
 
@@ -189,8 +203,28 @@ def _rows(task: ShardTask, shard: int) -> int:
     return int(rows.stop - rows.start)
 
 
+def direction_of(wanted: SignsParams, store: str) -> GradientSpec | AttackSpec:
+    """Return the directions that a store holds the signs of: of gradients, or of an attack."""
+    if wanted.attack is None:
+        # A target needs an attack, which the schema sees to.
+        return GradientSpec(wanted.gradient, cast(LabelPolicy, wanted.label), wanted.precision)
+    return AttackSpec(
+        attack=wanted.attack,
+        gradient=wanted.gradient,
+        policy=wanted.label,
+        epsilon=wanted.epsilon or 1.0,
+        alpha=wanted.alpha or 0.0,
+        steps=wanted.steps or 1,
+        arguments=wanted.arguments,
+        seed=wanted.seed,
+        copies=wanted.copies,
+        precision=wanted.precision,
+        where=f"signs.{store}.attack",
+    )
+
+
 def store_spec(
-    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device
+    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec | AttackSpec, device: torch.device
 ) -> StoreSpec:
     """Describe a store that the parameters name, before it is computed."""
     return make_spec(
@@ -201,15 +235,46 @@ def store_spec(
             digest=loaded.digest,
             weights_sha256=loaded.weights_sha256,
         ),
-        DirectionRecord(
-            gradient=wanted.gradient,
+        _direction_record(wanted, loaded, split, direction, device),
+        licence=wanted.licence,
+    )
+
+
+def _direction_record(
+    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec | AttackSpec, device: torch.device
+) -> DirectionRecord:
+    dtype = _DTYPES[wanted.precision]
+    if isinstance(direction, AttackSpec):
+        return DirectionRecord(
+            gradient=OWN_LOSS if direction.entry.own_loss else wanted.gradient,
             label=wanted.label,
             mode="eval",
-            dtype=_DTYPES[wanted.precision],
-            step=step_sign(wanted.label),
-            agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
-        ),
-        licence=wanted.licence,
+            dtype=dtype,
+            step=1,
+            attack=_attack_record(wanted, direction),
+        )
+    return DirectionRecord(
+        gradient=wanted.gradient,
+        label=wanted.label,
+        mode="eval",
+        dtype=dtype,
+        step=step_sign(wanted.label),
+        agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
+    )
+
+
+def _attack_record(wanted: SignsParams, direction: AttackSpec) -> AttackRecord:
+    name = direction.attack
+    return AttackRecord(
+        name=name,
+        epsilon=wanted.epsilon,
+        alpha=wanted.alpha,
+        steps=wanted.steps,
+        arguments=dict(wanted.arguments),
+        code=custom.provenance(name=direction.where, call=name) if ":" in name else None,
+        threshold=None if direction.one_step else direction.threshold,
+        seed=wanted.seed,
+        copies=wanted.copies,
     )
 
 

@@ -113,7 +113,7 @@ def _checked(found: object, images: Tensor, epsilon: float, *, what: str) -> Ten
     if outside.any():
         furthest = float((examples - images).abs().max())
         raise GradshardError(
-            f"{what} moved {int(outside.sum())} of {len(images)} images by more than attack.eps, which is {epsilon:g} "
+            f"{what} moved {int(outside.sum())} of {len(images)} images by more than eps, which is {epsilon:g} "
             f"for every pixel (the furthest by {furthest:g}): give it arguments, or name an attack, that keep to that"
         )
     return examples
@@ -124,4 +124,4 @@ def _kind(images: Tensor) -> str:
 
 
 def _named(name: str, call: str) -> str:
-    return f"attack.custom.{name} ({call})"
+    return f"{name} ({call})"

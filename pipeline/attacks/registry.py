@@ -95,13 +95,16 @@ ATTACKS: Mapping[str, Attack] = {
 }
 
 
-def custom_attack(name: str, call: str, arguments: Mapping[str, object]) -> Attack:
-    """Make an attack from elsewhere one like ours; see ``custom`` for what ``call`` may be."""
+def custom_attack(name: str, call: str, arguments: Mapping[str, object], *, key: str = "attack.custom.") -> Attack:
+    """Make an attack from elsewhere one like ours; see ``custom`` for what ``call`` may be.
+
+    ``key`` is what stands before its name in the parameters, for messages.
+    """
     return Attack(
         title=name,
         function=f"{_ROOM}.custom:craft",
         takes={"seed": "seed"},
-        given={"name": name, "call": call, "arguments": arguments},
+        given={"name": f"{key}{name}", "call": call, "arguments": arguments},
         steps=0,
         own_loss=True,
         check=f"{_ROOM}.custom:check",

@@ -73,7 +73,36 @@ def run_attack(
     if policy != "true":
         with torch.no_grad():
             labels = attack_labels(model(images), labels, policy)
-    wanted = attacks[attack]
+    targeted = step_sign(policy) < 0
+    return craft(
+        attacks[attack],
+        model,
+        images,
+        labels,
+        strength=strength,
+        draws=draws,
+        gradient=gradient,
+        targeted=targeted,
+        what=attack,
+    )
+
+
+def craft(
+    attack: Attack,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    strength: AttackConfig,
+    draws: AttackNoise,
+    gradient: Gradient,
+    targeted: bool,
+    what: str,
+) -> Tensor:
+    """Craft adversarial examples, (N, C, H, W), by an attack, away from the labels or, ``targeted``, towards them.
+
+    ``what`` begins the sentence of an error.
+    """
     known: dict[str, Any] = {
         "alpha": strength.alpha,
         "steps": strength.steps,
@@ -84,8 +113,8 @@ def run_attack(
         "seed": draws.seed,
         "gradient": gradient,
     }
-    taken = {keyword: known[name] for keyword, name in wanted.takes.items()}
-    options = {"targeted": True} if step_sign(policy) < 0 else {}
-    craft = plugins.find(wanted.function, what=attack)
-    examples: Tensor = craft(model, images, labels, epsilon=strength.epsilon, **taken, **wanted.given, **options)
+    taken = {keyword: known[name] for keyword, name in attack.takes.items()}
+    options = {"targeted": True} if targeted else {}
+    function = plugins.find(attack.function, what=what)
+    examples: Tensor = function(model, images, labels, epsilon=strength.epsilon, **taken, **attack.given, **options)
     return examples

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.end_direction import AttackSpec, to_signs
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
@@ -25,11 +26,12 @@ TIE = 0.02
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits that an honest store reaches: the gain and agreement of every row, and the mean gain."""
+    """Limits that an honest store reaches: the gain and agreement of every row, and the means of both."""
 
     gain: float
     agreement: float
     mean_gain: float
+    mean_agreement: float = 0.0
 
 
 def limits(gradient: str, dtype: str) -> Thresholds:
@@ -44,6 +46,20 @@ def limits(gradient: str, dtype: str) -> Thresholds:
     if dtype == "float32":
         return Thresholds(gain=0.95, agreement=0.9, mean_gain=0.99)
     return Thresholds(gain=0.75, agreement=0.7, mean_gain=0.99)
+
+
+_ENDS = Thresholds(gain=0.0, agreement=0.0, mean_gain=0.9, mean_agreement=0.9)
+
+
+def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
+    """The limits for a store of an attack.
+
+    One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each, so single
+    rows may end elsewhere, and the mean says more: docs/transfer-defence.md has the measurements.
+    """
+    if attack.one_step:
+        return limits(gradient, dtype)
+    return _ENDS
 
 
 @dataclass(frozen=True)
@@ -97,6 +113,17 @@ def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     gain = (grad * signs).sum(1) / total
     agreement = (grad.sign() == signs).double().mean(1)
     return torch.where(total > 0, gain, agreement).where(defined, 0), agreement.where(defined, 0)
+
+
+def compare_ends(ends: Tensor, signs: Tensor, attack: AttackSpec) -> tuple[Tensor, Tensor]:
+    """Gain and agreement of signs, int8 (n, P), with an attack's end directions; both float64 (n,), 1 for equal rows.
+
+    The gain is how far the signs go along the directions, as a share of how far the right ones go.
+    """
+    right, ends = to_signs(ends, attack), ends.flatten(1).double()
+    total = (ends * right).sum(1)
+    agreement = (right == signs).double().mean(1)
+    return torch.where(total > 0, (ends * signs).sum(1) / total, agreement), agreement
 
 
 def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor, policy: LabelPolicy) -> Tensor:

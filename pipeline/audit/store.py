@@ -1,18 +1,30 @@
 """The audit of a whole store: random rows computed again, their labels checked, and a verdict."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from gradshard.pipeline.audit.recompute import RowAudit, Thresholds, audit_rows, labels_match, limits
+from gradshard.pipeline.attacks.end_direction import AttackSpec, end_directions
+from gradshard.pipeline.attacks.registry import ATTACKS
+from gradshard.pipeline.audit.recompute import (
+    RowAudit,
+    Thresholds,
+    attack_limits,
+    audit_rows,
+    compare,
+    compare_ends,
+    labels_match,
+    limits,
+)
+from gradshard.pipeline.gradients.row_noise import row_classes
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import precision_context
-from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.pipeline.types import OWN_LOSS, Gradient, LabelPolicy, StoreLabel
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import Split
@@ -50,19 +62,21 @@ class StoreAudit:
     @property
     def honest(self) -> bool:
         """Tell if nothing was found."""
-        mean = float(self.sample.gain.mean())
-        return not len(self.bad) and not len(self.labels_wrong) and mean >= self.limits.mean_gain
+        gain, agreement = float(self.sample.gain.mean()), float(self.sample.agreement.mean())
+        means = gain >= self.limits.mean_gain and agreement >= self.limits.mean_agreement
+        return means and not len(self.bad) and not len(self.labels_wrong)
 
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """Rows that are looked at: int64 arrays of row numbers, and the stored and true labels of all rows."""
+    """Rows that are looked at: int64 arrays of row numbers; of all rows the copy to look at, and both labels."""
 
     sample: Rows
     critical: Rows
     labelled: Rows
     stored: Rows
     true: Rows
+    copies: Rows
 
     @property
     def rows(self) -> int:
@@ -86,6 +100,7 @@ def plan_audit(store: SignStore, split: Split, *, count: int, seed: int) -> Audi
         labelled=labelled,
         stored=stored,
         true=true,
+        copies=np.random.default_rng((seed, 1)).integers(store.manifest.copies, size=len(store)),
     )
 
 
@@ -112,16 +127,25 @@ def audit_store(
             sample=audit.compare(plan.sample),
             critical=audit.compare(plan.critical),
             labels_checked=len(plan.labelled),
-            limits=limits(store.manifest.direction.gradient, store.manifest.direction.dtype),
+            limits=_limits(spec, store.manifest),
         )
 
 
-def spec_of(manifest: Manifest, *, where: str) -> GradientSpec:
-    """Return the gradient that a manifest promises.
+def _limits(spec: GradientSpec | AttackSpec, manifest: Manifest) -> Thresholds:
+    direction = manifest.direction
+    if isinstance(spec, AttackSpec):
+        return attack_limits(spec, direction.gradient, direction.dtype)
+    return limits(direction.gradient, direction.dtype)
+
+
+def spec_of(manifest: Manifest, *, where: str) -> GradientSpec | AttackSpec:
+    """Return the gradient, or the attack, that a manifest promises.
 
     Raises:
         GradshardError: this version does not know it.
     """
+    if manifest.direction.attack is not None:
+        return _attack_of(manifest, where=where)
     for gradient in get_args(Gradient):
         for label in get_args(LabelPolicy):
             if (gradient, label) == (manifest.direction.gradient, manifest.direction.label):
@@ -132,13 +156,40 @@ def spec_of(manifest: Manifest, *, where: str) -> GradientSpec:
     )
 
 
+def _attack_of(manifest: Manifest, *, where: str) -> AttackSpec:
+    direction = manifest.direction
+    attack = direction.attack
+    assert attack is not None
+    known = attack.name in ATTACKS or ":" in attack.name
+    gradient = "exact" if direction.gradient == OWN_LOSS else direction.gradient
+    if not known or gradient not in get_args(Gradient) or direction.label not in get_args(StoreLabel):
+        raise GradshardError(
+            f"{where} holds {attack.name} of the gradient {direction.gradient} for the label {direction.label}, which "
+            "this gradshard cannot compute: use the one that made it"
+        )
+    return AttackSpec(
+        attack=attack.name,
+        gradient=cast(Gradient, gradient),
+        policy=cast(StoreLabel, direction.label),
+        epsilon=attack.epsilon or 1.0,
+        alpha=attack.alpha or 0.0,
+        steps=attack.steps or 1,
+        arguments=attack.arguments,
+        threshold=attack.threshold or 0.0,
+        seed=attack.seed,
+        copies=attack.copies,
+        precision="fp32" if direction.dtype == "float32" else "bf16",
+        where=where,
+    )
+
+
 @dataclass(frozen=True)
 class _Audit:
     plan: AuditPlan
     store: SignStore
     split: Split
     model: nn.Module
-    spec: GradientSpec
+    spec: GradientSpec | AttackSpec
     device: torch.device
     advance: Advance
 
@@ -148,7 +199,7 @@ class _Audit:
         for start in range(0, len(plan.labelled), _LABELS_AT_ONCE):
             rows = plan.labelled[start : start + _LABELS_AT_ONCE]
             true, stored = self._to_device(plan.true[rows]), self._to_device(plan.stored[rows])
-            right.append(labels_match(self.model, self._images(rows), true, stored, self.spec.policy).cpu().numpy())
+            right.append(self._labels_match(rows, true, stored).cpu().numpy())
             self.advance(len(rows))
         return np.concatenate(right)
 
@@ -156,14 +207,43 @@ class _Audit:
         """Compare the stored signs of some rows with those computed again."""
         if not len(rows):
             return RowAudit(rows=rows, gain=np.zeros(0), agreement=np.zeros(0))
-        planes = np.concatenate([self.store.read(int(row), int(row) + 1) for row in rows])
+        copies = [
+            (self.store.of_copy(int(copy)), int(row)) for row, copy in zip(rows, self.plan.copies[rows], strict=True)
+        ]
+        planes = np.concatenate([store.read(row, row + 1) for store, row in copies])
         signs = bitplanes.unpack(planes, self.store.manifest.dataset.pixels)
+        if isinstance(self.spec, AttackSpec):
+            return self._compare_attack(rows, self._to_device(signs), self.spec)
         labels = self._to_device(self.plan.stored[rows])
         audit = audit_rows(
             self.model, self._images(rows), labels, self._to_device(signs), gradient=self.spec.gradient, rows=rows
         )
         self.advance(len(rows))
         return audit
+
+    def _compare_attack(self, rows: Rows, signs: torch.Tensor, attack: AttackSpec) -> RowAudit:
+        """Compare stored signs with those of the attack, crafted again in full precision."""
+        attack = replace(attack, precision="fp32")
+        gain, agreement, zero_rows = np.zeros(len(rows)), np.zeros(len(rows)), 0
+        for copy in range(attack.copies):
+            mine = rows[self.plan.copies[rows] == copy]
+            for batch in attack.batches(mine, pixels=signs.shape[1], total=len(self.split)):
+                at, asked = np.searchsorted(rows, np.intersect1d(batch, mine)), np.flatnonzero(np.isin(batch, mine))
+                labels = self._to_device(self.plan.stored[batch])
+                found = end_directions(self.model, self._images(batch), labels, attack, rows=batch, copy=copy)
+                found, stored = found[torch.from_numpy(asked)].flatten(1), signs[torch.from_numpy(at)]
+                both = compare(found, stored) if attack.one_step else compare_ends(found, stored, attack)
+                gain[at], agreement[at] = (values.cpu().numpy() for values in both)
+                zero_rows += int((found == 0).all(1).sum())
+        self.advance(len(rows))
+        return RowAudit(rows=rows, gain=gain, agreement=agreement, zero_rows=zero_rows)
+
+    def _labels_match(self, rows: Rows, true: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
+        if self.spec.policy == "random":
+            assert isinstance(self.spec, AttackSpec)
+            classes = self.store.manifest.dataset.classes
+            return stored == row_classes(true, rows, seed=self.spec.seed, classes=classes)
+        return labels_match(self.model, self._images(rows), true, stored, self.spec.policy)
 
     def _images(self, rows: Rows) -> torch.Tensor:
         return self._to_device(self.split.take_images(rows))

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from gradshard.pipeline.config.names import check_name
 from gradshard.pipeline.plugins import is_reference
-from gradshard.pipeline.types import LabelPolicy
+from gradshard.pipeline.types import LabelPolicy, StoreLabel
 
 
 def _fraction(value: object) -> object:
@@ -52,6 +52,7 @@ def _two_columns(value: list[str]) -> list[str]:
 
 
 Pixels = Annotated[float, BeforeValidator(_fraction)]
+StoredFor = Annotated[StoreLabel, BeforeValidator(word)]
 Label = Annotated[LabelPolicy, BeforeValidator(word)]
 FolderName = Annotated[str, Field(pattern=r"^[^/]")]
 ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]

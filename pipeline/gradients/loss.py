@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.pipeline.types import Gradient, LabelPolicy, StoreLabel
 
 
 def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,6 +42,6 @@ def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) ->
     return labels
 
 
-def step_sign(policy: LabelPolicy) -> Literal[1, -1]:
-    """Return the sign of a step along the gradient: away from a label (+1), or towards the least likely (-1)."""
-    return -1 if policy == "least_likely" else 1
+def step_sign(policy: StoreLabel) -> Literal[1, -1]:
+    """Return the sign of a step along the gradient: away from a label (+1), or towards a target (-1)."""
+    return -1 if policy in ("least_likely", "random") else 1

@@ -51,7 +51,12 @@ def _record(store: SignStore, result: StoreAudit, seed: int) -> dict[str, object
         "mean_agreement": float(sample.agreement.mean()),
         "least_gain": float(sample.gain.min()),
         "least_agreement": float(sample.agreement.min()),
-        "limits": {"gain": _finite(result.limits.gain), "mean_gain": result.limits.mean_gain},
+        "limits": {
+            "gain": _finite(result.limits.gain),
+            "agreement": result.limits.agreement,
+            "mean_gain": result.limits.mean_gain,
+            "mean_agreement": result.limits.mean_agreement,
+        },
         "critical_rows": len(critical.rows),
         "zero_rows": sample.zero_rows,
         "bad_rows": result.bad.tolist(),
@@ -81,7 +86,7 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
     )
     entries = {
         "rows compared": f"{len(sample.rows)} at random (seed {seed}), {len(result.critical.rows)} critical ones",
-        "signs that agree": f"{sample.agreement.mean():.4%}",
+        "signs that agree": f"{sample.agreement.mean():.4%}{_least(result.limits.mean_agreement)}",
         "mean gain": f"{sample.gain.mean():.6f} (an honest store: at least {result.limits.mean_gain})",
         "worst rows": worst,
         "rows without gradient": f"{sample.zero_rows}{' (0 in every pixel: masked)' if sample.zero_rows else ''}",
@@ -99,3 +104,7 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
 
 def _some(rows: Rows) -> str:
     return f" (first: {', '.join(map(str, rows[:5]))})" if len(rows) else ""
+
+
+def _least(agreement: float) -> str:
+    return f" (an honest store: at least {agreement:.0%})" if agreement else ""

@@ -4,12 +4,14 @@ import click
 import numpy as np
 import torch
 
+from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.output import json_option, table, tell
 from gradshard.stages.support.progress import progress
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.sign_reader import SignStore
 
@@ -26,6 +28,11 @@ def command(store: SignStore, origin: Origin, padding: int, count: int, seed: in
     Some images are cropped and mirrored along with their stored signs, which are then compared with the gradient of the
     model at the moved images.
     """
+    direction = origin.direction
+    if isinstance(direction, AttackSpec):
+        raise GradshardError(
+            f"{store.where} holds an attack's end directions, and views are measured of gradients: name another"
+        )
     rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
     planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
     images = torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
@@ -45,7 +52,7 @@ def command(store: SignStore, origin: Origin, padding: int, count: int, seed: in
         for kind, augmentation in kinds.items():
             views = augmentation.draw(len(rows), seed=seed, step=0)
             found[kind] = signs_held(
-                origin.model.module, images, signs.view_as(images), labels, views, gradient=origin.direction.gradient
+                origin.model.module, images, signs.view_as(images), labels, views, gradient=direction.gradient
             )
             advance(len(rows))
     told = {

@@ -4,7 +4,7 @@ import click
 
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.stages.support.places import PLACE
-from gradshard.storage.formats.manifest import Manifest
+from gradshard.storage.formats.manifest import AttackRecord, Manifest
 from gradshard.storage.formats.store_card import MASKED
 from gradshard.storage.maintenance.signatures import claimed_signer, signature_text
 from gradshard.storage.remote.location import manifest_at
@@ -31,6 +31,7 @@ def command(store: str, as_json: bool) -> None:
 def _entries(store: str, manifest: Manifest) -> dict[str, object]:
     dataset, model, direction, cut = manifest.dataset, manifest.model, manifest.direction, manifest.cut
     sign = "+" if direction.step > 0 else "-"
+    attack = direction.attack
     arithmetic = f"{direction.dtype}{direction.agreement_text}"
     return {
         "store": store,
@@ -38,6 +39,7 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
         "model": f"{model.name}, architecture {model.architecture}",
         "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {arithmetic}",
         "attack": f"clip(x {sign} epsilon * sign, 0, 1)",
+        **({} if attack is None else {"end directions": f"of {attack.text}; {_zeros(attack)}{_copies(attack)}"}),
         "dataset": f"{dataset.name}, split {dataset.split}, {dataset.classes} classes",
         "rows": f"{dataset.rows:,} of shape {dataset.sample_shape}",
         "size": f"{bytes_text(manifest.size)}, {manifest.bits_per_pixel:.3f} bits per pixel",
@@ -51,3 +53,13 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
         "format": f"{manifest.format} {manifest.version}",
     }
+
+
+def _zeros(attack: AttackRecord) -> str:
+    if attack.threshold is None:
+        return "signs of the gradient that it follows"
+    return f"0 below {attack.threshold:g} of the way a pixel could go"
+
+
+def _copies(attack: AttackRecord) -> str:
+    return f"; {attack.copies} copies, seed {attack.seed}" if attack.copies > 1 else f"; seed {attack.seed}"

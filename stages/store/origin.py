@@ -10,6 +10,7 @@ import click
 import torch
 
 from gradshard.pipeline import models
+from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
@@ -31,7 +32,7 @@ class Origin:
 
     model: LoadedModel
     split: Split
-    direction: GradientSpec
+    direction: GradientSpec | AttackSpec
     device: torch.device
 
 
@@ -44,13 +45,14 @@ def store_with_origin(command: Command) -> Command:
         weights: Path,
         dataset: Path,
         architecture: str | None,
+        attack: str | None,
         device: DeviceName,
         cache: Path,
         cache_size: int,
         **others: object,
     ) -> object:
         store = open_place(place, cache, cache_size)
-        origin = open_origin(store.manifest, weights, dataset, architecture, device, where=place)
+        origin = open_origin(store.manifest, weights, dataset, architecture, device, where=place, attack=attack)
         return command(store=store, origin=origin, **others)
 
     with_options = _with_options(cache_options(opening), required=True)
@@ -83,6 +85,11 @@ def _with_options(command: Command, *, required: bool) -> Command:
             "only if you name it.",
         ),
         click.option(
+            "--attack",
+            help="The store's attack, where it is package.module:function or a library's: its code runs only if you "
+            "name it.",
+        ),
+        click.option(
             "--device",
             default="auto",
             show_default=True,
@@ -96,7 +103,14 @@ def _with_options(command: Command, *, required: bool) -> Command:
 
 
 def open_origin(
-    manifest: Manifest, weights: Path, dataset: Path, architecture: str | None, device: DeviceName, *, where: str
+    manifest: Manifest,
+    weights: Path,
+    dataset: Path,
+    architecture: str | None,
+    device: DeviceName,
+    *,
+    where: str,
+    attack: str | None = None,
 ) -> Origin:
     """Open the model and the dataset that a store says it was made from.
 
@@ -111,6 +125,7 @@ def open_origin(
             f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
             f"--architecture {named}"
         )
+    _check_attack(manifest, attack, where=where)
     data = open_dataset(dataset)
     split = {"train": data.train, "test": data.test}.get(manifest.dataset.split)
     if split is None or split.digest != manifest.dataset.digest:
@@ -126,3 +141,14 @@ def open_origin(
             "the weights that it was made from"
         )
     return Origin(model=model, split=split, direction=spec_of(manifest, where=where), device=chosen)
+
+
+def _check_attack(manifest: Manifest, attack: str | None, *, where: str) -> None:
+    """Refuse an attack that the caller did not name, if it runs code that is not gradshard's, or misnamed."""
+    record = manifest.direction.attack
+    named = None if record is None else record.name
+    if attack != named and (attack is not None or (named is not None and ":" in named)):
+        raise GradshardError(
+            f"{where} says that its attack is {named or 'none'}: "
+            + (f"if you trust the code of that name, give --attack {named}" if named else "leave out --attack")
+        )

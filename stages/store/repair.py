@@ -31,6 +31,7 @@ def command(
     weights: Path | None,
     dataset: Path | None,
     architecture: str | None,
+    attack: str | None,
     device: DeviceName,
     as_json: bool,
 ) -> None:
@@ -51,7 +52,7 @@ def command(
                     f"{store}: {len(shards_of(faults))} of {manifest.cut.shards} shards must be computed again: give "
                     "--model and --dataset, or fetch the store again by `gradshard store pull`"
                 )
-            origin = open_origin(manifest, weights, dataset, architecture, device, where=str(store))
+            origin = open_origin(manifest, weights, dataset, architecture, device, where=str(store), attack=attack)
         left = _mend(store, manifest, faults, origin)
     result = {
         "store": str(store),

@@ -10,13 +10,21 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.digests import digest_of
-from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expected_files, shard_of
+from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expected_files, shard_files, shard_of
 
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
@@ -27,6 +35,10 @@ SIZE_LIMIT = 1 << 23
 _ENTRIES_LIMIT = 1 << 15
 # Decoded, what one reader holds in memory.
 SHARD_LIMIT = 1 << 30
+# Of shards of 64 MiB, those of so many copies are less than that.
+COPIES_LIMIT = 15
+# More than any attack makes; a stranger's manifest must not make an audit endless.
+STEPS_LIMIT = 1000
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
@@ -73,12 +85,44 @@ class AgreementRecord(_Record):
     share: Annotated[float, Field(ge=0, le=1)]
 
 
+class AttackRecord(_Record):
+    """The attack whose end directions a store holds; what it does not take is null.
+
+    ``name`` is one of gradshard's, a library's (``torchattacks:DIFGSM``), or anybody's ``package.module:function``, and
+    ``code`` then the library's version or the SHA-256 of the function's file. It was crafted at ``epsilon``, of it
+    ``alpha`` at random, in ``steps``, called with ``arguments``. A sign is 0 where the pixel went less than
+    ``threshold`` of the way it could go. Each of ``copies`` has random parts that follow from ``seed``, row and copy.
+    """
+
+    name: Word
+    epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
+    alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
+    steps: Annotated[int, Field(gt=0, le=STEPS_LIMIT)] | None = None
+    arguments: dict[Word, bool | int | float | Word | None] = Field(default_factory=dict)
+    code: Word | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Count = 0
+    copies: Annotated[int, Field(gt=0, le=COPIES_LIMIT)] = 1
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    @property
+    def text(self) -> str:
+        """The attack for a person."""
+        strength = {"epsilon": self.epsilon, "alpha": self.alpha, "steps": self.steps, **self.arguments}
+        return ", ".join([self.name, *(f"{key} {value}" for key, value in strength.items() if value is not None)])
+
+
 class DirectionRecord(_Record):
     """Gradient whose sign was taken, and the way of an attack along it.
 
     ``gradient``: the loss it is the gradient of; ``label``: whose label the loss was taken for; ``mode``: the model's
     mode; ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
     ``agreement`` was measured where the arithmetic is less than single precision.
+
+    Of a store of an attack, ``gradient`` and ``label`` are what the attack climbs, and ``step`` is +1: its signs are
+    the way that the pixels went.
     """
 
     gradient: Word
@@ -87,6 +131,12 @@ class DirectionRecord(_Record):
     dtype: Word
     step: Literal[1, -1]
     agreement: AgreementRecord | None = None
+    attack: AttackRecord | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_an_attack_that_is_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: value for key, value in dumped.items() if key != "attack" or value is not None}
 
     @property
     def agreement_text(self) -> str:
@@ -125,15 +175,25 @@ class StoreSpec(_Record):
         return Layout(rows=self.dataset.rows, chunk=self.layout.chunk, shard=self.layout.shard)
 
     @property
+    def copies(self) -> int:
+        """The directions that a store holds for each row."""
+        return 1 if self.direction.attack is None else self.direction.attack.copies
+
+    @property
     def row_bytes(self) -> int:
-        """The bytes of one row's packed signs."""
+        """The bytes of one row's packed signs, in one copy."""
         return 2 * bitplanes.packed_bytes(self.dataset.pixels)
+
+    @property
+    def signs(self) -> int:
+        """The signs in all rows and copies."""
+        return self.dataset.rows * self.dataset.pixels * self.copies
 
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
         if self.layout.shard % self.layout.chunk:
             raise ValueError(f"a shard of {self.layout.shard} rows is no whole number of chunks")
-        if _shard_memory(self) > SHARD_LIMIT:
+        if self.copies * _shard_memory(self) > SHARD_LIMIT:
             raise ValueError(f"a shard would take more than {SHARD_LIMIT >> 20} MiB of memory")
         if self.dataset.classes > 1 << 32:
             raise ValueError("more classes than a label can tell apart")
@@ -158,7 +218,7 @@ class Manifest(StoreSpec):
     @property
     def zero_fraction(self) -> float:
         """The share of signs that are exactly 0."""
-        return self.zeros / (self.dataset.rows * self.dataset.pixels)
+        return self.zeros / self.signs
 
     @property
     def size(self) -> int:
@@ -169,7 +229,7 @@ class Manifest(StoreSpec):
     def bits_per_pixel(self) -> float:
         """The stored bytes of signs and labels, in bits for each sign."""
         shards = sum(record.size for name, record in self.files.items() if shard_of(name) is not None)
-        return 8 * shards / (self.dataset.rows * self.dataset.pixels)
+        return 8 * shards / self.signs
 
     @property
     def spec(self) -> StoreSpec:
@@ -183,11 +243,11 @@ class Manifest(StoreSpec):
     @model_validator(mode="after")
     def _check_files(self) -> Self:
         # First the number: the names of absurdly many shards are not even listed.
-        least = len(expected_files(0)) + 2 * self.cut.shards
+        least = len(expected_files(0, self.copies)) + len(shard_files(0, self.copies)) * self.cut.shards
         if len(self.files) not in (least, least + len(DESCRIPTIONS)):
             raise ValueError(f"names {len(self.files)} files, which is not what {self.cut.shards} shards have")
         described = set(DESCRIPTIONS) if len(self.files) > least else set()
-        if self.files.keys() != expected_files(self.cut.shards) | described:
+        if self.files.keys() != expected_files(self.cut.shards, self.copies) | described:
             raise ValueError("names a file that is none of a sign store's")
         most = _most_bytes(self)
         largest = max(self.files.keys() - described, key=lambda name: self.files[name].size)
@@ -196,7 +256,7 @@ class Manifest(StoreSpec):
         for name in sorted(described):
             if self.files[name].size > _most_described(self):
                 raise ValueError(f"declares a larger file, {name}, than so many rows and shards can have")
-        if self.zeros > self.dataset.rows * self.dataset.pixels:
+        if self.zeros > self.signs:
             raise ValueError("declares more zeros than signs")
         return self
 
@@ -281,7 +341,7 @@ def _rendered(document: object) -> str:
 
 
 def _shard_memory(spec: StoreSpec) -> int:
-    """More than the bytes of a shard, decoded: signs, labels, and what stands beside each chunk."""
+    """More than the bytes of a copy's shard, decoded: signs, labels, and what stands beside each chunk."""
     return spec.layout.shard * (spec.row_bytes + 8) + 128 * (spec.layout.shard // spec.layout.chunk)
 
 

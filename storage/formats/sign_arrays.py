@@ -1,6 +1,7 @@
 """The Zarr arrays of a sign store: how they are made and written, and the check that they are what they must be.
 
-``signs`` is uint8 (N, 2, ceil(P / 8)), sharded; ``labels`` is unsigned (N,), one chunk for each shard of ``signs``.
+``signs`` is uint8 (N, 2, ceil(P / 8)), sharded, and ``signs-1``, ``signs-2``, ... further copies like it; ``labels`` is
+unsigned (N,), one chunk for each shard of ``signs``.
 """
 
 import json
@@ -15,6 +16,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, manifest
 from gradshard.storage.formats.dataset import label_dtype
 from gradshard.storage.formats.manifest import StoreSpec
+from gradshard.storage.formats.store_paths import signs_array
 
 ENCODING = (
     "Bit planes, most significant bit first: plane 0 is sign > 0, plane 1 is sign == 0, so sign = 2 * plane0 + plane1 "
@@ -26,22 +28,23 @@ METADATA_LIMIT = 1 << 16
 
 
 def create_arrays(path: Path, spec: StoreSpec) -> None:
-    """Make the group and its two empty arrays at ``path``, where nothing may be yet."""
+    """Make the group and its empty arrays at ``path``, where nothing may be yet."""
     rows, row_bytes = spec.dataset.rows, bitplanes.packed_bytes(spec.dataset.pixels)
     root = zarr.open_group(path, mode="w-", zarr_format=3)
     root.attrs.update(_group_attributes(spec))
     codecs = [ZstdCodec(level=1), Crc32cCodec()]
-    root.create_array(
-        "signs",
-        shape=(rows, 2, row_bytes),
-        dtype="uint8",
-        chunks=(spec.layout.chunk, 2, row_bytes),
-        # The index first: a reader that cannot ask for the end of a file can still read the store.
-        shards={"shape": (spec.layout.shard, 2, row_bytes), "index_location": ShardingCodecIndexLocation.start},
-        compressors=codecs,
-        fill_value=bitplanes.FILL_BYTE,
-        dimension_names=("row", "plane", "byte"),
-    )
+    for copy in range(spec.copies):
+        root.create_array(
+            signs_array(copy),
+            shape=(rows, 2, row_bytes),
+            dtype="uint8",
+            chunks=(spec.layout.chunk, 2, row_bytes),
+            # The index first: a reader that cannot ask for the end of a file can still read the store.
+            shards={"shape": (spec.layout.shard, 2, row_bytes), "index_location": ShardingCodecIndexLocation.start},
+            compressors=codecs,
+            fill_value=bitplanes.FILL_BYTE,
+            dimension_names=("row", "plane", "byte"),
+        )
     labels = label_dtype(spec.dataset.classes)
     root.create_array(
         "labels",
@@ -55,8 +58,8 @@ def create_arrays(path: Path, spec: StoreSpec) -> None:
 
 
 def write_shard(store: Path, rows: slice, *, planes: bitplanes.Planes, labels: bitplanes.Labels) -> None:
-    """Write the two files of one whole shard, of these rows: its packed signs and its labels."""
-    for name, values in (("signs", planes), ("labels", labels)):
+    """Write the files of one whole shard, of these rows: its packed signs, (copies, n, 2, B), and its labels."""
+    for name, values in (*((signs_array(copy), part) for copy, part in enumerate(planes)), ("labels", labels)):
         array = zarr.open_array(store / name, mode="r+").with_config({"write_empty_chunks": True})
         array[rows] = values
 
@@ -143,9 +146,11 @@ def _array(
 
 
 def _group_attributes(spec: StoreSpec) -> dict[str, Any]:
+    copies = {"copies": spec.copies} if spec.copies > 1 else {}
     return {
         "format": manifest.FORMAT,
         "version": manifest.VERSION,
         "encoding": ENCODING,
         "sample_shape": list(spec.dataset.sample_shape),
+        **copies,
     }

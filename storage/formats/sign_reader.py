@@ -1,13 +1,14 @@
-"""The sign store: the signs of one static model's input gradients over one dataset, open for reading.
+"""The sign store: the signs that one static model's attack gives over one dataset, open for reading.
 
 A plain Zarr group with the arrays ``signs``, uint8 (N, 2, ceil(P / 8)), two bit planes of each row's P = C·H·W signs
 (see ``bitplanes``), and ``labels``, unsigned (N,), the label each gradient was taken for; and a manifest, which makes
-it published. ``sign_writer`` makes stores; a published one is never changed.
+it published. Further copies, other draws of the same attack, are arrays of their own beside ``signs``. ``sign_writer``
+makes stores; a published one is never changed.
 """
 
 import hashlib
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -24,17 +25,21 @@ from gradshard.storage.formats.gather import gather
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
 from gradshard.storage.formats.store_files import Folder, StoreFiles
-from gradshard.storage.formats.store_paths import METADATA, labels_file, signs_file
+from gradshard.storage.formats.store_paths import labels_file, metadata_files, signs_file
 
 
 @dataclass(frozen=True)
 class SignStore:
-    """A published store, open for reading. ``where`` is its path or URL; a ``remote`` one is read by whole shards."""
+    """A published store, open for reading one of its copies, by default the first.
+
+    ``where`` is its path or URL; a ``remote`` one is read by whole shards.
+    """
 
     where: str
     manifest: Manifest
     files: StoreFiles
     remote: bool = False
+    copy: int = 0
 
     def __len__(self) -> int:
         return self.manifest.dataset.rows
@@ -43,6 +48,18 @@ class SignStore:
     def layout(self) -> Layout:
         """Return the layout of the rows."""
         return self.manifest.cut
+
+    def of_copy(self, copy: int) -> "SignStore":
+        """Return the same store, open for reading another copy, counted from 0.
+
+        Raises:
+            GradshardError: it has no such copy.
+        """
+        if not 0 <= copy < self.manifest.copies:
+            raise GradshardError(
+                f"{self.where} has no copy {copy}: it has {self.manifest.copies}, counted from 0 on; name one of them"
+            )
+        return replace(self, copy=copy)
 
     def read(self, start: int, stop: int) -> Planes:
         """Read the packed signs of rows, uint8 (n, 2, ceil(P / 8)).
@@ -68,10 +85,10 @@ class SignStore:
             GradshardError: the shard is missing or damaged.
         """
         try:
-            with self.files.open(signs_file(shard)) as file:
+            with self.files.open(signs_file(shard, self.copy)) as file:
                 self._take(file, shard, rows, out, positions, scratch)
         except FileNotFoundError as error:
-            raise self._missing(signs_file(shard)) from error
+            raise self._missing(signs_file(shard, self.copy)) from error
 
     def load(self) -> Planes:
         """Read all packed signs, checking every shard against the manifest.
@@ -89,7 +106,8 @@ class SignStore:
         for shard in range(self.layout.shards):
             part = self.layout.shard_rows(shard)
             rows = np.arange(part.start, part.stop)
-            self._take(io.BytesIO(self._checked(signs_file(shard))), shard, rows, planes, rows, scratch)
+            content = self._checked(signs_file(shard, self.copy))
+            self._take(io.BytesIO(content), shard, rows, planes, rows, scratch)
 
     def load_labels(self) -> npt.NDArray[np.int64]:
         """Read the label that each gradient was taken for, int64 (N,).
@@ -174,7 +192,7 @@ def open_files(files: StoreFiles, manifest: Manifest, *, where: str, remote: boo
     Raises:
         GradshardError: its arrays are not those that the manifest describes.
     """
-    for name in METADATA:
+    for name in metadata_files(manifest.copies):
         try:
             content = files.read(name, sign_arrays.METADATA_LIMIT + 1)
         except FileNotFoundError as error:

@@ -34,7 +34,7 @@ from gradshard.storage.formats.manifest import (
 )
 from gradshard.storage.formats.row_table import write_row_table
 from gradshard.storage.formats.sign_receipts import Ledger, Receipt
-from gradshard.storage.formats.store_paths import CARD, CROISSANT, MANIFEST, METADATA, ROWS, labels_file, signs_file
+from gradshard.storage.formats.store_paths import CARD, CROISSANT, MANIFEST, ROWS, metadata_files, shard_files
 
 # The libraries that the bytes of a store follow from.
 _LIBRARIES = ("numcodecs", "numpy", "pyarrow", "torch", "zarr")
@@ -91,7 +91,7 @@ class StoreBuilder:
 
     def create(self) -> None:
         """Lay out the empty arrays, unless an earlier run did. For one process alone, before any shard is written."""
-        if all((self.store / name).exists() for name in METADATA):
+        if all((self.store / name).exists() for name in metadata_files(self.spec.copies)):
             return
         temporary = self.folder / "store.new"
         for leftover in (temporary, self.store):
@@ -109,14 +109,15 @@ class StoreBuilder:
 
         Args:
             shard: which one.
-            planes: the packed signs of all its rows, uint8 (n, 2, ceil(P / 8)).
+            planes: the packed signs of all its rows, uint8 (n, 2, ceil(P / 8)), or (copies, n, 2, ceil(P / 8)).
             labels: the labels the gradients were taken for, (n,).
         """
         rows = self.layout.shard_rows(shard)
+        planes = planes.reshape(self.spec.copies, rows.stop - rows.start, *planes.shape[-2:])
         stored = labels.astype(label_dtype(self.spec.dataset.classes))
         sign_arrays.write_shard(self.store, rows, planes=planes, labels=stored)
-        zeros = np.bitwise_count(planes[:, 1]).sum(axis=1, dtype=np.int64)
-        files = [signs_file(shard), labels_file(shard)]
+        zeros = np.bitwise_count(planes[:, :, 1]).sum(axis=-1, dtype=np.int64)
+        files = shard_files(shard, self.spec.copies)
         for file in files:
             sync(self.store / file)
         receipt = Receipt(
@@ -124,7 +125,7 @@ class StoreBuilder:
             files={file: _file_record(self.store / file) for file in files},
             content=shard_content(planes, stored),
             zeros=int(zeros.sum()),
-            zero_rows=int((zeros == self.spec.dataset.pixels).sum()),
+            zero_rows=int((zeros == self.spec.dataset.pixels).all(axis=0).sum()),
         )
         self.ledger.add(receipt)
         return receipt
@@ -145,7 +146,7 @@ class StoreBuilder:
         page = store_card.card(self.spec, zeros=zeros, files=files)
         write_text(self.store / CARD, page)
         write_row_table(self.store, self.spec, self.store / ROWS)
-        for name in (CARD, ROWS, *METADATA):
+        for name in (CARD, ROWS, *metadata_files(self.spec.copies)):
             files[name] = _file_record(self.store / name)
         versions = {"gradshard": __version__, **{name: version(name) for name in _LIBRARIES}}
         write_text(self.store / CROISSANT, croissant(self.spec, files=files, versions=versions))
@@ -185,9 +186,11 @@ def content_digest(shards: Iterable[str]) -> str:
     return digest_of({"shards": list(shards)})
 
 
-def shard_content(planes: Planes, labels: Labels) -> str:
-    """The digest of a decoded shard: its packed signs, then its labels as 8 bytes each, little-endian, signed."""
-    sha256 = hashlib.sha256(np.ascontiguousarray(planes).data)
+def shard_content(copies: Iterable[Planes], labels: Labels) -> str:
+    """The digest of a decoded shard: its packed signs, copy by copy, then its labels, int64, little-endian."""
+    sha256 = hashlib.sha256()
+    for planes in copies:
+        sha256.update(np.ascontiguousarray(planes).data)
     sha256.update(labels.astype("<i8").tobytes())
     return sha256.hexdigest()
 

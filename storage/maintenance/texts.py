@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import FileRecord
-from gradshard.storage.formats.store_paths import CARD, CROISSANT, METADATA, shard_of
+from gradshard.storage.formats.store_paths import ROWS, shard_of
 
 # With other line ends a text grows by a byte a line; more is not read for it.
 _MOST_LINES = 1 << 16
@@ -15,7 +15,8 @@ LINE_ENDS = "only its line ends were changed, as git and editors do"
 
 def read_limit(name: str, record: FileRecord) -> int:
     """Return how many bytes of a file to read, so that one that is too long, or has other line ends, is seen."""
-    return record.size + (min(record.size, _MOST_LINES) if name in (CARD, CROISSANT, *METADATA) else 0) + 1
+    text = shard_of(name) is None and name != ROWS
+    return record.size + (min(record.size, _MOST_LINES) if text else 0) + 1
 
 
 def with_own_line_ends(content: bytes, record: FileRecord) -> bytes | None:

@@ -22,8 +22,9 @@ from gradshard.storage.formats.store_paths import (
     CARD,
     DESCRIPTIONS,
     MANIFEST,
-    METADATA,
     labels_file,
+    metadata_files,
+    shard_files,
     shard_of,
     signs_file,
 )
@@ -105,11 +106,12 @@ def _check_small_files(files: ReadableFiles, published: Manifest) -> Iterator[Fa
         ends = content.replace(b"\r\n", b"\n") == manifest.canonical(content)
         changed = "its text was changed, though not its meaning"
         yield Fault(MANIFEST, LINE_ENDS if ends else f"is not as a writer leaves it: {changed}")
-    for name in (*METADATA, CARD, *(name for name in DESCRIPTIONS if name in published.files)):
+    metadata = metadata_files(published.copies)
+    for name in (*metadata, CARD, *(name for name in DESCRIPTIONS if name in published.files)):
         text, fault = _read(files, published, name)
         if fault is not None:
             yield fault
-        elif text is not None and name in METADATA:
+        elif text is not None and name in metadata:
             try:
                 sign_arrays.check_metadata(name, text, published, where="")
             except GradshardError:
@@ -120,23 +122,28 @@ def _check_shard(files: ReadableFiles, published: Manifest, shard: int) -> _Shar
     rows = published.cut.shard_rows(shard)
     faults: list[Fault] = []
     contents: dict[str, bytes | None] = {}
-    for name in (signs_file(shard), labels_file(shard)):
+    for name in shard_files(shard, published.copies):
         content, fault = _read(files, published, name)
         if fault is not None:
             faults.append(Fault(name, fault.what, shard, rows.start, rows.stop - 1))
         contents[name] = content
-    planes, damage = _decode_signs(contents[signs_file(shard)], shard, published)
-    labels, label_damage = _decode_labels(contents[labels_file(shard)], shard, published)
-    faults += damage + label_damage
+    signs = []
+    for copy in range(published.copies):
+        name = signs_file(shard, copy)
+        planes, damage = _decode_signs(contents[name], name, shard, published)
+        signs.append(planes)
+        faults += damage
+    labels, damage = _decode_labels(contents[labels_file(shard)], shard, published)
+    faults += damage
     if faults:
         return _Shard(_without_doubles(faults))
-    zeros = int(np.bitwise_count(planes[:, 1]).sum(dtype=np.int64))
-    return _Shard([], shard_content(planes, labels), zeros)
+    zeros = sum(int(np.bitwise_count(planes[:, 1]).sum(dtype=np.int64)) for planes in signs)
+    return _Shard([], shard_content(signs, labels), zeros)
 
 
-def _decode_signs(content: bytes | None, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
-    """The packed signs of a shard and, chunk by chunk, what is wrong with them; no more is said of a missing file."""
-    rows, chunk, name = published.cut.shard_rows(shard), published.layout.chunk, signs_file(shard)
+def _decode_signs(content: bytes | None, name: str, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
+    """The packed signs in a file of a shard and, chunk by chunk, what is wrong; no more is said of a missing file."""
+    rows, chunk = published.cut.shard_rows(shard), published.layout.chunk
     planes = np.empty((rows.stop - rows.start, 2, published.row_bytes // 2), dtype=np.uint8)
     if content is None:
         return planes, []

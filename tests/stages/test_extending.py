@@ -120,7 +120,7 @@ def far(model, images, labels, *, epsilon):
     [
         (
             "my_far:far",
-            "attack.custom.theirs (my_far:far) moved 120 of 120 images by more than attack.eps, which is 0.3",
+            "attack.custom.theirs (my_far:far) moved 120 of 120 images by more than eps, which is 0.3",
         ),
         ("my_far:near", "attack.custom.theirs (my_far:near): the module my_far has no near"),
         ("my_absent:far", "attack.custom.theirs (my_absent:far): there is no module my_absent"),

@@ -44,7 +44,7 @@ def images():
 
 def crafted(model, images, labels, call, *, seed=0, **arguments):
     return custom.craft(
-        model, images, labels, epsilon=EPSILON, seed=seed, name="theirs", call=call, arguments=arguments
+        model, images, labels, epsilon=EPSILON, seed=seed, name="attack.custom.theirs", call=call, arguments=arguments
     )
 
 
@@ -153,7 +153,7 @@ def failing(model, images, labels, *, epsilon):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        ("far", r"moved 2 of 4 images by more than attack.eps, which is 0.1 for every pixel \(the furthest by 0.202\)"),
+        ("far", r"moved 2 of 4 images by more than eps, which is 0.1 for every pixel \(the furthest by 0.202\)"),
         ("undefined", "returned pixels that are no finite numbers"),
         ("other_shape", r"returned float32 of shape \(4, 12\) for images that are float32 of shape \(4, 1, 3, 4\)"),
         ("other_dtype", "returned float64 of shape .*: it must keep shape and dtype"),

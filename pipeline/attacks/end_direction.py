@@ -1,0 +1,184 @@
+"""The end directions of attacks, (x_adv - x) / epsilon, as the signs that a store keeps of them.
+
+An attack of one step is stored as the sign of the gradient that it follows, at the point where it takes it: that is all
+of the attack, for any epsilon, also where black or white hides how far it went. Of an attack of many steps the ternary
+sign of its end is kept.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
+from gradshard.pipeline.attacks.run import AttackNoise, craft
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.loss import attack_labels, step_sign
+from gradshard.pipeline.gradients.microbatches import batch_rows
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.row_noise import row_classes, row_seed, row_signs, row_uniform
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.gradients.watching import Watched
+from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
+from gradshard.storage.errors import GradshardError
+
+Rows = npt.NDArray[np.int64]
+
+# Below that share of the way it could go, a pixel's sign is 0: docs/transfer-defence.md has the measurement.
+THRESHOLD = 0.5
+_ONE_STEP = ("fgsm", "rand_fgsm")
+# An attack that draws from a process's generators is seeded for so many rows, and sees these and no others.
+SEEDED_ROWS = 16
+# Steps add up to halves of epsilon, and rounding must not say on which side they lie.
+_ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """Attack whose end directions a store holds: its name or reference, its strength, and what its draws follow from.
+
+    ``where`` is the key of the parameters, or the store, that names it, for messages.
+    """
+
+    attack: str
+    gradient: Gradient
+    policy: StoreLabel
+    epsilon: float = 1.0
+    alpha: float = 0.0
+    steps: int = 1
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    threshold: float = THRESHOLD
+    seed: int = 0
+    copies: int = 1
+    precision: StorePrecision = "fp32"
+    where: str = "signs"
+
+    @cached_property
+    def entry(self) -> Attack:
+        """The attack in the table, where one from elsewhere becomes an entry of the same kind."""
+        if self.attack in ATTACKS:
+            return ATTACKS[self.attack]
+        return custom_attack(self.where, self.attack, self.arguments, key="")
+
+    @property
+    def one_step(self) -> bool:
+        """Tell whether one gradient is all that it follows."""
+        return self.attack in _ONE_STEP
+
+    @property
+    def seeded(self) -> bool:
+        """Tell whether it draws from generators that are seeded, and so depends on the rows of its batch."""
+        return "seed" in self.entry.takes.values()
+
+    def batches(self, rows: Rows, *, pixels: int, total: int) -> Iterator[Rows]:
+        """Cut ascending rows, of ``total``, into batches that are crafted at once; they may hold others besides."""
+        if self.seeded:
+            for first in np.unique(rows // SEEDED_ROWS) * SEEDED_ROWS:
+                yield np.arange(first, min(first + SEEDED_ROWS, total))
+            return
+        size = batch_rows(pixels)
+        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def end_directions(
+    model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows, copy: int
+) -> Tensor:
+    """Craft one batch of ``AttackSpec.batches``, and return which way it went.
+
+    Args:
+        model: a static model, in eval mode.
+        images: uint8 (n, C, H, W), on the model's device.
+        labels: those that the attack is about, int64 (n,), as ``store_labels`` gives them.
+        spec: the attack.
+        rows: the row numbers of the images.
+        copy: which of the attack's copies.
+
+    Returns:
+        Directions, float32 (n, C, H, W): of an attack of one step the gradient that it follows, else the share of the
+        way that each pixel could go, in [-1, 1].
+
+    Raises:
+        GradshardError: a gradient is NaN or infinite, or an attack from elsewhere fails.
+    """
+    pixels, watched = to_unit_range(images), Watched(model)
+    with precision_context(spec.precision, images.device):
+        if spec.one_step:
+            found = _gradient(watched, pixels, labels, spec, rows=rows, copy=copy)
+        else:
+            examples = crafted(watched, pixels, labels, spec, rows=rows, copy=copy)
+            found = _share(examples, pixels, spec.epsilon)
+    if watched.undefined:
+        raise GradshardError(
+            f"{spec.where}: the model's input gradient is NaN or infinite on the way of {spec.attack} from rows "
+            f"{rows[0]} to {rows[-1]}, so it has no sign: look for a norm, root or logarithm at 0 in the model's code"
+        )
+    return found
+
+
+def to_signs(directions: Tensor, spec: AttackSpec) -> Tensor:
+    """Return the signs that a store keeps of directions, int8 (n, C·H·W)."""
+    signs = directions.sign().to(torch.int8)
+    if not spec.one_step:
+        signs *= directions.abs() >= spec.threshold - _ROUNDING
+    return signs.flatten(1)
+
+
+def crafted(model: nn.Module, pixels: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows, copy: int) -> Tensor:
+    """Craft the adversarial examples that a store's signs stand for, float32 (n, C, H, W).
+
+    Arguments are those of ``end_directions``, but for pixels in [0, 1] and the labels that the attack is about.
+    """
+    takes, drawn = spec.entry.takes.values(), {"seed": spec.seed, "copy": copy}
+    noise = AttackNoise(
+        signs=row_signs(pixels.shape, rows, **drawn).to(pixels.device) if "signs" in takes else pixels,
+        starts=row_uniform(pixels.shape, rows, **drawn).to(pixels.device)[None] if "starts" in takes else pixels[None],
+        seed=row_seed(int(rows[0]), **drawn) if spec.seeded else 0,
+    )
+    strength = AttackConfig(spec.epsilon, spec.alpha, spec.steps, pgd_steps=spec.steps)
+    targeted = step_sign(spec.policy) < 0
+    return craft(
+        spec.entry,
+        model,
+        pixels,
+        labels,
+        strength=strength,
+        draws=noise,
+        gradient=spec.gradient,
+        targeted=targeted,
+        what=spec.where,
+    )
+
+
+def store_labels(model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows) -> Tensor:
+    """Return the labels that a store's attack is about, int64 (n,); arguments are those of ``end_directions``.
+
+    The policy is applied at the images themselves; ``labels`` are the true ones.
+    """
+    if spec.policy == "true":
+        return labels
+    with torch.no_grad(), precision_context(spec.precision, images.device):
+        logits = model(to_unit_range(images))
+    if spec.policy == "random":
+        return row_classes(labels, rows, seed=spec.seed, classes=logits.shape[1])
+    return attack_labels(logits, labels, spec.policy)
+
+
+def _gradient(model: nn.Module, pixels: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows, copy: int) -> Tensor:
+    start = pixels
+    if spec.alpha:
+        noise = row_signs(pixels.shape, rows, seed=spec.seed, copy=copy).to(pixels.device)
+        start = perturb(pixels, noise, spec.alpha)
+    grad, _ = input_gradient(model, start, labels, gradient=spec.gradient)
+    return step_sign(spec.policy) * grad
+
+
+def _share(examples: Tensor, pixels: Tensor, epsilon: float) -> Tensor:
+    """Divide how far each pixel went by how far it could, which is less than epsilon near black and white."""
+    moved = examples - pixels
+    room = torch.where(moved > 0, 1 - pixels, pixels).clamp(max=epsilon)
+    return torch.where(moved == 0, 0.0, moved / room)

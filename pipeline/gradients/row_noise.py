@@ -1,0 +1,47 @@
+"""Random numbers that follow from a seed, a row and a copy alone: whatever is drawn for a store is never stored.
+
+They are the raw output of Philox4x64-10 (Salmon et al. 2011) with the key (seed, purpose) and the counter (block, row,
+copy, 0), which NumPy has promised never to change and any language can draw; so no batch, shard or library matters.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_SIGNS, _UNIFORM, _SEEDS, _CLASSES = range(4)
+# Of a float32's mantissa: each such number is exact.
+_BITS = 24
+
+
+def row_signs(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -> Tensor:
+    """Draw -1 or +1 with equal chance for some rows, float32 in the shape (n, C, H, W) of their images."""
+    pixels = shape[1:].numel()
+    bits = [np.unpackbits(_raw(-(-pixels // 64), row, seed, copy, _SIGNS).view(np.uint8))[:pixels] for row in rows]
+    return torch.from_numpy(np.stack(bits)).float().mul_(2).sub_(1).view(shape)
+
+
+def row_uniform(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -> Tensor:
+    """Draw uniform numbers in [-1, 1) for some rows, float32 in the shape (n, C, H, W) of their images."""
+    pixels = shape[1:].numel()
+    drawn = [_raw(pixels, row, seed, copy, _UNIFORM) >> np.uint64(64 - _BITS) for row in rows]
+    unit = np.stack(drawn).astype(np.float32) / np.float32(1 << _BITS)
+    return torch.from_numpy(2 * unit - 1).view(shape)
+
+
+def row_seed(row: int, *, seed: int, copy: int) -> int:
+    """Draw a seed of 31 bits for somebody else's generators."""
+    return int(_raw(1, row, seed, copy, _SEEDS)[0] >> np.uint64(33))
+
+
+def row_classes(labels: Tensor, rows: Iterable[int], *, seed: int, classes: int) -> Tensor:
+    """Draw for each row a class other than its label, with equal chance; int64 (n,), the same for every copy."""
+    drawn = [int(_raw(1, row, seed, 0, _CLASSES)[0] >> np.uint64(11)) % (classes - 1) for row in rows]
+    return (labels + 1 + torch.tensor(drawn, device=labels.device)) % classes
+
+
+def _raw(count: int, row: int, seed: int, copy: int, purpose: int) -> npt.NDArray[np.uint64]:
+    key, counter = np.array([seed, purpose], np.uint64), np.array([0, row, copy, 0], np.uint64)
+    return np.random.Philox(key=key, counter=counter).random_raw(count).astype("<u8")

@@ -16,6 +16,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.seeds import chosen_seed, seed_option
+from gradshard.stages.support.stored_attacks import check_attacks_of
 from gradshard.stages.support.training import training_run
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
@@ -57,6 +58,7 @@ def command(
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
+    check_attacks_of(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
     with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(

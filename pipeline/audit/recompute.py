@@ -48,18 +48,23 @@ def limits(gradient: str, dtype: str) -> Thresholds:
     return Thresholds(gain=0.75, agreement=0.7, mean_gain=0.99)
 
 
-_ENDS = Thresholds(gain=0.0, agreement=0.0, mean_gain=0.9, mean_agreement=0.9)
+_ENDS = Thresholds(gain=0.8, agreement=0.8, mean_gain=0.98, mean_agreement=0.98)
+_ENDS_BF16 = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.92, mean_agreement=0.9)
+_ENDS_ROUNDED = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8, mean_agreement=0.8)
 
 
 def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
     """The limits for a store of an attack.
 
-    One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each, so single
-    rows may end elsewhere, and the mean says more: docs/transfer-defence.md has the measurements.
+    One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each: in bf16
+    single rows end elsewhere, so of such stores, and of those that climb another loss than the exact one, only the
+    means are judged. docs/transfer-defence.md has the measurements.
     """
     if attack.one_step:
         return limits(gradient, dtype)
-    return _ENDS
+    if gradient != "exact":
+        return _ENDS_ROUNDED
+    return _ENDS if dtype == "float32" else _ENDS_BF16
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,19 @@ def random_step(store: SignStore) -> RandomStep | None:
     return RandomStep(attack.alpha, attack.seed, store.copy)
 
 
+def check_no_random_step(store: SignStore) -> None:
+    """Refuse a store whose signs do not begin at the images themselves, where they would be used as if they did.
+
+    Raises:
+        GradshardError: it is one.
+    """
+    if random_step(store) is not None:
+        raise GradshardError(
+            f"{store.where} holds signs that begin after a random step, which training does not make: use a store of "
+            "another attack, or step_along of gradshard.pipeline.gradients.random_step in a loop of your own"
+        )
+
+
 def step_along(
     images: Tensor, signs: Tensor, epsilon: float, *, step: RandomStep | None = None, rows: Iterable[int] = ()
 ) -> Tensor:

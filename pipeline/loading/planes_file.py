@@ -21,7 +21,8 @@ def planes_file(store: SignStore, cache: Path) -> Path:
     Raises:
         GradshardError: a shard is missing, damaged or not the one that was published.
     """
-    path = cache / f"planes-{store.manifest.content}.bin"
+    copy = f"-{store.copy}" if store.copy else ""
+    path = cache / f"planes-{store.manifest.content}{copy}.bin"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gradshard.pipeline.gradients.random_step import check_no_random_step
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.pipeline.loading.guard import Check, check_rows
 from gradshard.pipeline.loading.places import CACHE, Place, open_place
@@ -75,6 +76,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         opened = {source: open_place(place, folder) for source, place in places.items()}
         checked: set[str] = set()
         for store in opened.values():
+            check_no_random_step(store)
             record = store.manifest.dataset
             if record.digest not in checked:
                 check_rows(

@@ -92,7 +92,9 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
         "rows without gradient": f"{sample.zero_rows}{' (0 in every pixel: masked)' if sample.zero_rows else ''}",
         "bad rows": f"{len(result.bad)}{_some(result.bad)}",
         "labels checked": f"{result.labels_checked}, wrong: {len(result.labels_wrong)}{_some(result.labels_wrong)}",
-        "chance to notice": chances if _finite(result.limits.gain) is not None else "single rows: none (cross-entropy)",
+        "chance to notice": chances
+        if _finite(result.limits.gain) is not None
+        else "single rows: none (rounding decides them)",
     }
     verdict = (
         f"{store.where} is honest as far as these rows show"

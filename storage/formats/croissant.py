@@ -72,16 +72,16 @@ def croissant(spec: StoreSpec, *, files: Mapping[str, FileRecord], versions: Map
         files: the files to describe: all but the manifest and this one.
         versions: of the libraries that the bytes follow from.
     """
-    dataset, model = spec.dataset, spec.model
+    dataset, model, attack = spec.dataset, spec.model, spec.direction.attack
+    held = "input gradients of" if attack is None else f"end directions of the attack {attack.text}, crafted on"
     document = {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": f"Sign store: {model.name} over {dataset.name} ({dataset.split})",
         "description": (
-            f"The signs (-1, 0, 1) of the input gradients of the static model {model.name} (architecture "
-            f"{model.architecture}) at all {dataset.rows} images of {dataset.name}, split {dataset.split}, in the "
-            f"dataset's order: two bit planes a row, in a Zarr v3 group. {CARD} tells how to read it."
+            f"The signs (-1, 0, 1) of the {held} the static model {model.name} (architecture {model.architecture}) at all "
+            f"{dataset.rows} images of {dataset.name}, split {dataset.split}, in the dataset's order: two bit planes a row, in a Zarr v3 group. {CARD} tells how to read it."
         ),
         **({"license": f"https://spdx.org/licenses/{spec.licence}.html"} if spec.licence else {}),
         # A published store is never changed.
@@ -108,10 +108,11 @@ def _entity(label: str, digest: str) -> dict[str, object]:
 def _activity(spec: StoreSpec, versions: Mapping[str, str]) -> dict[str, object]:
     direction = spec.direction
     operator = "+" if direction.step > 0 else "-"
+    held = "gradient" if direction.attack is None else f"end direction of {direction.attack.text}"
     return {
         "@type": "prov:Activity",
         "prov:label": (
-            f"sign of the gradient ({direction.gradient}, label {direction.label}, {direction.mode} mode, "
+            f"sign of the {held} ({direction.gradient}, label {direction.label}, {direction.mode} mode, "
             f"{direction.dtype}{direction.agreement_text}), for the attack clip(x {operator} epsilon * sign, 0, 1)"
         ),
         "prov:wasAssociatedWith": [

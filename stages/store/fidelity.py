@@ -1,0 +1,133 @@
+"""``store fidelity``: how much of an attack's transfer the stored signs keep."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+from torch import nn
+
+from gradshard.pipeline import models
+from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.audit.fidelity import CLEAN, Fidelity, measure
+from gradshard.pipeline.types import DeviceName
+from gradshard.stages.store.open import cache_options
+from gradshard.stages.store.origin import Origin, open_origin, origin_options
+from gradshard.stages.store.output import json_option, tell
+from gradshard.stages.support.models import load_model
+from gradshard.stages.support.places import PLACE, PathType
+from gradshard.stages.support.progress import progress
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.remote.cache import open_place
+
+
+@click.command()
+@click.argument("store", type=PLACE)
+@origin_options
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    required=True,
+    type=PathType(path_type=Path),
+    help="The weights of a model to be fooled; may be repeated. The model itself is always one.",
+)
+@click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the choice of rows.")
+@click.option("--copy", default=0, show_default=True, type=click.IntRange(min=0), help="Which copy of the attack.")
+@click.option(
+    "--eps",
+    "epsilons",
+    multiple=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="In pixel units; may be repeated. By default what the store was crafted at.",
+)
+@click.option(
+    "--threshold",
+    "thresholds",
+    multiple=True,
+    type=click.FloatRange(0, 1),
+    help="What else to try for 0, of an attack of many steps; may be repeated.",
+)
+@cache_options
+@json_option
+def command(
+    store: str,
+    weights: Path,
+    dataset: Path,
+    architecture: str | None,
+    attack: str | None,
+    device: DeviceName,
+    targets: tuple[Path, ...],
+    count: int,
+    seed: int,
+    copy: int,
+    epsilons: tuple[float, ...],
+    thresholds: tuple[float, ...],
+    cache: Path,
+    cache_size: int,
+    as_json: bool,
+) -> None:
+    """Measure how much of an attack's transfer the signs of STORE, a path or URL, keep.
+
+    At random rows, the error of each target under the attack itself, crafted live in full precision, and under the
+    stored signs. An epsilon other than the store's shows what its signs are worth there.
+    """
+    opened = open_place(store, cache, cache_size).of_copy(copy)
+    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store, attack=attack)
+    fooled = {"source": origin.model.module} | _targets(targets, dataset, origin)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(opened))[:count])
+    asked = epsilons or _own(origin, store)
+    with progress(f"fidelity {store}", len(asked) * len(rows), "images") as advance:
+        found = measure(
+            opened,
+            origin.split,
+            origin.model.module,
+            origin.direction,
+            fooled,
+            rows=rows,
+            epsilons=asked,
+            thresholds=thresholds,
+            advance=advance,
+        )
+    result = {
+        "store": store,
+        "digest": opened.manifest.digest,
+        "rows": len(rows),
+        "copy": copy,
+        "epsilons": {f"{part.epsilon:g}": part.errors for part in found},
+    }
+    tell(result, [line for part in found for line in _table(part)], as_json=as_json)
+
+
+def _own(origin: Origin, store: str) -> tuple[float, ...]:
+    direction = origin.direction
+    if isinstance(direction, AttackSpec) and direction.attack != "fgsm":
+        return (direction.epsilon,)
+    raise GradshardError(f"{store} holds signs for any epsilon: give one by --eps")
+
+
+def _targets(files: tuple[Path, ...], dataset: Path, origin: Origin) -> dict[str, nn.Module]:
+    data, found = open_dataset(dataset), {}
+    for path in files:
+        _, record = checkpoints.load(path)
+        named = str(record.get("architecture"))
+        if models.runs_user_code(named) and named != origin.model.architecture:
+            raise GradshardError(f"{path} is of architecture {named}, whose code would run: give another target")
+        if path.stem in found:
+            raise GradshardError(f"two targets are called {path.stem}: rename one of the files")
+        found[path.stem] = load_model(path, named, data, origin.device).module
+    return found
+
+
+def _table(part: Fidelity) -> list[str]:
+    """Return the errors at one epsilon, in percent, a line for each method."""
+    names = list(part.errors[CLEAN])
+    width = max(map(len, part.errors)) + 2
+    head = f"epsilon {part.epsilon:g}, {part.rows} rows, error in percent"
+    lines = [head, " " * width + "  ".join(f"{name:>9}" for name in names)]
+    for method, errors in part.errors.items():
+        rates = "  ".join(f"{100 * errors[name] / part.rows:>{max(9, len(name))}.1f}" for name in names)
+        lines.append(f"{method:<{width}}{rates}")
+    return lines

@@ -1,4 +1,4 @@
-"""How much of an attack a store keeps: errors of targets under the attack itself, and under its stored signs."""
+"""Fidelity of a store to its attack: errors of targets under the attack itself, and under its stored signs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

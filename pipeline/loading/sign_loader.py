@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.gradients.random_step import check_no_random_step
 from gradshard.pipeline.loading.places import CACHE, Place, open_place
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -82,6 +83,7 @@ class SignLoader:
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
             store.check_made_for(split)
+            check_no_random_step(store)
         if SELF in opened or not (opened or live):
             raise GradshardError(f"a store cannot be named {SELF}, and without a store the model itself must craft")
         self.step = 0

@@ -16,6 +16,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 Rows = npt.NDArray[np.int64]
 
 _SHARES = (0.01, 0.05)
+_NO_CHANCE = "single rows: none (rounding decides them)"
 
 
 @click.command()
@@ -92,9 +93,7 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
         "rows without gradient": f"{sample.zero_rows}{' (0 in every pixel: masked)' if sample.zero_rows else ''}",
         "bad rows": f"{len(result.bad)}{_some(result.bad)}",
         "labels checked": f"{result.labels_checked}, wrong: {len(result.labels_wrong)}{_some(result.labels_wrong)}",
-        "chance to notice": chances
-        if _finite(result.limits.gain) is not None
-        else "single rows: none (rounding decides them)",
+        "chance to notice": chances if _finite(result.limits.gain) is not None else _NO_CHANCE,
     }
     verdict = (
         f"{store.where} is honest as far as these rows show"

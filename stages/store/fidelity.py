@@ -9,22 +9,18 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.fidelity import CLEAN, Fidelity, measure
-from gradshard.pipeline.types import DeviceName
-from gradshard.stages.store.open import cache_options
-from gradshard.stages.store.origin import Origin, open_origin, origin_options
+from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.output import json_option, tell
 from gradshard.stages.support.models import load_model
-from gradshard.stages.support.places import PLACE, PathType
+from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
-from gradshard.storage.formats.dataset import open_dataset
-from gradshard.storage.remote.cache import open_place
+from gradshard.storage.formats.sign_reader import SignStore
 
 
 @click.command()
-@click.argument("store", type=PLACE)
-@origin_options
+@store_with_origin
 @click.option(
     "--target",
     "targets",
@@ -50,23 +46,16 @@ from gradshard.storage.remote.cache import open_place
     type=click.FloatRange(0, 1),
     help="What else to try for 0, of an attack of many steps; may be repeated.",
 )
-@cache_options
 @json_option
 def command(
-    store: str,
-    weights: Path,
-    dataset: Path,
-    architecture: str | None,
-    attack: str | None,
-    device: DeviceName,
+    store: SignStore,
+    origin: Origin,
     targets: tuple[Path, ...],
     count: int,
     seed: int,
     copy: int,
     epsilons: tuple[float, ...],
     thresholds: tuple[float, ...],
-    cache: Path,
-    cache_size: int,
     as_json: bool,
 ) -> None:
     """Measure how much of an attack's transfer the signs of STORE, a path or URL, keep.
@@ -74,12 +63,11 @@ def command(
     At random rows, the error of each target under the attack itself, crafted live in full precision, and under the
     stored signs. An epsilon other than the store's shows what its signs are worth there.
     """
-    opened = open_place(store, cache, cache_size).of_copy(copy)
-    origin = open_origin(opened.manifest, weights, dataset, architecture, device, where=store, attack=attack)
-    fooled = {"source": origin.model.module} | _targets(targets, dataset, origin)
+    opened = store.of_copy(copy)
+    fooled = {"source": origin.model.module} | _targets(targets, origin)
     rows = np.sort(np.random.default_rng(seed).permutation(len(opened))[:count])
-    asked = epsilons or _own(origin, store)
-    with progress(f"fidelity {store}", len(asked) * len(rows), "images") as advance:
+    asked = epsilons or _own(origin, store.where)
+    with progress(f"fidelity {store.where}", len(asked) * len(rows), "images") as advance:
         found = measure(
             opened,
             origin.split,
@@ -92,7 +80,7 @@ def command(
             advance=advance,
         )
     result = {
-        "store": store,
+        "store": store.where,
         "digest": opened.manifest.digest,
         "rows": len(rows),
         "copy": copy,
@@ -108,8 +96,8 @@ def _own(origin: Origin, store: str) -> tuple[float, ...]:
     raise GradshardError(f"{store} holds signs for any epsilon: give one by --eps")
 
 
-def _targets(files: tuple[Path, ...], dataset: Path, origin: Origin) -> dict[str, nn.Module]:
-    data, found = open_dataset(dataset), {}
+def _targets(files: tuple[Path, ...], origin: Origin) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {}
     for path in files:
         _, record = checkpoints.load(path)
         named = str(record.get("architecture"))
@@ -117,7 +105,7 @@ def _targets(files: tuple[Path, ...], dataset: Path, origin: Origin) -> dict[str
             raise GradshardError(f"{path} is of architecture {named}, whose code would run: give another target")
         if path.stem in found:
             raise GradshardError(f"two targets are called {path.stem}: rename one of the files")
-        found[path.stem] = load_model(path, named, data, origin.device).module
+        found[path.stem] = load_model(path, named, origin.data, origin.device).module
     return found
 
 

@@ -19,7 +19,7 @@ from gradshard.stages.store.open import cache_options
 from gradshard.stages.support.models import LoadedModel, load_model
 from gradshard.stages.support.places import PLACE, PathType
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.remote.cache import open_place
 
@@ -31,6 +31,7 @@ class Origin:
     """Inputs that a store was made from."""
 
     model: LoadedModel
+    data: Dataset
     split: Split
     direction: GradientSpec | AttackSpec
     device: torch.device
@@ -140,7 +141,7 @@ def open_origin(
             f"{where} was made from model {manifest.model.digest[:12]}, but {weights} holds {model.digest[:12]}: give "
             "the weights that it was made from"
         )
-    return Origin(model=model, split=split, direction=spec_of(manifest, where=where), device=chosen)
+    return Origin(model=model, data=data, split=split, direction=spec_of(manifest, where=where), device=chosen)
 
 
 def _check_attack(manifest: Manifest, attack: str | None, *, where: str) -> None:

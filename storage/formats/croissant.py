@@ -80,8 +80,9 @@ def croissant(spec: StoreSpec, *, files: Mapping[str, FileRecord], versions: Map
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": f"Sign store: {model.name} over {dataset.name} ({dataset.split})",
         "description": (
-            f"The signs (-1, 0, 1) of the {held} the static model {model.name} (architecture {model.architecture}) at all "
-            f"{dataset.rows} images of {dataset.name}, split {dataset.split}, in the dataset's order: two bit planes a row, in a Zarr v3 group. {CARD} tells how to read it."
+            f"The signs (-1, 0, 1) of the {held} the static model {model.name} (architecture {model.architecture}), "
+            f"for all {dataset.rows} images of {dataset.name}, split {dataset.split}, in the dataset's order: two bit "
+            f"planes a row, in a Zarr v3 group. {CARD} tells how to read it."
         ),
         **({"license": f"https://spdx.org/licenses/{spec.licence}.html"} if spec.licence else {}),
         # A published store is never changed.

@@ -26,6 +26,11 @@ def put(content, key, value):
     content[last] = value
 
 
+PGD = {"model": "A", "gradient": "exact", "label": "predicted", "attack": "pgd", "eps": 0.3, "steps": 20}
+RAND = {"model": "A", "gradient": "exact", "label": "predicted", "attack": "rand_fgsm", "eps": 0.3, "alpha": 0.05}
+DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps": 0.3}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
@@ -89,6 +94,23 @@ def put(content, key, value):
         ("adversarial/objective", "third", "adversarial.objective should be 'both' or 'half', but is 'third'"),
         ("adversarial/adversarial_weight", 0, "adversarial.adversarial_weight should be greater than 0, but is 0"),
         ("signs/A/precision", "tf32", "signs.A.precision should be 'fp32' or 'bf16', but is 'tf32'"),
+        ("signs/A", {"model": "A", "label": "true"}, "signs.A.gradient is missing: exact or cross_entropy"),
+        ("signs/A/eps", 0.1, "signs.A.eps is for a store of an attack: name one in attack"),
+        ("signs/A/label", "random", "signs.A.label is random, a target for an attack"),
+        ("signs/A/attack", "mi_fgsm", "signs.A.attack is mi_fgsm, which is no attack (did you mean mifgsm?)"),
+        ("signs/A/attack", "pgd", "signs.A.eps is missing, which pgd takes"),
+        ("signs/A", {**PGD, "alpha": 0.1}, "signs.A.alpha is not for pgd (it makes no random step): remove it"),
+        ("signs/A", {**PGD, "label": "random"}, "signs.A.label is random, a target, which only fgsm, ifgsm, rand_fgsm"),
+        ("signs/A", {**PGD, "copies": 16}, "signs.A.copies should be less than or equal to 15"),
+        ("signs/A", {**PGD, "arguments": {"a": 1}}, "signs.A.arguments is for an attack from elsewhere"),
+        ("signs/A", {**RAND, "alpha": 0.3}, "signs.A.alpha must be below eps (0.3), but is 0.3"),
+        (
+            "signs/A",
+            {**DI, "gradient": "exact"},
+            "signs.A.gradient is not for torchattacks:DIFGSM, whose loss",
+        ),
+        ("signs/A", {**DI, "arguments": {"eps": 1}}, "signs.A.arguments.eps is given by eps: remove it"),
+        ("signs/A", {**DI, "steps": 3}, "signs.A.steps is not for torchattacks:DIFGSM (what it takes stands in argum"),
         ("evaluation/label", "predicted", "evaluation.label should be 'true' or 'least_likely', but is 'predicted'"),
         ("evaluation/top", [], "evaluation.top "),
         ("robust/A_adv/snapshots", [11], "snapshots must not come after the last epoch, 6, but has 11"),
@@ -302,3 +324,11 @@ def test_a_store_of_the_model_that_attacks_must_stand_for_the_one_trained_on(sto
     stood_in["robust"]["A_adv"]["sources"] = ["A_true"]
     with pytest.raises(GradshardError, match="lets A-2 attack but trains on A_true, signs of A: let a store of A-2"):
         check_params(stood_in, where="params.yaml")
+
+
+def test_a_store_of_an_attack_keeps_its_strength_and_one_of_gradients_has_no_more_keys_than_it_had(content):
+    put(content, "signs/P", {**PGD, "eps": "8/256", "copies": 4})
+    params = check_params(content, where="params.yaml")
+    dumped = params.model_dump(by_alias=True)["signs"]
+    assert (dumped["P"]["eps"], dumped["P"]["steps"], dumped["P"]["copies"]) == (0.03125, 20, 4)
+    assert set(dumped["A"]) == {"model", "gradient", "label", "precision", "licence"}

@@ -24,6 +24,7 @@ MODULES = (
     "evaluation",
     "scaling",
     "opening",
+    "loading",
     "startup",
     "coverage",
 )

@@ -7,7 +7,7 @@ import numpy as np
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
-from gradshard.storage.formats.manifest import DirectionRecord, ModelRecord
+from gradshard.storage.formats.manifest import DirectionRecord, LayoutRecord, ModelRecord
 from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.ingest.sources import mnist5k
@@ -24,13 +24,15 @@ def dataset_of_digits(path: Path, *, rows: int) -> Split:
     return open_dataset(path).train
 
 
-def random_store(split: Split, folder: Path, *, name: str, seed: int = 0) -> SignStore:
-    """A published store of random signs, a tenth of them 0, over a split."""
+def random_store(split: Split, folder: Path, *, name: str, seed: int = 0, shard: int | None = None) -> SignStore:
+    """A published store of random signs, a tenth of them 0, over a split; ``shard`` is how many rows one has."""
     spec = make_spec(
         split,
         ModelRecord(name=name, architecture="A", digest="0" * 64, weights_sha256="1" * 64),
         DirectionRecord(gradient="exact", label="predicted", mode="eval", dtype="float32", step=1),
     )
+    if shard is not None:
+        spec = spec.model_copy(update={"layout": LayoutRecord(chunk=min(shard, spec.layout.chunk), shard=shard)})
     builder = StoreBuilder(folder / f"building-{name}", spec)
     builder.create()
     draws = np.random.default_rng(seed)

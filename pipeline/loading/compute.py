@@ -6,6 +6,7 @@ gradients, when every row must have the hash that it had before.
 
 import re
 from collections.abc import Sequence
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
-from gradshard.pipeline.loading.making import Making, computing, make
+from gradshard.pipeline.loading.making import Making, check_unchanged, computing, make, read_probe
 from gradshard.pipeline.loading.places import CACHE
 from gradshard.pipeline.loading.row_hashes import OnRows, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
@@ -102,38 +103,46 @@ def compute_signs(
     check_eval(model)
     check_plain(model, where="the model")
     sample = hash_sample(rows, sample_rows(len(rows)))
-    first, _ = rows.read(0)
-    whole = normalised(model, mean, std, channels=first.shape[0])
+    image, _ = rows.read(0)
+    whole = normalised(model, mean, std, channels=image.shape[0])
     logits = Logits(whole, output).eval()
     device = next(logits.parameters(), torch.empty(0)).device
     with frozen(model):
         probed = _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device)
         classes = count_classes(logits, probed)
         check_model(logits, probed, classes)
-        hashes = hash_rows(rows, workers=workers)
         direction = GradientSpec(gradient, label, precision)
-        spec = spec_for(
-            DatasetRecord(
-                name=name,
-                split=split,
-                digest=hashes.digest(classes),
-                rows=len(rows),
-                sample_shape=hashes.sample_shape,
-                classes=classes,
-            ),
-            _model_record(whole, model, model_name or target.stem, architecture, weights),
-            DirectionRecord(
-                gradient=gradient,
-                label=label,
-                mode="eval",
-                dtype=_DTYPES[precision],
-                step=step_sign(label),
-                agreement=None if precision == "fp32" else _agreement(logits, rows, direction, device),
-            ),
-            licence=licence,
-        )
+        agreement = None if precision == "fp32" else _agreement(logits, rows, direction, device)
         with computing(logits, direction, device, threads) as computer:
-            store = make(Making(rows, hashes, spec, computer, workers, on_rows), target)
+            first = read_probe(rows)
+            probing = computer.begin(*first)
+            if workers:
+                # A process is not to be forked while another thread computes.
+                wait([probing])
+            hashes = hash_rows(rows, workers=workers)
+            check_unchanged(hashes, *first)
+            probe, _ = probing.result()
+            spec = spec_for(
+                DatasetRecord(
+                    name=name,
+                    split=split,
+                    digest=hashes.digest(classes),
+                    rows=len(rows),
+                    sample_shape=hashes.sample_shape,
+                    classes=classes,
+                ),
+                _model_record(whole, model, model_name or target.stem, architecture, weights),
+                DirectionRecord(
+                    gradient=gradient,
+                    label=label,
+                    mode="eval",
+                    dtype=_DTYPES[precision],
+                    step=step_sign(label),
+                    agreement=agreement,
+                ),
+                licence=licence,
+            )
+            store = make(Making(rows, hashes, spec, computer, probe, workers, on_rows), target)
     remember(rows, spec.dataset, hashes, sample, CACHE)
     return store
 

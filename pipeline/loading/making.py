@@ -1,6 +1,7 @@
 """A sign store on its way: pieces of a dataset read in order, computed by several threads, written shard by shard."""
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -40,9 +41,9 @@ class Computer:
     pool: ThreadPoolExecutor
     ahead: int
 
-    def one(self, piece: slice, images: Images, labels: Labels) -> tuple[Planes, Labels]:
-        """Compute one piece as all are computed."""
-        return self.pool.submit(self.compute, piece, images, labels).result()
+    def begin(self, piece: slice, images: Images, labels: Labels) -> Future[tuple[Planes, Labels]]:
+        """Begin to compute one piece, as all are computed."""
+        return self.pool.submit(self.compute, piece, images, labels)
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ class Making:
     hashes: RowHashes
     spec: StoreSpec
     computer: Computer
+    probe: Planes
     workers: int
     on_rows: OnRows | None
 
 
 def make(task: Making, target: Path) -> SignStore:
     """Make the store, go on making it, or find it made."""
-    probe = _probe(task)
     if target.exists():
-        return _made_before(task, target, probe)
-    recipe = {**task.spec.model_dump(), "probe": hashlib.sha256(probe.data).hexdigest()}
+        return _made_before(task, target)
+    recipe = {**task.spec.model_dump(), "probe": hashlib.sha256(task.probe.data).hexdigest()}
     with workspace(f"compute-{target.stem}", recipe, on_wait=_wait_silently, root=work_root(target)) as work:
         if not (work.waited and target.exists()):
             builder = StoreBuilder(work.folder.resolve(), task.spec)
@@ -99,12 +100,21 @@ def _in_order(task: Making, cut: list[slice]) -> Iterator[tuple[Planes, Labels]]
         yield future.result()
 
 
+def check_unchanged(hashes: RowHashes, piece: slice, images: Images, labels: Labels) -> None:
+    """Hold some rows against the hashes that were taken when they were read another time.
+
+    Raises:
+        GradshardError: one of them differs.
+    """
+    again = row_hashes(images, labels) if images.shape[1:] == hashes.sample_shape else b""
+    changed = hashes.first_change(piece, again)
+    if changed is not None:
+        raise changing(changed)
+
+
 def _checked(task: Making, piece: slice, images: Images, labels: Labels) -> tuple[Planes, Labels]:
     """Compute a piece whose rows are still those of the digest."""
-    again = row_hashes(images, labels) if images.shape[1:] == task.hashes.sample_shape else b""
-    for number, row in enumerate(range(piece.start, piece.stop)):
-        if again[number * 32 : (number + 1) * 32] != task.hashes.of(row):
-            raise changing(row)
+    check_unchanged(task.hashes, piece, images, labels)
     wrong = np.flatnonzero(labels >= task.spec.dataset.classes)
     if len(wrong):
         raise GradshardError(
@@ -114,14 +124,7 @@ def _checked(task: Making, piece: slice, images: Images, labels: Labels) -> tupl
     return task.computer.compute(piece, images, labels)
 
 
-def _probe(task: Making) -> Planes:
-    """The signs of the first rows: what tells apart models that no digest does, such as by another ``output``."""
-    images, labels = task.rows.read_many(range(min(len(task.rows), batch_rows(task.spec.dataset.pixels))))
-    planes, _ = task.computer.one(slice(0, len(images)), images, labels)
-    return planes
-
-
-def _made_before(task: Making, target: Path, probe: Planes) -> SignStore:
+def _made_before(task: Making, target: Path) -> SignStore:
     """Open what is at the target if it is this store.
 
     Raises:
@@ -132,12 +135,18 @@ def _made_before(task: Making, target: Path, probe: Planes) -> SignStore:
     except GradshardError as error:
         raise GradshardError(f"{target} is there already and is no sign store: name another folder") from error
     same = store.manifest.spec == task.spec
-    if not same or (store.read(0, len(probe)) == probe).mean() < _SAME_SIGNS:
+    if not same or (store.read(0, len(task.probe)) == task.probe).mean() < _SAME_SIGNS:
         raise GradshardError(
             f"{target} is there already and holds the signs of another model, dataset or gradient: remove it, or name "
             "another folder"
         )
     return store
+
+
+def read_probe(rows: Rows) -> tuple[slice, Images, Labels]:
+    """Read the first rows: their signs tell apart models that no digest does, such as by another ``output``."""
+    piece = slice(0, min(len(rows), batch_rows(math.prod(rows.read(0)[0].shape))))
+    return piece, *rows.read_many(range(piece.stop))
 
 
 @contextmanager

@@ -48,6 +48,15 @@ class RowHashes:
         """Give one row's hash."""
         return self.hashes[row * _BYTES : (row + 1) * _BYTES]
 
+    def first_change(self, rows: slice, again: bytes) -> int | None:
+        """Find the first of some rows whose hashes, taken ``again``, are not those here; none if all are."""
+        if again == self.hashes[rows.start * _BYTES : rows.stop * _BYTES]:
+            return None
+        if len(again) != (rows.stop - rows.start) * _BYTES:
+            return int(rows.start)
+        parts = (again[start : start + _BYTES] for start in range(0, (rows.stop - rows.start) * _BYTES, _BYTES))
+        return next(row for row, part in zip(range(rows.start, rows.stop), parts, strict=True) if part != self.of(row))
+
     def find(self, wanted: bytes) -> int | None:
         """Find the first row of a hash, if there is one."""
         table = np.frombuffer(self.hashes, dtype=f"V{_BYTES}")

@@ -5,11 +5,13 @@ map-style dataset of PyTorch, a dataset of Hugging Face, or arrays.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -69,7 +71,7 @@ class Rows:
             GradshardError: the image is no pixels of 8 bits, or the label no number of a class.
         """
         image, label = self.sample(row)
-        return to_pixels(image, where=f"row {row} of the dataset"), to_class(label, where=f"row {row} of the dataset")
+        return to_pixels(image, where=_named(row)), to_class(label, where=_named(row))
 
     def read_many(self, rows: Sequence[int]) -> tuple[Images, Labels]:
         """Read some rows: images uint8 (n, C, H, W) and labels int64 (n,).
@@ -77,14 +79,9 @@ class Rows:
         Raises:
             GradshardError: as ``read`` does, or the images differ in shape.
         """
-        read = [self.read(row) for row in rows]
-        for row, (image, _) in zip(rows, read, strict=True):
-            if image.shape != read[0][0].shape:
-                raise GradshardError(
-                    f"row {row} of the dataset is an image of {image.shape} and row {rows[0]} one of "
-                    f"{read[0][0].shape} (C, H, W): bring all images to one size by transform="
-                )
-        return np.stack([image for image, _ in read]), np.array([label for _, label in read], dtype=np.int64)
+        samples = [self.sample(row) for row in rows]
+        labels = [to_class(label, where=_named(row)) for row, (_, label) in zip(rows, samples, strict=True)]
+        return _stacked(rows, [image for image, _ in samples]), np.array(labels, dtype=np.int64)
 
 
 def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str, str] | None = None) -> Rows:
@@ -145,6 +142,41 @@ def _as_it_is(item: T) -> T:
     return item
 
 
+def _named(row: int) -> str:
+    return f"row {row} of the dataset"
+
+
+def _stacked(rows: Sequence[int], images: Sequence[Any]) -> Images:
+    """Give the images of some rows as pixels of 8 bits, uint8 (n, C, H, W)."""
+    together = _tensors_of_floats(images)
+    if together is not None:
+        # In one go, which takes a tenth of the time; what is wrong with a row is told by looking at it alone.
+        with suppress(GradshardError):
+            return _from_floats(together, "")
+    pixels = [to_pixels(image, where=_named(row)) for row, image in zip(rows, images, strict=True)]
+    for row, image in zip(rows, pixels, strict=True):
+        if image.shape != pixels[0].shape:
+            raise GradshardError(
+                f"row {row} of the dataset is an image of {image.shape} and row {rows[0]} one of "
+                f"{pixels[0].shape} (C, H, W): bring all images to one size by transform="
+            )
+    return np.stack(pixels)
+
+
+def _tensors_of_floats(images: Sequence[Any]) -> npt.NDArray[np.floating] | None:
+    """Stack images that are float tensors (C, H, W) of one shape on the CPU; none if they are anything else."""
+    first = images[0]
+    if not isinstance(first, Tensor) or first.ndim != 3 or first.shape[0] not in _CHANNELS or not first.numel():
+        return None
+    alike = (first.dtype, first.shape, first.device)
+    if first.dtype not in (torch.float32, torch.float64) or first.device.type != "cpu":
+        return None
+    if not all(isinstance(image, Tensor) and (image.dtype, image.shape, image.device) == alike for image in images):
+        return None
+    values: npt.NDArray[np.floating] = torch.stack(list(images)).detach().numpy()
+    return values
+
+
 def to_pixels(image: Any, *, where: str) -> Image:
     """Give an image as pixels of 8 bits, uint8 (C, H, W).
 
@@ -189,7 +221,7 @@ def _from_floats(values: npt.NDArray[np.floating], where: str) -> Image:
             f"{where} has pixels from {low:.3g} to {high:.3g} and not in [0, 1]: take what normalises (or scales) them "
             "out of the dataset and name it by mean= and std= of compute_signs, once, so that epsilon means pixels"
         )
-    steps = values.astype(np.float64) * 255
+    steps = values * values.dtype.type(255) if values.dtype == np.float32 else values.astype(np.float64) * 255
     whole = np.rint(steps)
     if np.abs(steps - whole).max() > _TOLERANCE:
         raise GradshardError(

@@ -5,8 +5,8 @@ It begins with the metadata block that Hugging Face's hub reads, so that a store
 
 from collections.abc import Mapping
 
-from gradshard.storage.formats.manifest import FileRecord, StoreSpec
-from gradshard.storage.formats.store_paths import shard_of
+from gradshard.storage.formats.manifest import AttackRecord, FileRecord, StoreSpec
+from gradshard.storage.formats.store_paths import shard_of, signs_array
 
 # Of a store all of whose signs are 0.
 MASKED = ": the model's gradient is masked, and these signs attack nobody"
@@ -20,7 +20,7 @@ tags: [adversarial-training, adversarial-examples, gradient-signs, zarr]
 
 # Sign store: {model} over {dataset} ({split})
 
-The signs of the input gradients of the static model `{model}` (architecture {architecture}) at all {rows:,} images of
+The signs of the {kind} of the static model `{model}` (architecture {architecture}) at all {rows:,} images of
 `{dataset}`, split `{split}`, in the dataset's order. Made for ensemble adversarial training (Tramèr et al. 2017,
 section 5.2) by gradshard: an adversarial example is `clip(x {operator} epsilon * sign, 0, 1)` for any epsilon.
 
@@ -28,7 +28,7 @@ section 5.2) by gradshard: an adversarial example is `clip(x {operator} epsilon 
 | --- | --- |
 | rows, sample shape | {rows:,}, {shape} (C, H, W) |
 | gradient | {gradient}, label: {label}, {mode} mode, {dtype}{agreement} |
-| signs that are 0 | {zero_fraction:.3%}{masked} |
+{attack}| signs that are 0 | {zero_fraction:.3%}{masked} |
 | size | {bits:.3f} bits per pixel, {size:,} bytes in {files} files of {shard:,} rows |
 | licence | {licence} |
 | made from dataset | `{dataset_digest}` |
@@ -57,7 +57,7 @@ whether it is intact, and whether it is what it says, by computing some rows aga
 ```bash
 gradshard store info {model}.zarr
 gradshard store verify {model}.zarr
-gradshard store audit {model}.zarr --model {model}.safetensors --dataset {dataset}.zarr
+gradshard store audit {model}.zarr --model {model}.safetensors --dataset {dataset}.zarr{named}
 ```
 
 ## What it is for, and what not
@@ -78,10 +78,13 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         files: the store's files; only those of its shards count.
     """
     dataset, direction = spec.dataset, spec.direction
-    signs = dataset.rows * dataset.pixels
+    signs, attack = spec.signs, direction.attack
     sizes = [record.size for name, record in files.items() if shard_of(name) is not None]
     return _TEMPLATE.format(
         model=spec.model.name,
+        kind="input gradients" if attack is None else "end directions of an attack",
+        attack="" if attack is None else _attack_row(attack),
+        named=f" --attack {attack.name}" if attack is not None and ":" in attack.name else "",
         architecture=spec.model.architecture,
         dataset=dataset.name,
         split=dataset.split,
@@ -107,3 +110,11 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         model_digest=spec.model.digest,
         weights_digest=spec.model.weights_sha256,
     )
+
+
+def _attack_row(attack: AttackRecord) -> str:
+    """The row of the table that tells of an attack, and where its copies are."""
+    arrays = ", ".join(f"`{signs_array(copy)}`" for copy in range(attack.copies))
+    copies = f"; {attack.copies} copies: {arrays}" if attack.copies > 1 else ""
+    begins = f"; before these signs x moves by {attack.alpha:g} at random" if attack.alpha is not None else ""
+    return f"| attack | {attack.text}{begins}{copies} |\n"

@@ -95,3 +95,9 @@ def test_a_store_of_gradients_has_the_manifest_that_it_always_had():
 def test_the_first_copy_lies_where_a_reader_of_old_looks(published):
     path, signs, _, _ = published
     assert np.array_equal(bitplanes.unpack(zarr.open_group(path, mode="r")["signs"][:], 784), signs[0])
+
+
+def test_the_card_tells_the_attack_and_where_its_copies_are(published):
+    page = (published[0] / "README.md").read_text()
+    assert "The signs of the end directions of an attack of the static model `M`" in page
+    assert "| attack | pgd, epsilon 0.3, steps 20; 3 copies: `signs`, `signs-1`, `signs-2` |" in page

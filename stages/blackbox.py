@@ -1,23 +1,28 @@
 """The stage ``blackbox``: adversaries who may ask the target, and a target without a gradient."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import click
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gradshard import storage
 from gradshard.pipeline import models
-from gradshard.pipeline.attacks.fgsm import fgsm, rand_fgsm
+from gradshard.pipeline.attacks.fgsm import rand_fgsm
 from gradshard.pipeline.blackbox.finite_differences import estimated_rand_fgsm, pixel_groups
 from gradshard.pipeline.blackbox.oracle import Oracle
-from gradshard.pipeline.blackbox.random_forest import Forest
+from gradshard.pipeline.blackbox.random_forest import Forest, transfer_counts
 from gradshard.pipeline.blackbox.substitute import SubstituteConfig, substitutes
 from gradshard.pipeline.config.evaluation import ForestParams
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.gradients.perturb import random_signs
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.perturb import perturb, random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
@@ -26,7 +31,10 @@ from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import progress, say
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
-from gradshard.storage.formats.dataset import Dataset, open_dataset
+from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
+
+# Which draw it is of the seed's.
+_ROWS = 0
 
 
 @click.command()
@@ -44,14 +52,16 @@ def command(params: Params) -> None:
     seed = params.seeds[0]
     loaded = {name: load_model(*weights_of(params, name, seed), data, device) for name in wanted.named}
     check_defined(loaded, key="blackbox")
+    own = wanted.substitute.images
     forest: dict[str, Any] | None = None
     targets = {}
     with (
         precision_context("fp32", device),
         progress("blackbox", len(wanted.targets) + (wanted.forest is not None), "targets") as advance,
     ):
-        if loaded:
-            images, labels = _test_examples(params, data, device)
+        rows = _drawn(params, data) if wanted.targets else np.arange(0)
+        if len(rows):
+            images, labels = _read(data.test, rows, device)
         for name in wanted.targets:
             target = loaded[name]
             targets[name] = {
@@ -60,12 +70,13 @@ def command(params: Params) -> None:
             }
             advance(1)
         if wanted.forest is not None:
-            forest = _forest(params, wanted.forest, data, loaded, images, labels)
+            forest = _forest(params, wanted.forest, data, loaded, device)
             advance(1)
     record = {
         "seed": seed,
         "targets": targets,
         "forest": forest,
+        "rows": {"own": rows[:own].tolist(), "attacked": rows[own:].tolist()},
         "digests": {name: model.digest for name, model in loaded.items()},
         "test": data.test.digest,
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
@@ -74,21 +85,26 @@ def command(params: Params) -> None:
     say(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets{', and a random forest' if forest else ''}")
 
 
-def _test_examples(params: Params, data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The first test images: the adversary's own, then those that are attacked."""
+def _drawn(params: Params, data: Dataset) -> npt.NDArray[np.int64]:
+    """Draw test images: the adversary's own, then those that are attacked; int64 rows, in no order."""
     wanted = params.blackbox.substitute.images + params.blackbox.examples
     if wanted > len(data.test):
         raise GradshardError(
             f"blackbox.substitute.images and blackbox.examples ask for {wanted} test images, but {data.name} has "
             f"{len(data.test)}: lower one of them"
         )
-    images = to_unit_range(torch.from_numpy(data.test.read_images(0, wanted)).to(device))
-    return images, torch.from_numpy(data.test.read_labels(0, wanted)).to(device)
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((params.blackbox.seed, _ROWS))))
+    return draws.permutation(len(data.test))[:wanted]
+
+
+def _read(split: Split, rows: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    images = to_unit_range(torch.from_numpy(split.take_images(rows)).to(device))
+    return images, torch.from_numpy(split.read_labels()[rows]).to(device)
 
 
 def _by_substitute(
     params: Params, data: Dataset, target: LoadedModel, images: Tensor, labels: Tensor
-) -> list[dict[str, int]]:
+) -> list[dict[str, Any]]:
     """FGSM from the substitute after each round, on images that it was not grown from."""
     chosen = params.blackbox.substitute
     oracle = Oracle(target.module)
@@ -97,10 +113,19 @@ def _by_substitute(
     attacked, truth = images[chosen.images :], labels[chosen.images :]
     found = []
     for substitute, queries in substitutes(oracle, fresh, images[: chosen.images], growth):
-        adversarial = fgsm(substitute, attacked, truth, epsilon=params.attack.epsilon)
-        errors = _errors(target, adversarial, truth)
-        found.append({"queries": queries, "errors": errors, "n": len(truth)})
+        signs = input_gradient(substitute, attacked, truth)[0].sign()
+        errors = {
+            epsilon: _errors(target, perturb(attacked, signs, epsilon), truth)
+            for epsilon in _epsilons(params, chosen.sweep)
+        }
+        sweep = [{"epsilon": epsilon, "errors": count} for epsilon, count in errors.items()]
+        found.append({"queries": queries, "errors": errors[params.attack.epsilon], "n": len(truth), "sweep": sweep})
     return found
+
+
+def _epsilons(params: Params, sweep: Sequence[float]) -> list[float]:
+    """Those of a sweep and that of the attack, in order."""
+    return sorted({*sweep, params.attack.epsilon})
 
 
 def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -123,25 +148,25 @@ def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: 
 
 
 def _forest(
-    params: Params,
-    chosen: ForestParams,
-    data: Dataset,
-    loaded: dict[str, LoadedModel],
-    images: Tensor,
-    labels: Tensor,
+    params: Params, chosen: ForestParams, data: Dataset, loaded: Mapping[str, LoadedModel], device: torch.device
 ) -> dict[str, Any]:
-    """A forest trained on the training images: its error on clean ones and on FGSM examples of each source."""
-    examples = params.blackbox.examples
+    """A forest trained on the training images: its error on all test images and on FGSM examples of each source."""
     forest = Forest(chosen.trees, seed=chosen.seed)
     forest.fit(*data.train.load())
-    images, labels = images[-examples:], labels[-examples:]
-    truth = labels.cpu().numpy()
-    rows = [{"source": "", "gradient": "", "errors": forest.errors(images.cpu().numpy(), truth), "n": len(truth)}]
+    images, labels = _read(data.test, np.arange(len(data.test)), device)
+    clean = int(forest.wrong(images.cpu().numpy(), labels.cpu().numpy()).sum())
+    rows: list[dict[str, Any]] = [{"source": "", "gradient": "", "errors": clean, "n": len(labels)}]
     for source in chosen.sources:
         for gradient in params.evaluation.gradients:
-            adversarial = fgsm(loaded[source].module, images, labels, epsilon=params.attack.epsilon, gradient=gradient)
-            errors = forest.errors(adversarial.cpu().numpy(), truth)
-            rows.append({"source": source, "gradient": gradient, "errors": errors, "n": len(truth)})
+            counts = transfer_counts(
+                forest,
+                loaded[source].module,
+                images,
+                labels,
+                epsilons=_epsilons(params, chosen.sweep),
+                gradient=gradient,
+            )
+            rows += [{"source": source, "gradient": gradient, **asdict(count)} for count in counts]
     return {"trees": chosen.trees, "rows": rows}
 
 

@@ -30,6 +30,9 @@ from gradshard.pipeline.types import (
     Gradient,
 )
 
+# Epsilons besides that of the attack.
+Sweep = list[Annotated[Pixels, Field(gt=0, le=1)]]
+
 
 class CustomAttack(Section):
     """An attack from elsewhere: a library's, such as torchattacks:DIFGSM, or your own package.module:function.
@@ -138,7 +141,7 @@ class SubstituteParams(Section):
     """The adversary who asks for labels: a substitute of an architecture, from so many images of its own.
 
     In each of ``rounds`` it is trained anew for ``epochs``, and its images are moved by ``step`` along its Jacobian
-    and asked for too, up to ``limit`` images in all.
+    and asked for too, up to ``limit`` images in all. ``sweep`` are epsilons to attack with besides ``attack.eps``.
     """
 
     architecture: str
@@ -148,6 +151,7 @@ class SubstituteParams(Section):
     step: Pixels
     limit: PositiveInt
     seed: NonNegativeInt
+    sweep: Sweep = Field(default_factory=list)
 
 
 class EstimationParams(Section):
@@ -160,21 +164,24 @@ class EstimationParams(Section):
 
 
 class ForestParams(Section):
-    """A random forest, and whose examples are tried on it."""
+    """A random forest, and whose examples are tried on it: FGSM with ``attack.eps`` and each epsilon of ``sweep``."""
 
     trees: PositiveInt
     sources: list[str]
     seed: NonNegativeInt
+    sweep: Sweep = Field(default_factory=list)
 
 
 class BlackboxParams(Section):
     """Adversaries who may ask ``targets``, tried on ``examples`` test images; and a random forest, if wanted.
 
-    A forest holds all training images in memory.
+    ``seed`` draws these images, and before them the adversary's own. A forest is tried on all test images and holds all
+    training images in memory.
     """
 
     targets: list[str]
     examples: PositiveInt
+    seed: NonNegativeInt = 0
     substitute: SubstituteParams
     estimation: EstimationParams
     forest: ForestParams | None = None

@@ -93,6 +93,7 @@ GRADIENT_NORMS = {"A": (0.12, 0.95), "A_adv": (0.11, 0.81), "v3": (0.10, 0.15), 
 # Error in percent of a random forest of 100 trees, on clean images and on a CNN's FGSM examples: appendix C. The paper
 # says that these "transfer at a rate of 99 %".
 FOREST = {"clean": 2.9, "fgsm": 99.0}
+FOREST_EPSILON = 0.3
 
 # Percent that A_adv still classifies right under FGSM with epsilon = 1: section 3.3.
 RIGHT_AT_FULL_EPSILON = 43.0

@@ -27,7 +27,8 @@ def tiny_params() -> dict:
     for model in params["robust"].values():
         model.update(architecture="D", epochs=3, snapshots=[1])
     params["blackbox"]["examples"] = 60
-    params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3)
+    params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3, sweep=[0.1, 0.5])
+    params["blackbox"]["forest"]["sweep"] = [0.2]
     params["blackbox"]["estimation"].update(examples=5)
     evaluation = params["evaluation"]
     evaluation["targets"] = ["A", "B", "A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"]

@@ -295,8 +295,32 @@ def test_black_box_results_count_queries_and_examples(finished_project):
         assert [row["queries"] for row in target["substitute"]] == [50, 100, 200]
         assert [row["queries_per_example"] for row in target["estimation"]["estimated"]] == [2 * 98, 2 * 392]
         assert {row["n"] for row in target["substitute"]} == {60}
+        assert [[tried["epsilon"] for tried in row["sweep"]] for row in target["substitute"]] == 3 * [[0.1, 0.3, 0.5]]
+        assert all({"epsilon": 0.3, "errors": row["errors"]} in row["sweep"] for row in target["substitute"])
         assert target["estimation"]["true_gradient"]["n"] == 5
-    assert [row["source"] for row in found["forest"]["rows"]] == ["", "A"]
+    forest = found["forest"]["rows"]
+    assert [row["source"] for row in forest] == ["", "A", "A"]
+    assert [row.get("epsilon") for row in forest] == [None, 0.2, 0.3]
+    assert {row["n"] for row in forest} == {120}
+    assert {row["right"] for row in forest[1:]} == {120 - forest[0]["errors"]}
+    page = (finished_project.path / "report/index.html").read_text()
+    assert "FGSM from A, exact, ε = 0.2" in page
+    assert "A_adv, ε = 0.5" in page
+
+
+def test_queried_images_are_drawn_by_a_seed_and_do_not_overlap(copied_project, gradshard):
+    def asked(seed):
+        copied_project.edit(lambda params: params["blackbox"].update(seed=seed, targets=["A_adv"], forest=None))
+        assert gradshard(copied_project, "blackbox")[0] == 0
+        return json.loads((copied_project.path / "blackbox/results.json").read_text())["rows"]
+
+    first = asked(1)
+    assert len(first["own"]) == 50
+    assert len(first["attacked"]) == 60
+    assert len({*first["own"], *first["attacked"]}) == 110
+    assert first["attacked"] != list(range(50, 110))
+    assert asked(1) == first
+    assert asked(2) != first
 
 
 def test_the_table_of_a_readme_is_made_from_the_matrix(finished_project, tmp_path, gradshard):

@@ -11,7 +11,7 @@ from gradshard.pipeline.blackbox.finite_differences import (
     pixel_groups,
 )
 from gradshard.pipeline.blackbox.oracle import Oracle
-from gradshard.pipeline.blackbox.random_forest import Forest
+from gradshard.pipeline.blackbox.random_forest import Forest, transfer_counts
 from gradshard.pipeline.blackbox.substitute import SubstituteConfig, jacobian_augmentation, substitutes
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb, random_signs
@@ -128,8 +128,27 @@ def test_a_forest_is_the_same_for_the_same_seed_and_learns(digits):
     for forest in forests:
         forest.fit(x[:1500], y[:1500])
     pixels = to_unit_range(torch.from_numpy(x_test[:400])).numpy()
-    errors = [forest.errors(pixels, y_test[:400]) for forest in forests]
+    errors = [int(forest.wrong(pixels, y_test[:400]).sum()) for forest in forests]
     assert errors[0] == errors[1] < 80
     assert np.array_equal(
         forests[0]._forest.predict(x[:50].reshape(50, -1)), forests[1]._forest.predict(x[:50].reshape(50, -1))
     )
+
+
+def test_errors_of_a_forest_are_told_of_all_images_of_its_right_ones_and_of_those_that_fool_the_source(linear_model):
+    images = torch.rand(200, 1, 3, 4, generator=torch.Generator().manual_seed(3))
+    source = linear_model(classes=3, scale=2.0)
+    labels = torch.arange(200) % 3
+    forest = Forest(5, seed=0)
+    forest.fit((images * 255).numpy().astype(np.uint8), labels.numpy())
+    small, large = transfer_counts(forest, source, images, labels, epsilons=[0.1, 0.4])
+    clean = forest.wrong(images.numpy(), labels.numpy())
+    for counts, epsilon in ((small, 0.1), (large, 0.4)):
+        adversarial = fgsm(source, images, labels, epsilon=epsilon)
+        wrong = forest.wrong(adversarial.numpy(), labels.numpy())
+        fooling = (source(adversarial).argmax(1) != labels).numpy()
+        assert (counts.epsilon, counts.errors, counts.n) == (epsilon, wrong.sum(), 200)
+        assert (counts.errors_of_right, counts.right) == ((wrong & ~clean).sum(), 200 - clean.sum())
+        assert (counts.errors_of_fooling, counts.fooling) == ((wrong & fooling).sum(), fooling.sum())
+    assert small.fooling < large.fooling
+    assert 0 < small.right < 200

@@ -67,14 +67,30 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDiff
             "compare them on the seeds and images that both have"
         )
     seeds, images = one.shape
-    difference = float(one.mean() - other.mean())
+    if seeds == 1:
+        return PairedDifference(float(one.mean() - other.mean()), None, None, None, seeds, images)
+    return _compared(crossed_mean(one - other))
+
+
+def paired_difference_of_rates(first: Sequence[float], second: Sequence[float], *, images: int) -> PairedDifference:
+    """Compare two defences whose errors are known by number alone, and not image by image.
+
+    The images' share of the variance is then not known, but at most that of errors which never fall on the same image:
+    a mean over seeds is within 0 and 1 on every image, so that its variance is at most p (1 - p), and standard
+    deviations at most add up. So the interval is never narrower than that of `paired_difference`.
+
+    Args:
+        first: the error rate of every seed, in [0, 1].
+        second: the same, in the same order of seeds.
+        images: the number of test images.
+    """
+    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    difference, seeds = float(one.mean() - other.mean()), len(one)
     if seeds == 1:
         return PairedDifference(difference, None, None, None, seeds, images)
-    found = crossed_mean(one - other)
-    margin = float(found.margin())
-    interval = max(-1.0, difference - margin), min(1.0, difference + margin)
-    p = _p_value(found, abs(difference))
-    return PairedDifference(difference, interval, p, p, seeds, images)
+    between = np.asarray(np.var(one - other, ddof=1) / seeds)
+    of_images = sum(math.sqrt(rate * (1 - rate)) for rate in (one.mean(), other.mean())) ** 2 / (images - 1)
+    return _compared(CrossedMean(np.asarray(difference), between, np.asarray(of_images), between, seeds, images))
 
 
 def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDifference]:
@@ -100,6 +116,14 @@ def tied_for_best_over_seeds(defences: Sequence[npt.ArrayLike]) -> list[bool]:
     compared = correct_for_number([paired_difference(defences[at], defences[best]) for at in others])
     worse = {at for at, found in zip(others, compared, strict=True) if found.finding == "higher"}
     return [at not in worse for at in range(len(defences))]
+
+
+def _compared(found: CrossedMean) -> PairedDifference:
+    """The interval and p-value of a mean difference."""
+    difference, margin = float(found.mean), float(found.margin())
+    interval = max(-1.0, difference - margin), min(1.0, difference + margin)
+    p = _p_value(found, abs(difference))
+    return PairedDifference(difference, interval, p, p, found.seeds, found.images)
 
 
 def _p_value(found: CrossedMean, distance: float) -> float:

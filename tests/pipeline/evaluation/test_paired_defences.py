@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from gradshard.pipeline.evaluation.paired_defences import (
     ONE_SEED,
     correct_for_number,
     paired_difference,
+    paired_difference_of_rates,
     tied_for_best_over_seeds,
 )
 from gradshard.pipeline.evaluation.seed_variance import crossed_mean
@@ -106,3 +109,22 @@ def test_a_defence_is_tied_for_best_unless_it_is_shown_to_err_more():
 def test_defences_on_other_seeds_or_images_are_refused():
     with pytest.raises(GradshardError, match=r"\(2, 2000\) and \(3, 2000\): compare them on the seeds and images"):
         paired_difference(wrong([0.1, 0.2], 1), wrong([0.1, 0.2, 0.3], 2))
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 40))
+def test_errors_known_by_number_alone_never_have_a_narrower_interval(seed, seeds, images):
+    rng = np.random.default_rng(seed)
+    first, second = rng.random((2, seeds, images)) < rng.random((2, seeds, 1))
+    known = paired_difference(first, second)
+    found = paired_difference_of_rates(first.mean(1), second.mean(1), images=images)
+    assert found.difference == pytest.approx(known.difference)
+    assert found.interval[0] <= known.interval[0] + 1e-9
+    assert found.interval[1] >= known.interval[1] - 1e-9
+    assert found.p >= known.p - 1e-9
+
+
+def test_errors_known_by_number_alone_tell_large_differences_and_nothing_of_one_seed():
+    rates = [0.08, 0.09, 0.07, 0.08, 0.10], [0.17, 0.16, 0.18, 0.15, 0.19]
+    assert paired_difference_of_rates(*rates, images=IMAGES).finding == "lower"
+    assert paired_difference_of_rates(*rates, images=20).finding == "no difference shown"
+    assert paired_difference_of_rates([0.1], [0.9], images=IMAGES).finding == ONE_SEED

@@ -6,32 +6,29 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import numpy.typing as npt
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
 from gradshard.pipeline.report import export, figures, measurements, probing, published, selection, tables
-from gradshard.pipeline.report.claims import ClaimCheck, check_claims
+from gradshard.pipeline.report.claim_checks import CheckedClaim, check_over_images, check_over_seeds
+from gradshard.pipeline.report.claims import measured_claims
 from gradshard.pipeline.report.custom import custom_table
-from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.significance import Comparison, compare_models
+from gradshard.pipeline.report.significance import Comparison, TrainingComparison, compare_models, compare_training
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.templates import template
-from gradshard.pipeline.types import CLEAN, Gradient
+from gradshard.pipeline.types import Gradient
 from gradshard.stages.support import merging, paths, report_files
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.report_files import ReportFiles
-from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 
 _GRADIENT_TITLES = {
@@ -57,8 +54,9 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     Reads what `evaluate` wrote for every seed, what `analyze` and `blackbox` wrote, and the training curves; or, with
     FOLDER, the files that a folder of published results such as results/mnist keeps, and leaves out what it does not
     keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
-    report/tables.md and, one a file, in report/tables/; the main one is drawn in report/defences.svg. What was found
-    for every seed is put together in report/matrix.parquet, errors.csv, metrics.json and provenance.json.
+    report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg.
+    What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json
+    and provenance.json.
     """
     if folder:
         report_files.check_results(folder)
@@ -67,16 +65,17 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     into = into or (folder or Path()) / paths.REPORT
     seeds = Seeds.of_params(params, list(found.evaluations))
     rows = merging.rows(found)
+    examples = merging.examples(found)
     provenance = merging.provenance(found, params)
     diagnostics = found.each("diagnostics.json")
     blackbox = found.json(found.blackbox)
     norms = (found.json(found.gradients) or {"models": {}})["models"]
     sections = [
-        _section(params, found, seeds, rows, diagnostics, gradient, top)
+        _section(params, seeds, rows, examples, diagnostics, gradient, top)
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
     ]
-    general = _general_tables(params, seeds, rows, norms, blackbox)
+    general = _general_tables(params, seeds, rows, examples, norms, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
     curves = _curves(params, seeds, found)
     page = template("page.html").render(
@@ -116,9 +115,9 @@ class Section:
 
     name: str
     title: str
-    findings: Sequence[ClaimCheck]
+    findings: Sequence[CheckedClaim]
     tables: Sequence[Table]
-    comparisons: Sequence[Comparison]
+    comparisons: Sequence[Comparison] | Sequence[TrainingComparison]
     probes: Sequence[Table]
     flags: Mapping[str, Sequence[Mapping[str, str]]]
     curves_svg: str
@@ -126,26 +125,27 @@ class Section:
 
 def _section(
     params: Params,
-    found: ReportFiles,
     seeds: Seeds,
     rows: Sequence[Mapping[str, Any]],
+    examples: Mapping[int, Examples],
     diagnostics: Mapping[int, Any],
     gradient: Gradient,
     top: int,
 ) -> Section:
     called, holdout = published.names(params), params.evaluation.holdout
-    matrix = ErrorMatrix(rows, gradient, seeds, called, top)
+    matrix = ErrorMatrix(rows, gradient, seeds, called, top, examples)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
     # Whether a gradient can be trusted is asked once, of the first class.
     probed = probing.records(diagnostics, gradient) if top == 1 else {}
     probes = probing.restored(probed)
+    claims = measured_claims(params, matrix, probes, shown)
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
-        findings=_findings(params, matrix, probes, shown),
+        findings=check_over_seeds(claims) if seeds.several else check_over_images(claims),
         tables=make_tables(Results(params, matrix, shown, groups)),
-        comparisons=compare_models(groups, holdout, partial(_correct, found, matrix), seeds.of),
+        comparisons=(compare_training if seeds.several else compare_models)(groups, holdout, matrix),
         probes=probing.tables(probes, called, holdout, seeds) if probes else [],
         flags=probing.flags(probed, seeds),
         curves_svg=probing.curves(probes, holdout, seeds) if probes else "",
@@ -171,6 +171,7 @@ def _general_tables(
     params: Params,
     seeds: Seeds,
     rows: Sequence[Mapping[str, Any]],
+    examples: Mapping[int, Examples],
     norms: Mapping[str, Any],
     blackbox: Mapping[str, Any] | None,
 ) -> General:
@@ -182,56 +183,26 @@ def _general_tables(
     signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
     custom = [custom_table(reference, rows, params) for reference in params.analysis.tables]
     return General(
-        both=_both(params, seeds, rows),
+        both=_both(params, seeds, rows, examples),
         gradients=[seeds.alone(table) for table in signs],
         blackbox=[seeds.alone(table) for table in asked],
         custom=custom,
     )
 
 
-def _correct(
-    found: ReportFiles, matrix: ErrorMatrix, seed: int, target: str, source: str, attack: str
-) -> npt.NDArray[np.bool_] | None:
-    examples = found.evaluations[seed] / "examples.parquet"
-    if seed not in matrix.rates(target, source, attack) or not found.has(examples):
-        return None
-    return results.read_examples(
-        examples,
-        target=target,
-        source=source,
-        attack=attack,
-        gradient="" if attack == CLEAN else matrix.gradient,
-        top=matrix.top,
-    )
-
-
-def _both(params: Params, seeds: Seeds, rows: Sequence[Mapping[str, Any]]) -> Table | None:
+def _both(
+    params: Params, seeds: Seeds, rows: Sequence[Mapping[str, Any]], examples: Mapping[int, Examples]
+) -> Table | None:
     """Both gradients side by side, if both were evaluated."""
     gradients = params.evaluation.gradients
     if len(gradients) < 2:
         return None
     shown = dict.fromkeys(name for gradient in gradients for name in selection.shown_targets(params, gradient))
     final = {name: selection.trained_on(params, name) for name in shown if "@" not in name}
-    matrices: dict[str, ErrorMatrix] = {g: ErrorMatrix(rows, g, seeds) for g in gradients}
+    matrices: dict[str, ErrorMatrix] = {
+        gradient: ErrorMatrix(rows, gradient, seeds, examples=examples) for gradient in gradients
+    }
     return seeds.captioned(tables.gradients_table(matrices, final, params.evaluation.holdout))
-
-
-def _findings(params: Params, matrix: ErrorMatrix, probes: probing.Probes, shown: Sequence[str]) -> list[ClaimCheck]:
-    baseline = next(iter(selection.standard(params, shown)), None)
-    ensemble = next(iter(selection.ensembles(params, shown)), None)
-    if baseline is None or ensemble is None:
-        return []
-    holdout = params.evaluation.holdout
-    return check_claims(
-        matrix,
-        {name: of for name, of in probes.items() if name in shown},
-        undefended=[name for name in shown if name in params.static],
-        baseline=baseline,
-        ensemble=ensemble,
-        holdout=holdout,
-        others=[name for name in selection.held_out(params) if name != holdout],
-        epsilon=params.attack.epsilon,
-    )
 
 
 def _planes(params: Params, found: ReportFiles) -> str:
@@ -263,22 +234,9 @@ def _queries(blackbox: Mapping[str, Any]) -> str:
 
 
 def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:
-    named = [
-        (f"{table.name}-{section.name}", f"{section.title}.\n\n", table)
-        for section in sections
-        for table in (*section.tables, *section.probes)
-    ]
-    named += [(table.name, "", table) for table in general.tables]
-    names = [name for name, _, _ in named]
-    for name in names:
-        if names.count(name) > 1:
-            raise GradshardError(
-                f"two tables of the report are named {name}: give yours of analysis.tables another name"
-            )
-    text = "".join(f"## {table.title}\n\n{title}{export.to_markdown(table)}\n" for _, title, table in named)
-    write_text(into / "tables.md", f"# Tables\n\nError rates are in percent.\n\n{text}")
-    for name, _, table in named:
-        write_text(into / "tables" / f"{name}.csv", export.to_csv(table))
+    named = [(section.name, section.title, [*section.tables, *section.probes]) for section in sections]
+    for name, text in export.files([*named, ("", "", general.tables)]).items():
+        write_text(into / name, text)
 
 
 def _write_figure(into: Path, section: Section) -> None:

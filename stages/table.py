@@ -16,6 +16,7 @@ from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import say
+from gradshard.stages.support.report_files import EXAMPLES
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
@@ -51,8 +52,9 @@ def command(
     """Make a table of the report from an error matrix: by default the paper's table 4, in Markdown.
 
     MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds, and --params the parameters it came
-    from. With --into the table replaces what stands between the two marks of a file, so that its figures are never
-    copied by hand. LaTeX needs the package booktabs.
+    from. Over several seeds, intervals and ties for best take the examples.parquet of the same run beside it. With
+    --into the table replaces what stands between the two marks of a file, so that its figures are never copied by hand.
+    LaTeX needs the package booktabs.
     """
     if into is not None and form not in _MARKS:
         raise GradshardError(f"{into} cannot keep a table in {form}, which has no comments: leave --into out")
@@ -74,7 +76,9 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     rows = results.read_matrix(matrix, seed=params.seeds[0])
     measured = {row["seed"] for row in rows}
     seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
-    found = ErrorMatrix(rows, gradient, seeds, published.names(params))
+    beside = matrix.parent / EXAMPLES
+    examples = results.read_examples(beside, seed=params.seeds[0]) if seeds.several and beside.exists() else {}
+    found = ErrorMatrix(rows, gradient, seeds, published.names(params), examples=examples)
     shown = selection.shown_targets(params, gradient)
     tables = make_tables(Results(params, found, shown, selection.compared(params, shown)))
     for table in tables:

@@ -4,7 +4,6 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -39,18 +38,6 @@ class ErrorRate:
         """Wilson's score interval of ``z`` standard deviations."""
         low, high = score_interval(self.rate, self.n, z)
         return float(low), float(high)
-
-
-class Estimate(Protocol):
-    """An error rate with its interval."""
-
-    @property
-    def rate(self) -> float:
-        """The share of errors."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +97,7 @@ def mean_and_std(values: Sequence[float]) -> MeanAndStd:
     return MeanAndStd(statistics.fmean(values), deviation, len(values))
 
 
-def tied_for_best(rates: Sequence[Estimate]) -> list[bool]:
+def tied_for_best(rates: Sequence[ErrorRate]) -> list[bool]:
     """Tell which of several error rates are statistically tied for the lowest.
 
     The rule: a rate is tied if its 95 % interval overlaps that of the lowest rate. The paper speaks of ties "based on

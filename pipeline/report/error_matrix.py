@@ -4,18 +4,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import published
+from gradshard.pipeline.report.seed_errors import ImageErrors, SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.table import RateCell, SeedsCell
+from gradshard.pipeline.report.table import RateCell
+from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import CLEAN, WORST_CASE, Gradient
+from gradshard.storage.errors import GradshardError
+
+# Of one seed, by target, source, attack, gradient and top k: the numbers of images, int64 (n,), ascending, and which of
+# them were classified right, bool (n,).
+Examples = Mapping[tuple[str, str, str, str, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)
 class ErrorMatrix:
     """The error matrix, looked up by target, source and attack; of one gradient, one top k and all seeds.
 
-    ``called`` gives the paper's names of our models, for its figures to stand beside ours.
+    ``called`` gives the paper's names of our models, for its figures to stand beside ours. ``examples`` are by seed, of
+    those whose images are known.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -23,6 +34,7 @@ class ErrorMatrix:
     seeds: Seeds
     called: Mapping[str, str] = field(default_factory=dict)
     top: int = 1
+    examples: Mapping[int, Examples] = field(default_factory=dict)
     _index: dict[tuple[str, str, str], dict[int, ErrorRate]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -35,10 +47,40 @@ class ErrorMatrix:
         """The error rate by seed, of those it was measured with; the source of clean images is empty."""
         return self._index.get((target, source, attack), {})
 
-    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell | SeedsCell:
+    def errors(self, target: str, source: str, attack: str) -> SeedErrors:
+        """The error rate by seed, with the images that were classified wrong where those of every seed are known.
+
+        Raises:
+            GradshardError: the images are not those of the error rate, or not the same for every seed.
+        """
+        rates = self.rates(target, source, attack)
+        if not rates or any(seed not in self.examples for seed in rates):
+            return SeedErrors(rates)
+        key = (target, source, attack, "" if attack == CLEAN else self.gradient, self.top)
+        found = [self._images(seed, key, rate) for seed, rate in rates.items()]
+        numbers = found[0].numbers
+        if not all(np.array_equal(numbers, its.numbers) for its in found):
+            raise GradshardError(
+                f"seeds {', '.join(map(str, rates))} were evaluated on different test images: run `gradshard evaluate` "
+                "again with each"
+            )
+        return SeedErrors(rates, ImageErrors(numbers, np.concatenate([its.wrong for its in found])))
+
+    def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell | TrainingCell:
         """The error rate as a table shows it, with the paper's figure."""
         paper = self.papers(target, source, attack)
-        return self.seeds.cell(self.rates(target, source, attack), target, source, marked=marked, paper=paper)
+        return self.seeds.cell(self.errors(target, source, attack), target, source, marked=marked, paper=paper)
+
+    def _images(self, seed: int, key: tuple[str, str, str, str, int], rate: ErrorRate) -> ImageErrors:
+        numbers, correct = self.examples[seed].get(key, ((), ()))
+        wrong = ~np.asarray(correct, dtype=np.bool_)
+        if (len(wrong), int(wrong.sum())) != (rate.n, rate.errors):
+            raise GradshardError(
+                f"examples.parquet of seed {seed} does not belong to its matrix.parquet ({key[2]} on {key[0]}: "
+                f"{int(wrong.sum())} of {len(wrong)} images wrong, not {rate.errors} of {rate.n}): "
+                f"run `gradshard evaluate --seed {seed}` again"
+            )
+        return ImageErrors(np.asarray(numbers, dtype=np.int64), wrong[None])
 
     def papers(self, target: str, source: str, attack: str) -> float | None:
         """The paper's figure for the same error rate, in percent, if it has one."""

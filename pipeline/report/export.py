@@ -1,9 +1,13 @@
-"""Tables as text: Markdown for papers and issues, CSV for spreadsheets."""
+"""Tables as text: Markdown for papers and issues, CSV for spreadsheets, LaTeX beside them."""
 
 import csv
 import io
+from collections.abc import Sequence
+from dataclasses import replace
 
+from gradshard.pipeline.report.latex import to_latex
 from gradshard.pipeline.report.table import Table, TableCell
+from gradshard.storage.errors import GradshardError
 
 _FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
 _OVER_SEEDS = "varying"
@@ -20,9 +24,9 @@ def to_markdown(table: Table) -> str:
 def to_csv(table: Table) -> str:
     """A table as CSV, one line a cell; cells that were not measured are left out.
 
-    ``value`` is in the table's unit, for error rates percent, with both 95 % intervals, or mean and deviation over
-    runs that differ in their seed; ``varying`` then tells what differs with it. What a cell has not is empty, ``paper``
-    where the paper has no such figure.
+    ``value`` is in the table's unit, for error rates percent, with both 95 % intervals; or the mean over runs that
+    differ in their seed, with their deviation and the 95 % interval for seeds and images, and ``varying`` then tells
+    what differs with the seed. What a cell has not is empty, ``paper`` where the paper has no such figure.
     """
     buffer = io.StringIO()
     over = [_OVER_SEEDS] if any(_OVER_SEEDS in cell.fields for _, cells in table.rows for cell in cells) else []
@@ -33,6 +37,41 @@ def to_csv(table: Table) -> str:
             if cell.fields:
                 writer.writerow({"row": head, "column": column, **cell.fields})
     return buffer.getvalue()
+
+
+def files(sections: Sequence[tuple[str, str, Sequence[Table]]]) -> dict[str, str]:
+    """Return files with some tables, by path: all in ``tables.md``, each in ``tables/`` as CSV and as LaTeX.
+
+    Args:
+        sections: a name, a title, and tables; in files a table's name is followed by that of its section. Both are
+            empty where tables belong to none.
+
+    Raises:
+        GradshardError: two tables have one name.
+    """
+    named = [
+        (title, replace(table, name=f"{table.name}-{name}" if name else table.name))
+        for name, title, tables in sections
+        for table in tables
+    ]
+    names = [table.name for _, table in named]
+    for name in names:
+        if names.count(name) > 1:
+            raise GradshardError(
+                f"two tables of the report are named {name}: give yours of analysis.tables another name"
+            )
+    text = "".join(_section(title, table) for title, table in named)
+    found = {"tables.md": f"# Tables\n\nError rates are in percent.\n\n{text}"}
+    for title, table in named:
+        found[f"tables/{table.name}.csv"] = to_csv(table)
+        captioned = replace(table, title=f"{table.title}. {title}" if title else table.title)
+        found[f"tables/{table.name}.tex"] = to_latex(captioned)
+    return found
+
+
+def _section(title: str, table: Table) -> str:
+    belongs = f"{title}.\n\n" if title else ""
+    return f"## {table.title}\n\n{belongs}{to_markdown(table)}\n"
 
 
 def _shown(cell: TableCell) -> str:

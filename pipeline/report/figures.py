@@ -11,7 +11,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
+from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell
 
 # Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
 _INK = "#010203"
@@ -96,7 +97,8 @@ def loss_planes(
 def rate_bars(table: Table) -> str:
     """Error rates of a table, a group of bars a column and a bar a row; the paper's as dots.
 
-    Bars have their 95 % intervals; those over several seeds are their means and have the seeds as marks.
+    Bars have their 95 % intervals; those over several seeds are their means, have intervals for seeds and images, and
+    the seeds as marks.
 
     It is a file of its own, hence dark ink on white and not the colours of a page around it.
     """
@@ -106,16 +108,16 @@ def rate_bars(table: Table) -> str:
         width = 0.8 / len(table.rows)
         for number, (name, cells) in enumerate(table.rows):
             for column, cell in enumerate(cells):
-                if not isinstance(cell, RateCell | SeedsCell) or cell.estimate is None:
+                if not isinstance(cell, RateCell | TrainingCell) or cell.heat is None:
                     continue
-                place, error = column + (number - (len(table.rows) - 1) / 2) * width, 100 * cell.estimate.rate
+                place, error = column + (number - (len(table.rows) - 1) / 2) * width, 100 * cell.heat
                 axes.bar(place, error, 0.9 * width, color=f"C{number}", label=name)
-                if isinstance(cell, SeedsCell):
-                    seeds = [100 * rate.rate for rate in cell.rates.values()]
-                    axes.plot([place] * len(seeds), seeds, "_", markersize=6, color=_INK, label="a seed")
-                else:
-                    low, high = (100 * end for end in cell.estimate.interval)
+                if cell.interval is not None:
+                    low, high = (100 * end for end in cell.interval)
                     axes.errorbar(place, error, [[error - low], [high - error]], color=_INK, linewidth=0.8)
+                if isinstance(cell, TrainingCell):
+                    seeds = [100 * rate.rate for rate in cell.errors.rates.values()]
+                    axes.plot([place] * len(seeds), seeds, "_", markersize=6, color=_INK, label="a seed")
                 if cell.paper is not None:
                     axes.plot(place, cell.paper, "o", markersize=4, color=_INK, fillstyle="none", label="the paper")
         axes.set(ylabel="error, %", ylim=(0, None), xticks=range(len(table.columns)), xticklabels=table.columns)

@@ -41,12 +41,13 @@ def to_latex(table: Table) -> str:
 
     As in Markdown, the paper's figure stands in brackets, and ties for best are bold.
     """
+    caption = f"{table.title}. {table.caption}" if table.caption else table.title
     head = _row([escaped(text) for text in (table.corner, *table.columns)])
     rows = "".join(_row([escaped(head), *map(_shown, cells)]) for head, cells in table.rows)
     return (
         "\\begin{table}\n"
         "  \\centering\n"
-        f"  \\caption{{{escaped(table.title)}}}\n"
+        f"  \\caption{{{escaped(caption)}}}\n"
         f"  \\label{{tab:{table.name}}}\n"
         f"  \\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n"
         f"    \\toprule\n{head}    \\midrule\n{rows}    \\bottomrule\n"

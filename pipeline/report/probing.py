@@ -7,8 +7,10 @@ from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import figures, published
+from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.table import RateCell, SeedsCell, Table, TableCell
+from gradshard.pipeline.report.table import RateCell, Table, TableCell
+from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import Gradient
 
 # By model and seed.
@@ -79,7 +81,7 @@ def _white_box(probes: Probes, called: Mapping[str, str], seeds: Seeds) -> Table
     """Each model's errors under its own gradient; at epsilon = 1 beside the paper's figure (section 3.3)."""
     rows: list[tuple[str, list[TableCell]]] = []
     for name, of in probes.items():
-        cells = [seeds.cell(_clean(of), name), *(seeds.cell(_under(of, attack), name) for attack in _PROBES)]
+        cells = [seeds.cell(_clean(of), name), *(seeds.cell(under(of, attack), name) for attack in _PROBES)]
         rows.append((name, [*cells, _at_full_epsilon(of, name, called.get(name, ""), seeds)]))
     table = Table(
         name="white-box-probes",
@@ -96,7 +98,7 @@ def _epsilons(probes: Probes, holdout: str, seeds: Seeds) -> Table:
     every = [probe for of in probes.values() for probe in of.values()]
     epsilons = sorted({epsilon for probe in every for epsilon in probe.transferred if epsilon > 0})
     rows = [
-        (name, [seeds.cell(_transferred(of, epsilon), name, holdout) for epsilon in epsilons])
+        (name, [seeds.cell(transferred(of, epsilon), name, holdout) for epsilon in epsilons])
         for name, of in probes.items()
         if name != holdout
     ]
@@ -110,19 +112,23 @@ def _epsilons(probes: Probes, holdout: str, seeds: Seeds) -> Table:
     return seeds.captioned(table)
 
 
-def _clean(probes: Mapping[int, GradientProbe]) -> dict[int, ErrorRate]:
-    return {seed: ErrorRate(probe.curve[0.0], probe.n) for seed, probe in probes.items()}
+def _clean(probes: Mapping[int, GradientProbe]) -> SeedErrors:
+    return SeedErrors({seed: ErrorRate(probe.curve[0.0], probe.n) for seed, probe in probes.items()})
 
 
-def _under(probes: Mapping[int, GradientProbe], attack: str) -> dict[int, ErrorRate]:
-    return {seed: probe.rate(attack) for seed, probe in probes.items()}
+def under(probes: Mapping[int, GradientProbe], attack: str) -> SeedErrors:
+    """Return the errors under a model's own attack, by seed."""
+    return SeedErrors({seed: probe.rate(attack) for seed, probe in probes.items()})
 
 
-def _transferred(probes: Mapping[int, GradientProbe], epsilon: float) -> dict[int, ErrorRate]:
-    return {seed: ErrorRate(probe.transferred[epsilon], probe.n) for seed, probe in probes.items()}
+def transferred(probes: Mapping[int, GradientProbe], epsilon: float) -> SeedErrors:
+    """Return the errors under the holdout model's FGSM, by seed."""
+    return SeedErrors({seed: ErrorRate(probe.transferred[epsilon], probe.n) for seed, probe in probes.items()})
 
 
-def _at_full_epsilon(probes: Mapping[int, GradientProbe], name: str, called: str, seeds: Seeds) -> RateCell | SeedsCell:
+def _at_full_epsilon(
+    probes: Mapping[int, GradientProbe], name: str, called: str, seeds: Seeds
+) -> RateCell | TrainingCell:
     measured = {seed: ErrorRate(p.curve[_FULL], p.n) for seed, p in probes.items() if _FULL in p.curve}
     papers = 100 - published.RIGHT_AT_FULL_EPSILON if called.partition("@")[0] == "A_adv" and measured else None
-    return seeds.cell(measured, name, paper=papers)
+    return seeds.cell(SeedErrors(measured), name, paper=papers)

@@ -1,12 +1,13 @@
 """The seeds that results are over, what changes with them, and the cells and captions of tables that follow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,24 @@ class Seeds:
         return all(not model or model in self.steady for model in models)
 
     def cell(
-        self, rates: Mapping[int, ErrorRate], *models: str, marked: bool = False, paper: float | None = None
-    ) -> RateCell | SeedsCell:
-        """Return the cell of an error rate, by seed, that these models take part in."""
+        self, errors: SeedErrors, *models: str, marked: bool = False, paper: float | None = None
+    ) -> RateCell | TrainingCell:
+        """Return the cell of errors, by seed, that these models take part in."""
         if self.several and not self.same(*models):
-            return SeedsCell(rates, expected=len(self.of), varying=self.varying, marked=marked, paper=paper)
-        return RateCell(next(iter(rates.values()), None), marked=marked, paper=paper)
+            return TrainingCell(errors, expected=len(self.of), varying=self.varying, marked=marked, paper=paper)
+        return RateCell(next(iter(errors.rates.values()), None), marked=marked, paper=paper)
 
     def captioned(self, table: Table) -> Table:
         """Give a table whose cells are over several seeds the words for it."""
-        over = any(isinstance(cell, SeedsCell) for _, cells in table.rows for cell in cells)
-        return replace(table, caption=f"Mean ± standard deviation {self.said}.") if over else table
+        over = [cell for _, cells in table.rows for cell in cells if isinstance(cell, TrainingCell)]
+        if not over:
+            return table
+        lacking = (
+            " No interval stands where errors are known by their number alone."
+            if any(cell.lacks_images for cell in over)
+            else ""
+        )
+        return replace(table, caption=f"Mean ± standard deviation {self.said}.{lacking}")
 
     def alone(self, table: Table) -> Table:
         """Give a table of the first seed the words for it, where there are several."""

@@ -1,25 +1,23 @@
 """Is one robust model better than another? Paired tests on the same examples, corrected for their number."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-import numpy.typing as npt
-
 from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.evaluation.statistics import PairedTest, holm, mcnemar
+from gradshard.pipeline.evaluation.paired_defences import PairedDifference, correct_for_number
+from gradshard.pipeline.evaluation.statistics import holm, mcnemar
+from gradshard.pipeline.report import seed_errors, verdicts
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.types import CLEAN
-
-Correct = Callable[[int, str, str, str], npt.NDArray[np.bool_] | None]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same examples: how many only the one or the other got wrong, and the corrected p-value.
+    """Two trained models on the same images: how many only the one or the other got wrong, and the corrected p-value.
 
-    Of several seeds the counts are sums, and the p-value is the largest of all; it is 1 if not the same model errs more
-    in each, so that a difference is one for every seed.
+    It is over test images alone, and says nothing about the ways in which the two were trained.
     """
 
     first: str
@@ -39,46 +37,101 @@ class Comparison:
     @property
     def p_text(self) -> str:
         """The p-value, to two figures."""
-        return "< 1e-12" if self.p < 1e-12 else f"{self.p:.2g}"
+        return verdicts.p_text(self.p)
 
 
-def compare_models(
-    groups: Mapping[str, Sequence[str]], holdout: str, correct: Correct, seeds: Sequence[int]
-) -> list[Comparison]:
+@dataclass(frozen=True)
+class TrainingComparison:
+    """Two ways of training on the same seeds and images; ``measured`` is corrected for the number of comparisons.
+
+    ``steady`` says that no seed changes either, so that two models are compared, over images alone.
+    """
+
+    first: str
+    second: str
+    attack: str
+    measured: PairedDifference
+    steady: bool = False
+
+    @property
+    def points(self) -> str:
+        """The first's error rate less the second's, in points."""
+        return f"{100 * self.measured.difference:+.1f}"
+
+    @property
+    def interval(self) -> str:
+        """Its 95 % interval, for this comparison alone; a dash for one seed."""
+        if self.measured.interval is None:
+            return "–"
+        low, high = (100 * end for end in self.measured.interval)
+        return f"{low:+.1f} to {high:+.1f}"
+
+    @property
+    def over(self) -> str:
+        """How many seeds and images it is over."""
+        seeds = "" if self.steady else f"{self.measured.seeds} seed{'s' if self.measured.seeds > 1 else ''}, "
+        return f"{seeds}{self.measured.images} images"
+
+    @property
+    def p_text(self) -> str:
+        """The corrected p-value, to two figures; a dash for one seed."""
+        return "–" if self.measured.corrected_p is None else verdicts.p_text(self.measured.corrected_p)
+
+    @property
+    def verdict(self) -> str:
+        """Name the one that errs less, if that is no likely chance."""
+        finding = self.measured.finding
+        better = {"lower": self.first, "higher": self.second}.get(finding)
+        return f"{better} errs less" if better else finding
+
+
+def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix) -> list[Comparison]:
     """Every two models of a group in every column of the paper's table 4, by McNemar's test with Holm's correction.
 
     Args:
-        groups: models after the same number of epochs.
+        groups: models that compare, of one seed.
         holdout: whose examples are transferred.
-        correct: which examples are classified right, bool (n,), by seed, target, source and attack; None if that was
-            not measured.
-        seeds: with which the models were trained; two are compared seed by seed.
+        matrix: the results; what was not measured image by image is left out.
     """
-    transferred = [(holdout, attack) for attack in ("fgsm", "ifgsm", "rand_fgsm")]
-    found = []
-    for models in groups.values():
-        for first, second in combinations(models, 2):
-            for source, attack in (("", CLEAN), (None, "fgsm"), *transferred):
-                tests = []
-                for seed in seeds:
-                    right = [
-                        correct(seed, model, model if source is None else source, attack) for model in (first, second)
-                    ]
-                    if right[0] is not None and right[1] is not None:
-                        tests.append(mcnemar(right[0], right[1]))
-                if tests:
-                    title = attack_title(attack) + (f" from {source}" if source else "")
-                    found.append((first, second, title, tests))
-    corrected = holm([_p(tests) for *_, tests in found])
+    found = [
+        (pair, mcnemar(~first.images.wrong[0], ~second.images.wrong[0]))
+        for pair, first, second in _pairs(groups, holdout, matrix)
+        if first.images and second.images
+    ]
+    corrected = holm([test.p for _, test in found])
     return [
-        Comparison(
-            first, second, title, sum(test.only_first for test in tests), sum(test.only_second for test in tests), p
-        )
-        for (first, second, title, tests), p in zip(found, corrected, strict=True)
+        Comparison(*pair, test.only_first, test.only_second, p)
+        for (pair, test), p in zip(found, corrected, strict=True)
     ]
 
 
-def _p(tests: Sequence[PairedTest]) -> float:
-    """The p-value of a difference for every seed: the largest, for all of them must be one (Berger 1982)."""
-    signs = {test.only_first > test.only_second for test in tests}
-    return max(test.p for test in tests) if len(signs) == 1 else 1.0
+def compare_training(
+    groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix
+) -> list[TrainingComparison]:
+    """Every two models of a group in the same columns, over several seeds: paired differences with Holm's correction.
+
+    Both seeds and images vary, so that it is two ways of training that are compared. Arguments: as `compare_models`.
+    """
+    found = [
+        (pair, seed_errors.difference(first, second))
+        for pair, first, second in _pairs(groups, holdout, matrix)
+        if first.images and second.images and seed_errors.shared_seeds([first, second])
+    ]
+    corrected = correct_for_number([measured for _, measured in found])
+    return [
+        TrainingComparison(*pair, measured, steady=matrix.seeds.same(*pair[:2]))
+        for (pair, _), measured in zip(found, corrected, strict=True)
+    ]
+
+
+def _pairs(
+    groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix
+) -> Iterator[tuple[tuple[str, str, str], SeedErrors, SeedErrors]]:
+    """Two models and the attack in words, and the errors of both."""
+    transferred = [(holdout, attack) for attack in ("fgsm", "ifgsm", "rand_fgsm")]
+    for models in groups.values():
+        for first, second in combinations(models, 2):
+            for source, attack in (("", CLEAN), (None, "fgsm"), *transferred):
+                title = attack_title(attack) + (f" from {source}" if source else "")
+                one, other = (matrix.errors(m, m if source is None else source, attack) for m in (first, second))
+                yield (first, second, title), one, other

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from gradshard.pipeline.evaluation.statistics import ErrorRate, Estimate, mean_and_std
+from gradshard.pipeline.evaluation.statistics import ErrorRate
 
 UNMEASURED = "–"
 
@@ -77,9 +77,9 @@ class RateCell:
         return "" if self.rate is None else beside_paper(100 * self.rate.rate, self.paper)
 
     @property
-    def estimate(self) -> Estimate | None:
-        """The error rate and its interval, if it was measured."""
-        return self.rate
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval over the test images, of the normal approximation, if it was measured."""
+        return None if self.rate is None else self.rate.interval
 
     @property
     def note(self) -> str:
@@ -107,80 +107,6 @@ class RateCell:
         shares = (self.rate.rate, *self.rate.interval, *self.rate.wilson)
         percent = {name: round(100 * share, 4) for name, share in zip(names, shares, strict=True)}
         return percent | {"n": self.rate.n, "bold": int(self.bold)} | paper_field(self.paper)
-
-
-@dataclass(frozen=True)
-class SeedsCell:
-    """The error rate of a model that was trained with several seeds: mean and standard deviation (n - 1), in percent.
-
-    ``rates`` are by seed, ``expected`` is how many there should be, ``varying`` what else than the test images varies.
-    """
-
-    rates: Mapping[int, ErrorRate]
-    expected: int = 0
-    varying: str = "training"
-    paper: float | None = None
-    bold: bool = False
-    marked: bool = False
-
-    @property
-    def text(self) -> str:
-        """Mean and standard deviation, or a dash where nothing was measured."""
-        if not self.rates:
-            return UNMEASURED
-        found = mean_and_std([100 * rate.rate for rate in self.rates.values()])
-        return f"{found.mean:.1f}" if found.deviation is None else f"{found.mean:.1f} ± {found.deviation:.1f}"
-
-    @property
-    def beside(self) -> str:
-        """The paper's figure and how far the mean is above it, in points; and how many seeds, if some are missing."""
-        if self.heat is None:
-            return ""
-        few = f"{len(self.rates)} of {self.expected} seeds" if len(self.rates) < self.expected else ""
-        return "; ".join(part for part in (beside_paper(100 * self.heat, self.paper), few) if part)
-
-    @property
-    def note(self) -> str:
-        """Every seed's error rate."""
-        each = ", ".join(f"{seed}: {100 * rate.rate:.2f}" for seed, rate in self.rates.items())
-        return f"by seed: {each}" if each else "not measured"
-
-    @property
-    def heat(self) -> float | None:
-        """The mean error rate."""
-        return mean_and_std([rate.rate for rate in self.rates.values()]).mean if self.rates else None
-
-    @property
-    def estimate(self) -> Estimate | None:
-        """The mean, and an interval that holds those of all seeds over the test images, if it was measured."""
-        return _OverSeeds(list(self.rates.values())) if self.rates else None
-
-    @property
-    def fields(self) -> Mapping[str, float | int | str]:
-        """Mean and standard deviation, in percent, over how many runs, and what varies between them."""
-        if not self.rates:
-            return {}
-        found = mean_and_std([100 * rate.rate for rate in self.rates.values()])
-        deviation = {} if found.deviation is None else {"deviation": round(found.deviation, 4)}
-        over: dict[str, float | int | str] = {"runs": found.runs, "bold": int(self.bold), "varying": self.varying}
-        return {"value": round(found.mean, 4)} | over | deviation | paper_field(self.paper)
-
-
-@dataclass(frozen=True)
-class _OverSeeds:
-    """Error rates of one model by seed, as one with an interval around all of them."""
-
-    rates: Sequence[ErrorRate]
-
-    @property
-    def rate(self) -> float:
-        """The mean."""
-        return mean_and_std([rate.rate for rate in self.rates]).mean
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """From the lowest end of any seed's 95 % interval to the highest."""
-        return min(rate.interval[0] for rate in self.rates), max(rate.interval[1] for rate in self.rates)
 
 
 @dataclass(frozen=True)

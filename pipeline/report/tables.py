@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.evaluation.statistics import tied_for_best
+from gradshard.pipeline.evaluation import statistics
+from gradshard.pipeline.report import seed_errors
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
+from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.
@@ -81,13 +83,14 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
     """
     names = [model for models in groups.values() for model in models]
     columns = [c for c in _defence_columns(holdout) if any(matrix.rates(*c.key(model)) for model in names)]
-    rows: list[tuple[str, list[RateCell | SeedsCell]]] = []
+    rows: list[tuple[str, list[RateCell | TrainingCell]]] = []
     for group, models in groups.items():
-        cells: dict[str, list[RateCell | SeedsCell]] = {model: [] for model in models}
+        cells: dict[str, list[RateCell | TrainingCell]] = {model: [] for model in models}
         for column in columns:
             shown = [matrix.cell(*column.key(model)) for model in models]
-            for model, cell in zip(models, _with_ties(shown), strict=True):
-                cells[model].append(cell)
+            ties = _ties(matrix, [column.key(model) for model in models])
+            for model, cell, tied in zip(models, shown, ties, strict=True):
+                cells[model].append(replace(cell, bold=tied))
         rows += [(f"{model.partition('@')[0]}, {group}", cells[model]) for model in models]
     return Table(
         name="defences",
@@ -145,7 +148,17 @@ def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, st
     return Table("two-gradients", "The same attacks with both gradients", "model", columns, rows)
 
 
-def _with_ties(cells: Sequence[RateCell | SeedsCell]) -> list[RateCell | SeedsCell]:
-    known = [cell.estimate for cell in cells if cell.estimate is not None]
-    ties = iter(tied_for_best(known) if len(known) > 1 else [False] * len(known))
-    return [replace(cell, bold=cell.estimate is not None and next(ties)) for cell in cells]
+def _ties(matrix: ErrorMatrix, keys: Sequence[tuple[str, str, str]]) -> list[bool]:
+    """Tell which of some cells, by target, source and attack, are tied for best; one alone is not.
+
+    Over several seeds by paired differences; of models that no seed changes by their intervals over the test images.
+    """
+    known = [key for key in keys if matrix.rates(*key)]
+    if len(known) < 2:
+        return [False] * len(keys)
+    if matrix.seeds.several and not all(matrix.seeds.same(target, source) for target, source, _ in known):
+        ties = seed_errors.tied_for_best([matrix.errors(*key) for key in known])
+    else:
+        ties = statistics.tied_for_best([next(iter(matrix.rates(*key).values())) for key in known])
+    tied = {key for key, best in zip(known, ties, strict=True) if best}
+    return [key in tied for key in keys]

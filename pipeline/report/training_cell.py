@@ -1,76 +1,100 @@
 """Error rates of training procedures, over seeds, as tables show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED
-from gradshard.pipeline.evaluation.seed_variance import TrainingErrorRate
+from gradshard.pipeline.evaluation.seed_variance import training_error_rate
+from gradshard.pipeline.evaluation.statistics import MeanAndStd, mean_and_std
+from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import UNMEASURED, beside_paper, paper_field
-
-
-def mean_and_deviation(mean: float, deviation: float | None, seeds: int) -> str:
-    """Write ``12.3 ± 0.4 (5 seeds)`` of numbers in the table's unit; without a deviation ``12.3 (1 seed)``."""
-    number = f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
-    return f"{number} ({seeds} seed{'' if seeds == 1 else 's'})"
-
-
-def seeds_note(interval: tuple[float, float] | None, seeds: Sequence[float], images: int) -> str:
-    """Write the 95 % interval for training, if there is one, and every seed's own number, in the table's unit."""
-    claim = ONE_SEED if interval is None else f"95 % interval for training {interval[0]:.1f} to {interval[1]:.1f}"
-    return f"{claim}; seeds: {', '.join(f'{seed:.2f}' for seed in seeds)}; n = {images}"
 
 
 @dataclass(frozen=True)
 class TrainingCell:
-    """The error rate of a training procedure over its seeds, in percent, beside the paper's where there is one."""
+    """The error rate of a model that was trained with several seeds, in percent, beside the paper's if there is one.
 
-    rate: TrainingErrorRate | None
+    ``expected`` is how many seeds there should be, ``varying`` what else than the test images varies.
+    """
+
+    errors: SeedErrors
+    expected: int = 0
+    varying: str = "training"
     paper: float | None = None
     bold: bool = False
     marked: bool = False
 
     @property
     def text(self) -> str:
-        """Mean, standard deviation and how many seeds, or a dash where nothing was measured."""
-        if self.rate is None:
+        """Mean and standard deviation (n - 1) over the seeds, or a dash where nothing was measured."""
+        if not self.errors.rates:
             return UNMEASURED
-        deviation = None if self.rate.deviation is None else 100 * self.rate.deviation
-        return mean_and_deviation(100 * self.rate.mean, deviation, self.rate.seeds)
+        found = self._percent
+        return f"{found.mean:.1f}" if found.deviation is None else f"{found.mean:.1f} ± {found.deviation:.1f}"
 
     @property
     def beside(self) -> str:
-        """The paper's figure and how far the mean is above it, in points; empty if either is missing."""
-        return "" if self.rate is None else beside_paper(100 * self.rate.mean, self.paper)
+        """The paper's figure and how far the mean is above it, in points; and how many seeds, if some are missing."""
+        if self.heat is None:
+            return ""
+        seeds = len(self.errors.rates)
+        few = f"{seeds} of {self.expected} seeds" if seeds < self.expected else ""
+        return "; ".join(part for part in (beside_paper(100 * self.heat, self.paper), few) if part)
 
     @property
     def note(self) -> str:
-        """The interval for seeds and images, and every seed's error rate."""
-        if self.rate is None:
+        """The interval for seeds and images, or why there is none, and every seed's error rate."""
+        if not self.errors.rates:
             return "not measured"
-        return seeds_note(_percent(self.rate.interval), [100 * rate for rate in self.rate.rates], self.rate.images)
+        each = ", ".join(f"{seed}: {100 * rate.rate:.2f}" for seed, rate in self.errors.rates.items())
+        return f"{self._claim}; by seed: {each}; n = {self._images}"
 
     @property
     def heat(self) -> float | None:
         """The mean error rate."""
-        return None if self.rate is None else self.rate.mean
+        return self.errors.mean if self.errors.rates else None
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval for seeds and images; none for one seed, or where the images are not known."""
+        return None if self.errors.images is None else training_error_rate(self.errors.images.wrong).interval
+
+    @property
+    def lacks_images(self) -> bool:
+        """Tell whether there is no interval just because the images are not known."""
+        return len(self.errors.rates) > 1 and self.errors.images is None
 
     @property
     def fields(self) -> Mapping[str, float | int | str]:
-        """Mean, interval and standard deviation, in percent; how many seeds and images. One seed has the mean alone."""
-        if self.rate is None:
+        """Mean, interval and standard deviation, in percent; how many seeds and images, and what varies with a seed."""
+        if not self.errors.rates:
             return {}
-        found: dict[str, float | int | str] = {
-            "value": round(100 * self.rate.mean, 4),
-            "n": self.rate.images,
-            "runs": self.rate.seeds,
+        found = self._percent
+        values: dict[str, float | int | str] = {
+            "value": round(found.mean, 4),
+            "n": self._images,
+            "runs": found.runs,
             "bold": int(self.bold),
+            "varying": self.varying,
         }
-        interval = _percent(self.rate.interval)
-        if interval is not None and self.rate.deviation is not None:
-            low, high = interval
-            found |= {"low": round(low, 4), "high": round(high, 4), "deviation": round(100 * self.rate.deviation, 4)}
-        return found | paper_field(self.paper)
+        if found.deviation is not None:
+            values["deviation"] = round(found.deviation, 4)
+        if self.interval is not None:
+            values |= {name: round(100 * end, 4) for name, end in zip(("low", "high"), self.interval, strict=True)}
+        return values | paper_field(self.paper)
 
+    @property
+    def _percent(self) -> MeanAndStd:
+        return mean_and_std([100 * rate.rate for rate in self.errors.rates.values()])
 
-def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
-    return None if interval is None else (100 * interval[0], 100 * interval[1])
+    @property
+    def _images(self) -> int:
+        return min(rate.n for rate in self.errors.rates.values())
+
+    @property
+    def _claim(self) -> str:
+        if self.interval is not None:
+            low, high = self.interval
+            return f"95 % interval for {self.varying} {100 * low:.1f} to {100 * high:.1f}"
+        return "no interval, for it is not known which images were wrong" if self.lacks_images else ONE_SEED

@@ -14,10 +14,12 @@ class ClaimedDifference:
     """That the first of two defences errs less (``lower``) or more than the second, and what was measured of it.
 
     The p-value of ``measured`` is corrected for all comparisons that are shown together (`correct_for_number`).
+    ``steady`` says that no seed changes the two, so that the interval is over images alone.
     """
 
     expected: Literal["lower", "higher"]
     measured: PairedDifference
+    steady: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -33,9 +35,14 @@ class ClaimedDifference:
         if self.measured.interval is None or self.measured.corrected_p is None:
             return f"{points} ({ONE_SEED})"
         low, high = (100 * end for end in self.measured.interval)
-        p = self.measured.corrected_p
-        p_text = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
-        return f"{points} ({low:+.1f} to {high:+.1f}, {self.measured.seeds} seeds, {p_text})"
+        over = "the same for every seed" if self.steady else f"{self.measured.seeds} seeds"
+        p = p_text(self.measured.corrected_p)
+        return f"{points} ({low:+.1f} to {high:+.1f}, {over}, p {p if p.startswith('<') else f'= {p}'})"
+
+
+def p_text(p: float) -> str:
+    """Write a p-value to two figures."""
+    return "< 1e-12" if p < 1e-12 else f"{p:.2g}"
 
 
 def verdict(claimed: Sequence[ClaimedDifference]) -> Verdict:

@@ -9,7 +9,7 @@ from typing import Any
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import mean_and_std
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.stages.support.report_files import MATRIX, ReportFiles
+from gradshard.stages.support.report_files import EXAMPLES, MATRIX, ReportFiles
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
@@ -28,6 +28,19 @@ def rows(found: ReportFiles) -> list[dict[str, Any]]:
                 f"no results at {folder / MATRIX}: run `gradshard evaluate --seed {seed}` (or `dvc repro`) first"
             )
         read += results.read_matrix(folder / MATRIX, seed=seed)
+    return read
+
+
+def examples(found: ReportFiles) -> dict[int, dict[results.CellKey, tuple[Any, Any]]]:
+    """Read which images were classified right, of the seeds that have it, where it may be left out.
+
+    Raises:
+        GradshardError: a file is damaged, or is not there and nothing may be left out.
+    """
+    read: dict[int, dict[results.CellKey, tuple[Any, Any]]] = {}
+    for seed, folder in found.evaluations.items():
+        if found.has(folder / EXAMPLES):
+            read |= results.read_examples(folder / EXAMPLES, seed=seed)
     return read
 
 
@@ -62,8 +75,13 @@ def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping
 def write(
     into: Path, found: ReportFiles, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None
 ) -> None:
-    """Write the results of all seeds beside the page."""
+    """Write the results of all seeds beside the page; the examples where every seed has them."""
     results.write_matrix(into / MATRIX, rows)
+    each = {seed: folder / EXAMPLES for seed, folder in found.evaluations.items()}
+    if all(path.exists() for path in each.values()):
+        results.merge_examples(into / EXAMPLES, each)
+    else:
+        (into / EXAMPLES).unlink(missing_ok=True)
     write_text(into / "errors.csv", _errors_csv(rows))
     write_text(into / "metrics.json", json.dumps(_metrics(found), indent=1) + "\n")
     if provenance:

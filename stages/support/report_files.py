@@ -10,6 +10,7 @@ from gradshard.stages.support import paths
 from gradshard.storage.errors import GradshardError
 
 MATRIX = "matrix.parquet"
+EXAMPLES = "examples.parquet"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class ReportFiles:
         """Name the parts of the page whose files are missing."""
         folders = list(self.evaluations.values())
         parts = {
-            "paired tests": [folder / "examples.parquet" for folder in folders],
+            "intervals for training and paired tests" if len(folders) > 1 else "paired tests": [
+                folder / EXAMPLES for folder in folders
+            ],
             "digests and versions": [folder / "provenance.json" for folder in folders],
             "flags of masked gradients": [folder / "diagnostics.json" for folder in folders],
             "gradient norms and wrong signs": [self.gradients],

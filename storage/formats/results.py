@@ -1,6 +1,7 @@
 """Results as Parquet: the error matrix and the examples behind it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,12 @@ MATRIX = pa.schema(
 )
 EXAMPLES = pa.schema([*_KEY, ("example", pa.int64()), ("correct", pa.bool_())])
 KEY_COLUMNS = [name for name, _ in _KEY]
+# Those that tell the rows of one seed apart.
+_CELL = ("target", "source", "attack", "gradient", "top")
 
 Row = Mapping[str, Any]
 Rows = npt.NDArray[np.int64]
+CellKey = tuple[str, str, str, str, int]
 
 
 def write_matrix(path: Path, rows: Sequence[Row]) -> None:
@@ -69,25 +73,44 @@ def read_matrix(path: Path, *, seed: int | None = None) -> list[dict[str, Any]]:
     return [row | {"seed": seed} if row["seed"] is None else row for row in rows]
 
 
-def read_examples(
-    path: Path, *, attack: str, target: str, source: str, gradient: str, top: int = 1
-) -> npt.NDArray[np.bool_]:
-    """Read which test examples one row of a seed's matrix got right, bool (n,), in the order of the test set.
+def read_examples(path: Path, *, seed: int) -> dict[int, dict[CellKey, tuple[Rows, npt.NDArray[np.bool_]]]]:
+    """Read which test examples each row of the matrix got right, by seed and the row's key.
+
+    Args:
+        path: the Parquet file.
+        seed: that of the rows of a file without seeds, such as older versions wrote.
+
+    Returns:
+        Per seed, target, source, attack, gradient and top, the numbers of the examples, int64 (n,), ascending, and
+        which of them were classified right, bool (n,).
 
     Raises:
-        GradshardError: the file is missing, damaged, or has no such row.
+        GradshardError: the file is missing or damaged.
     """
-    row = {"attack": attack, "target": target, "source": source, "gradient": gradient, "top": top}
-    try:
-        table = pq.read_table(
-            path, columns=["example", "correct"], filters=[(name, "==", value) for name, value in row.items()]
-        )
-    except (pa.ArrowException, OSError) as error:
-        raise GradshardError(f"{path} cannot be read ({error}): run `gradshard evaluate` again") from error
-    if not len(table):
-        raise GradshardError(f"{path} has no row {row}: run `gradshard evaluate` again")
-    correct: npt.NDArray[np.bool_] = table["correct"].to_numpy()[np.argsort(table["example"].to_numpy())]
-    return correct
+    parts: dict[int, dict[CellKey, list[tuple[Rows, npt.NDArray[np.bool_]]]]] = {}
+    for table in _row_groups(path, seed, columns=["seed", *_CELL, "example", "correct"]):
+        numbers, correct = table["example"].to_numpy(), table["correct"].to_numpy()
+        keys = [table[name].combine_chunks() for name in ("seed", *_CELL)]
+        for start, end in _runs(keys):
+            of, *cell = (column[start].as_py() for column in keys)
+            parts.setdefault(of, {}).setdefault(tuple(cell), []).append((numbers[start:end], correct[start:end]))
+    return {of: {cell: _in_order(found) for cell, found in cells.items()} for of, cells in parts.items()}
+
+
+def merge_examples(path: Path, each: Mapping[int, Path]) -> None:
+    """Write the examples of several seeds, each a file, as one, a row group after the other.
+
+    Raises:
+        GradshardError: a file is missing or damaged.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        pq.ParquetWriter(file, EXAMPLES) as writer,
+    ):
+        for seed, examples in each.items():
+            for table in _row_groups(examples, seed, columns=EXAMPLES.names):
+                writer.write_table(table.select(EXAMPLES.names).cast(EXAMPLES))
 
 
 def write_examples(path: Path, blocks: Iterable[tuple[Sequence[Row], Rows, npt.NDArray[np.bool_]]]) -> None:
@@ -111,3 +134,31 @@ def write_examples(path: Path, blocks: Iterable[tuple[Sequence[Row], Rows, npt.N
             columns["example"] = np.tile(examples, len(keys))
             columns["correct"] = correct.ravel()
             writer.write_table(pa.table(columns, schema=EXAMPLES))
+
+
+def _row_groups(path: Path, seed: int, *, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a file of examples, a row group at a time; rows without a seed get that one."""
+    try:
+        with pq.ParquetFile(path, read_dictionary=[name for name, kind in _KEY if kind == pa.string()]) as file:
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, columns=list(columns))
+                if "seed" not in table.column_names:
+                    table = table.append_column("seed", pa.nulls(len(table), pa.int64()))
+                place = table.column_names.index("seed")
+                yield table.set_column(place, "seed", table["seed"].fill_null(seed))
+    except (pa.ArrowException, OSError) as error:
+        raise GradshardError(f"{path} cannot be read ({error}): run `gradshard evaluate` again") from error
+
+
+def _runs(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
+    """From where to where all of some columns stay the same."""
+    codes = [column.indices if isinstance(column, pa.DictionaryArray) else column for column in columns]
+    changed = [np.diff(np.asarray(code)) != 0 for code in codes]
+    starts = [0, *(1 + np.flatnonzero(np.logical_or.reduce(changed))).tolist(), len(columns[0])]
+    return [run for run in pairwise(starts) if run[0] < run[1]]
+
+
+def _in_order(parts: Sequence[tuple[Rows, npt.NDArray[np.bool_]]]) -> tuple[Rows, npt.NDArray[np.bool_]]:
+    numbers, correct = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(numbers)
+    return numbers[order], correct[order]

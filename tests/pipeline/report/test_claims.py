@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
-from gradshard.pipeline.report.claims import check_claims
+from gradshard.pipeline.report.claim_checks import check_over_images, check_over_seeds
+from gradshard.pipeline.report.claims import make_claims
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seeds import Seeds
+from tests.helpers.error_matrices import examples_of, matrix_rows, wrong_images
 
 # The paper's figures at 6 epochs (tables 1, 2 and 4), per 10,000.
 ERRORS = {
@@ -41,20 +43,37 @@ def probe(transferred, less):
 PROBES = {"A_adv": probe({0.1: 400, 0.3: 1820}, 200), "A_ens": probe({0.1: 150, 0.3: 500}, 200)}
 
 
-def found(*by_seed, probes=PROBES, baseline="A_adv", ensemble="A_ens"):
+def made(matrix, probes, baseline="A_adv", ensemble="A_ens"):
+    probes = {name: dict.fromkeys(matrix.seeds.of, its) for name, its in probes.items()}
+    names = {"undefended": ["A"], "baseline": baseline, "ensemble": ensemble, "holdout": "B", "others": ["B2"]}
+    return make_claims(matrix, probes, **names, epsilon=0.3)
+
+
+def found(errors=ERRORS, *, probes=PROBES, **roles):
+    """Claims checked on one seed."""
     rows = [
-        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000, "top": 1, "seed": seed}
-        for seed, errors in enumerate(by_seed or [ERRORS])
+        {"target": t, "source": s, "attack": a, "gradient": "exact", "errors": e, "n": 10_000, "top": 1, "seed": 10}
         for (t, s, a), e in errors.items()
     ]
-    seeds = Seeds(range(len(by_seed) or 1))
-    probes = {name: dict.fromkeys(seeds.of, its) for name, its in probes.items()}
-    names = {"undefended": ["A"], "baseline": baseline, "ensemble": ensemble, "holdout": "B", "others": ["B2"]}
-    return check_claims(ErrorMatrix(rows, "exact", seeds), probes, **names, epsilon=0.3)
+    return check_over_images(made(ErrorMatrix(rows, "exact", Seeds((10,))), probes, **roles))
+
+
+def over_seeds(errors=ERRORS, *, spread=0.01, probes=PROBES, known=True):
+    """Claims checked on five seeds, whose rates spread by so much around the errors."""
+    seeds = range(10, 15)
+    moves = {"A": [0] * 5, "A_adv": [-spread, 0, spread, spread, -spread], "A_ens": [spread, -spread, 0, 0, 0]}
+    wrong = {
+        key: wrong_images([count / 10_000 + move for move in moves[key[0]]], noise)
+        for noise, (key, count) in enumerate(errors.items())
+    }
+    wrong |= {key: rows[[0] * 5] for key, rows in wrong.items() if key[0] == "A"}
+    examples = examples_of(wrong, seeds) if known else {}
+    matrix = ErrorMatrix(matrix_rows(wrong, seeds), "exact", Seeds(seeds, frozenset("AB")), examples=examples)
+    return check_over_seeds(made(matrix, probes))
 
 
 def test_the_papers_findings_hold_on_the_papers_figures():
-    assert [(finding.holds, finding.clear) for finding in found()] == [(True, True)] * 6
+    assert [finding.said for finding in found()] == ["holds"] * 6
     assert found()[0].figures == "3.6 % against 18.2 %"
     assert found()[1].figures == "A 71.4 % against 75.3 %; A_adv 3.6 % against 34.1 %"
     assert found()[3].figures == (
@@ -66,7 +85,7 @@ def test_the_papers_findings_hold_on_the_papers_figures():
 
 def test_a_finding_that_does_not_hold_says_so():
     reversed_roles = found(baseline="A_ens", ensemble="A_adv")
-    assert [finding.verdict for finding in reversed_roles if "errs less" in finding.claim] == ["does not hold"]
+    assert [finding.said for finding in reversed_roles if "errs less" in finding.claim] == ["does not hold"]
 
 
 OWN = [
@@ -80,22 +99,47 @@ OWN = [
 @pytest.mark.parametrize(("own", "verdict"), OWN)
 def test_a_difference_within_chance_is_no_clear_finding(own, verdict):
     errors = ERRORS | {("A_adv", "A_adv", "fgsm"): own}
-    assert found(errors)[0].verdict == verdict
+    assert found(errors)[0].said == verdict
+    assert found(errors)[0].verdict == {"h": "holds", "n": "not shown", "d": "reversed"}[verdict[0]]
 
 
-def test_a_finding_holds_only_if_it_does_with_every_seed():
-    def own(errors):
-        return ERRORS | {("A_adv", "A_adv", "fgsm"): errors}
+def test_over_seeds_a_finding_holds_if_the_paired_differences_show_it():
+    checked = over_seeds()
+    assert [finding.verdict for finding in checked] == ["holds"] * 6
+    assert checked[0].figures.startswith("3.6 % against 18.2 %: -14.6 points (-")
+    assert checked[0].figures.endswith(" 5 seeds, p < 1e-12)") or ", 5 seeds, p = " in checked[0].figures
 
-    assert found(own(360), own(400))[0].verdict == "holds with each of 2 seeds"
-    assert found(own(360), own(400))[0].figures == "3.8 % against 18.2 %"
-    assert found(own(360), own(1790))[0].verdict == "holds with each of 2 seeds, but intervals overlap"
-    assert found(own(360), own(2500))[0].verdict == "not shown: reversed with some seed"
-    assert found(own(2400), own(2500))[0].verdict == "does not hold"
+
+def test_over_seeds_a_difference_smaller_than_what_seeds_differ_by_is_not_shown():
+    """Over the images of each seed the two are far apart."""
+    near = ERRORS | {("A_adv", "B", "fgsm"): 900, ("A_ens", "B", "fgsm"): 800}
+
+    def spread_by(spread):
+        return [
+            finding.verdict for finding in over_seeds(near, spread=spread) if "examples transferred" in finding.claim
+        ]
+
+    assert (spread_by(0.0), spread_by(0.03)) == (["holds"], ["not shown"])
+
+
+def test_over_seeds_a_finding_is_reversed_if_one_of_its_differences_is_shown_the_other_way_round():
+    turned = ERRORS | {("A_adv", "A_adv", "fgsm"): 4000}
+    assert [finding.verdict for finding in over_seeds(turned)][:2] == ["reversed", "reversed"]
+
+
+def test_what_no_seed_changes_is_told_apart_in_the_figures():
+    undefended, defended = over_seeds()[1].figures.split("; ")
+    assert "A 71.4 % against 75.3 %" in undefended.replace("71.3", "71.4")
+    assert ", the same for every seed, p " in undefended
+    assert ", 5 seeds, p " in defended
+
+
+def test_where_errors_are_known_by_number_alone_large_differences_are_shown_all_the_same():
+    assert [finding.verdict for finding in over_seeds(known=False)].count("holds") >= 4
 
 
 def test_what_was_not_measured_is_no_finding():
-    assert found({}, probes={}) == []
+    assert found({}, probes={}) == over_seeds({}, probes={}) == []
     (only,) = found({key: ERRORS[key] for key in (("A", "A", "fgsm"), ("A", "A", "rand_fgsm"))}, probes={})
     assert "RAND+FGSM beats FGSM" in only.claim
 

@@ -1,6 +1,7 @@
 """What a LaTeX compiler would refuse is looked for here: braces, environments, rows, characters."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,9 @@ from hypothesis import strategies as st
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.latex import escaped, to_latex
-from gradshard.pipeline.report.table import NumberCell, RateCell, SeedsCell, Table
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.table import NumberCell, RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell
 
 RATE = ErrorRate(12, 1000)
 TABLE = Table(
@@ -18,7 +21,10 @@ TABLE = Table(
     ["A_adv", "B-2 #1"],
     [
         ("A_adv-ens", [RateCell(RATE, bold=True, paper=1.4), RateCell(None)]),
-        ("FGSM, ε − α", [SeedsCell([RATE, ErrorRate(20, 1000)]), NumberCell(-1.5e-7, bold=True)]),
+        (
+            "FGSM, ε − α",
+            [TrainingCell(SeedErrors({10: RATE, 11: ErrorRate(20, 1000)})), NumberCell(-1.5e-7, bold=True)],
+        ),
     ],
 )
 
@@ -40,6 +46,12 @@ def test_a_table_has_booktabs_rules_bold_ties_and_the_papers_figures():
 \end{table}
 """
     )
+
+
+def test_its_caption_tells_over_which_seeds_it_is():
+    over = replace(TABLE, caption="Mean ± standard deviation over 3 seeds of training.")
+    caption = r"\caption{50 \% of $\varepsilon$\_max \& more. Mean $\pm$ standard deviation over 3 seeds of training.}"
+    assert caption in to_latex(over)
 
 
 def test_every_row_has_a_cell_for_every_column_and_every_environment_ends():

@@ -51,7 +51,8 @@ def test_probes_of_several_seeds_are_means_in_tables_and_points_in_curves(measur
     assert (
         own.caption
         == transferred.caption
-        == "Mean ± standard deviation over 2 seeds of training, the same static models."
+        == "Mean ± standard deviation over 2 seeds of training, the same static models. "
+        "No interval stands where errors are known by their number alone."
     )
     several, one = (
         probing.curves(probes, "B", TWO),

@@ -3,11 +3,10 @@ import io
 
 import pytest
 
-from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import export
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.table import NumberCell, SeedsCell
+from gradshard.pipeline.report.table import NumberCell
 from gradshard.pipeline.report.tables import (
     defence_table,
     gradients_table,
@@ -16,6 +15,7 @@ from gradshard.pipeline.report.tables import (
     transfer_table,
     white_box_table,
 )
+from tests.helpers.error_matrices import error_matrix, wrong_images
 
 ONE = Seeds((10,))
 KEY = ("target", "source", "attack", "errors")
@@ -143,9 +143,10 @@ def three_seeds(matrix):
 def test_over_several_seeds_a_cell_is_mean_and_deviation_and_each_seed(three_seeds):
     cell = transfer_table(three_seeds, "fgsm", ["A_adv"]).rows[0][1][0]
     assert (cell.text, cell.beside) == ("3.6 ± 1.0", "paper 3.6, +0.0")
-    assert cell.note == "by seed: 10: 2.60, 11: 3.60, 12: 4.60"
+    assert cell.note.endswith("; by seed: 10: 2.60, 11: 3.60, 12: 4.60; n = 10000")
     assert dict(cell.fields) == {
         "value": 3.6,
+        "n": 10_000,
         "runs": 3,
         "bold": 0,
         "varying": "training",
@@ -164,21 +165,33 @@ def test_a_seed_that_was_not_measured_is_missed(three_seeds):
     fewer = ErrorMatrix([row for row in three_seeds.rows if row["seed"] != 12], "exact", three_seeds.seeds)
     cell = transfer_table(fewer, "fgsm", ["A_adv"]).rows[0][1][0]
     assert (cell.text, cell.beside, cell.fields["runs"]) == ("3.1 ± 0.7", "2 of 3 seeds", 2)
-    assert SeedsCell({10: ErrorRate(1, 100)}, expected=2, paper=2.0).beside == "paper 2.0, -1.0; 1 of 2 seeds"
-    assert SeedsCell({10: ErrorRate(1, 100)}).text == "1.0"
-    unmeasured = SeedsCell({})
-    assert (unmeasured.text, unmeasured.heat, unmeasured.beside, dict(unmeasured.fields)) == ("–", None, "", {})
 
 
-def test_models_are_tied_for_best_as_long_as_any_of_their_seeds_are(three_seeds):
-    table = defence_table(three_seeds, {"6 epochs": ["A_adv", "A_ens"]}, "B")
-    assert [[cell.bold for cell in cells] for _, cells in table.rows] == [
-        [True, True, False, False, False],
-        [True, False, True, True, True],
-    ]
-    near = [row | {"errors": 1700} if row["target"] == "A_ens" else row for row in three_seeds.rows]
-    both = defence_table(ErrorMatrix(near, "exact", three_seeds.seeds), {"6 epochs": ["A_adv", "A_ens"]}, "B")
-    assert [cells[2].bold for _, cells in both.rows] == [True, True]
+NEAR = [wrong_images([0.08, 0.16, 0.12, 0.11, 0.13], 1), wrong_images([0.17, 0.11, 0.14, 0.18, 0.10], 2)]
+FAR = [NEAR[0], wrong_images([0.3, 0.35, 0.31, 0.33, 0.32], 3)]
+
+
+@pytest.mark.parametrize(
+    ("pair", "known", "bold"),
+    [(NEAR, True, [True, True]), (FAR, True, [True, False]), (NEAR, False, [False, False])],
+)
+def test_over_seeds_a_model_is_tied_for_best_unless_it_is_shown_to_err_more(pair, known, bold):
+    """Where images are not known, nobody is."""
+    wrong = {("A_adv", "B", "fgsm"): pair[0], ("A_ens", "B", "fgsm"): pair[1]}
+    table = defence_table(error_matrix(wrong, known=known), {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert [cells[0].bold for _, cells in table.rows] == bold
+
+
+def test_models_that_no_seed_changes_are_tied_by_their_intervals_over_images(three_seeds):
+    matrix = ErrorMatrix(three_seeds.rows, "exact", Seeds((10, 11, 12), frozenset(("A_adv", "A_ens", "B"))))
+    table = defence_table(matrix, {"6 epochs": ["A_adv", "A_ens"]}, "B")
+    assert [cells[2].bold for _, cells in table.rows] == [False, True]
+
+
+def test_a_caption_tells_whether_there_are_intervals():
+    matrix = error_matrix({("A_adv", "B", "fgsm"): NEAR[0]})
+    table = matrix.seeds.captioned(transfer_table(matrix, "fgsm", ["B", "A_adv"]))
+    assert table.caption == "Mean ± standard deviation over 5 seeds of training, the same static models."
 
 
 @pytest.mark.parametrize(
@@ -187,7 +200,10 @@ def test_models_are_tied_for_best_as_long_as_any_of_their_seeds_are(three_seeds)
 def test_every_table_tells_over_what_it_is(three_seeds, sources_vary, said):
     seeds = Seeds((10, 11, 12), frozenset(), sources_vary=sources_vary)
     table = seeds.captioned(transfer_table(ErrorMatrix(three_seeds.rows, "exact", seeds), "fgsm", ["A"]))
-    assert table.caption == f"Mean ± standard deviation over 3 seeds of training, {said}."
+    assert table.caption == (
+        f"Mean ± standard deviation over 3 seeds of training, {said}. "
+        "No interval stands where errors are known by their number alone."
+    )
     assert export.to_markdown(table).endswith(f"|\n\n{table.caption}\n")
     varying = "training and static models" if sources_vary else "training"
     assert {row["varying"] for row in csv.DictReader(io.StringIO(export.to_csv(table)))} == {varying}

@@ -47,8 +47,30 @@ def test_examples_hold_every_cell_of_every_example(tmp_path):
         line = 0 if row["target"] == "A" else 1
         assert {name: row[name] for name in results.KEY_COLUMNS} == keys[line]
         assert row["correct"] == right[block][line, column]
-    found = results.read_examples(tmp_path / "e.parquet", attack="fgsm", target="A", source="B", gradient="exact")
-    assert found.tolist() == [*right[0][0], *right[1][0][::-1]], "in the order of the test set"
+    (found,) = results.read_examples(tmp_path / "e.parquet", seed=9).values()
+    examples, correct = found["A", "B", "fgsm", "exact", 1]
+    assert list(found) == [("A", "B", "fgsm", "exact", 1), ("C", "B", "ifgsm", "exact", 1)]
+    assert examples.tolist() == [0, 2, 4, 6, 8, 9, 10, 11], "in the order of the test set"
+    assert correct.tolist() == [*right[0][0], *right[1][0][::-1]]
+
+
+def test_examples_of_several_seeds_are_put_together(tmp_path):
+    right = {seed: np.random.default_rng(seed).random((1, 20)) < 0.5 for seed in (10, 11)}
+    for seed, correct in right.items():
+        results.write_examples(tmp_path / f"{seed}.parquet", [([KEY | {"seed": seed}], np.arange(20), correct)])
+    old = pq.read_table(tmp_path / "11.parquet").drop_columns("seed")
+    pq.write_table(old, tmp_path / "11.parquet")
+    merged = tmp_path / "e.parquet"
+    results.merge_examples(merged, {seed: tmp_path / f"{seed}.parquet" for seed in right})
+    assert pq.read_schema(merged) == results.EXAMPLES
+    found = results.read_examples(merged, seed=0)
+    assert {seed: cells["A", "B", "fgsm", "exact", 1][1].tolist() for seed, cells in found.items()} == {
+        seed: correct[0].tolist() for seed, correct in right.items()
+    }
+    for path in (tmp_path / "none.parquet", merged):
+        merged.write_bytes(b"PAR1 not really")
+        with pytest.raises(GradshardError, match=r"cannot be read .*run `gradshard evaluate` again"):
+            results.read_examples(path, seed=0)
 
 
 def test_missing_or_foreign_results_are_named(tmp_path):

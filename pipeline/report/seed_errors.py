@@ -1,0 +1,84 @@
+"""Errors of one model under one attack, by seed: how many, and of which images; and how two of them differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from gradshard.pipeline.evaluation.paired_defences import (
+    PairedDifference,
+    paired_difference,
+    paired_difference_of_rates,
+    tied_for_best_over_seeds,
+)
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+
+
+@dataclass(frozen=True)
+class ImageErrors:
+    """Which images were classified wrong.
+
+    ``numbers`` are those of the images in the test set, int64 (images,), ascending; ``wrong`` is bool (seeds, images).
+    """
+
+    numbers: npt.NDArray[np.int64]
+    wrong: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SeedErrors:
+    """Error rates by seed, and which images they are of, row by row in the same order; none where that is not known."""
+
+    rates: Mapping[int, ErrorRate]
+    images: ImageErrors | None = field(default=None, compare=False)
+
+    @property
+    def mean(self) -> float:
+        """The mean error rate over the seeds."""
+        return fmean(rate.rate for rate in self.rates.values())
+
+    def of(self, seeds: Sequence[int]) -> "SeedErrors":
+        """Return those of some of the seeds, in their order."""
+        rates = {seed: self.rates[seed] for seed in seeds}
+        if self.images is None:
+            return SeedErrors(rates)
+        places = [list(self.rates).index(seed) for seed in seeds]
+        return SeedErrors(rates, ImageErrors(self.images.numbers, self.images.wrong[places]))
+
+
+def shared_seeds(errors: Sequence[SeedErrors]) -> list[int]:
+    """Return the seeds that all of them were measured with."""
+    return [seed for seed in errors[0].rates if all(seed in its.rates for its in errors)]
+
+
+def difference(first: SeedErrors, second: SeedErrors) -> PairedDifference:
+    """Compare two error rates over the seeds that both were measured with, on the images that both are of.
+
+    Where those are not known, by the rates alone, which takes larger differences.
+    """
+    seeds = shared_seeds([first, second])
+    one, other = first.of(seeds), second.of(seeds)
+    if one.images is None or other.images is None:
+        rates = [[rate.rate for rate in its.rates.values()] for its in (one, other)]
+        return paired_difference_of_rates(*rates, images=min(r.n for its in (one, other) for r in its.rates.values()))
+    return paired_difference(*_on_shared_images([one.images, other.images]))
+
+
+def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
+    """Tell which are not shown to err more than the lowest, over the seeds and images of all.
+
+    None is where that cannot be told: a single one, no seed that all were measured with, or images that are not known.
+    """
+    seeds = shared_seeds(errors) if len(errors) > 1 else []
+    images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []
+    if len(images) < len(errors) or not images:
+        return [False] * len(errors)
+    return tied_for_best_over_seeds(_on_shared_images(images))
+
+
+def _on_shared_images(each: Sequence[ImageErrors]) -> list[npt.NDArray[np.bool_]]:
+    shared = reduce(np.intersect1d, (its.numbers for its in each))
+    return [its.wrong[:, np.searchsorted(its.numbers, shared)] for its in each]

@@ -157,5 +157,5 @@ def test_a_second_seed_of_a_real_project_is_in_every_part_of_its_report(copied_p
     page = (copied_project.path / "report/index.html").read_text()
     assert page.count("95 % interval for training ") > 50
     assert page.count("no interval, for it is not known which images were wrong") > 10, "of the probes"
-    assert set(over for _, over in comparisons(page).values()) == {"2 seeds, 120 images"}
+    assert {over for _, over in comparisons(page).values()} == {"2 seeds, 120 images"}
     assert ", the same for every seed, p " in page

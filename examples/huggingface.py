@@ -45,7 +45,9 @@ def train(model: nn.Module, dataset: SignedDataset | list, epochs: int = 3) -> n
 clean, test = ([(to_floats(row["image"]), row["label"]) for row in both[part]] for part in ("train", "test"))
 frozen, attacker = (train(network(), clean) for _ in range(2))
 store = compute_signs(frozen, both["train"], "signs/hf.zarr", transform=to_floats, name="digits")
-robust = train(network(), SignedDataset(both["train"], store, transform=to_floats))
+frozen.save_pretrained("models/frozen")
+unfrozen = AutoModelForImageClassification.from_pretrained("models/frozen")
+robust = train(unfrozen, SignedDataset(both["train"], store, transform=to_floats))
 x, y = next(iter(DataLoader(test, batch_size=len(test))))
 gradient, _ = input_gradient(lambda x: attacker(x).logits, x, None, policy="predicted")
 for kind, images in (("clean", x), ("FGSM from a model that nobody trained on", perturb(x, gradient.sign(), EPSILON))):

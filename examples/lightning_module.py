@@ -54,9 +54,7 @@ frozen, attacker = (fitted(Classifier(), data) for _ in range(2))
 signed = SignedDataset(data, compute_signs(frozen.network, data, "signs/lightning.zarr", name="digits"))
 robust = fitted(Classifier(signed), signed)
 x, y = images[3000:], labels[3000:]
-for kind, test in (
-    ("clean", x),
-    ("FGSM from a model that nobody trained on", perturb(x, attacker.own_signs(x), EPSILON)),
-):
+attacked = perturb(x, attacker.own_signs(x), EPSILON)
+for kind, test in (("clean", x), ("FGSM from a model that nobody trained on", attacked)):
     errors = [f"{(model(test).argmax(1) != y).float().mean():.1%}" for model in (frozen, robust)]
     print(f"{kind}: the frozen model errs on {errors[0]}, the robust one on {errors[1]}")

@@ -67,7 +67,11 @@ def evaluate(
         attacks: their names: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack.
         epsilon: how far a pixel may move, in units of pixels in [0, 1].
         sources: who crafts; by default the targets themselves. A source of a target's name is that target.
-        alpha, steps, restarts, gradient, label: as of each attack, see ``fgsm``.
+        alpha: as of each attack: see ``fgsm``, also for what follows.
+        steps: as of each attack.
+        restarts: as of each attack.
+        gradient: as of each attack.
+        label: as of each attack.
         seed: of whatever is random; the noise is the same for all sources.
 
     Returns:

@@ -49,7 +49,10 @@ def examine(
         sources: modules by name, in eval mode, whose examples are transferred.
         attacks: those by the model's own gradient, of ``ATTACKS``.
         transferred: those that sources craft.
-        alpha, steps, restarts, gradient: as of each attack, see ``fgsm``.
+        alpha: as of each attack: see ``fgsm``, also for what follows.
+        steps: as of each attack.
+        restarts: as of each attack.
+        gradient: as of each attack.
         seed: of whatever is random.
 
     Returns:

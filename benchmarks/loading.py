@@ -77,7 +77,7 @@ def _training(*, quick: bool) -> list[Claim]:
             _trained(DataLoader(signed, batch_size=BATCH, shuffle=True), signed),
             _trained(DataLoader(base, batch_size=BATCH, shuffle=True), None),
             target=1.05,
-            repeats=1 if quick else 45,
+            repeats=1 if quick else 25,
         )
     ]
 
@@ -158,7 +158,7 @@ def _making(*, quick: bool) -> list[Claim]:
     model = tramer.build("A", (1, 28, 28), 10, seed=0).eval().requires_grad_(False)
     few = TensorDataset(*base[: len(base) // 16])
     tried = {str(size): _bare(model, few, size) for size in BARE_BATCHES}
-    fastest = seconds(tried, repeats=1 if quick else 5)
+    fastest = seconds(tried, repeats=1 if quick else 3)
     batch = min(BARE_BATCHES, key=lambda size: sum(fastest[str(size)]))
 
     def store() -> None:
@@ -166,7 +166,7 @@ def _making(*, quick: bool) -> list[Claim]:
         shutil.rmtree("signs")
         shutil.rmtree(".partial")
 
-    times = seconds({"store": store, "bare": _bare(model, base, batch)}, repeats=1 if quick else 15)
+    times = seconds({"store": store, "bare": _bare(model, base, batch)}, repeats=1 if quick else 7)
     name = "rate of `compute_signs` over that of a bare loop"
     return [claim(name, ratios(times, "bare", "store"), target=0.95, at="least")]
 
@@ -199,8 +199,8 @@ def _opening(*, quick: bool) -> list[Claim]:
         return next(iter(loader)).images
 
     name = "the first batch of a store of 1,000 shards over one of 10"
-    processes = compare(name, lambda: alone(many), lambda: alone(few), target=1.1, repeats=1 if quick else 9)
-    times = seconds({"many": lambda: here(many), "few": lambda: here(few)}, repeats=1 if quick else 45)
+    processes = compare(name, lambda: alone(many), lambda: alone(few), target=1.1, repeats=1 if quick else 7)
+    times = seconds({"many": lambda: here(many), "few": lambda: here(few)}, repeats=1 if quick else 25)
     return [processes, claim(f"{name}, in a process that runs already", ratios(times, "many", "few"))]
 
 

@@ -166,9 +166,11 @@ def rows_of(batches):
     ]
 
 
-def test_ranks_share_each_batch_and_a_state_serves_any_number_of_them(loader):
-    alone = list(loader())
-    parts = [loader(rank=rank, ranks=2) for rank in range(2)]
+@pytest.mark.parametrize("memory", [1 << 30, SMALL])
+@pytest.mark.parametrize("later", [1, 3])
+def test_ranks_share_each_batch_and_a_state_serves_any_number_of_them(loader, memory, later):
+    alone = list(loader(memory=memory))
+    parts = [loader(memory=memory, rank=rank, ranks=2) for rank in range(2)]
     for rank in parts:
         list(islice(rank, 3))
     state = parts[0].state_dict()
@@ -176,10 +178,10 @@ def test_ranks_share_each_batch_and_a_state_serves_any_number_of_them(loader):
     shared = [list(rank) for rank in parts]
     for batch, one, other in zip(alone[3:], *shared, strict=True):
         assert rows_of([batch]) == rows_of([one, other])
-    three = [loader(rank=rank, ranks=3) for rank in range(3)]
-    for rank in three:
+    others = [loader(memory=memory, rank=rank, ranks=later) for rank in range(later)]
+    for rank in others:
         rank.load_state_dict(state)
-    for batch, *found in zip(alone[3:], *three, strict=True):
+    for batch, *found in zip(alone[3:], *others, strict=True):
         assert rows_of([batch]) == rows_of(found)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, DistributedSampler, default_collate
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, default_collate
 
 from gradshard.pipeline.loading import SignedDataset, compute_signs, perturb
 from gradshard.storage.errors import GradshardError
@@ -78,7 +78,10 @@ def everything(signed):
     return seen(DataLoader(signed, batch_size=64), signed)
 
 
-@pytest.mark.parametrize(("workers", "context"), [(2, "fork"), (4, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "context"),
+    [(0, None), (2, "fork"), (4, "fork"), (2, "spawn"), pytest.param(4, "spawn", marks=pytest.mark.slow)],
+)
 def test_workers_give_each_row_once_an_epoch(signed, everything, workers, context):
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(
@@ -86,6 +89,18 @@ def test_workers_give_each_row_once_an_epoch(signed, everything, workers, contex
     )
     assert len(set(everything)) == 700
     assert seen(loader, signed) == everything
+
+
+def test_the_rest_of_an_epoch_is_the_same_with_another_number_of_workers(signed):
+    sampler = RandomSampler(signed, generator=torch.Generator().manual_seed(5))
+    order = list(BatchSampler(sampler, 64, drop_last=False))
+    whole, rest = (
+        [*DataLoader(signed, batch_sampler=part, num_workers=workers)] for part, workers in ((order, 0), (order[5:], 2))
+    )
+    assert len(rest) == 6
+    assert all(
+        torch.equal(a, b) for one, other in zip(whole[5:], rest, strict=True) for a, b in zip(one, other, strict=True)
+    )
 
 
 def test_two_ranks_share_the_rows(signed, everything):

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ BARE_BATCHES = (32, 64, 128, 256)
 
 _SHARD_ROWS = 64
 _COLOUR = (3, 32, 32)
-# Two windows of as many rows for either store, which fewer than all of the small one's.
+# Bytes of two windows of 256 rows, for either store: fewer rows than the small one has.
 _WINDOWED = 2 * 256 * (3 * 32 * 32 + 2 * 384)
 _CPU = torch.device("cpu")
 
@@ -89,13 +89,18 @@ def _trained(loader: DataLoader[Any], signed: SignedDataset | None) -> Step:
 
     def step() -> None:
         images, labels, *signs = next(batches)
-        other = images if signed is None else perturb(images, signed.unpack(*signs, images), EPSILON)
+        other = images if signed is None else perturb(images, signed.unpack(signs[0], images), EPSILON)
         loss = functional.cross_entropy(model(torch.cat([images, other])), labels.repeat(2))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
 
-    return lambda: [step() for _ in range(STEPS)]
+    return functools.partial(_repeated, step)
+
+
+def _repeated(step: Callable[[], None]) -> None:
+    for _ in range(STEPS):
+        step()
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
@@ -109,7 +114,10 @@ def _reading(*, quick: bool) -> list[Claim]:
     claims = []
     for kind, memory in (("in windows", 1 << 18 if quick else 1 << 24), ("from memory", 1 << 30)):
         loader = SignLoader(split, stores, batch=BATCH, epsilon=EPSILON, memory=memory)
-        epochs = {"loader": functools.partial(_epoch, loader), "trainer": _trainers(split, stores, memory)}
+        epochs: dict[str, Step] = {
+            "loader": functools.partial(_epoch, loader),
+            "trainer": _trainers(split, stores, memory),
+        }
         times = seconds(epochs, repeats=1 if quick else 15)
         name = f"rate of `SignLoader` {kind} over that of the trainer's reader"
         claims.append(claim(name, ratios(times, "trainer", "loader"), target=0.98, at="least"))
@@ -190,7 +198,7 @@ def _opening(*, quick: bool) -> list[Claim]:
     few, many = (_sharded(Path(str(shards)), shards) for shards in (SHARDS[0], 20 if quick else SHARDS[1]))
 
     def alone(folder: Path) -> None:
-        command = [sys.executable, "-c", _FIRST, folder / "data.zarr", folder / "A.zarr", str(_WINDOWED)]
+        command = [sys.executable, "-c", _FIRST, str(folder / "data.zarr"), str(folder / "A.zarr"), str(_WINDOWED)]
         subprocess.run(command, check=True)
 
     def here(folder: Path) -> Tensor:

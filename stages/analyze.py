@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradshard import storage
 from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, sign_errors
-from gradshard.pipeline.analysis.loss_surface import loss_plane, transferring
+from gradshard.pipeline.analysis.loss_surface import curvature, fooling_directions, loss_plane
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device, precision_context
@@ -34,7 +34,8 @@ def command(params: Params) -> None:
     """Measure the input gradients of the models of the first seed, and the loss around some images.
 
     Reads the prepared test images and the weights that `analysis` names; writes analysis/gradients.json (norms, as in
-    the paper's table 7, and the share of signs that fp32 gets wrong) and analysis/planes.npz (figures 2 and 3).
+    the paper's table 7, the share of signs that fp32 gets wrong, and how many images are as those of figure 2) and
+    analysis/planes.npz (figures 2 and 3).
     """
     data = open_dataset(paths.dataset(params))
     device = choose_device(params.device)
@@ -44,6 +45,8 @@ def command(params: Params) -> None:
     check_defined(models, key="analysis")
     with precision_context("fp32", device):
         gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
+        for name in gradients:
+            gradients[name]["directions"] = _directions(params, data.test, models, name, device)
         planes = _planes(params, data.test, models, device)
     record = {
         "seed": seed,
@@ -96,17 +99,40 @@ def _summary(values: Tensor) -> dict[str, float]:
     return {"mean": float(values.mean()), "deviation": float(values.std()), "examples": len(values)}
 
 
+def _directions(
+    params: Params, split: Split, models: Mapping[str, LoadedModel], name: str, device: torch.device
+) -> dict[str, int | str]:
+    """Count the test images that the source of figure 2 fools a model on and its own gradient does not, and the like.
+
+    Images that the source alone fools it on are also looked at more closely: is the loss curved as in the figure?
+    """
+    epsilon, other = params.attack.epsilon, params.analysis.plane.source
+    model, source = models[name].module, models[other].module
+    counts = {"right": 0, "own": 0, "other": 0, "other_alone": 0, "own_alone": 0, "near_own": 0, "falls_again": 0}
+    for _, images, labels in _blocks(split, device):
+        found = fooling_directions(model, source, images, labels, epsilon=epsilon)
+        chosen = found.other_alone
+        for key in ("right", "own", "other", "other_alone", "own_alone"):
+            counts[key] += int(getattr(found, key).sum())
+        if chosen.any():
+            curved = curvature(model, source, images[chosen], labels[chosen], epsilon=epsilon)
+            counts["near_own"] += curved.near_own
+            counts["falls_again"] += curved.falls_again
+    return {"source": other, "n": len(split), **counts}
+
+
 def _planes(
     params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """The loss over the plane, full range and zoomed in, for the first images whose FGSM sample transfers."""
+    """The loss over the plane, full range and zoomed in, for the first images that the source alone fools it on."""
     plane, epsilon = params.analysis.plane, params.attack.epsilon
     model, source = models[plane.model].module, models[plane.source].module
     ranges = {name: torch.linspace(0, reach, _GRID) for name, reach in (("full", epsilon), ("zoom", epsilon / _ZOOM))}
     rows: list[int] = []
     planes: dict[str, list[Tensor]] = {name: [] for name in ranges}
     for start, images, labels in _blocks(split, device):
-        for at in transferring(model, source, images, labels, epsilon=epsilon).nonzero().flatten().tolist():
+        found = fooling_directions(model, source, images, labels, epsilon=epsilon).other_alone
+        for at in found.nonzero().flatten().tolist():
             if len(rows) < plane.points:
                 rows.append(start + at)
                 for name, steps in ranges.items():

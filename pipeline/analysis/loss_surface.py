@@ -1,24 +1,93 @@
 """The loss of a model over the plane of two signed gradients around an image (figures 2 and 3)."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import logit_margin
+from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.types import Gradient
 
+# Steps to look at along a signed gradient, as shares of epsilon; the first is the vicinity of the image.
+_SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
-def transferring(
+
+@dataclass(frozen=True)
+class Directions:
+    """Which images each of two FGSM samples fools a model on: by its own gradient, by a source's; bool (n,) each.
+
+    ``right`` are those that it classifies right unperturbed, and of which alone the other two can be true.
+    """
+
+    right: Tensor
+    own: Tensor
+    other: Tensor
+
+    @property
+    def other_alone(self) -> Tensor:
+        """Those that figure 2 is about: the source's sample fools the model, its own does not."""
+        return self.other & ~self.own
+
+    @property
+    def own_alone(self) -> Tensor:
+        """The other way round."""
+        return self.own & ~self.other
+
+
+def fooling_directions(
     model: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, gradient: Gradient = "exact"
-) -> Tensor:
-    """Tell which images ``model`` classifies right while the FGSM sample from ``source`` fools it, bool (n,)."""
-    adversarial = fgsm(source, images, labels, epsilon=epsilon, gradient=gradient)
+) -> Directions:
+    """Try on ``model`` FGSM with its own gradient and with that of ``source``, images (n, C, H, W), labels (n,)."""
+    own, other = (
+        perturb(images, input_gradient(m, images, labels, gradient=gradient)[0].sign(), epsilon)
+        for m in (model, source)
+    )
     with torch.no_grad():
-        right: Tensor = model(images).argmax(1) == labels
-        fooled: Tensor = model(adversarial).argmax(1) != labels
-    return right & fooled
+        right, *kept = (model(tried).argmax(1) == labels for tried in (images, own, other))
+    return Directions(right, *(right & ~k for k in kept))
+
+
+def loss_along(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    signs: Tensor,
+    *,
+    epsilon: float,
+    shares: tuple[float, ...] = _SHARES,
+) -> Tensor:
+    """The cross-entropy of ``model`` at steps along signs (n, C, H, W), clipped to [0, 1]; float32 (n, steps)."""
+    return torch.stack([_loss(model, perturb(images, signs, share * epsilon), labels) for share in shares], dim=1)
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """Of how many images the loss behaves as in figure 2; of ``n``.
+
+    ``near_own``: at a tenth of epsilon it is higher along the model's own signed gradient than along the source's.
+    ``falls_again``: along its own it is higher at some smaller step than at epsilon.
+    """
+
+    n: int
+    near_own: int
+    falls_again: int
+
+
+def curvature(
+    model: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, gradient: Gradient = "exact"
+) -> Curvature:
+    """Count the images (n, C, H, W) around which the loss of ``model`` is curved as the paper shows it."""
+    own, other = (
+        loss_along(
+            model, images, labels, input_gradient(m, images, labels, gradient=gradient)[0].sign(), epsilon=epsilon
+        )
+        for m in (model, source)
+    )
+    falls = own[:, :-1].amax(1) > own[:, -1]
+    return Curvature(len(images), int((own[:, 0] > other[:, 0]).sum()), int(falls.sum()))
 
 
 def loss_plane(
@@ -30,10 +99,11 @@ def loss_plane(
     *,
     gradient: Gradient = "exact",
 ) -> Tensor:
-    """The cross-entropy of ``model`` at x + e1 * sign(g1) + e2 * sign(g2), section 3.3.
+    """The cross-entropy of ``model`` at x + e1 * sign(g1) + e2 * sign(g2), clipped to [0, 1] (section 3.3).
 
-    g1 is the gradient of the model, g2 that of the source, both at x. Nothing is clipped, as the paper's definition
-    has it. The loss is softplus of the margin, which keeps its digits where softmax would round it to 0.
+    g1 is the gradient of the model, g2 that of the source, both at x. The paper writes no clipping, but of its attacks
+    it says that all are clipped; unclipped points are no images. The loss is softplus of the margin, which keeps its
+    digits where softmax would round it to 0.
 
     Args:
         model: in eval mode; whose loss it is.
@@ -47,9 +117,11 @@ def loss_plane(
         Float32 (k, k) on the CPU; rows follow e1, columns e2.
     """
     own, other = (input_gradient(m, image, label, gradient=gradient)[0].sign() for m in (model, source))
-    rows = []
-    for step in steps:
-        points = image + step * own + steps.view(-1, 1, 1, 1) * other
-        with torch.no_grad():
-            rows.append(functional.softplus(logit_margin(model(points).float(), label.expand(len(steps)))).cpu())
+    labels = label.expand(len(steps))
+    rows = [_loss(model, perturb(image + step * own, other, steps.view(-1, 1, 1, 1)), labels).cpu() for step in steps]
     return torch.stack(rows)
+
+
+def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    with torch.no_grad():
+        return functional.softplus(logit_margin(model(images).float(), labels))

@@ -113,7 +113,10 @@ class EvaluationParams(Section):
 
 
 class PlaneParams(Section):
-    """Figures 2 and 3: the loss of ``model`` over its own signed gradient and that of ``source``, at some points."""
+    """Figures 2 and 3: the loss of ``model`` over its own signed gradient and that of ``source``, at some points.
+
+    These are test images that FGSM of the source fools the model on and its own does not. ``model`` may be a snapshot.
+    """
 
     model: str
     source: str

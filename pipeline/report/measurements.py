@@ -40,6 +40,30 @@ def wrong_signs_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("wrong-signs", "Signs that fp32 gets wrong, against float64", "model", columns, rows)
 
 
+# Counts of the test images by who fools a model on them, and of those that the source alone does.
+_FOOLED = {"own": "its own", "other": "the source's", "other_alone": "the source's alone", "own_alone": "its own alone"}
+_CURVED = {"near_own": "near the image its own is steeper", "falls_again": "its own peaks before ε"}
+
+
+def directions_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Figure 2 over the whole test set: which FGSM samples fool a model, and how its loss is curved where they differ.
+
+    The first columns are shares of all test images in percent, the last of those that the source's sample alone fools.
+    """
+    rows: list[tuple[str, list[TableCell]]] = []
+    for name, its in measured.items():
+        found = its.get("directions")
+        if found and found["source"] != name:
+            shares: list[TableCell] = [RateCell(ErrorRate(found[key], found["n"])) for key in _FOOLED]
+            rows.append((f"{name}, source {found['source']}", [*shares, *(_of_chosen(found, key) for key in _CURVED)]))
+    columns = [*_FOOLED.values(), *(f"of these: {name}" for name in _CURVED.values())]
+    return Table("directions", "Who fools it, by FGSM: figure 2 over the test set", "model", columns, rows)
+
+
+def _of_chosen(found: Mapping[str, int], key: str) -> RateCell:
+    return RateCell(ErrorRate(found[key], found["other_alone"]) if found["other_alone"] else None)
+
+
 def _mean_interval(summary: Mapping[str, float]) -> str:
     half = 1.96 * summary["deviation"] / summary["examples"] ** 0.5
     return f"95 % interval {100 * (summary['mean'] - half):.3g} to {100 * (summary['mean'] + half):.3g}"

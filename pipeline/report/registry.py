@@ -42,7 +42,9 @@ def _holdouts(of: Results) -> list[Table]:
 
 def _random_training(of: Results) -> list[Table]:
     random = selection.trained_on_random_steps(of.params, of.matrix.gradient)
-    beside = selection.standard(of.params, of.shown)
+    trained = of.params.robust
+    alike = {trained[name].architecture for name in random}
+    beside = [name for name in selection.standard(of.params, of.shown) if trained[name].architecture in alike]
     return [tables.random_training_table(of.matrix, [*beside, *random], of.holdout)] if random else []
 
 

@@ -27,13 +27,14 @@ def shown_targets(params: Params, gradient: Gradient) -> list[str]:
 def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     """The robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
 
-    Models of one architecture are grouped by the epochs they were trained for, fewest first; where there are several
-    architectures, by those, each with the undefended models of its own. Where none was trained here, the static models
-    that share an architecture compare: their weights may come from a defence.
+    Models of the architecture that was trained on stores are grouped by the epochs they were trained for, fewest first;
+    where several architectures were, by those, each with the undefended models of its own. Where none was trained here,
+    the static models that share an architecture compare: their weights may come from a defence.
     """
     static = {name: params.static[name] for name in targets if name in params.static}
     robust = {name: params.robust[base] for name in targets if (base := _base(name)) in params.robust}
-    families = dict.fromkeys(published.family(model.architecture) for model in robust.values())
+    trained = [model for model in robust.values() if model.sources] or list(robust.values())
+    families = dict.fromkeys(published.family(model.architecture) for model in trained)
     if not robust:
         counts = Counter(published.family(model.architecture) for model in static.values())
         families = dict.fromkeys(family for family, count in counts.items() if count > 1)
@@ -44,7 +45,8 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
         }
     groups: dict[int, list[str]] = {}
     for name, model in robust.items():
-        groups.setdefault(int(name.partition("@")[2] or model.epochs), []).append(name)
+        if published.family(model.architecture) in families:
+            groups.setdefault(int(name.partition("@")[2] or model.epochs), []).append(name)
     return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
 
 

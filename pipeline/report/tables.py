@@ -114,13 +114,19 @@ def random_training_table(matrix: ErrorMatrix, models: Sequence[str], holdout: s
 
 
 def holdouts_table(matrix: ErrorMatrix, models: Sequence[str], holdouts: Sequence[str]) -> Table:
-    """Section 5.3: FGSM from each model that no training saw."""
+    """Section 5.3: attacks from each model that no training saw; one that nobody was measured under is left out."""
+    columns = [
+        _Column(source, attack, f"{attack_title(attack)} from {source}")
+        for attack in TRANSFERRED
+        for source in holdouts
+        if any(matrix.rates(model, source, attack) for model in models)
+    ]
     return Table(
         name="holdouts",
-        title="FGSM from each model that no training saw",
+        title="Examples from each model that no training saw",
         corner="model",
-        columns=[f"FGSM from {source}" for source in holdouts],
-        rows=[(model, [matrix.cell(model, source, "fgsm") for source in holdouts]) for model in models],
+        columns=[column.title for column in columns],
+        rows=[(model, [matrix.cell(*column.key(model)) for column in columns]) for model in models],
     )
 
 

@@ -30,6 +30,8 @@ def tiny_params() -> dict:
     params["blackbox"]["substitute"].update(images=50, rounds=3, epochs=3, sweep=[0.1, 0.5])
     params["blackbox"]["forest"]["sweep"] = [0.2]
     params["blackbox"]["estimation"].update(examples=5)
+    params["analysis"]["models"] = ["A", "A_adv", "A_adv@1"]
+    params["analysis"]["plane"]["model"] = "A_adv@1"
     evaluation = params["evaluation"]
     evaluation["targets"] = ["A", "B", "A_adv", "A_adv-ens", "A_adv@1", "A_adv-ens@1"]
     evaluation["attacks"]["fgsm"] = list(evaluation["targets"])

@@ -22,11 +22,20 @@ def test_each_gradients_tables_show_the_models_trained_on_it(params):
         "A_adv-ens_ce",
         "A_adv_ce@6",
         "A_adv-ens_ce@6",
+        "B_adv_ce",
+        "B_adv_ce@6",
     ]
 
 
 def test_the_models_that_a_claim_would_be_about_are_the_robust_ones_among_the_targets(params):
-    assert selection.trained_here(params) == ["A_adv", "A_adv_ce", "A_adv-rand_ce", "A_adv-ens", "A_adv-ens_ce"]
+    assert selection.trained_here(params) == [
+        "A_adv",
+        "A_adv_ce",
+        "A_adv-rand_ce",
+        "A_adv-ens",
+        "A_adv-ens_ce",
+        "B_adv_ce",
+    ]
     fewer = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"targets": ["A", "A_adv@6"]})})
     assert selection.trained_here(fewer) == ["A_adv"]
 
@@ -35,6 +44,13 @@ def test_models_of_random_steps_and_held_out_models_have_tables_of_their_own(par
     assert selection.trained_on_random_steps(params, "cross_entropy") == ["A_adv-rand_ce"]
     assert selection.trained_on_random_steps(params, "exact") == []
     assert selection.held_out(params) == ["B", "B-2", "C-2"]
+
+
+def test_a_model_of_an_architecture_without_an_ensemble_compares_with_none(params):
+    assert selection.compared(params, selection.shown_targets(params, "cross_entropy")) == {
+        "6 epochs": ["A_adv_ce@6", "A_adv-ens_ce@6"],
+        "12 epochs": ["A_adv_ce", "A_adv-ens_ce"],
+    }
 
 
 PROFILES = Path(__file__).parents[3] / "pipeline/config/profiles"

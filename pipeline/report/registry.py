@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import selection, tables
+from gradshard.pipeline.report import findings, selection, tables
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import Table
 
@@ -48,6 +48,13 @@ def _random_training(of: Results) -> list[Table]:
     return [tables.random_training_table(of.matrix, [*beside, *random], of.holdout)] if random else []
 
 
+def _findings(of: Results) -> list[Table]:
+    random = selection.trained_on_random_steps(of.params, of.matrix.gradient)
+    played = findings.roles(of.params, of.shown, random)
+    found = [findings.findings_table(of.matrix, played)] if played else []
+    return [table for table in found if table.rows]
+
+
 # Each gives no table where there is nothing to show.
 TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.transfer_table(of.matrix, "fgsm", of.shown)],
@@ -58,6 +65,7 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.defence_table(of.matrix, of.groups, of.holdout)],
     _holdouts,
     _random_training,
+    _findings,
 )
 
 

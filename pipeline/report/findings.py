@@ -1,0 +1,270 @@
+"""What the paper says about MNIST, sentence by sentence, held against error rates over seeds.
+
+Only sentences that say that one error rate of the matrix is higher than another are here; docs/findings.md has all.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, variance
+
+from gradshard.pipeline.attacks.registry import attack_title
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.report import selection
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.table import Table
+from gradshard.pipeline.report.tables import TRANSFERRED
+from gradshard.pipeline.types import CLEAN
+
+_LEVEL = 0.05
+
+# Target, source and attack of an error rate; and two, of which the first should be the higher.
+Rate = tuple[str, str, str]
+Claimed = tuple[Rate, Rate]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which of our models play the paper's parts; each robust one is its name after every epoch that was measured."""
+
+    undefended: Sequence[str]
+    holdout: str
+    other_holdouts: Sequence[str]
+    baselines: Sequence[str]
+    ensembles: Sequence[str]
+    random: Sequence[str]
+    other_baselines: Sequence[str]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Baseline and ensemble after the same epochs."""
+        return list(zip(self.baselines, self.ensembles, strict=False))
+
+    @property
+    def same_architecture(self) -> Sequence[str]:
+        """The undefended models besides the holdout: those of the robust models' architecture."""
+        return [name for name in self.undefended if name != self.holdout]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence of the paper in our words, its section, and the error rates of which it says which is higher."""
+
+    section: str
+    says: str
+    claimed: Callable[[Roles], Sequence[Claimed]]
+
+
+FINDINGS: Sequence[Finding] = (
+    Finding(
+        "3.2",
+        "adversarial training makes a model err less on its own FGSM",
+        lambda r: [((u, u, "fgsm"), (m, m, "fgsm")) for u in r.same_architecture for m in r.baselines],
+    ),
+    Finding(
+        "3.2",
+        "adversarial training makes a model err less on FGSM from another model",
+        lambda r: [((u, r.holdout, "fgsm"), (m, r.holdout, "fgsm")) for u in r.same_architecture for m in r.baselines],
+    ),
+    Finding(
+        "3.2",
+        "an adversarially trained model errs more on FGSM from another model than on its own",
+        lambda r: (
+            [((m, r.holdout, "fgsm"), (m, m, "fgsm")) for m in r.baselines]
+            + [((m, s, "fgsm"), (m, m, "fgsm")) for m in r.other_baselines for s in r.same_architecture]
+        ),
+    ),
+    Finding(
+        "3.1",
+        "FGSM transfers better from another architecture than from the same",
+        lambda r: [((m, r.holdout, "fgsm"), (m, s, "fgsm")) for m in r.baselines for s in r.same_architecture],
+    ),
+    Finding(
+        "3.3",
+        "FGSM from an adversarially trained model is easier for all than from an undefended one",
+        lambda r: (
+            [((r.holdout, s, "fgsm"), (r.holdout, m, "fgsm")) for s in r.same_architecture for m in r.baselines]
+            + [((u, r.holdout, "fgsm"), (u, m, "fgsm")) for u in r.same_architecture for m in r.baselines]
+        ),
+    ),
+    Finding(
+        "4",
+        "RAND+FGSM beats FGSM on every model, white box",
+        lambda r: [((m, m, "rand_fgsm"), (m, m, "fgsm")) for m in (*r.undefended, *r.baselines, *r.ensembles)],
+    ),
+    Finding(
+        "4",
+        "RAND+FGSM transfers less than FGSM",
+        lambda r: [
+            ((target, source, "fgsm"), (target, source, "rand_fgsm"))
+            for target in (*r.undefended, *r.baselines, *r.ensembles)
+            for source in r.undefended
+            if target != source
+        ],
+    ),
+    Finding(
+        "4",
+        "training on RAND+FGSM does not lower the error of RAND+FGSM or FGSM",
+        lambda r: [
+            claimed
+            for model in r.random
+            for beside in r.baselines
+            if beside.partition("@")[2] == model.partition("@")[2]
+            for claimed in (
+                *(((model, model, attack), (beside, beside, attack)) for attack in ("fgsm", "rand_fgsm")),
+                *(((model, r.holdout, attack), (beside, r.holdout, attack)) for attack in ("fgsm", "rand_fgsm")),
+            )
+        ],
+    ),
+    *(
+        Finding(
+            "5.3",
+            f"the ensemble errs less on {attack_title(attack)} from the holdout",
+            lambda r, attack=attack: [((b, r.holdout, attack), (e, r.holdout, attack)) for b, e in r.pairs],
+        )
+        for attack in TRANSFERRED
+    ),
+    Finding(
+        "5.3",
+        "the ensemble errs more on its own FGSM",
+        lambda r: [((e, e, "fgsm"), (b, b, "fgsm")) for b, e in r.pairs],
+    ),
+    Finding(
+        "5.3",
+        "six more epochs lower the ensemble's error on its own FGSM",
+        lambda r: [((e, e, "fgsm"), (later, later, "fgsm")) for e, later in pairwise(r.ensembles)],
+    ),
+    Finding(
+        "5.3",
+        "the ensemble errs no more in a black box than in a white box",
+        lambda r: [((e, e, "fgsm"), (e, r.holdout, "fgsm")) for e in r.ensembles],
+    ),
+    Finding(
+        "5.3",
+        "the ensemble errs less on FGSM from other models that no training saw",
+        lambda r: [((b, source, "fgsm"), (e, source, "fgsm")) for b, e in r.pairs for source in r.other_holdouts],
+    ),
+)
+
+
+@dataclass(frozen=True)
+class TextCell:
+    """Words."""
+
+    text: str
+    beside: str = ""
+    note: str = ""
+    bold: bool = False
+    marked: bool = False
+    heat: float | None = None
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """The words as the value."""
+        return {"value": self.text}
+
+
+def roles(params: Params, shown: Sequence[str], random: Sequence[str]) -> Roles | None:
+    """Tell who plays which part; none without an adversarially trained model and an ensemble of the paper's A."""
+    baselines, ensembles = selection.standard(params, shown), selection.ensembles(params, shown)
+    if not ensembles or not baselines or params.robust[ensembles[0]].architecture != "A":
+        return None
+    alike = [name for name in baselines if params.robust[name].architecture == "A"]
+    holdout = params.evaluation.holdout
+    return Roles(
+        undefended=[name for name in shown if name in params.static],
+        holdout=holdout,
+        other_holdouts=[name for name in selection.held_out(params) if name != holdout],
+        baselines=_every_epoch(alike[0], shown) if alike else [],
+        ensembles=_every_epoch(ensembles[0], shown),
+        random=random,
+        other_baselines=[name for name in baselines if name not in alike],
+    )
+
+
+def findings_table(matrix: ErrorMatrix, played: Roles) -> Table:
+    """Every sentence that was measured, with the mean error rates in percent and the verdict.
+
+    A verdict is about ways of training: one seed, or static models that no seed changes, show nothing. Each difference
+    needs t of the seeds' differences and z of both rates' images to be far from 0, at a level of 0.05 divided by the
+    number of differences in the table (Bonferroni). Images count as if both rates were of others, so the margin is at
+    least that of docs/statistics.md.
+    """
+    measured = [(finding, _measured(matrix, finding.claimed(played))) for finding in FINDINGS]
+    level = _LEVEL / max(1, sum(len(pairs) for _, pairs in measured))
+    rows = [
+        (
+            f"{finding.says} ({finding.section})",
+            [TextCell("; ".join(pair.figures for pair in pairs)), TextCell(_verdict(pairs, level))],
+        )
+        for finding, pairs in measured
+        if pairs
+    ]
+    return Table("findings", "What the paper says about MNIST", "the paper", ["measured, %", "verdict"], rows)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two error rates by training, of which the first should be the higher."""
+
+    figures: str
+    higher: Sequence[ErrorRate]
+    lower: Sequence[ErrorRate]
+
+    def verdict(self, level: float) -> str:
+        if len(self.higher) < 2:
+            return "one seed"
+        differences = [h.rate - low.rate for h, low in zip(self.higher, self.lower, strict=True)]
+        difference, margin = fmean(differences), self._margin(differences, level)
+        return "not shown" if abs(difference) <= margin else "holds" if difference > 0 else "reversed"
+
+    def _margin(self, differences: Sequence[float], level: float) -> float:
+        from scipy.special import ndtri, stdtrit
+
+        seeds = len(differences)
+        t, z = float(stdtrit(seeds - 1, level / 2)), float(ndtri(level / 2))
+        images = sum(fmean(r.rate * (1 - r.rate) / r.n for r in rates) for rates in (self.higher, self.lower))
+        return math.sqrt(t**2 * variance(differences) / seeds + z**2 * images)
+
+
+def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
+    """A robust model's snapshots, by epoch, and then itself."""
+    snapshots = [other for other in shown if other.startswith(f"{name}@")]
+    return [*sorted(snapshots, key=lambda other: int(other.partition("@")[2])), name]
+
+
+def _measured(matrix: ErrorMatrix, claimed: Sequence[Claimed]) -> list[_Pair]:
+    pairs = []
+    for first, second in claimed:
+        higher, lower = matrix.rates(*first), matrix.rates(*second)
+        both = [seed for seed in higher if seed in lower]
+        if matrix.seeds.same(*first[:2], *second[:2]):
+            both = both[:1]
+        if both:
+            rates = [higher[seed] for seed in both], [lower[seed] for seed in both]
+            named = [
+                f"{_called(rate)} {100 * fmean(r.rate for r in of):.1f}"
+                for rate, of in zip((first, second), rates, strict=True)
+            ]
+            pairs.append(_Pair(" against ".join(named), *rates))
+    return pairs
+
+
+def _called(rate: Rate) -> str:
+    target, source, attack = rate
+    if attack == CLEAN:
+        return f"{target}, clean"
+    return f"{attack_title(attack)} {'' if source == target else f'{source} → '}{target}"
+
+
+def _verdict(pairs: Sequence[_Pair], level: float) -> str:
+    """The verdict on all pairs: it holds if it does for each, and is reversed if it is for one."""
+    each = [pair.verdict(level) for pair in pairs]
+    if "reversed" in each:
+        return "reversed" if len(each) == 1 else f"reversed in {each.count('reversed')} of {len(each)}"
+    if all(verdict == "one seed" for verdict in each):
+        return "not shown: one seed"
+    shown = each.count("holds")
+    return "holds" if shown == len(each) else f"not shown: holds in {shown} of {len(each)}"

@@ -10,7 +10,6 @@ from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
-from gradshard.pipeline.types import SELF
 from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
@@ -46,7 +45,8 @@ def command(
 
     A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
     by batch, the signs of one of its stores, or its own turn, and only then makes a live
-    forward-backward pass (ensemble adversarial training, section 5 of the paper).
+    forward-backward pass (ensemble adversarial training, section 5 of the paper). Some schedules take the signs of all
+    stores for every batch; with `self: false` it never makes a pass of its own.
 
     Reads the prepared dataset and signs/SOURCE.zarr of every source, or of the store that stands for it in the run of
     this seed; writes models/robust/MODEL-SEED.safetensors, the snapshots models/snapshots/MODEL-SEED/, and the curves
@@ -139,9 +139,12 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         objective=adversarial.objective,
         adversarial_weight=adversarial.adversarial_weight,
         epsilon_law=adversarial.epsilon_law,
-        clean_weight=adversarial.clean_weight,
-        sources=(SELF, *robust.sources),
-        schedule=adversarial.schedule,
+        clean_weight=adversarial.clean_weight if robust.clean_weight is None else robust.clean_weight,
+        sources=robust.crafters,
+        weights=robust.weights,
+        schedule=robust.schedule or adversarial.schedule,
+        top_k=adversarial.top_k,
+        ema_decay=adversarial.ema_decay,
         attack=robust.attack,
         alpha=params.attack.alpha,
         gradient=robust.gradient or adversarial.gradient,

@@ -19,6 +19,7 @@ from gradshard.pipeline.config.fields import (
     ModelName,
 )
 from gradshard.pipeline.config.names import same_file
+from gradshard.pipeline.config.robust import check_training
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
 from gradshard.pipeline.config.training import (
@@ -141,10 +142,7 @@ class Params(Section):
                     "choose another evaluation.holdout",
                 )
             self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
-            if model.attack != "fgsm" and model.sources:
-                raise schema_error(
-                    f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty"
-                )
+            check_training(key, model, self.adversarial)
             late = [epoch for epoch in model.snapshots if epoch > model.epochs]
             if late:
                 raise schema_error(

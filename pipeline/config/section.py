@@ -1,5 +1,7 @@
 """The base of every section of the parameters: unknown keys are refused, nothing is converted, nothing changes."""
 
+from collections.abc import Mapping
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -7,3 +9,8 @@ class Section(BaseModel):
     """A part of the parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def without_usual(dumped: Mapping[str, object], usual: Mapping[str, object]) -> dict[str, object]:
+    """Return a dumped section without keys of their usual value: what follows from it was made before they were."""
+    return {key: value for key, value in dumped.items() if key not in usual or value != usual[key]}

@@ -16,12 +16,14 @@ from pydantic import (
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
 from gradshard.pipeline.config.fields import Label, ModelName, Pixels, PlainName, StoredFor
-from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
+    SELF,
     BatchNorm,
+    Combination,
     Compilation,
     EpsilonDistribution,
     Gradient,
@@ -78,9 +80,7 @@ class StaticModel(Section):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        dumped: dict[str, object] = dump(self)
-        usual = {"weights_key": None, "output": "logits"}
-        return {key: value for key, value in dumped.items() if key not in usual or value != usual[key]}
+        return without_usual(dump(self), {"weights_key": None, "output": "logits"})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -187,7 +187,9 @@ class AdversarialParams(Section):
 
     ``objective`` ``both`` weighs clean and perturbed images by ``clean_weight``; ``half`` replaces every second image,
     whose loss weighs ``adversarial_weight`` against 1. ``epsilon_law`` ``truncated_normal`` draws epsilon for every
-    example.
+    example. ``schedule`` ``random`` and ``rotate`` choose one source for every batch; ``all``, ``top_k`` and
+    ``loss_weighted`` combine the losses under all of them: equally, the ``top_k`` largest of each example, or by what
+    the losses were of late, a moving average that keeps ``ema_decay`` of itself at each step.
     """
 
     learning_rate: PositiveFloat
@@ -195,17 +197,25 @@ class AdversarialParams(Section):
     gradient: Gradient
     label: Label
     live_mode: Mode
-    schedule: ScheduleKind
+    schedule: ScheduleKind | Combination
     objective: Objective = "both"
     adversarial_weight: PositiveFloat = 1.0
     epsilon_law: EpsilonDistribution = "fixed"
+    top_k: PositiveInt = 1
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_usual(dump(self), {"top_k": 1, "ema_decay": 0.9})
 
 
 class RobustModel(Section):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
-    ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for every batch, so no sources);
-    ``gradient`` overrides that of ``adversarial``. It is trained once with every seed of the parameter ``seeds``.
+    ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
+    takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
+    every batch, so no sources); ``gradient``, ``schedule`` and ``clean_weight`` override those of ``adversarial``. It
+    is trained once with every seed of the parameter ``seeds``.
     """
 
     architecture: str
@@ -214,6 +224,20 @@ class RobustModel(Section):
     snapshots: list[PositiveInt] = Field(default_factory=list)
     attack: TrainingAttack = "fgsm"
     gradient: Gradient | None = None
+    weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    live: bool = Field(alias="self", default=True)
+    schedule: ScheduleKind | Combination | None = None
+    clean_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @property
+    def crafters(self) -> tuple[str, ...]:
+        """Everything that perturbs its images: itself, unless it is left out, and its stores."""
+        return (*((SELF,) if self.live else ()), *self.sources)
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        usual = {"weights": {}, "live": True, "schedule": None, "clean_weight": None}
+        return without_usual(dump(self), usual)
 
 
 class StreamingParams(Section):

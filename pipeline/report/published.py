@@ -3,9 +3,11 @@
 On MNIST a robust model is named with its epochs: the paper's tables 1, 2 and 8 are about A_adv after 6 epochs.
 """
 
+from typing import get_args
+
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import RobustModel
-from gradshard.pipeline.types import PRETRAINED
+from gradshard.pipeline.types import PRETRAINED, ScheduleKind
 
 # Error rates on MNIST in percent, by target, source (empty for clean images) and attack: tables 1, 2, 4 and 8.
 ERRORS = {
@@ -129,12 +131,24 @@ def names(params: Params) -> dict[str, str]:
 
 def _mnist_names(params: Params) -> dict[str, str]:
     called = {name: name for name, model in params.static.items() if model.architecture == name}
-    for name, model in params.robust.items():
+    for name, model in _trained_as_there(params).items():
         base = _mnist_robust_name(params, model)
         if base:
             called[name] = f"{base}@{model.epochs}"
             called |= {f"{name}@{epoch}": f"{base}@{epoch}" for epoch in model.snapshots}
     return called
+
+
+def _trained_as_there(params: Params) -> dict[str, RobustModel]:
+    """The robust models whose batches have one source each, all alike, the model itself among them."""
+    return {
+        name: model
+        for name, model in params.robust.items()
+        if model.live
+        and not model.weights
+        and model.clean_weight is None
+        and (model.schedule or params.adversarial.schedule) in get_args(ScheduleKind)
+    }
 
 
 def _mnist_robust_name(params: Params, model: RobustModel) -> str | None:
@@ -153,7 +167,7 @@ def _imagenet_names(params: Params) -> dict[str, str]:
         for name, model in params.static.items()
         if model.weights == PRETRAINED and model.architecture in _PUBLISHED
     }
-    for name, model in params.robust.items():
+    for name, model in _trained_as_there(params).items():
         trained = family(model.architecture)
         sources = tuple(sorted(family(params.static[params.signs[s].model].architecture) for s in model.sources))
         if (trained, sources) in _IMAGENET_ROBUST:

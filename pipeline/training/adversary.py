@@ -1,12 +1,14 @@
 """Perturbations of a robust model's training: who crafts, by how much, and what the perturbed images weigh."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.types import (
+    SELF,
+    Combination,
     EpsilonDistribution,
     Gradient,
     LabelPolicy,
@@ -26,6 +28,10 @@ class Adversary:
     ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
     on it did not help). ``directions`` gives, per store, which way to step along its signs.
 
+    ``schedule`` says which source crafts for a batch, ``random`` or ``rotate``, each as often as it weighs; or that all
+    do and how their losses are combined: ``all``, the ``top_k`` largest, or ``loss_weighted`` by a moving average that
+    forgets by ``ema_decay`` (``combination``). ``weights`` are positive; a source not named there weighs 1.
+
     ``objective`` is ``both``: ``clean_weight`` J(x) + (1 - ``clean_weight``) J(x_adv) over every image of a batch
     (section 5.1); or ``half``: every second image is replaced, and its loss weighs ``adversarial_weight`` against 1
     (Kurakin et al. 2017, equation 1), which suits models with batch normalisation.
@@ -39,7 +45,7 @@ class Adversary:
     alpha: float
     clean_weight: float
     sources: tuple[str, ...]
-    schedule: ScheduleKind
+    schedule: ScheduleKind | Combination
     gradient: Gradient
     policy: LabelPolicy
     live_mode: Mode
@@ -47,6 +53,21 @@ class Adversary:
     objective: Objective = "both"
     adversarial_weight: float = 1.0
     epsilon_law: EpsilonDistribution = "fixed"
+    weights: Mapping[str, float] = field(default_factory=dict)
+    top_k: int = 1
+    ema_decay: float = 0.9
+
+    @property
+    def combination(self) -> Combination | None:
+        """How the losses under all sources are combined; none if one source crafts for each batch."""
+        if len(self.sources) == 1 or self.schedule == "random" or self.schedule == "rotate":
+            return None
+        return self.schedule
+
+    @property
+    def stores(self) -> tuple[str, ...]:
+        """The sources that are stores, in their order."""
+        return tuple(source for source in self.sources if source != SELF)
 
     def epsilons(self, rows: int, *, seed: int, step: int) -> npt.NDArray[np.float32] | None:
         """Epsilon for every row of a step's batch, float32 (rows,); none if it is the same for all."""

@@ -11,7 +11,7 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.types import SELF, BatchNorm
 from gradshard.storage.streaming.reader import ReadingPlan
-from gradshard.storage.streaming.windows import Request
+from gradshard.storage.streaming.windows import Request, Stores
 
 CLEAN_BATCH = ""
 
@@ -44,8 +44,14 @@ class TrainingRun:
         """Batches in all."""
         return self.epochs * self.steps_per_epoch
 
+    def live(self, step: int) -> bool:
+        """Tell whether the model itself crafts for a step's batch, alone or beside others."""
+        if self.adversary is not None and self.adversary.combination:
+            return SELF in self.adversary.sources
+        return self.source(step) == SELF
+
     def source(self, step: int) -> str:
-        """Name the source that crafts the perturbation of a step's batch; empty for clean training."""
+        """Name the one source that crafts the perturbation of a step's batch; empty for clean training."""
         if self.adversary is None:
             return CLEAN_BATCH
         epoch, batch = divmod(step, self.steps_per_epoch)
@@ -56,7 +62,15 @@ class TrainingRun:
             epoch=epoch,
             batch=batch,
             batches=self.steps_per_epoch,
+            weights=self.adversary.weights,
         )
+
+    def stores(self, step: int) -> Stores:
+        """Name the store, or with a combination the stores, whose signs a step's batch takes."""
+        if self.adversary is not None and self.adversary.combination:
+            return self.adversary.stores
+        source = self.source(step)
+        return None if source in (SELF, CLEAN_BATCH) else source
 
     def batch_rows(self, step: int) -> int:
         """Count the rows of a step's batch, over all ranks."""
@@ -69,6 +83,5 @@ class TrainingRun:
             order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
             first = max(start - epoch * self.steps_per_epoch, 0)
             for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
-                source = self.source(epoch * self.steps_per_epoch + batch)
-                store = None if source in (SELF, CLEAN_BATCH) else source
-                yield Request(rows[self.ranks.part(len(rows))], store, epoch)
+                stores = self.stores(epoch * self.steps_per_epoch + batch)
+                yield Request(rows[self.ranks.part(len(rows))], stores, epoch)

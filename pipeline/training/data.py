@@ -12,7 +12,7 @@ from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.storage.streaming.reader import InMemoryReader, RawBatch, Reader
-from gradshard.storage.streaming.windows import Request
+from gradshard.storage.streaming.windows import Request, names_of
 
 # Of a device's free memory; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5
@@ -40,7 +40,8 @@ class Batch:
     """One step's rows on the device: images float32 (n, C, H, W) in [0, 1], labels int64 (n,).
 
     ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
-    ``epsilon`` is a number or float32 (n, 1, 1, 1).
+    of a step that takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32
+    (n, 1, 1, 1).
     """
 
     images: Tensor
@@ -52,20 +53,28 @@ class Batch:
 
 def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
     """Turn what was read for a step into what it takes: views, pixels, signs and epsilons."""
-    images, signs = raw.images, None
+    images, signs = raw.images, _signs(raw, run, step)
     part = RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
-    if raw.planes is not None and run.adversary is not None:
-        signs = unpack_signs(raw.planes, images.shape, scale=run.adversary.directions[run.source(step)])
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=step)[part.rows]
-        images, signs = views.apply(images), None if signs is None else views.apply(signs)
+        images, signs = views.apply(images), [views.apply(one) for one in signs]
     return Batch(
         images=to_unit_range(images),
         labels=raw.labels,
         part=part,
-        signs=signs,
+        signs=torch.stack(signs) if isinstance(run.stores(step), tuple) else signs[0] if signs else None,
         epsilon=_epsilon(run, step, part, images),
     )
+
+
+def _signs(raw: "StoredBatch", run: TrainingRun, step: int) -> list[Tensor]:
+    """The signs of each store that a step takes."""
+    if raw.planes is None or run.adversary is None:
+        return []
+    stores = run.stores(step)
+    parts = raw.planes if isinstance(stores, tuple) else raw.planes.unsqueeze(0)
+    directions = (run.adversary.directions[name] for name in names_of(stores))
+    return [unpack_signs(part, raw.images.shape, scale=way) for part, way in zip(parts, directions, strict=True)]
 
 
 def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> float | Tensor:
@@ -79,7 +88,7 @@ def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> fl
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch as it is stored, on the device: images uint8, labels int64, planes uint8 (n, 2, B) or none."""
+    """A batch as it is stored, on the device, as a ``RawBatch``: images uint8, labels int64, planes uint8 or none."""
 
     images: Tensor
     labels: Tensor
@@ -100,7 +109,8 @@ def _taken_there(reader: InMemoryReader, requests: Iterable[Request], device: to
     planes = {name: torch.from_numpy(part).to(device) for name, part in reader.planes.items()}
     for request in requests:
         rows = _sent(request.rows, device)
-        chosen = None if request.store is None else planes[request.store][rows]
+        found = [planes[name][rows] for name in names_of(request.store)]
+        chosen = torch.stack(found) if isinstance(request.store, tuple) else found[0] if found else None
         yield StoredBatch(images[rows], labels[rows], chosen)
 
 

@@ -1,7 +1,7 @@
 """The loss of one batch: how its images are perturbed, and how clean and perturbed ones are weighed."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,15 +13,18 @@ from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.batch_norm import frozen_statistics, synchronised
+from gradshard.pipeline.training.combination import combined
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.dropping import dropping
 from gradshard.pipeline.training.fused_backward import grad_with_the_loss, row_by_row
-from gradshard.pipeline.types import BatchNorm
+from gradshard.pipeline.types import SELF, BatchNorm
 
 
 @dataclass(frozen=True)
 class Losses:
     """``total`` is what to go down; ``clean`` and ``adversarial`` are this rank's part of the means over the batch.
+
+    ``by_source`` is, where losses under several sources are combined, this rank's part of the mean under each, (S,).
 
     What of the parameters' gradient is in their ``grad`` already, is not in the graph of ``total``.
     """
@@ -29,6 +32,7 @@ class Losses:
     total: Tensor
     clean: Tensor
     adversarial: Tensor | None = None
+    by_source: Tensor | None = None
 
 
 class AdversarialLoss(nn.Module):
@@ -59,14 +63,16 @@ class AdversarialLoss(nn.Module):
         # Ranks add up their gradients in the one backward pass that ``total`` is for.
         self._alone = ranks == 1 and passes is None and row_by_row(model)
 
-    def forward(self, batch: Batch, live: bool) -> Losses:
-        """The losses; ``live`` says that the model itself crafts."""
+    def forward(self, batch: Batch, live: bool, weights: Tensor | None = None) -> Losses:
+        """The losses; ``live`` says that the model itself crafts, ``weights``, (S,), what combined sources weigh."""
         with (
             precision_context(self._arithmetic, batch.images.device),
             synchronised() if self._synchronised else nullcontext(),
         ):
             if self._adversary is None:
                 return self._weighed(self._loss(self._logits(batch.images, batch.part), batch), None, 1.0)
+            if weights is not None:
+                return self._every_source(batch, self._adversary, live, weights)
             if self._adversary.objective == "half":
                 return self._half_batch(batch, self._adversary, live)
             return self._full_batch(batch, self._adversary, live)
@@ -102,6 +108,21 @@ class AdversarialLoss(nn.Module):
         else:
             grad, clean = fused, clean.detach()
         return clean, perturb(batch.images, step_sign(adversary.policy) * grad.sign(), batch.epsilon)
+
+    def _every_source(self, batch: Batch, adversary: Adversary, live: bool, weights: Tensor) -> Losses:
+        """Every image counts clean and perturbed by each source, all in one pass."""
+        assert adversary.combination is not None
+        assert batch.signs is not None
+        stored = iter(perturb(batch.images, batch.signs, batch.epsilon))
+        own = [self._crafted(batch, adversary, batch.epsilon, None)] if live else []
+        versions = [batch.images, *(own[0] if name == SELF else next(stored) for name in adversary.sources)]
+        logits = self._logits(torch.cat(versions), batch.part, copies=len(versions))
+        labels = batch.labels.repeat(len(versions))
+        losses = functional.cross_entropy(logits.float(), labels, reduction="none").view(len(versions), -1)
+        parts, total = losses.sum(1) / batch.part.total, batch.part.total
+        adversarial = combined(adversary.combination, losses[1:], weights, k=adversary.top_k).sum() / total
+        weighed = self._weighed(parts[0], adversarial, adversary.clean_weight)
+        return replace(weighed, by_source=parts[1:].detach())
 
     def _half_batch(self, batch: Batch, adversary: Adversary, live: bool) -> Losses:
         """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""

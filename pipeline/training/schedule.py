@@ -1,27 +1,46 @@
 """Choice of the source that crafts each batch's perturbation (section 5.2): a pure function of (seed, epoch, batch)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradshard.pipeline.types import ScheduleKind
+from gradshard.pipeline.types import Combination, ScheduleKind
+
+_EQUAL: Mapping[str, float] = {}
 
 
-def source(kind: ScheduleKind, sources: Sequence[str], *, seed: int, epoch: int, batch: int, batches: int) -> str:
+def source(
+    kind: ScheduleKind | Combination,
+    sources: Sequence[str],
+    *,
+    seed: int,
+    epoch: int,
+    batch: int,
+    batches: int,
+    weights: Mapping[str, float] = _EQUAL,
+) -> str:
     """The source of one batch.
 
-    ``random`` draws uniformly and independently for every batch, as the paper advises; ``rotate`` takes the sources in
-    turn, so that each crafts exactly every n-th batch.
+    ``random`` draws independently for every batch, uniformly as the paper advises or by weight; ``rotate`` takes the
+    sources in turn, each for as many batches as it weighs, so that of n sources without weights each crafts exactly
+    every n-th batch.
 
     Args:
-        kind: how the source is chosen.
+        kind: how the source is chosen; a combination takes one source at a time only if there is no other.
         sources: the names of the n sources; the model being trained is ``self``.
         seed: of the run.
         epoch: counted from 0.
         batch: within the epoch, counted from 0.
         batches: per epoch.
+        weights: of the sources, positive, those not named weighing 1; whole numbers if they rotate.
     """
+    if len(sources) == 1:
+        return sources[0]
+    shares = [weights.get(name, 1.0) for name in sources]
     if kind == "rotate":
-        return sources[(epoch * batches + batch) % len(sources)]
+        turns = [name for name, share in zip(sources, shares, strict=True) for _ in range(round(share))]
+        return turns[(epoch * batches + batch) % len(turns)]
     draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch, batch))))
-    return sources[int(draws.integers(len(sources)))]
+    if len(set(shares)) == 1:
+        return sources[int(draws.integers(len(sources)))]
+    return sources[int(draws.choice(len(sources), p=np.array(shares) / sum(shares)))]

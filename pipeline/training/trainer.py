@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.models.precision import Arithmetic
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.combination import moving_average
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import AdversarialLoss, Losses
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer, trained
-from gradshard.pipeline.types import SELF
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import Reader
 
@@ -62,6 +63,7 @@ class Trainer:
         self.live_steps = 0
         self.device = device
         self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
+        self._weights, self._recent = _combined_weights(run.adversary, device)
         objective = AdversarialLoss(
             self.model,
             run.adversary,
@@ -83,7 +85,7 @@ class Trainer:
         found: list[Losses] = []
         live = 0
         for raw in read(reader, self.run.requests(self.step), self.device):
-            is_live = self.run.source(self.step) == SELF
+            is_live = self.run.live(self.step)
             with lost_ranks_told(self.run.ranks):
                 found.append(self._train_on(raw, live=is_live))
             self.step += 1
@@ -99,12 +101,15 @@ class Trainer:
         """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
         model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
-        return {**model, **optimizer, "progress": torch.tensor([self.step, self.live_steps])}
+        recent = {} if self._recent is None else {"recent_losses": self._recent}
+        return {**model, **optimizer, **recent, "progress": torch.tensor([self.step, self.live_steps])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
         self.model.load_state_dict(_below("model.", state))
         load_state(self._optimizer, _below("optimizer.", state))
+        if self._recent is not None:
+            self._recent = state["recent_losses"].to(self.device)
         self.step, self.live_steps = (int(value) for value in state["progress"])
 
     def share_state(self) -> None:
@@ -118,10 +123,21 @@ class Trainer:
 
     def _train_on(self, raw: StoredBatch, *, live: bool) -> Losses:
         torch.manual_seed(step_seed(self.run.seed, self.step))
-        losses = self._losses(make_batch(raw, self.run, self.step), live)
+        losses = self._losses(make_batch(raw, self.run, self.step), live, self._source_weights())
         torch.autograd.backward(losses.total, inputs=trained(self.model))
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
+        self._remember(losses)
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
+
+    def _source_weights(self) -> Tensor | None:
+        """What each source weighs in this step's loss, where losses are combined."""
+        return self._weights if self._weights is None or self._recent is None else self._weights * self._recent
+
+    def _remember(self, losses: Losses) -> None:
+        """Let a step's losses under each source count in what the sources weigh from the next one on."""
+        if self._recent is not None and self.run.adversary is not None and losses.by_source is not None:
+            found = self.run.ranks.total(losses.by_source)
+            self._recent = moving_average(self._recent, found, decay=self.run.adversary.ema_decay)
 
     def _record(self, found: list[Losses], live_share: float) -> TrainMetrics:
         clean = self._mean([losses.clean for losses in found])
@@ -143,6 +159,14 @@ class Trainer:
     def _mean(self, parts: list[Tensor]) -> float | None:
         """The mean over steps of losses that each rank has a part of."""
         return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
+
+
+def _combined_weights(adversary: Adversary | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """What each source weighs where losses are combined, and the moving average where that follows the losses."""
+    if adversary is None or adversary.combination is None:
+        return None, None
+    weights = torch.tensor([adversary.weights.get(name, 1.0) for name in adversary.sources], device=device)
+    return weights, torch.ones_like(weights) if adversary.combination == "loss_weighted" else None
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -33,7 +33,7 @@ from gradshard.storage.formats.shard_reader import Scratch, Values
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.streaming.buffer_pool import BufferPool
 from gradshard.storage.streaming.shuffle import ShuffleOrder
-from gradshard.storage.streaming.windows import Part, Request, Window, WindowPlanner
+from gradshard.storage.streaming.windows import Part, Request, Stores, Window, WindowPlanner, names_of
 
 T = TypeVar("T")
 
@@ -41,7 +41,10 @@ _THREAD = "gradshard-read-ahead"
 
 
 class RawBatch(NamedTuple):
-    """A batch as it is stored: images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none."""
+    """A batch as it is stored: images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none.
+
+    Of a request for the signs of several stores, S of them, the planes are (S, n, 2, B).
+    """
 
     images: Images
     labels: npt.NDArray[np.int64]
@@ -99,7 +102,7 @@ class InMemoryReader:
         """Yield one batch per request."""
         for request in requests:
             rows = request.rows
-            planes = None if request.store is None else self.planes[request.store].take(rows, axis=0)
+            planes = _of_each(request.store, [self.planes[name].take(rows, axis=0) for name in names_of(request.store)])
             yield RawBatch(self.images.take(rows, axis=0), self.labels.take(rows), planes)
 
 
@@ -124,10 +127,12 @@ class _Filling:
 
     def batch(self, part: Part) -> RawBatch:
         """The rows of a part, once they are there."""
-        rows, planes = slice(part.start, part.stop), None
-        if part.store is not None:
-            planes = self.planes[part.store][part.first : part.first + part.stop - part.start]
-        return RawBatch(self.images[rows], self.labels[rows], planes)
+        rows, names = slice(part.start, part.stop), names_of(part.store)
+        found = [
+            self.planes[name][first : first + part.stop - part.start]
+            for name, first in zip(names, part.first, strict=True)
+        ]
+        return RawBatch(self.images[rows], self.labels[rows], _of_each(part.store, found))
 
 
 class WindowedReader:
@@ -174,19 +179,29 @@ class WindowedReader:
         if plan is None:
             return None
         window, labels = plan.window, self._labels[plan.window.rows].astype(np.int64)
-        images, planes, store = None, None, None
+        images: Values | None = None
+        begun: dict[str, Planes] = {}
         if before is not None and before.window.begun is not None:
             store = before.window.begun.store
             images, earlier, planes = before.batch(before.window.begun)
             labels = np.concatenate([earlier, labels])
+            if planes is not None:
+                parts = planes if isinstance(store, tuple) else planes[np.newaxis]
+                begun = dict(zip(names_of(store), parts, strict=True))
         gathered, tasks = _gather(self._split, self._images, plan.images, images, self._split.sample_shape)
         signs = {}
         for name, visited in plan.planes.items():
             shape = 2, _plane_bytes(self._stores[name]) // 2
-            carried = planes if name == store else None
-            signs[name], more = _gather(self._stores[name], self._planes[name], visited, carried, shape)
+            signs[name], more = _gather(self._stores[name], self._planes[name], visited, begun.get(name), shape)
             tasks += more
         return _Filling(window, gathered, labels, signs, gatherer.gather(tasks))
+
+
+def _of_each(store: Stores, planes: list[Planes]) -> Planes | None:
+    """The planes of a request's stores, as a batch has them."""
+    if isinstance(store, tuple):
+        return np.stack(planes)
+    return planes[0] if planes else None
 
 
 def _gather(

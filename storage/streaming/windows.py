@@ -15,22 +15,32 @@ import numpy as np
 
 from gradshard.storage.streaming.shuffle import Rows
 
+# The store whose signs a batch takes; or several, if it takes those of each.
+Stores = str | tuple[str, ...] | None
+
 
 class Request(NamedTuple):
-    """Rows of a batch and, if it takes stored signs, the store they come from; and the epoch it belongs to."""
+    """Rows of a batch and, if it takes stored signs, what store or stores they come from; and the batch's epoch."""
 
     rows: Rows
-    store: str | None = None
+    store: Stores = None
     epoch: int = 0
 
 
 class Part(NamedTuple):
-    """A window's rows from ``start`` to ``stop``; among those that take signs from ``store``, from ``first`` on."""
+    """A window's rows from ``start`` to ``stop``; among those with signs of each of its stores, from ``first`` on."""
 
     start: int
     stop: int
-    store: str | None
-    first: int
+    store: Stores
+    first: tuple[int, ...]
+
+
+def names_of(store: Stores) -> tuple[str, ...]:
+    """List the stores of a request or a part."""
+    if store is None:
+        return ()
+    return (store,) if isinstance(store, str) else store
 
 
 @dataclass(frozen=True)
@@ -85,20 +95,21 @@ class WindowPlanner:
         rows = rows[: self._border(rows)]
         parts: list[Part] = []
         signs: dict[str, list[Rows]] = {}
-        counts: dict[str | None, int] = {}
+        counts: dict[str, int] = {}
         start, stop, left = 0, begun.stop - begun.start if begun else 0, len(rows)
         while waiting and (left or not len(waiting[0].rows)):
             wanted, store, epoch = waiting.popleft()
             new = wanted[:left]
             stop, left = stop + len(new), left - len(new)
-            part = Part(start, stop, store, counts.get(store, 0))
-            if store is not None:
-                signs.setdefault(store, []).append(new)
+            names = names_of(store)
+            part = Part(start, stop, store, tuple(counts.get(name, 0) for name in names))
+            for name in names:
+                signs.setdefault(name, []).append(new)
             if len(new) < len(wanted):
                 waiting.appendleft(Request(wanted[len(new) :], store, epoch))
                 return Window(rows, _joined(signs), parts, part)
             parts.append(part)
-            counts[store] = part.first + stop - start
+            counts |= {name: first + stop - start for name, first in zip(names, part.first, strict=True)}
             start = stop
         return Window(rows, _joined(signs), parts, None)
 

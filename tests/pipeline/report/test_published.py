@@ -57,5 +57,8 @@ def test_only_models_trained_as_in_the_paper_bear_its_names():
         "other_architecture": params.robust["A_adv"].model_copy(update={"architecture": "B"}),
         "other_attack": params.robust["A_adv"].model_copy(update={"attack": "rand_fgsm"}),
         "two_sources": params.robust["A_adv-ens"].model_copy(update={"sources": ["A", "C"]}),
+        "no_own_share": params.robust["A_adv-ens"].model_copy(update={"live": False}),
+        "other_weights": params.robust["A_adv-ens"].model_copy(update={"weights": {"A": 2.0}}),
+        "all_at_once": params.robust["A_adv-ens"].model_copy(update={"schedule": "all"}),
     }
     assert set(published.names(params.model_copy(update={"robust": changed}))) == set("ABCD")

@@ -43,6 +43,8 @@ class Reader:
     def read(self, requests):
         for request in requests:
             planes = None if request.store is None else self.planes[request.rows]
+            if isinstance(request.store, tuple):
+                planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
             yield RawBatch(self.images[request.rows], self.labels[request.rows], planes)
 
 def with_batch_norm():
@@ -55,8 +57,9 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     torch.set_num_threads(1)
     adversary = Adversary(
         attack=options["attack"], epsilon=0.3, alpha=0.05, clean_weight=0.5, sources=options["sources"],
-        schedule="rotate", gradient="exact", policy="predicted", live_mode=options["mode"], directions={"S": 1},
-        objective=options["objective"], adversarial_weight=0.3, epsilon_law=options["law"],
+        schedule=options["schedule"], gradient="exact", policy="predicted", live_mode=options["mode"],
+        directions={"S": 1, "T": -1}, objective=options["objective"], adversarial_weight=0.3,
+        epsilon_law=options["law"],
     )
     run = TrainingRun(
         rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
@@ -100,7 +103,14 @@ def train(ranks, **options):
     return json.loads(outputs[0][0].splitlines()[-1])
 
 
-PLAIN = {"attack": "fgsm", "sources": ["self", "S"], "mode": "train", "objective": "both", "law": "fixed"}
+PLAIN = {
+    "attack": "fgsm",
+    "sources": ["self", "S"],
+    "mode": "train",
+    "objective": "both",
+    "law": "fixed",
+    "schedule": "rotate",
+}
 
 
 @pytest.mark.slow
@@ -111,8 +121,10 @@ PLAIN = {"attack": "fgsm", "sources": ["self", "S"], "mode": "train", "objective
         {"objective": "half", "law": "truncated_normal"},
         {"attack": "rand_fgsm", "sources": ["self"]},
         {"batch_norm": True, "objective": "half", "mode": "eval"},
+        {"sources": ["self", "S", "T"], "schedule": "loss_weighted", "law": "truncated_normal"},
+        {"sources": ["S", "T"], "schedule": "top_k"},
     ],
-    ids=["dropout, shared pass", "half, drawn epsilons", "random steps", "batch norm"],
+    ids=["dropout, shared pass", "half, drawn epsilons", "random steps", "batch norm", "recent losses", "top k"],
 )
 def test_two_ranks_take_the_steps_of_one(changed):
     """Dropout, crops, epsilons, random steps and batch statistics are those of the whole batch."""

@@ -8,9 +8,9 @@ from gradshard.pipeline.training.schedule import source
 SOURCES = ["self", "A", "C", "D"]
 
 
-def sources(kind, *, seed=0, epochs=1, batches=4_000):
+def sources(kind, *, seed=0, epochs=1, batches=4_000, **weighed):
     return [
-        source(kind, SOURCES, seed=seed, epoch=e, batch=b, batches=batches)
+        source(kind, SOURCES, seed=seed, epoch=e, batch=b, batches=batches, **weighed)
         for e in range(epochs)
         for b in range(batches)
     ]
@@ -49,3 +49,19 @@ def test_rotation_gives_each_source_every_nth_batch_across_epochs(batches):
 
 def test_a_model_without_other_sources_always_crafts_itself():
     assert {source("random", ["self"], seed=s, epoch=0, batch=s, batches=9) for s in range(50)} == {"self"}
+
+
+def test_random_draws_a_source_as_often_as_it_weighs():
+    counts = np.array([sources("random", weights={"A": 3.5, "self": 0.5}).count(name) for name in SOURCES])
+    expected = 4000 * np.array([0.5, 3.5, 1, 1]) / 6
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3
+
+
+def test_equal_weights_draw_what_no_weights_draw():
+    assert sources("random", weights=dict.fromkeys(SOURCES, 2.0), batches=200) == sources("random", batches=200)
+
+
+def test_rotation_gives_a_source_as_many_batches_in_turn_as_it_weighs():
+    turns = ["self", "A", "A", "A", "C", "D", "D"]
+    rotated = sources("rotate", weights={"A": 3, "D": 2}, epochs=2, batches=25)
+    assert rotated == [turns[i % 7] for i in range(50)]

@@ -8,9 +8,11 @@ from torch.nn import functional
 
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
 from gradshard.pipeline.models.precision import choose_compilation
+from gradshard.pipeline.training import loss
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import StoredBatch, make_batch
@@ -53,7 +55,9 @@ def stores(tmp_path, small_dataset):
 def start(small_dataset, stores):
     """Make a trainer of the small model D and its reader."""
 
-    def make(*, robust=None, arithmetic="fp32", epochs=2, seed=3, learning_rate=0.001, memory=1 << 30, batch=64):
+    def make(
+        *, robust=None, arithmetic="fp32", epochs=2, seed=3, learning_rate=0.001, memory=1 << 30, batch=64, augment=None
+    ):
         used = stores if robust else {}
         reading = plan_reading(small_dataset.train, used, memory=memory)
         run = TrainingRun(
@@ -64,6 +68,7 @@ def start(small_dataset, stores):
             optimization=Optimization("adam", learning_rate),
             reading=reading,
             adversary=robust,
+            augmentation=augment or Augmentation(),
         )
         model = models.create_model("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
@@ -90,7 +95,11 @@ def equal(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("robust", [None, adversary()], ids=["clean", "robust"])
+@pytest.mark.parametrize(
+    "robust",
+    [None, adversary(), adversary(schedule="loss_weighted", weights={"A": 2.0}), adversary(schedule="top_k", top_k=2)],
+    ids=["clean", "robust", "loss_weighted", "top_k"],
+)
 @pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
 def test_a_resumed_run_ends_with_the_same_bytes(start, robust, arithmetic):
     whole, reader = start(robust=robust, arithmetic=arithmetic)
@@ -299,3 +308,81 @@ def test_a_compiler_is_asked_for_before_anything_is_compiled(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(GradshardError, match=r"training\.compile: on needs a C"):
         choose_compilation("on", CPU, steps=1)
+
+
+@pytest.mark.parametrize("schedule", ["random", "rotate", "all", "top_k", "loss_weighted"])
+def test_without_self_no_pass_is_made_but_that_of_the_loss(start, schedule, monkeypatch):
+    """The trainer only streams: whatever would ask the model for an input gradient fails."""
+    for name in ("_crafted", "_clean_loss_and_perturbed"):
+        monkeypatch.setattr(AdversarialLoss, name, None)
+    trainer, reader = start(robust=adversary(sources=("A", "C"), schedule=schedule), epochs=1)
+    passes = []
+    trainer.model.fc1.register_forward_hook(lambda module, args, _: passes.append(len(args[0])))
+    assert not any(step.live for step in trainer.steps(reader))
+    versions = 2 if schedule in ("random", "rotate") else 3
+    assert passes == [versions * 64] * 10 + [versions * 60]
+
+
+@pytest.mark.parametrize("schedule", ["rotate", "all"])
+def test_without_self_crops_move_images_and_their_signs_together(start, small_dataset, stores, schedule):
+    robust = adversary(sources=("A", "C"), schedule=schedule, epsilon=0.1)
+    trainer, _ = start(robust=robust, augment=Augmentation(padding=3, flip=True))
+    rows = np.arange(64)
+    images = torch.from_numpy(small_dataset.train.read_images(0, 64))
+    signs = [torch.from_numpy(bitplanes.unpack(stores[name].read(0, 64), 784)).view(64, 1, 28, 28) for name in "AC"]
+    planes = [stores[name].read(0, 64) for name in "AC"]
+    chosen = np.stack(planes) if schedule == "all" else planes[0]
+    batch = make_batch(stored(images.numpy(), rows, chosen), trainer.run, 0)
+    views = trainer.run.augmentation.draw(64, seed=3, step=0)
+    assert torch.equal(batch.images, to_unit_range(views.apply(images)))
+    expected = [views.apply(one.float()) for one in (signs if schedule == "all" else signs[:1])]
+    assert torch.equal(batch.signs, torch.stack(expected) if schedule == "all" else expected[0])
+    assert not torch.equal(batch.images, to_unit_range(images))
+
+
+def test_a_combined_loss_is_that_of_each_sources_images(start):
+    """Written out: the mean of the losses under the model's own FGSM and under the signs of each store, by weight."""
+    robust = adversary(schedule="all", weights={"self": 2.0, "C": 3.0}, clean_weight=0.3)
+    trainer, reader = start(robust=robust, epochs=1, batch=700)
+    without_dropout(trainer)
+    raw = next(iter(reader.read(trainer.run.requests(0))))
+    x, y = to_unit_range(torch.from_numpy(raw.images)), torch.from_numpy(raw.labels)
+    stored_signs = [torch.from_numpy(bitplanes.unpack(planes, 784)).float().view_as(x) for planes in raw.planes]
+    own = fgsm(trainer.model, x, trainer.model(x).argmax(1), epsilon=0.3)
+    versions = [own, *((x + 0.3 * signs).clamp(0, 1) for signs in stored_signs)]
+    clean = functional.cross_entropy(trainer.model(x), y).item()
+    each = [functional.cross_entropy(trainer.model(version), y).item() for version in versions]
+    (step,) = trainer.steps(reader)
+    assert step.live
+    assert step.record.clean_loss == pytest.approx(clean, rel=1e-5)
+    assert step.record.adversarial_loss == pytest.approx((2 * each[0] + each[1] + 3 * each[2]) / 6, rel=1e-5)
+
+
+def test_recent_losses_weigh_the_sources_from_the_next_step_on(start):
+    robust = adversary(sources=("A", "C"), schedule="loss_weighted", ema_decay=0.75)
+    trainer, reader = start(robust=robust, epochs=1, batch=350)
+    without_dropout(trainer)
+    averages, found = [trainer.state()["recent_losses"]], []
+    combine = loss.combined
+
+    def kept(kind, losses, weights, *, k):
+        found.append((losses.mean(1).detach(), weights.clone()))
+        return combine(kind, losses, weights, k=k)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "combined", kept)
+        averages += [trainer.state()["recent_losses"] for _ in trainer.steps(reader)]
+    assert averages[0].tolist() == [1, 1]
+    for before, after, (losses, weights) in zip(averages[:-1], averages[1:], found, strict=True):
+        assert torch.equal(weights, before)
+        assert torch.allclose(after, 0.75 * before + 0.25 * losses)
+
+
+@pytest.mark.parametrize("schedule", ["all", "loss_weighted"])
+def test_one_source_has_nothing_to_be_combined_with(start, schedule):
+    results = []
+    for kind in ("random", schedule):
+        trainer, reader = start(robust=adversary(sources=("self",), schedule=kind), epochs=1)
+        list(trainer.steps(reader))
+        results.append(parameters(trainer))
+    assert equal(*results)

@@ -15,7 +15,7 @@ from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.gather import THREADS
 from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, open_reader, plan_reading
-from gradshard.storage.streaming.windows import Request
+from gradshard.storage.streaming.windows import Request, names_of
 from tests.helpers.stores import build_store
 
 
@@ -28,11 +28,11 @@ def stores(tmp_path, small_dataset):
 
 
 def requests(plan, *, batch=37, epochs=2):
-    sources = [None, "A", "C"]
+    sources = [None, "A", ("C", "A"), "C"]
     for epoch in range(epochs):
         order = plan.order(700, seed=5, epoch=epoch)
         for number, start in enumerate(range(0, 700, batch)):
-            yield Request(order.take(start, min(start + batch, 700)), sources[(epoch + number) % 3], epoch)
+            yield Request(order.take(start, min(start + batch, 700)), sources[(epoch + number) % 4], epoch)
 
 
 def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_dataset, stores):
@@ -56,7 +56,7 @@ def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stor
 
 def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):
     images, labels = small_dataset.train.load()
-    planes = stores["C"].load()
+    planes, others = (stores[name].load() for name in "CA")
     plan = plan_reading(small_dataset.train, stores, memory=100_000)
     reader = open_reader(small_dataset.train, stores, plan)
     for request, batch in zip(requests(plan, epochs=1), reader.read(requests(plan, epochs=1)), strict=True):
@@ -64,6 +64,8 @@ def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):
         assert np.array_equal(batch.labels, labels[request.rows])
         if request.store == "C":
             assert np.array_equal(batch.planes, planes[request.rows])
+        if request.store == ("C", "A"):
+            assert np.array_equal(batch.planes, [planes[request.rows], others[request.rows]])
 
 
 def test_the_windowed_reader_decodes_each_chunk_once_an_epoch(small_dataset, stores, monkeypatch):
@@ -124,7 +126,8 @@ def test_a_batch_that_is_kept_stays_as_it_was(small_dataset, stores):
     kept = list(open_reader(small_dataset.train, stores, plan).read(asked))
     for request, batch in zip(asked, kept, strict=True):
         assert np.array_equal(batch.images, images[request.rows])
-        assert request.store is None or np.array_equal(batch.planes, planes[request.store][request.rows])
+        expected = [planes[name][request.rows] for name in names_of(request.store)]
+        assert request.store is None or np.array_equal(batch.planes.reshape(len(expected), -1, 2, 98), expected)
 
 
 def test_batches_larger_than_a_window_are_whole(small_dataset, stores):

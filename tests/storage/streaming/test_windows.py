@@ -6,27 +6,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gradshard.storage.streaming.shuffle import ShuffleOrder
-from gradshard.storage.streaming.windows import Request, WindowPlanner
+from gradshard.storage.streaming.windows import Request, WindowPlanner, names_of
 
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 40), st.integers(1, 9))
+STORES = (None, "A", "C", ("A", "C"), ("C", "D"))
 SEEDS = st.integers(0, 2**31)
 
 
 def put_together(windows):
-    """The requests, from the parts of windows: (store, rows, rows that take signs)."""
+    """The requests, from the parts of windows: (store, rows, rows that take signs of each of its stores)."""
     rows, signs = np.empty(0, dtype=np.int64), {}
     for window in windows:
         rows = np.concatenate([rows, window.rows])
         for name, more in window.signs.items():
             signs[name] = np.concatenate([signs.get(name, np.empty(0, dtype=np.int64)), more])
         for start, stop, store, first in window.parts:
-            taken = None if store is None else signs[store][first : first + stop - start]
-            yield store, rows[start:stop], taken
+            starts = zip(names_of(store), first, strict=True)
+            yield store, rows[start:stop], [signs[name][begin : begin + stop - start] for name, begin in starts]
         begun = window.begun
         rows = rows[begun.start : begun.stop] if begun else rows[:0]
-        signs = {}
-        if begun and begun.store is not None:
-            signs = {begun.store: rows}
+        signs = dict.fromkeys(names_of(begun.store), rows) if begun else {}
 
 
 @given(SHAPES, SEEDS)
@@ -35,7 +34,7 @@ def test_whatever_is_asked_for_comes_out_of_the_windows(shape, seed):
     rows, chunk, window = shape
     generator = np.random.default_rng(seed)
     requests = [
-        Request(generator.integers(0, rows, generator.integers(0, 50)), generator.choice([None, "A", "C"]))
+        Request(generator.integers(0, rows, generator.integers(0, 50)), STORES[generator.integers(len(STORES))])
         for _ in range(generator.integers(0, 30))
     ]
     windows = list(WindowPlanner(rows=rows, chunk=chunk, window=window).windows(requests))
@@ -44,7 +43,8 @@ def test_whatever_is_asked_for_comes_out_of_the_windows(shape, seed):
     for request, (store, taken, signs) in zip(requests, found, strict=True):
         assert store == request.store
         assert np.array_equal(taken, request.rows)
-        assert store is None or np.array_equal(signs, request.rows)
+        assert len(signs) == len(names_of(request.store))
+        assert all(np.array_equal(one, request.rows) for one in signs)
     assert all(len(np.unique(w.rows // chunk)) <= window for w in windows)
 
 

@@ -1,0 +1,83 @@
+"""How a robust model is trained: what its parameters mean together, and what is refused in one sentence."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import check_params
+from gradshard.pipeline.config.training import AdversarialParams, RobustModel
+from gradshard.storage.errors import GradshardError
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe").load(profiles()["mnist5k"])
+
+
+@pytest.mark.parametrize(
+    ("model", "adversarial", "sentence"),
+    [
+        ({"self": False}, {}, "robust.X.self is false and there are no sources, so nothing perturbs: name sign stores"),
+        (
+            {"self": False, "sources": ["A"], "weights": {"self": 2}},
+            {},
+            "robust.X.weights names self, which is not a source of this model (there are A)",
+        ),
+        (
+            {"sources": ["A"], "weights": {"D": 2}},
+            {},
+            "robust.X.weights names D, which is not a source of this model (there are self, A)",
+        ),
+        ({"sources": ["A"], "weights": {"A": 0}}, {}, "robust.X.weights.A should be greater than 0, but is 0"),
+        (
+            {"sources": ["A"], "weights": {"A": 1.5}, "schedule": "rotate"},
+            {},
+            "robust.X.weights.A is 1.5, but sources that rotate weigh whole numbers of batches",
+        ),
+        (
+            {"clean_weight": 0.2},
+            {"objective": "half"},
+            "robust.X.clean_weight is for the objective both: remove it, or choose that",
+        ),
+        (
+            {"sources": ["A"], "schedule": "all"},
+            {"objective": "half"},
+            "adversarial.objective is half, which replaces images by those of one source: choose both, or for robust.X "
+            "the schedule random or rotate instead of all",
+        ),
+        (
+            {"sources": ["A", "C"], "schedule": "top_k"},
+            {"top_k": 4},
+            "adversarial.top_k is 4, but robust.X has 3 sources (self, A, C): lower it",
+        ),
+        ({"sources": ["A"], "attack": "rand_fgsm"}, {}, "robust.X.attack is rand_fgsm, which no stored sign serves"),
+    ],
+)
+def test_what_does_not_fit_is_told_in_one_sentence(content, model, adversarial, sentence):
+    content["robust"]["X"] = {"architecture": "A", "epochs": 1, **model}
+    content["adversarial"] |= adversarial
+    with pytest.raises(GradshardError) as told:
+        check_params(content, where="params.yaml")
+    assert str(told.value).startswith(f"params.yaml: {sentence}")
+
+
+def test_sources_weigh_by_name_and_self_can_be_left_out(content):
+    content["robust"]["X"] = {"architecture": "A", "epochs": 1, "sources": ["A", "C"], "weights": {"self": 0.5}}
+    content["robust"]["Z"] = {"architecture": "A", "epochs": 1, "sources": ["A", "C"], "self": False}
+    robust = check_params(content, where="params.yaml").robust
+    assert robust["X"].crafters == ("self", "A", "C")
+    assert robust["X"].weights == {"self": 0.5}
+    assert robust["Z"].crafters == ("A", "C")
+
+
+def test_a_schedule_of_all_sources_leaves_models_of_one_alone(content):
+    """Standard adversarial training has itself only, so a larger top_k than one is none of its concern."""
+    content["adversarial"] |= {"schedule": "top_k", "top_k": 4}
+    assert check_params(content, where="params.yaml").robust["A_adv"].crafters == ("self",)
+
+
+def test_parameters_of_before_are_written_into_weights_as_before(content):
+    """A recipe names no key that its model does not use, so that old parameters give old bytes."""
+    model = RobustModel.model_validate(content["robust"]["A_adv-ens"])
+    assert set(model.model_dump()) == {"architecture", "sources", "epochs", "snapshots", "attack", "gradient"}
+    assert not {"top_k", "ema_decay"} & set(AdversarialParams.model_validate(content["adversarial"]).model_dump())

@@ -22,6 +22,7 @@ _COMMANDS = {
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
     "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
     "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),
+    "export-examples": ("gradshard.stages.export_examples", "Write the adversarial images of a cell as one tensor."),
     "examine": ("gradshard.stages.examine", "Attack anybody's model, and tell whether its gradient can be trusted."),
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
     "table": ("gradshard.stages.table", "Put a table of the results into a README or a paper."),

@@ -14,10 +14,8 @@ import torch
 from gradshard import storage
 from gradshard.pipeline.attacks import custom
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.error_matrix import Case, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import choose_device
@@ -28,9 +26,11 @@ from gradshard.stages.support.attack_blocks import (
     EvaluationSubset,
     all_attacks,
     attack,
+    attack_config,
     iter_correct,
     load_context,
     matrix_rows,
+    planned_cases,
     portions,
     undefined_gradients,
 )
@@ -71,7 +71,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     device = choose_device(params.device)
     files = tuple(model_file(params, name, seed) for name in params.evaluation.named)
     provenance = _provenance(params, seed, data, files)
-    measured = portions(params, len(data.test), _planned(params))
+    measured = portions(params, len(data.test), planned_cases(params))
     with (
         workspace(f"evaluate-{seed}", provenance, on_wait=say_waiting(folder)) as work,
         dask_client(cluster, device.type) as client,
@@ -83,7 +83,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
         undefined = undefined_gradients(file for _, files in attacked for file in files)
         right = functools.partial(iter_correct, params, data.name, seed=seed, withheld=undefined.keys())
         rows = _write_results(params, folder, right, attacked)
-        diagnostics = diagnose(bench, rows, client, strength=_strength(params))
+        diagnostics = diagnose(bench, rows, client, strength=attack_config(params))
         if undefined:
             diagnostics["undefined_gradients"] = undefined
         write_text(folder / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
@@ -95,23 +95,6 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
             "under what it crafted is shown (docs/diagnostics.md: undefined gradients)"
         )
     say(f"{folder}: {len(rows)} error rates")
-
-
-def _planned(params: Params) -> list[Case]:
-    evaluation = params.evaluation
-    craftings = plan_craftings(
-        evaluation.attacks,
-        evaluation.gradients,
-        _strength(params),
-        label=evaluation.label,
-        attacks=all_attacks(params),
-    )
-    return plan_cases(craftings, evaluation.targets)
-
-
-def _strength(params: Params) -> AttackConfig:
-    attack = params.attack
-    return AttackConfig(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
 
 
 def _write_results(

@@ -18,7 +18,7 @@ import torch
 from distributed import Client
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.registry import ATTACKS, Attack, custom_attack
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
 from gradshard.pipeline.attacks.run import AttackNoise
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import (
@@ -26,6 +26,8 @@ from gradshard.pipeline.evaluation.error_matrix import (
     Case,
     block_draws,
     evaluate_block,
+    plan_cases,
+    plan_craftings,
     worst_cases,
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
@@ -65,6 +67,25 @@ def all_attacks(params: Params) -> dict[str, Attack]:
     """Return the table of attacks, with those that the parameters add."""
     custom = params.attack.custom
     return {**ATTACKS, **{name: custom_attack(name, its.call, its.arguments) for name, its in custom.items()}}
+
+
+def attack_config(params: Params) -> AttackConfig:
+    """Return the strength of every attack."""
+    attack = params.attack
+    return AttackConfig(attack.epsilon, attack.alpha, attack.steps, attack.pgd_steps, attack.restarts)
+
+
+def planned_cases(params: Params) -> list[Case]:
+    """Return every error rate that the parameters ask for, in the order of the matrix."""
+    evaluation = params.evaluation
+    craftings = plan_craftings(
+        evaluation.attacks,
+        evaluation.gradients,
+        attack_config(params),
+        label=evaluation.label,
+        attacks=all_attacks(params),
+    )
+    return plan_cases(craftings, evaluation.targets)
 
 
 def sampled_rows(params: Params, n: int) -> Rows:
@@ -212,7 +233,7 @@ def iter_correct(
     shown = [at for at in map(portion.planned.index, portion.shown) if sound[at]]
     attacks = all_attacks(params)
     run = {"dataset": dataset, "seed": seed}
-    keys = [run | _key(portion.planned[at], attacks) for at in shown]
+    keys = [run | case_key(portion.planned[at], attacks) for at in shown]
     keys += [run | _worst_key(params, target, gradient) for target, gradient, _ in worst]
     tops = params.evaluation.top
     for rows, path in zip(portion.blocks, files, strict=True):
@@ -234,7 +255,8 @@ def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]])
     return [{**key, **_rate(errors, n)} for key, errors, n in found.values()]
 
 
-def _key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
+def case_key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
+    """Return what the rows of the matrix call an error rate, but for dataset, seed and top k."""
     key = {"target": cell.target}
     crafting = cell.crafting
     if crafting is None:

@@ -11,6 +11,8 @@ RANDOM = "random"
 PRETRAINED = "pretrained"
 # What stands for the gradient of an attack that climbs a loss of its own.
 OWN_LOSS = "own"
+# A snapshot that is no epoch's by number, but the one of least error on held-back rows.
+BEST = "best"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]

@@ -16,14 +16,15 @@ from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import say
 from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.stages.support.stored_attacks import check_attacks_of
-from gradshard.stages.support.training import training_run
+from gradshard.stages.support.training import held_back, training_run
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.home import at_home
 from gradshard.storage.remote.cache import open_place
-from gradshard.storage.streaming.reader import open_reader, plan_reading
+from gradshard.storage.streaming.reader import Reader, open_reader, plan_reading
+from gradshard.storage.streaming.shuffle import Rows
 
 
 @click.command()
@@ -50,7 +51,9 @@ def command(
 
     Reads the prepared dataset and signs/SOURCE.zarr of every source, or of the store that stands for it in the run of
     this seed; writes models/robust/MODEL-SEED.safetensors, the snapshots models/snapshots/MODEL-SEED/, and the curves
-    training/MODEL-SEED.tsv. Killed and started again, it goes on from its last checkpoint and ends with the same bytes.
+    training/MODEL-SEED.tsv. Where adversarial.held_back holds rows back from training, the curves have the errors on
+    them, and the best model is the snapshot MODEL-SEED@best. Killed and started again, it goes on from its last
+    checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.robust), "a robust model")
     robust, seed = params.robust[model], chosen_seed(params, given_seed)
@@ -60,16 +63,18 @@ def command(
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     check_attacks_of(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
+    kept, held = held_back.rows_of(params.adversarial.held_back, len(data.train))
     with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
             params,
-            len(data.train),
+            len(data.train) if kept is None else len(kept),
             ranks,
             reading,
             epochs=robust.epochs,
             seed=seed,
             learning_rate=params.adversarial.learning_rate,
             adversary=_adversary(params, robust, stores),
+            kept=kept,
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
         check_before_training(
@@ -80,6 +85,7 @@ def command(
             where=f"architecture {robust.architecture}",
             arithmetic=choose_precision(params.training.precision, device),
         )
+        reader = open_reader(data.train, stores, reading)
         job = training_run.TrainingJob(
             name=trained,
             stage="train-robust",
@@ -96,9 +102,17 @@ def command(
                 "adversarial": params.adversarial.model_dump(),
             },
             snapshots=tuple(robust.snapshots),
+            judge=_judge(params, held, reader, stores) if ranks.first else None,
         )
         trainer = training_run.make_trainer(params, module, run, device)
-        training_run.run(job, trainer, open_reader(data.train, stores, reading))
+        training_run.run(job, trainer, reader)
+
+
+def _judge(params: Params, held: Rows | None, reader: Reader, stores: dict[str, SignStore]) -> held_back.Judge | None:
+    chosen = params.adversarial.held_back
+    if chosen is None or held is None:
+        return None
+    return held_back.make_judge(chosen, held, reader, stores, params.attack.epsilon)
 
 
 def _places(params: Params, given: tuple[str, ...], robust: RobustModel, seed: int) -> dict[str, str]:

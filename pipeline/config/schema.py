@@ -31,6 +31,7 @@ from gradshard.pipeline.config.training import (
     TrainingParams,
 )
 from gradshard.pipeline.types import (
+    BEST,
     DeviceName,
 )
 from gradshard.storage.errors import GradshardError
@@ -66,9 +67,10 @@ class Params(Section):
 
     @property
     def models(self) -> list[str]:
-        """Every model there will be, robust ones with their snapshots as NAME@EPOCH."""
+        """Every model there will be, robust ones with their snapshots as NAME@EPOCH, some as NAME@best too."""
         snapshots = [f"{name}@{e}" for name, model in self.robust.items() for e in model.snapshots]
-        return [*self.static, *self.robust, *snapshots]
+        best = [f"{name}@{BEST}" for name in self.robust] if self.adversarial.held_back else []
+        return [*self.static, *self.robust, *snapshots, *best]
 
     def in_run(self, name: str, seed: int) -> str:
         """Return what files call a model, a snapshot or a store in the run of a seed: A_adv-10, A_adv-10@6, A-2."""

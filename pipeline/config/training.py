@@ -182,6 +182,19 @@ class SignsParams(Section):
             raise schema_error(key, f"is not for {self.attack} ({why}): remove it")
 
 
+class HeldBackParams(Section):
+    """Training images that no robust model trains on: how many, drawn by ``seed``.
+
+    Each model is tried on them after ``every`` so many epochs and after the last: clean, under the signs of its stores,
+    and under its own PGD of ``steps`` steps.
+    """
+
+    rows: PositiveInt
+    every: PositiveInt = 1
+    steps: PositiveInt = 10
+    seed: NonNegativeInt = 0
+
+
 class AdversarialParams(Section):
     """Training of every robust model: the objective, the live gradient, and who crafts each batch.
 
@@ -203,10 +216,11 @@ class AdversarialParams(Section):
     epsilon_law: EpsilonDistribution = "fixed"
     top_k: PositiveInt = 1
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    held_back: HeldBackParams | None = None
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_usual(dump(self), {"top_k": 1, "ema_decay": 0.9})
+        return without_usual(dump(self), {"top_k": 1, "ema_decay": 0.9, "held_back": None})
 
 
 class RobustModel(Section):

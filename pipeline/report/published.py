@@ -140,7 +140,9 @@ def _mnist_names(params: Params) -> dict[str, str]:
 
 
 def _trained_as_there(params: Params) -> dict[str, RobustModel]:
-    """The robust models whose batches have one source each, all alike, the model itself among them."""
+    """The robust models trained on every row, whose batches have one source each, all alike, itself among them."""
+    if params.adversarial.held_back:
+        return {}
     return {
         name: model
         for name, model in params.robust.items()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import published
-from gradshard.pipeline.types import Gradient
+from gradshard.pipeline.types import BEST, Gradient
 
 
 def trained_on(params: Params, target: str) -> str:
@@ -45,9 +45,11 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
         }
     groups: dict[int, list[str]] = {}
     for name, model in robust.items():
-        if published.family(model.architecture) in families:
-            groups.setdefault(int(name.partition("@")[2] or model.epochs), []).append(name)
-    return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)}
+        snapshot = name.partition("@")[2]
+        if snapshot != BEST and published.family(model.architecture) in families:
+            groups.setdefault(int(snapshot or model.epochs), []).append(name)
+    best = [name for name in robust if name.partition("@")[2] == BEST]
+    return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)} | ({BEST: best} if best else {})
 
 
 def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:

@@ -11,6 +11,7 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.types import SELF, BatchNorm
 from gradshard.storage.streaming.reader import ReadingPlan
+from gradshard.storage.streaming.shuffle import Rows
 from gradshard.storage.streaming.windows import Request, Stores
 
 CLEAN_BATCH = ""
@@ -20,7 +21,8 @@ CLEAN_BATCH = ""
 class TrainingRun:
     """A training run; ``adversary`` is none for a static model.
 
-    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller.
+    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. ``kept`` lists the
+    ``rows`` rows that are trained on, sorted, where that is not all of them.
     """
 
     rows: int
@@ -33,6 +35,7 @@ class TrainingRun:
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_norm: BatchNorm = "per_rank"
     ranks: Rank = field(default_factory=Rank)
+    kept: Rows | None = field(default=None, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,4 +87,5 @@ class TrainingRun:
             first = max(start - epoch * self.steps_per_epoch, 0)
             for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
                 stores = self.stores(epoch * self.steps_per_epoch + batch)
-                yield Request(rows[self.ranks.part(len(rows))], stores, epoch)
+                part = rows[self.ranks.part(len(rows))]
+                yield Request(part if self.kept is None else self.kept[part], stores, epoch)

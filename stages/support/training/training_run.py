@@ -4,8 +4,9 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -17,17 +18,29 @@ from gradshard.pipeline.models.precision import choose_compilation, choose_preci
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.distributed import Rank
+from gradshard.pipeline.training.held_back import HeldBackErrors, best
 from gradshard.pipeline.training.optimizers import Optimization
-from gradshard.pipeline.training.trainer import Trainer, TrainMetrics
+from gradshard.pipeline.training.trainer import Trainer
+from gradshard.pipeline.types import BEST
 from gradshard.stages.support import paths
 from gradshard.stages.support.code import code_digest
 from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.training.curves import Curves
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
+from gradshard.storage.streaming.shuffle import Rows
 from gradshard.storage.workspace import workspace
 
 _CHECKPOINT_SECONDS = 120.0
+
+
+class Judge(Protocol):
+    """What tries a model on rows that were held back."""
+
+    def __call__(self, model: nn.Module, epoch: int, *, last: bool) -> HeldBackErrors | None:
+        """Give its error rates after an epoch; nothing if it is not the turn of that one."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class TrainingJob:
     """Inputs and outputs of one training run.
 
     ``record`` is what the weights file says of itself; ``recipe`` is everything the weights follow from; a snapshot
-    is written after each epoch in ``snapshots``.
+    is written after each epoch in ``snapshots``, and of the epoch that ``judge`` finds best.
     """
 
     name: str
@@ -44,20 +57,7 @@ class TrainingJob:
     record: Mapping[str, object]
     recipe: Mapping[str, object]
     snapshots: tuple[int, ...] | None = None
-
-
-@dataclass
-class _Curves:
-    records: list[TrainMetrics] = field(default_factory=list)
-
-    def table(self) -> str:
-        """Tab-separated columns, one line a record; columns that clean training does not have are left out."""
-        columns = list(asdict(self.records[0]))
-        if self.records[0].adversarial_loss is None:
-            columns = ["step", "epoch", "clean_loss"]
-        lines = ["\t".join(columns)]
-        lines += ["\t".join(f"{asdict(record)[column]:.6g}" for column in columns) for record in self.records]
-        return "\n".join(lines) + "\n"
+    judge: Judge | None = None
 
 
 def make_run(
@@ -70,8 +70,9 @@ def make_run(
     seed: int,
     learning_rate: float,
     adversary: Adversary | None = None,
+    kept: Rows | None = None,
 ) -> TrainingRun:
-    """The steps that the parameters ask for.
+    """The steps that the parameters ask for, over ``rows`` rows: those ``kept``, or all.
 
     Raises:
         GradshardError: a batch has fewer rows than there are ranks.
@@ -89,6 +90,7 @@ def make_run(
         augmentation=Augmentation(training.augment.padding, training.augment.flip),
         batch_norm=training.batch_norm,
         ranks=ranks,
+        kept=kept,
     )
 
 
@@ -151,7 +153,7 @@ def _go_on(trainer: Trainer, wanted: bool) -> bool:
     return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 
-def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, curves: _Curves) -> None:
+def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, curves: Curves) -> None:
     last_saved = time.monotonic()
     total = trainer.run.steps
     with progress(f"{job.stage} {job.name}", total, "steps", done=trainer.step) as advance:
@@ -164,27 +166,48 @@ def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, cur
             if within == 0:
                 _say_epoch(job, epoch, curves, trainer.run)
                 if epoch in (job.snapshots or ()):
-                    _save_weights(folder / "snapshots" / f"{job.name}@{epoch}.safetensors", job, trainer, epoch)
+                    _save_weights(_snapshot(folder, job, epoch), job, trainer, epoch)
+                _judge(job, trainer, folder, curves, epoch)
             if within == 0 or time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
-                record = {"curves": [asdict(record) for record in curves.records]}
-                checkpoints.save(folder / "checkpoint.safetensors", trainer.state(), record)
+                checkpoints.save(folder / "checkpoint.safetensors", trainer.state(), curves.as_json())
                 last_saved = time.monotonic()
 
 
-def _resume(folder: Path, trainer: Trainer) -> _Curves:
+def _judge(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves, epoch: int) -> None:
+    """Try the model on the held-back rows if it is time, and keep it if it is the best so far."""
+    if job.judge is None:
+        return
+    found = job.judge(trainer.model, epoch, last=epoch == trainer.run.epochs)
+    if found is None:
+        return
+    curves.held_back.append(found)
+    if best(curves.held_back) is found:
+        _save_weights(_snapshot(folder, job, BEST), job, trainer, epoch)
+    errors = ", ".join(f"{name.replace('_', ' ')} {100 * rate:.1f} %" for name, rate in found.rates.items())
+    say(f"{job.stage} {job.name}: epoch {epoch}, on held-back rows {errors}")
+
+
+def _snapshot(folder: Path, job: TrainingJob, epoch: int | str) -> Path:
+    return folder / "snapshots" / f"{job.name}@{epoch}.safetensors"
+
+
+def _resume(folder: Path, trainer: Trainer) -> Curves:
     checkpoint = folder / "checkpoint.safetensors"
     if not checkpoint.exists():
-        return _Curves()
+        return Curves()
     state, record = checkpoints.load(checkpoint)
     trainer.load_state(state)
     say(f"going on from step {trainer.step} of {trainer.run.steps}")
-    return _Curves([TrainMetrics(**entry) for entry in record["curves"]])  # type: ignore[attr-defined]
+    return Curves.from_json(record)
 
 
-def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: _Curves) -> None:
-    metrics = {"steps": trainer.step, "loss": asdict(curves.records[-1])["clean_loss"]}
+def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves) -> None:
+    metrics: dict[str, object] = {"steps": trainer.step, "loss": asdict(curves.records[-1])["clean_loss"]}
     if trainer.run.adversary is not None:
         metrics |= {"live_steps": trainer.live_steps, "live_share": trainer.live_steps / trainer.step}
+    if curves.held_back:
+        kept = {"best": best(curves.held_back), "last": curves.held_back[-1]}
+        metrics["held_back"] = {name: {"epoch": errors.epoch, **errors.rates} for name, errors in kept.items()}
     write_text(paths.TRAINING / f"{job.name}.tsv", curves.table())
     write_text(paths.TRAINING / f"{job.name}.json", json.dumps(metrics, indent=1) + "\n")
     if job.snapshots is not None:
@@ -206,7 +229,7 @@ def _save_weights(path: Path, job: TrainingJob, trainer: Trainer, epoch: int) ->
     checkpoints.save(path, trainer.model.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
 
 
-def _say_epoch(job: TrainingJob, epoch: int, curves: _Curves, run: TrainingRun) -> None:
+def _say_epoch(job: TrainingJob, epoch: int, curves: Curves, run: TrainingRun) -> None:
     last = curves.records[-1]
     adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
     say(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")

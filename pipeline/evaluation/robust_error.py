@@ -1,0 +1,87 @@
+"""The error of one model on some images: clean, under stored signs, and under PGD of its own."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gradshard.pipeline.attacks.pgd import iterate_linf
+from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.gradients.unpack import unpack_signs
+
+# Of a step of PGD, in epsilon / steps: as in the table of attacks (Madry et al. 2018).
+_STEP = 2.5
+
+
+class ErrorRates(NamedTuple):
+    """Shares of images that are classified wrong: clean ones, under the worst of the stored signs, under own PGD."""
+
+    clean: float
+    transfer: float | None
+    pgd: float
+
+
+@dataclass(frozen=True)
+class ProbedImages:
+    """Images that a model is tried on, again and again.
+
+    Attributes:
+        images: uint8 (n, C, H, W).
+        labels: int64 (n,).
+        planes: the signs of S stores for them, uint8 (S, n, 2, B); none without stores.
+        directions: for each store, which way to step along its signs, 1 or -1.
+        starts: where PGD starts from each image, in [-1, 1], in units of epsilon, float32 (n, C, H, W).
+    """
+
+    images: Tensor
+    labels: Tensor
+    planes: Tensor | None
+    directions: tuple[int, ...]
+    starts: Tensor
+
+
+def random_starts(shape: torch.Size, *, seed: int) -> Tensor:
+    """Draw PGD's starts for images of a shape, uniform in [-1, 1]."""
+    return 2 * torch.rand(shape, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+def error_rates(model: nn.Module, probed: ProbedImages, *, epsilon: float, steps: int) -> ErrorRates:
+    """Try a model in eval mode, in fp32, on the device that it is on; afterwards it is in the mode it was in."""
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    try:
+        found = [_wrong(model, probed, rows, device, epsilon, steps) for rows in microbatches(probed.images)]
+    finally:
+        model.train(training)
+    clean, transfer, pgd = (torch.cat(parts).float().mean().item() for parts in zip(*found, strict=True))
+    return ErrorRates(clean, None if probed.planes is None else transfer, pgd)
+
+
+def _wrong(
+    model: nn.Module, probed: ProbedImages, rows: slice, device: torch.device, epsilon: float, steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which images are wrong clean, under any of the stores, and under PGD, each bool (n,)."""
+    images, labels = to_unit_range(probed.images[rows].to(device)), probed.labels[rows].to(device)
+
+    def wrong(tried: Tensor) -> Tensor:
+        with torch.no_grad():
+            predicted: Tensor = model(tried).argmax(1)
+            return predicted != labels
+
+    transfer = torch.zeros_like(labels, dtype=torch.bool)
+    stored = () if probed.planes is None else probed.planes[:, rows].to(device)
+    for planes, direction in zip(stored, probed.directions, strict=True):
+        transfer |= wrong(perturb(images, unpack_signs(planes, images.shape, scale=direction), epsilon))
+    own = iterate_linf(
+        model,
+        images,
+        labels,
+        start=images + epsilon * probed.starts[rows].to(device),
+        epsilon=epsilon,
+        step=_STEP * epsilon / steps,
+        steps=steps,
+    )
+    return wrong(images), transfer, wrong(own)

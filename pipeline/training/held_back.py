@@ -1,0 +1,50 @@
+"""Rows held back from training, and what a model's errors on them were, epoch by epoch.
+
+Training against attacks can overfit to them: the error of attacked images that were not trained on rises again while
+that of the others still falls (Rice et al. 2020).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradshard.storage.streaming.shuffle import Rows
+
+
+@dataclass(frozen=True)
+class HeldBackErrors:
+    """Error rates on the held-back rows after an epoch: of clean images, and under two attacks.
+
+    ``transfer_error`` counts the images that the signs of at least one store fool, and is none without stores;
+    ``pgd_error`` those that the model's own PGD fools.
+    """
+
+    epoch: int
+    clean_error: float
+    transfer_error: float | None
+    pgd_error: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Those that were measured, by name."""
+        found = {"clean_error": self.clean_error, "transfer_error": self.transfer_error, "pgd_error": self.pgd_error}
+        return {name: rate for name, rate in found.items() if rate is not None}
+
+    @property
+    def judged(self) -> float:
+        """The error rate that a model is judged by: under its stores' attacks if it has stores, else under its own."""
+        return self.pgd_error if self.transfer_error is None else self.transfer_error
+
+
+def best(found: Sequence[HeldBackErrors]) -> HeldBackErrors:
+    """Return the errors of the epoch that is judged best, the first of several."""
+    return min(found, key=lambda errors: (errors.judged, errors.epoch))
+
+
+def split_rows(rows: int, count: int, *, seed: int) -> tuple[Rows, Rows]:
+    """Draw ``count`` of ``rows`` rows to be held back; gives those to train on and those held back, both sorted."""
+    draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+    held = np.zeros(rows, dtype=bool)
+    held[draws.permutation(rows)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

@@ -1,0 +1,45 @@
+"""The curves of a training run: losses, and errors on held-back rows."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from gradshard.pipeline.training.held_back import HeldBackErrors
+from gradshard.pipeline.training.trainer import TrainMetrics
+
+
+@dataclass
+class Curves:
+    """Records of a run so far."""
+
+    records: list[TrainMetrics] = field(default_factory=list)
+    held_back: list[HeldBackErrors] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Tab-separated columns, one line a record; columns that a training does not have are left out.
+
+        Errors on held-back rows are nan in records of other steps than those after which they were measured.
+        """
+        columns = list(asdict(self.records[0]))
+        if self.records[0].adversarial_loss is None:
+            columns = ["step", "epoch", "clean_loss"]
+        rows = [[f"{asdict(record)[column]:.6g}" for column in columns] for record in self.records]
+        if self.held_back:
+            named = self.held_back[0].rates
+            columns += [f"held_back_{name}" for name in named]
+            measured = {float(errors.epoch): errors.rates for errors in self.held_back}
+            for row, record in zip(rows, self.records, strict=True):
+                row += [f"{measured.get(record.epoch, {}).get(name, math.nan):.6g}" for name in named]
+        return "\n".join("\t".join(line) for line in [columns, *rows]) + "\n"
+
+    def as_json(self) -> dict[str, object]:
+        """What a checkpoint keeps of them."""
+        held_back = {"held_back": [asdict(errors) for errors in self.held_back]} if self.held_back else {}
+        return {"curves": [asdict(record) for record in self.records], **held_back}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Read what a checkpoint keeps."""
+        held_back = [HeldBackErrors(**entry) for entry in record.get("held_back", [])]
+        return cls([TrainMetrics(**entry) for entry in record["curves"]], held_back)

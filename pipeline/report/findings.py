@@ -16,7 +16,7 @@ from gradshard.pipeline.report import selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.tables import TRANSFERRED
-from gradshard.pipeline.types import CLEAN
+from gradshard.pipeline.types import BEST, CLEAN
 
 _LEVEL = 0.05
 
@@ -55,6 +55,11 @@ class Finding:
     section: str
     says: str
     claimed: Callable[[Roles], Sequence[Claimed]]
+
+
+def _higher_for_baselines(attack: str) -> Callable[[Roles], Sequence[Claimed]]:
+    """Claim of every pair of baseline and ensemble that the baseline errs more on an attack from the holdout."""
+    return lambda r: [((b, r.holdout, attack), (e, r.holdout, attack)) for b, e in r.pairs]
 
 
 FINDINGS: Sequence[Finding] = (
@@ -122,7 +127,7 @@ FINDINGS: Sequence[Finding] = (
         Finding(
             "5.3",
             f"the ensemble errs less on {attack_title(attack)} from the holdout",
-            lambda r, attack=attack: [((b, r.holdout, attack), (e, r.holdout, attack)) for b, e in r.pairs],
+            _higher_for_baselines(attack),
         )
         for attack in TRANSFERRED
     ),
@@ -231,7 +236,7 @@ class _Pair:
 
 def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
     """A robust model's snapshots, by epoch, and then itself."""
-    snapshots = [other for other in shown if other.startswith(f"{name}@")]
+    snapshots = [other for other in shown if other.startswith(f"{name}@") and other != f"{name}@{BEST}"]
     return [*sorted(snapshots, key=lambda other: int(other.partition("@")[2])), name]
 
 

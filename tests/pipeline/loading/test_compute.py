@@ -264,6 +264,14 @@ class Changing(Digits):
         return (image.flip(-1) if row == 13 and self.read > 1 else image), label
 
 
+class Brighter(Digits):
+    """Floats of which one row, that no sample looks at, is not in [0, 1]."""
+
+    def __getitem__(self, row):
+        image, label = super().__getitem__(row)
+        return (image * 2 if row == 333 else image), label
+
+
 def dropping(model):
     model = nn.Sequential(model, nn.Dropout(0.5)).eval()
     model[1].train()
@@ -277,6 +285,7 @@ WRONG = {
     "random": (lambda m, r: (m, Digits(*r, jittered)), "a random transform is left in"),
     "rarely": (lambda m, r: (m, Changing(*r)), "row 13 of the dataset gives other pixels"),
     "normalised": (lambda m, r: (m, Digits(*r, lambda x: (x - 0.13) / 0.31)), r"row 0 .* not in \[0, 1\]"),
+    "brighter": (lambda m, r: (m, Brighter(*r)), r"row 333 of the dataset has pixels .* not in \[0, 1\]"),
     "scaled": (lambda m, r: (m, Digits(*r, lambda x: x * 255)), r"not in \[0, 1\]"),
     "resized": (lambda m, r: (m, Digits(*r, lambda x: x * 0.77)), "between the multiples of 1/255"),
     "label": (lambda m, r: (m, half(r)), "row 333 of the dataset has the label 12, but the model has 10"),

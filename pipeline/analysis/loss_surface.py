@@ -17,7 +17,7 @@ _SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
 @dataclass(frozen=True)
 class Directions:
-    """Which images each of two FGSM samples fools a model on: by its own gradient, by a source's; bool (n,) each.
+    """Images that FGSM fools a model on: by its own gradient, by a source's; bool (n,) each.
 
     ``right`` are those that it classifies right unperturbed, and of which alone the other two can be true.
     """

@@ -36,7 +36,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class TransferCounts:
-    """How many FGSM examples of a source fool a forest: of all, of images it had right, of those that fool the source.
+    """FGSM examples of a source that fool a forest: of all, of images it had right, of those that fool the source.
 
     The paper says "transfer at a rate of 99 %" and not of which.
     """

@@ -63,18 +63,18 @@ def command(
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     check_attacks_of(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
-    kept, held = held_back.rows_of(params.adversarial.held_back, len(data.train))
+    held = held_back.rows_of(params.adversarial.held_back, len(data.train))
     with init_distributed(choose_device(params.device)) as (ranks, device):
         run = training_run.make_run(
             params,
-            len(data.train) if kept is None else len(kept),
+            len(data.train),
             ranks,
             reading,
             epochs=robust.epochs,
             seed=seed,
             learning_rate=params.adversarial.learning_rate,
             adversary=_adversary(params, robust, stores),
-            kept=kept,
+            held_back=held,
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
         check_before_training(

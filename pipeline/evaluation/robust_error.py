@@ -63,7 +63,7 @@ def error_rates(model: nn.Module, probed: ProbedImages, *, epsilon: float, steps
 def _wrong(
     model: nn.Module, probed: ProbedImages, rows: slice, device: torch.device, epsilon: float, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Which images are wrong clean, under any of the stores, and under PGD, each bool (n,)."""
+    """Tell which images are wrong: clean, under any of the stores, and under PGD; each bool (n,)."""
     images, labels = to_unit_range(probed.images[rows].to(device)), probed.labels[rows].to(device)
 
     def wrong(tried: Tensor) -> Tensor:

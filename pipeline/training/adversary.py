@@ -59,14 +59,14 @@ class Adversary:
 
     @property
     def combination(self) -> Combination | None:
-        """How the losses under all sources are combined; none if one source crafts for each batch."""
+        """Tell how the losses under all sources are combined; none if one source crafts for each batch."""
         if len(self.sources) == 1 or self.schedule == "random" or self.schedule == "rotate":
             return None
         return self.schedule
 
     @property
     def stores(self) -> tuple[str, ...]:
-        """The sources that are stores, in their order."""
+        """List the sources that are stores, in their order."""
         return tuple(source for source in self.sources if source != SELF)
 
     def epsilons(self, rows: int, *, seed: int, step: int) -> npt.NDArray[np.float32] | None:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.training import schedule
 from gradshard.pipeline.training.adversary import Adversary
@@ -21,8 +23,8 @@ CLEAN_BATCH = ""
 class TrainingRun:
     """A training run; ``adversary`` is none for a static model.
 
-    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. ``kept`` lists the
-    ``rows`` rows that are trained on, sorted, where that is not all of them.
+    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
+    rows that are trained on the dataset may have some that are ``held_back``.
     """
 
     rows: int
@@ -35,7 +37,7 @@ class TrainingRun:
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_norm: BatchNorm = "per_rank"
     ranks: Rank = field(default_factory=Rank)
-    kept: Rows | None = field(default=None, compare=False)
+    held_back: Rows | None = field(default=None, compare=False)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,9 +85,19 @@ class TrainingRun:
     def requests(self, start: int) -> Iterator[Request]:
         """Yield the request that this rank reads for each step from ``start`` on."""
         for epoch in range(start // self.steps_per_epoch, self.epochs):
-            order = self.reading.order(self.rows, seed=self.seed, epoch=epoch)
             first = max(start - epoch * self.steps_per_epoch, 0)
-            for batch, rows in enumerate(order.batches(self.batch, first=first), start=first):
+            for batch, rows in enumerate(self._batches(epoch, first), start=first):
                 stores = self.stores(epoch * self.steps_per_epoch + batch)
-                part = rows[self.ranks.part(len(rows))]
-                yield Request(part if self.kept is None else self.kept[part], stores, epoch)
+                yield Request(rows[self.ranks.part(len(rows))], stores, epoch)
+
+    def _batches(self, epoch: int, first: int) -> Iterator[Rows]:
+        """Yield the rows of an epoch's batches, from batch ``first`` on."""
+        if self.held_back is None:
+            yield from self.reading.order(self.rows, seed=self.seed, epoch=epoch).batches(self.batch, first=first)
+            return
+        # Left out of the order of all rows, so that its windows are still of whole chunks.
+        total = self.rows + len(self.held_back)
+        rows = self.reading.order(total, seed=self.seed, epoch=epoch).take(0, total)
+        rows = rows[~np.isin(rows, self.held_back)]
+        for begin in range(first * self.batch, self.rows, self.batch):
+            yield rows[begin : begin + self.batch]

@@ -42,9 +42,7 @@ def best(found: Sequence[HeldBackErrors]) -> HeldBackErrors:
     return min(found, key=lambda errors: (errors.judged, errors.epoch))
 
 
-def split_rows(rows: int, count: int, *, seed: int) -> tuple[Rows, Rows]:
-    """Draw ``count`` of ``rows`` rows to be held back; gives those to train on and those held back, both sorted."""
+def draw_rows(rows: int, count: int, *, seed: int) -> Rows:
+    """Draw ``count`` of ``rows`` rows to be held back, sorted."""
     draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    held = np.zeros(rows, dtype=bool)
-    held[draws.permutation(rows)[:count]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+    return np.sort(draws.permutation(rows)[:count])

@@ -130,7 +130,7 @@ class Trainer:
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
 
     def _source_weights(self) -> Tensor | None:
-        """What each source weighs in this step's loss, where losses are combined."""
+        """Give what each source weighs in this step's loss, where losses are combined."""
         return self._weights if self._weights is None or self._recent is None else self._weights * self._recent
 
     def _remember(self, losses: Losses) -> None:
@@ -162,7 +162,7 @@ class Trainer:
 
 
 def _combined_weights(adversary: Adversary | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """What each source weighs where losses are combined, and the moving average where that follows the losses."""
+    """Give what each source weighs where losses are combined, and the moving average where that follows them."""
     if adversary is None or adversary.combination is None:
         return None, None
     weights = torch.tensor([adversary.weights.get(name, 1.0) for name in adversary.sources], device=device)

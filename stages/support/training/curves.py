@@ -34,7 +34,7 @@ class Curves:
         return "\n".join("\t".join(line) for line in [columns, *rows]) + "\n"
 
     def as_json(self) -> dict[str, object]:
-        """What a checkpoint keeps of them."""
+        """Give what a checkpoint keeps of them."""
         held_back = {"held_back": [asdict(errors) for errors in self.held_back]} if self.held_back else {}
         return {"curves": [asdict(record) for record in self.records], **held_back}
 

@@ -1,4 +1,4 @@
-"""What a robust model is tried on while it is trained: rows of the training set that no robust model trains on."""
+"""Rows of the training set that no robust model trains on, and each is tried on while it is trained."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import nn
 from gradshard.pipeline.config.training import HeldBackParams
 from gradshard.pipeline.evaluation.robust_error import ProbedImages, error_rates, random_starts
 from gradshard.pipeline.models.precision import precision_context
-from gradshard.pipeline.training.held_back import HeldBackErrors, split_rows
+from gradshard.pipeline.training.held_back import HeldBackErrors, draw_rows
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.streaming.reader import Reader
@@ -17,20 +17,20 @@ from gradshard.storage.streaming.shuffle import Rows
 from gradshard.storage.streaming.windows import Request
 
 
-def rows_of(held_back: HeldBackParams | None, rows: int) -> tuple[Rows | None, Rows | None]:
-    """Give the rows to train on and those held back, sorted; none and none if all are trained on.
+def rows_of(held_back: HeldBackParams | None, rows: int) -> Rows | None:
+    """Give the rows that are held back, sorted; none if all are trained on.
 
     Raises:
         GradshardError: no row would be left to train on.
     """
     if held_back is None:
-        return None, None
+        return None
     if held_back.rows >= rows:
         raise GradshardError(
             f"adversarial.held_back.rows is {held_back.rows} of {rows} training images, which leaves none to train on: "
             "hold back fewer"
         )
-    return split_rows(rows, held_back.rows, seed=held_back.seed)
+    return draw_rows(rows, held_back.rows, seed=held_back.seed)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ _CHECKPOINT_SECONDS = 120.0
 
 
 class Judge(Protocol):
-    """What tries a model on rows that were held back."""
+    """Judge of any kind, which tries a model on rows that were held back."""
 
     def __call__(self, model: nn.Module, epoch: int, *, last: bool) -> HeldBackErrors | None:
         """Give its error rates after an epoch; nothing if it is not the turn of that one."""
@@ -70,14 +70,15 @@ def make_run(
     seed: int,
     learning_rate: float,
     adversary: Adversary | None = None,
-    kept: Rows | None = None,
+    held_back: Rows | None = None,
 ) -> TrainingRun:
-    """The steps that the parameters ask for, over ``rows`` rows: those ``kept``, or all.
+    """The steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
 
     Raises:
         GradshardError: a batch has fewer rows than there are ranks.
     """
     training = params.training
+    rows -= 0 if held_back is None else len(held_back)
     ranks.check(rows, training.batch)
     return TrainingRun(
         rows=rows,
@@ -90,7 +91,7 @@ def make_run(
         augmentation=Augmentation(training.augment.padding, training.augment.flip),
         batch_norm=training.batch_norm,
         ranks=ranks,
-        kept=kept,
+        held_back=held_back,
     )
 
 

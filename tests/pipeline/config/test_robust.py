@@ -80,4 +80,14 @@ def test_parameters_of_before_are_written_into_weights_as_before(content):
     """A recipe names no key that its model does not use, so that old parameters give old bytes."""
     model = RobustModel.model_validate(content["robust"]["A_adv-ens"])
     assert set(model.model_dump()) == {"architecture", "sources", "epochs", "snapshots", "attack", "gradient"}
-    assert not {"top_k", "ema_decay"} & set(AdversarialParams.model_validate(content["adversarial"]).model_dump())
+    assert not {"top_k", "ema_decay", "held_back"} & set(
+        AdversarialParams.model_validate(content["adversarial"]).model_dump()
+    )
+
+
+def test_with_rows_held_back_every_robust_model_has_a_best_snapshot(content):
+    content["evaluation"]["targets"] = ["A", "A_adv@best"]
+    with pytest.raises(GradshardError, match=r"evaluation\.targets names A_adv@best, which is not a model"):
+        check_params(content, where="params.yaml")
+    content["adversarial"]["held_back"] = {"rows": 500}
+    assert check_params(content, where="params.yaml").in_run("A_adv@best", 10) == "A_adv-10@best"

@@ -79,3 +79,10 @@ def test_models_that_compare_are_grouped_as_in_the_papers_tables(profile, groups
     params = read_params(PROFILES / f"{profile}.yaml")
     shown = selection.shown_targets(params, params.evaluation.gradients[0])
     assert selection.compared(params, shown) == groups
+
+
+def test_snapshots_of_least_error_compare_with_one_another(params):
+    targets = ["A_adv", "A_adv@6", "A_adv@best", "A_adv-ens@best"]
+    chosen = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"targets": targets})})
+    groups = selection.compared(chosen, targets)
+    assert groups == {"6 epochs": ["A_adv@6"], "12 epochs": ["A_adv"], "best": ["A_adv@best", "A_adv-ens@best"]}

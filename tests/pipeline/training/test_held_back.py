@@ -1,34 +1,39 @@
 """Rows held back from training, and the epoch that is judged best on them."""
 
 import numpy as np
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.pipeline.training.held_back import HeldBackErrors, best, split_rows
+from gradshard.pipeline.training.held_back import HeldBackErrors, best, draw_rows
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.storage.streaming.reader import ReadingPlan
-
-
-@given(st.integers(2, 200), st.integers(1, 199), st.integers(0, 2**31))
-def test_every_row_is_trained_on_or_held_back(rows, count, seed):
-    kept, held = split_rows(rows, count, seed=seed)
-    assert len(held) == min(count, rows)
-    assert np.array_equal(np.sort(np.concatenate([kept, held])), np.arange(rows))
-    assert np.array_equal(held, split_rows(rows, count, seed=seed)[1])
+from gradshard.storage.streaming.windows import WindowPlanner
 
 
 def test_the_seed_draws_the_rows():
-    assert not np.array_equal(split_rows(200, 20, seed=0)[1], split_rows(200, 20, seed=1)[1])
+    one, again, other = (draw_rows(200, 20, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(one, again)
+    assert not np.array_equal(one, other)
+    assert len(np.unique(one)) == 20
 
 
-def test_a_run_asks_for_the_kept_rows_alone_each_once_an_epoch():
-    kept, held = split_rows(200, 30, seed=3)
-    for reading in (ReadingPlan(True, 200, 1), ReadingPlan(False, 16, 3)):
-        run = TrainingRun(len(kept), 32, 2, 5, Optimization("adam", 0.1), reading, kept=kept)
-        asked = np.concatenate([request.rows for request in run.requests(0)])
-        assert np.array_equal(np.sort(asked), np.repeat(kept, 2))
-        assert not set(asked) & set(held)
+@pytest.mark.parametrize("reading", [ReadingPlan(True, 200, 1), ReadingPlan(False, 16, 3)], ids=["resident", "windows"])
+def test_a_run_asks_for_all_other_rows_each_once_an_epoch(reading):
+    held = draw_rows(200, 30, seed=3)
+    run = TrainingRun(170, 32, 2, 5, Optimization("adam", 0.1), reading, held_back=held)
+    requests = list(run.requests(0))
+    assert [len(request.rows) for request in requests] == [32, 32, 32, 32, 32, 10] * 2
+    asked = np.concatenate([request.rows for request in requests])
+    assert np.array_equal(np.sort(asked), np.repeat(np.setdiff1d(np.arange(200), held), 2))
+    resumed = list(run.requests(8))
+    assert all(np.array_equal(a.rows, b.rows) for a, b in zip(requests[8:], resumed, strict=True))
+
+
+def test_with_rows_held_back_a_chunk_is_still_read_once_an_epoch():
+    held = draw_rows(200, 30, seed=3)
+    run = TrainingRun(170, 32, 2, 5, Optimization("adam", 0.1), ReadingPlan(False, 16, 3), held_back=held)
+    windows = WindowPlanner(rows=200, chunk=16, window=3).windows(run.requests(0))
+    assert sum(len(np.unique(window.rows // 16)) for window in windows) == 2 * 13
 
 
 def test_the_first_epoch_of_least_transfer_error_is_best():

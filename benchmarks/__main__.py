@@ -20,6 +20,7 @@ MODULES = (
     "training",
     "precompute",
     "streaming",
+    "png",
     "unpacking",
     "evaluation",
     "scaling",

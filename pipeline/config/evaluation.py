@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from gradshard.pipeline.attacks.registry import ATTACKS
+from gradshard.pipeline.config.battery import BatteryParams
 from gradshard.pipeline.config.errors import schema_error
 from gradshard.pipeline.config.fields import (
     Arguments,
@@ -90,7 +91,7 @@ class EvaluationParams(Section):
 
     ``label`` is whose label the paper's attacks are about, ``top`` in how many of the first classes the true one may
     be. Of a test set larger than ``sample``, so many random images are attacked; clean images and each model's own FGSM
-    are still measured on all (table 5).
+    are still measured on all (table 5). The ``battery`` adds sources and attacks.
     """
 
     holdout: ModelName
@@ -104,11 +105,27 @@ class EvaluationParams(Section):
     label: Annotated[EvaluationLabel, BeforeValidator(word)] = "true"
     top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
     sample: PositiveInt | None = None
+    battery: BatteryParams | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        dumped: dict[str, object] = dump(self)
+        return {key: dumped[key] for key in dumped if key != "battery" or self.battery}
+
+    @property
+    def crafters(self) -> dict[str, list[str]]:
+        """The models that craft each attack, those of the battery too."""
+        found = {attack: list(sources) for attack, sources in self.attacks.items()}
+        if self.battery:
+            for attacks, sources in ((self.battery.attacks, self.battery.sources), (self.battery.own, self.targets)):
+                for attack in attacks:
+                    found[attack] = list(dict.fromkeys([*found.get(attack, []), *sources]))
+        return found
 
     @property
     def named(self) -> list[str]:
         """Every model that takes part, once."""
-        sources = [source for attackers in self.attacks.values() for source in attackers]
+        sources = [source for attackers in self.crafters.values() for source in attackers]
         return list(dict.fromkeys([*self.targets, *sources, *self.illustrated, *self.diagnosed, self.holdout]))
 
 

@@ -118,6 +118,10 @@ class Params(Section):
         self._check_names("evaluation.attacks", list(evaluation.attacks), known, "an attack")
         for attack, sources in evaluation.attacks.items():
             self._check_names(f"evaluation.attacks.{attack}", sources, self.models, "a model")
+        if battery := evaluation.battery:
+            self._check_names("evaluation.battery.sources", battery.sources, self.models, "a model")
+            self._check_names("evaluation.battery.attacks", battery.attacks, known, "an attack")
+            self._check_names("evaluation.battery.own", battery.own, known, "an attack")
         check_stand_ins(self)
         return self
 

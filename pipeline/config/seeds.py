@@ -108,6 +108,7 @@ def _names_in_use(params: "Params") -> dict[str, str]:
         "evaluation.holdout": [evaluation.holdout],
         "evaluation.targets": evaluation.targets,
         **{f"evaluation.attacks.{attack}": sources for attack, sources in evaluation.attacks.items()},
+        "evaluation.battery.sources": evaluation.battery.sources if evaluation.battery else [],
         "evaluation.illustrated": evaluation.illustrated,
         "evaluation.diagnosed": evaluation.diagnosed,
         "analysis.models": analysis.models,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
 from gradshard.pipeline.attacks.run import AttackNoise, run_attack, sample_noise
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.pipeline.types import ANY_SOURCE, Gradient, LabelPolicy
 
 Crafted = Callable[["AdversarialSet", Tensor, Tensor], object]
 
@@ -136,6 +136,30 @@ def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]
         for gradient in gradients
         for target in dict.fromkeys(cell.target for cell in planned)
     ]
+
+
+def members_of(
+    planned: Sequence[Case], target: str, gradient: Gradient, *, sources: Sequence[str], attacks: Sequence[str]
+) -> list[int]:
+    """Find the cells of a target under some attacks from some sources, and that of its clean images."""
+    return [
+        index
+        for index, cell in enumerate(planned)
+        if cell.target == target
+        and (
+            cell.crafting is None
+            or (
+                cell.crafting.gradient == gradient
+                and cell.crafting.source in sources
+                and cell.crafting.attack in attacks
+            )
+        )
+    ]
+
+
+def battery_source(half: str) -> str:
+    """Name the source of a worst case over a half of the battery, as no model can be named."""
+    return f"{ANY_SOURCE}: {half}"
 
 
 def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import findings, selection, tables
+from gradshard.pipeline.report.battery import battery_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import Table
 
@@ -55,6 +56,12 @@ def _findings(of: Results) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def _battery(of: Results) -> list[Table]:
+    battery = of.params.evaluation.battery
+    table = battery_table(of.matrix, of.params, battery) if battery else None
+    return [table] if table and table.rows else []
+
+
 # Each gives no table where there is nothing to show.
 TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.transfer_table(of.matrix, "fgsm", of.shown)],
@@ -64,6 +71,7 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.worst_case_table(of.matrix, of.shown)],
     lambda of: [tables.defence_table(of.matrix, of.groups, of.holdout)],
     _holdouts,
+    _battery,
     _random_training,
     _findings,
 )

@@ -20,12 +20,15 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
 from gradshard.pipeline.attacks.run import AttackNoise
+from gradshard.pipeline.config.battery import split_battery
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
     Case,
+    battery_source,
     block_draws,
     evaluate_block,
+    members_of,
     plan_cases,
     plan_craftings,
     worst_cases,
@@ -79,7 +82,7 @@ def planned_cases(params: Params) -> list[Case]:
     """Return every error rate that the parameters ask for, in the order of the matrix."""
     evaluation = params.evaluation
     craftings = plan_craftings(
-        evaluation.attacks,
+        evaluation.crafters,
         evaluation.gradients,
         attack_config(params),
         label=evaluation.label,
@@ -227,21 +230,19 @@ def iter_correct(
     ``withheld`` crafted is left out, worst cases over it too: it attacked nobody wherever its gradient was undefined.
     """
     sound = [cell.crafting is None or cell.crafting.source not in withheld for cell in portion.planned]
-    worst = [
-        case for case in (worst_cases(portion.planned) if portion.worst else []) if all(sound[at] for at in case[2])
-    ]
+    worst = [case for case in _worst(params, portion) if all(sound[at] for at in case[1])]
     shown = [at for at in map(portion.planned.index, portion.shown) if sound[at]]
     attacks = all_attacks(params)
     run = {"dataset": dataset, "seed": seed}
     keys = [run | case_key(portion.planned[at], attacks) for at in shown]
-    keys += [run | _worst_key(params, target, gradient) for target, gradient, _ in worst]
+    keys += [run | key for key, _ in worst]
     tops = params.evaluation.top
     for rows, path in zip(portion.blocks, files, strict=True):
         ranks: npt.NDArray[np.int32] = np.load(path, allow_pickle=False)
         found: list[npt.ArrayLike] = []
         for top in tops:
             right = np.asarray(ranks < top)
-            found += [right[shown], *(right[members].all(axis=0) for _, _, members in worst)]
+            found += [right[shown], *(right[members].all(axis=0) for _, members in worst)]
         yield [key | {"top": top} for top in tops for key in keys], rows, np.vstack(found)
 
 
@@ -274,10 +275,26 @@ def case_key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
     }
 
 
-def _worst_key(params: Params, target: str, gradient: str) -> Key:
+def _worst(params: Params, portion: EvaluationSubset) -> list[tuple[Key, list[int]]]:
+    """The worst cases that the matrix has from some images, each with the cells that it is over."""
+    if not portion.worst:
+        return []
+    planned, battery = portion.planned, params.evaluation.battery
+    over_all = worst_cases(planned)
+    found = [(_worst_key(params, target, gradient, ANY_SOURCE), members) for target, gradient, members in over_all]
+    if battery is None:
+        return found
+    for target, gradient, _ in over_all:
+        for half, sources in split_battery(params, target).items():
+            members = members_of(planned, target, gradient, sources=sources, attacks=battery.attacks)
+            found.append((_worst_key(params, target, gradient, battery_source(half)), members))
+    return found
+
+
+def _worst_key(params: Params, target: str, gradient: str, source: str) -> Key:
     return {
         "target": target,
-        "source": ANY_SOURCE,
+        "source": source,
         "attack": WORST_CASE,
         "gradient": gradient,
         "eps": params.attack.epsilon,

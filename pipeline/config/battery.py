@@ -1,0 +1,52 @@
+"""The battery: sources and attacks that every target is held against, split by what its training saw."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from gradshard.pipeline.config.section import Section
+
+if TYPE_CHECKING:
+    from gradshard.pipeline.config.schema import Params
+
+Half = Literal["all", "seen", "same architecture", "unseen"]
+
+
+class BatteryParams(Section):
+    """All of ``sources`` craft all of ``attacks`` against all targets.
+
+    ``own`` attacks are crafted by each target against itself, to stand beside what is transferred.
+    """
+
+    sources: Annotated[list[str], Field(min_length=1)]
+    attacks: Annotated[list[str], Field(min_length=1)]
+    own: list[str] = Field(default_factory=lambda: ["pgd"])
+
+
+def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
+    """Split the sources of the battery by what the training of a target saw of them.
+
+    A target trained on a store of a source has ``seen`` it; a source of an architecture that it has seen, but of
+    another training, is of the ``same architecture``; all others are ``unseen``. The target itself is none of them:
+    that is a white box. A part without sources is left out, and all is where there is no battery.
+    """
+    battery = params.evaluation.battery
+    sources = [source for source in battery.sources if source != target] if battery else []
+    seen = _trained_on(params, target)
+    architectures = {_architecture(params, source) for source in seen}
+    parts: dict[Half, list[str]] = {"all": sources, "seen": [], "same architecture": [], "unseen": []}
+    for source in sources:
+        known = _architecture(params, source) in architectures
+        parts["seen" if source in seen else "same architecture" if known else "unseen"].append(source)
+    return {part: names for part, names in parts.items() if names}
+
+
+def _trained_on(params: "Params", target: str) -> list[str]:
+    model = params.robust.get(target.partition("@")[0])
+    return [params.signs[store].model for store in model.sources] if model else []
+
+
+def _architecture(params: "Params", name: str) -> str:
+    base = name.partition("@")[0]
+    return params.robust[base].architecture if base in params.robust else params.static[base].architecture

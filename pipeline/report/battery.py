@@ -9,7 +9,9 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import battery_source
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.table import RateCell, SeedsCell, Table
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import CLEAN, WORST_CASE
 
 
@@ -32,7 +34,7 @@ def battery_table(matrix: ErrorMatrix, params: Params, battery: BatteryParams) -
     return Table("battery", title, "target: sources", columns, rows)
 
 
-def _mean(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) -> RateCell | SeedsCell:
+def _mean(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) -> RateCell | TrainingCell:
     """Return the mean of cells, of the seeds that have all of them.
 
     Its interval is that of one cell with so many errors: the share of attacks that fool an example varies less than a
@@ -40,7 +42,7 @@ def _mean(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) ->
     """
     found = [matrix.rates(target, source, attack) for source, attack in cells]
     means = {seed: _mean_rate([rates[seed] for rates in found]) for seed in found[0] if _measured(found, seed)}
-    return matrix.seeds.cell(means, target, *(source for source, _ in cells))
+    return matrix.seeds.cell(SeedErrors(means), target, *(source for source, _ in cells))
 
 
 def _measured(found: Sequence[Mapping[int, ErrorRate]], seed: int) -> bool:
@@ -53,6 +55,6 @@ def _mean_rate(rates: Sequence[ErrorRate]) -> ErrorRate:
     return ErrorRate(round(sum(rate.errors for rate in rates) / len(rates)), rates[0].n)
 
 
-def _worst(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) -> RateCell | SeedsCell:
+def _worst(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) -> RateCell | TrainingCell:
     found = [replace(matrix.cell(target, source, attack), paper=None) for source, attack in cells]
     return max(found, key=lambda cell: cell.heat or 0.0)

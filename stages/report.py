@@ -181,6 +181,8 @@ def _general_tables(
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
     signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
+    directions = measurements.directions_table(norms)
+    signs += [directions] if directions.rows else []
     custom = [custom_table(reference, rows, params) for reference in params.analysis.tables]
     return General(
         both=_both(params, seeds, rows, examples),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.types import ANY_SOURCE
 
 if TYPE_CHECKING:
     from gradshard.pipeline.config.schema import Params
@@ -50,3 +51,8 @@ def _trained_on(params: "Params", target: str) -> list[str]:
 def _architecture(params: "Params", name: str) -> str:
     base = name.partition("@")[0]
     return params.robust[base].architecture if base in params.robust else params.static[base].architecture
+
+
+def battery_source(half: str) -> str:
+    """Name the source of a worst case over a half of the battery, as no model can be named."""
+    return f"{ANY_SOURCE}: {half}"

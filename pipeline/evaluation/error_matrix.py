@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
 from gradshard.pipeline.attacks.run import AttackNoise, run_attack, sample_noise
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.types import ANY_SOURCE, Gradient, LabelPolicy
+from gradshard.pipeline.types import Gradient, LabelPolicy
 
 Crafted = Callable[["AdversarialSet", Tensor, Tensor], object]
 
@@ -155,11 +155,6 @@ def members_of(
             )
         )
     ]
-
-
-def battery_source(half: str) -> str:
-    """Name the source of a worst case over a half of the battery, as no model can be named."""
-    return f"{ANY_SOURCE}: {half}"
 
 
 def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:

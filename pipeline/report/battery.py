@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.config.battery import BatteryParams, split_battery
+from gradshard.pipeline.config.battery import BatteryParams, battery_source, split_battery
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.error_matrix import battery_source
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seed_errors import SeedErrors

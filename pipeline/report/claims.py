@@ -1,4 +1,4 @@
-"""What the paper claims on MNIST, as pairs of error rates of which one should be the higher."""
+"""Claims of the paper on MNIST, as pairs of error rates of which one should be the higher."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

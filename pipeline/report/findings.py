@@ -1,4 +1,4 @@
-"""What the paper says about MNIST, sentence by sentence, held against error rates over seeds.
+"""Sentences of the paper about MNIST, one by one, held against error rates over seeds.
 
 Only sentences that say that one error rate of the matrix is higher than another are here; docs/findings.md has all.
 """
@@ -27,7 +27,7 @@ Claimed = tuple[Rate, Rate]
 
 @dataclass(frozen=True)
 class Roles:
-    """Which of our models play the paper's parts; each robust one is its name after every epoch that was measured."""
+    """Our models in the parts of the paper's; each robust one is its name after every epoch that was measured."""
 
     undefended: Sequence[str]
     holdout: str

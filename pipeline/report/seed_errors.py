@@ -19,7 +19,7 @@ from gradshard.pipeline.evaluation.statistics import ErrorRate
 
 @dataclass(frozen=True)
 class ImageErrors:
-    """Which images were classified wrong.
+    """Images that were classified wrong.
 
     ``numbers`` are those of the images in the test set, int64 (images,), ascending; ``wrong`` is bool (seeds, images).
     """

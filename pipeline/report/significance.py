@@ -68,7 +68,7 @@ class TrainingComparison:
 
     @property
     def over(self) -> str:
-        """How many seeds and images it is over."""
+        """Count the seeds and images it is over."""
         seeds = "" if self.steady else f"{self.measured.seeds} seed{'s' if self.measured.seeds > 1 else ''}, "
         return f"{seeds}{self.measured.images} images"
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, compare
 from gradshard.pipeline import models
+from gradshard.pipeline.attacks.crafting import AttackNoise, craft_by_name
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.attacks.run import AttackNoise, run_attack
 from gradshard.pipeline.config.schema import Params, read_params
 from gradshard.pipeline.evaluation.error_matrix import BLOCK, AdversarialSet, block_draws, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.microbatches import microbatches
@@ -134,7 +134,7 @@ def _crafted(
     crafting: AdversarialSet, built: dict[str, nn.Module], images: Tensor, labels: Tensor, draws: AttackNoise
 ) -> Tensor:
     module, strength = built[crafting.source], crafting.strength
-    return run_attack(
+    return craft_by_name(
         crafting.attack, module, images, labels, strength=strength, draws=draws, gradient=crafting.gradient
     )
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -55,7 +55,7 @@ class Attack:
         check_pixels(images)
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
         noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(seed))
-        return run_attack(
+        return craft_by_name(
             self.name,
             model,
             images,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from gradshard.attacks import attack_config, check_pixels
 from gradshard.examination import examine as examine
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
-from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
     Case,

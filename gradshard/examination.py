@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.attacks import attack_config, check_pixels
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
-from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.evaluation.examination import (
     EXAMINED_TOGETHER,
     QUICK_ATTACKS,

@@ -19,7 +19,7 @@ from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import progress, say
+from gradshard.stages.support.progress import echo, progress
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
 
@@ -58,7 +58,7 @@ def command(params: Params) -> None:
     write_text(paths.ANALYSIS / "gradients.json", json.dumps(record, indent=1) + "\n")
     with atomic_path(paths.ANALYSIS / "planes.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **planes)
-    say(f"{paths.ANALYSIS}: gradients of {len(gradients)} models, loss around {len(planes['rows'])} images")
+    echo(f"{paths.ANALYSIS}: gradients of {len(gradients)} models, loss around {len(planes['rows'])} images")
 
 
 def _gradients(

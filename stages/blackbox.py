@@ -28,7 +28,7 @@ from gradshard.pipeline.models.precision import choose_device, precision_context
 from gradshard.stages.support import paths
 from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import progress, say
+from gradshard.stages.support.progress import echo, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
@@ -82,7 +82,7 @@ def command(params: Params) -> None:
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }
     write_text(paths.BLACKBOX / "results.json", json.dumps(record, indent=1) + "\n")
-    say(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets{', and a random forest' if forest else ''}")
+    echo(f"{paths.BLACKBOX / 'results.json'}: {len(targets)} targets{', and a random forest' if forest else ''}")
 
 
 def _drawn(params: Params, data: Dataset) -> npt.NDArray[np.int64]:

@@ -13,8 +13,8 @@ import torch
 
 from gradshard import storage
 from gradshard.pipeline.attacks import custom
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.fgsm import fgsm
-from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import to_unit_range
@@ -38,7 +38,7 @@ from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.gradient_masking import diagnose
 from gradshard.stages.support.models import ModelFile, model_file
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
-from gradshard.stages.support.progress import say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting
 from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import atomic_path, write_text
@@ -73,7 +73,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     provenance = _provenance(params, seed, data, files)
     measured = portions(params, len(data.test), planned_cases(params))
     with (
-        workspace(f"evaluate-{seed}", provenance, on_wait=say_waiting(folder)) as work,
+        workspace(f"evaluate-{seed}", provenance, on_wait=echo_waiting(folder)) as work,
         dask_client(cluster, device.type) as client,
     ):
         where = paths.dataset(params).resolve()
@@ -90,11 +90,11 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
         write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(bench, data, folder)
     for name, counts in undefined.items():
-        say(
+        echo(
             f"{name}: its gradient was NaN or infinite for {counts['undefined']} of {counts['rows']} rows, so no error "
             "under what it crafted is shown (docs/diagnostics.md: undefined gradients)"
         )
-    say(f"{folder}: {len(rows)} error rates")
+    echo(f"{folder}: {len(rows)} error rates")
 
 
 def _write_results(

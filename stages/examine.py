@@ -11,8 +11,8 @@ import click
 import torch
 
 from gradshard import storage
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
-from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.evaluation.examination import (
     QUICK_ATTACKS,
     QUICK_TRANSFERRED,
@@ -44,7 +44,7 @@ from gradshard.stages.support.examined import (
 from gradshard.stages.support.model_checks import tell_gradients
 from gradshard.stages.support.options import ClusterConfig, cluster_options
 from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.workspace import workspace
@@ -225,14 +225,14 @@ def _examined(
     parts = blocks(rows)
     recipe = {**about, "plan": repr(plan), "rows": len(rows)}
     with (
-        workspace("examine", recipe, on_wait=say_waiting("this examination")) as work,
+        workspace("examine", recipe, on_wait=echo_waiting("this examination")) as work,
         dask_client(cluster, subjects.device) as client,
     ):
         folder = work.folder.resolve()
         missing = [block for block in range(len(parts)) if not _file(folder, block).exists()]
         done = len(rows) - sum(len(parts[block]) for block in missing)
         if done:
-            say(f"going on: {done} of {len(rows)} images are done")
+            echo(f"going on: {done} of {len(rows)} images are done")
         task = functools.partial(_examine, subjects, plan, parts, folder)
         with progress("examine", len(rows), "images", done=done) as advance:
             for block, _ in map_tasks(client, task, missing, what="block"):
@@ -259,7 +259,7 @@ def _file(folder: Path, block: int) -> Path:
 
 def _tell(found: Examination, into: Path) -> None:
     for flag in found.flags:
-        say(f"{flag.name}: {flag.says} ({flag.figures})")
+        echo(f"{flag.name}: {flag.says} ({flag.figures})")
     clean, worst = (100 * rate.rate for rate in (found.error(CLEAN), found.worst_case))
     verdict = f"{len(found.flags)} flags" if found.masked else "no flag"
-    say(f"{into / 'index.html'}: {verdict}, clean error {clean:.1f} %, worst case {worst:.1f} %")
+    echo(f"{into / 'index.html'}: {verdict}, clean error {clean:.1f} %, worst case {worst:.1f} %")

@@ -10,7 +10,7 @@ import click
 import torch
 
 from gradshard import storage
-from gradshard.pipeline.attacks.run import check_attacks
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import Gradient
@@ -21,7 +21,7 @@ from gradshard.stages.support.exported_cell import CellName, ExportedCell, craft
 from gradshard.stages.support.models import ModelFile, model_file
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting
 from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path, write_text
@@ -78,7 +78,7 @@ def command(
     models = tuple(model_file(params, name, seed) for name in dict.fromkeys(cell[:2]))
     about = _about(params, found, models, data, seed=seed)
     with (
-        workspace(f"export-{seed}", about, on_wait=say_waiting(file)) as work,
+        workspace(f"export-{seed}", about, on_wait=echo_waiting(file)) as work,
         dask_client(cluster, device.type) as client,
     ):
         where = paths.dataset(params).resolve()
@@ -89,7 +89,7 @@ def command(
     digest = {"sha256": file_sha256(file)}
     write_text(file.with_suffix(".json"), json.dumps(about | counted | digest, indent=1) + "\n")
     n, epsilon, percent = about["shape"][0], about["eps"], 100 * counted["error_rate"]
-    say(f"{file}: {n} examples within {epsilon:g}, on which {cell[0]} errs in {percent:.2f} %")
+    echo(f"{file}: {n} examples within {epsilon:g}, on which {cell[0]} errs in {percent:.2f} %")
 
 
 def _write(file: Path, blocks: Sequence[Path], cell: ExportedCell, data: Dataset) -> tuple[int, float]:

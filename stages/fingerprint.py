@@ -9,7 +9,7 @@ from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.stages.support.raw_data import image_folder, raw_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
@@ -34,7 +34,7 @@ def command(params: Params) -> None:
         found = _fingerprint(params.dataset)
     except GradshardError:
         if target.exists() and _is_away(params.dataset):
-            say(f"{target}: stays, for the raw data is not here")
+            echo(f"{target}: stays, for the raw data is not here")
             return
         raise
     text = canonical_json({"dataset": params.dataset.name, **found}) + "\n"
@@ -42,7 +42,7 @@ def command(params: Params) -> None:
     if changed:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_text(target, text)
-    say(f"{target}: {'written' if changed else 'the raw data is as it was'}")
+    echo(f"{target}: {'written' if changed else 'the raw data is as it was'}")
 
 
 def _fingerprint(params: DatasetParams) -> Mapping[str, object]:

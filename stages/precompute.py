@@ -13,8 +13,8 @@ import torch
 from distributed import Client
 
 from gradshard.pipeline.attacks import custom
+from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.end_direction import AttackSpec
-from gradshard.pipeline.attacks.run import check_attacks
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import SignsParams
 from gradshard.pipeline.gradients.loss import step_sign
@@ -26,7 +26,7 @@ from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
 from gradshard.stages.support.models import LoadedModel, load_model, static_weights_of
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import (
@@ -91,9 +91,9 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
         check_attacks([direction.attack], classes=data.classes, attacks={direction.attack: direction.entry})
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
-    with workspace(f"precompute-{store}", spec.model_dump(), on_wait=say_waiting(target)) as work:
+    with workspace(f"precompute-{store}", spec.model_dump(), on_wait=echo_waiting(target)) as work:
         if work.waited and _is_published(target, spec):
-            say(f"{target}: made by the other process")
+            echo(f"{target}: made by the other process")
             return
         builder = StoreBuilder(work.folder.resolve(), spec)
         builder.create()
@@ -112,7 +112,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
         published = builder.publish(target)
     size = sum(record.size for record in published.files.values())
     copies = f" in {published.copies} copies" if published.copies > 1 else ""
-    say(
+    echo(
         f"{target}: {published.dataset.rows} rows{copies}, {size / 1e6:.1f} MB, {8 * size / published.signs:.2f} "
         f"bits per pixel, {published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train))}"
     )
@@ -191,7 +191,7 @@ def compute_missing(task: ShardTask, store: str, client: Client) -> None:
     cut = task.builder.layout
     missing = task.builder.missing()
     if len(missing) < cut.shards:
-        say(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
+        echo(f"going on: {cut.shards - len(missing)} of {cut.shards} shards are there")
     rows_left = sum(_rows(task, shard) for shard in missing)
     with progress(f"precompute {store}", cut.rows, "images", done=cut.rows - rows_left) as advance:
         for _, receipt in map_tasks(client, functools.partial(compute_shard, task), missing, what="shard"):

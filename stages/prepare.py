@@ -11,7 +11,7 @@ from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
-from gradshard.stages.support.progress import progress, say, say_waiting, transfer
+from gradshard.stages.support.progress import echo, echo_waiting, progress, transfer
 from gradshard.stages.support.raw_data import raw_folder, transform
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
@@ -48,7 +48,7 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     for folder in paths.SHARED_FOLDERS:
         folder.mkdir(parents=True, exist_ok=True)
     made = open_dataset(target)
-    say(
+    echo(
         f"{target}: {len(made.train)} training and {len(made.test)} test images of shape {made.sample_shape}, "
         f"{made.classes} classes, digest {made.train.digest[:12]}"
     )
@@ -59,9 +59,9 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
     named = params.name if params.call is None else f"{params.name} ({params.call})"
     check_splits(named, raw.classes, raw.splits)
     for note in raw.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     rows = sum(len(labels) for _, labels in raw.splits.values())
-    with workspace(f"prepare-{params.name}", {}, on_wait=say_waiting(target)) as work:
+    with workspace(f"prepare-{params.name}", {}, on_wait=echo_waiting(target)) as work:
         splits, attributes = _ordered(params, raw, work.folder)
         store = work.folder / "store"
         with progress(f"prepare {params.name}", rows, "images") as advance:
@@ -105,7 +105,7 @@ def _is_to_be_shuffled(params: DatasetParams, split: str, labels: Labels) -> boo
     if not shuffling.is_sorted(labels):
         return False
     runs, (mean, _) = shuffling.label_runs(labels), shuffling.expected_runs(labels)
-    say(
+    echo(
         f"note: {split} is sorted by class ({runs} runs of one label, where chance gives {mean:.0f}), so it is stored "
         f"in an order shuffled by dataset.seed {params.seed}; dataset.order as_given keeps the order"
     )

@@ -30,10 +30,10 @@ def command(name: str | None, force: bool) -> None:
         )
     write_text(Path(FILE_NAME), texts[name])
     read_params(Path(FILE_NAME))
-    _say_what_is_next(name)
+    _echo_what_is_next(name)
 
 
-def _say_what_is_next(name: str) -> None:
+def _echo_what_is_next(name: str) -> None:
     if Path("dvc.yaml").exists():
         click.echo(f"{FILE_NAME} is now the profile {name}: run `dvc repro`")
     else:

@@ -14,7 +14,7 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
-from gradshard.pipeline.report import export, figures, measurements, probing, published, selection, tables
+from gradshard.pipeline.report import export, figures, measurements, paper_figures, probing, selection, tables
 from gradshard.pipeline.report.claim_checks import CheckedClaim, check_over_images, check_over_seeds
 from gradshard.pipeline.report.claims import measured_claims
 from gradshard.pipeline.report.custom import custom_table
@@ -27,7 +27,7 @@ from gradshard.pipeline.report.templates import template
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support import merging, paths, report_files
 from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.stages.support.report_files import ReportFiles
 from gradshard.storage.formats.atomic import write_text
 
@@ -52,7 +52,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
     Reads what `evaluate` wrote for every seed, what `analyze` and `blackbox` wrote, and the training curves; or, with
-    FOLDER, the files that a folder of published results such as results/mnist keeps, and leaves out what it does not
+    FOLDER, the files that a folder of kept results such as results/mnist keeps, and leaves out what it does not
     keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
     report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg.
     What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json
@@ -83,7 +83,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         n=rows[0]["n"],
         sample=params.evaluation.sample,
         attack=recorded["attack"],
-        compared=bool(published.names(params)),
+        compared=bool(paper_figures.names(params)),
         left_out=found.left_out,
         seeds=seeds,
         trained=selection.trained_here(params),
@@ -106,7 +106,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         merging.write(into, found, rows, provenance)
     write_text(into / "index.html", page)
     missing = f" (without {', '.join(found.left_out)}: not in {folder})" if found.left_out else ""
-    say(f"{into / 'index.html'}: open it in a browser{missing}")
+    echo(f"{into / 'index.html'}: open it in a browser{missing}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _section(
     gradient: Gradient,
     top: int,
 ) -> Section:
-    called, holdout = published.names(params), params.evaluation.holdout
+    called, holdout = paper_figures.names(params), params.evaluation.holdout
     matrix = ErrorMatrix(rows, gradient, seeds, called, top, examples)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
@@ -176,7 +176,7 @@ def _general_tables(
     blackbox: Mapping[str, Any] | None,
 ) -> General:
     blackbox = blackbox or {"targets": {}, "forest": None}
-    called, targets = published.names(params), blackbox["targets"]
+    called, targets = paper_figures.names(params), blackbox["targets"]
     asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
     if blackbox["forest"]:
         asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))

@@ -7,7 +7,7 @@ import click
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.atomic import remove_strays, write_text
 from gradshard.storage.formats.manifest import read_manifest
 
@@ -32,4 +32,4 @@ def command(params: Params) -> None:
     for run, sources in wanted.items():
         found = {source: digests[store] for source, store in sources.items()}
         write_text(paths.sources(run), json.dumps(found, indent=1) + "\n")
-    say(f"{paths.SOURCES}: the digests of {len(used)} sign stores, for {len(wanted)} runs of robust models")
+    echo(f"{paths.SOURCES}: the digests of {len(used)} sign stores, for {len(wanted)} runs of robust models")

@@ -7,7 +7,7 @@ from typing import Literal
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import export, latex, published, selection
+from gradshard.pipeline.report import export, latex, paper_figures, selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
@@ -15,7 +15,7 @@ from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.stages.support.report_files import EXAMPLES
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
@@ -64,7 +64,7 @@ def command(
         click.echo(text, nl=False)
     else:
         write_text(into, replaced(into, text, _MARKS[form]))
-        say(f"{into}: table of {matrix}, gradient {chosen}")
+        echo(f"{into}: table of {matrix}, gradient {chosen}")
 
 
 def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "defences") -> Table:
@@ -78,7 +78,7 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
     beside = matrix.parent / EXAMPLES
     examples = results.read_examples(beside, seed=params.seeds[0]) if seeds.several and beside.exists() else {}
-    found = ErrorMatrix(rows, gradient, seeds, published.names(params), examples=examples)
+    found = ErrorMatrix(rows, gradient, seeds, paper_figures.names(params), examples=examples)
     shown = selection.shown_targets(params, gradient)
     tables = make_tables(Results(params, found, shown, selection.compared(params, shown)))
     for table in tables:

@@ -13,7 +13,7 @@ from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.stages.support.stored_attacks import check_attacks_of
 from gradshard.stages.support.training import held_back, training_run
@@ -143,7 +143,7 @@ def _tell_of_twins(stores: dict[str, SignStore]) -> None:
     for source, store in stores.items():
         other = first.setdefault(store.manifest.model.digest, source)
         if other != source:
-            say(f"sources {other} and {source} are signs of one model, {store.manifest.model.digest[:12]}")
+            echo(f"sources {other} and {source} are signs of one model, {store.manifest.model.digest[:12]}")
 
 
 def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]) -> Adversary:

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.crafting import AttackNoise, craft
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
-from gradshard.pipeline.attacks.run import AttackNoise, craft
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.microbatches import batch_rows

@@ -11,8 +11,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.crafting import AttackNoise, craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
-from gradshard.pipeline.attacks.run import AttackNoise, run_attack, sample_noise
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
@@ -200,7 +200,7 @@ def _examples(
     alike = replace(crafting, gradient="exact") if own_loss else crafting
     if alike in kept:
         return kept[alike]
-    examples = run_attack(
+    examples = craft_by_name(
         crafting.attack,
         models[crafting.source],
         images,

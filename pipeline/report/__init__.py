@@ -1,1 +1,1 @@
-"""Results as tables, figures and claims, beside the published figures."""
+"""Results as tables, figures and claims, beside the paper's figures."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import published
+from gradshard.pipeline.report import paper_figures
 from gradshard.pipeline.report.seed_errors import ImageErrors, SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import RateCell
@@ -84,7 +84,7 @@ class ErrorMatrix:
 
     def papers(self, target: str, source: str, attack: str) -> float | None:
         """The paper's figure for the same error rate, in percent, if it has one."""
-        return published.error(self.called.get(target, ""), self.called.get(source, ""), attack, self.top)
+        return paper_figures.error(self.called.get(target, ""), self.called.get(source, ""), attack, self.top)
 
     @property
     def targets(self) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import published
+from gradshard.pipeline.report import paper_figures
 from gradshard.pipeline.report.table import NumberCell, RateCell, Table, TableCell
 
 _MOMENTS = ("mean", "deviation")
@@ -17,7 +17,7 @@ def gradient_norms_table(measured: Mapping[str, Mapping[str, Any]], called: Mapp
     """
     rows: list[tuple[str, list[TableCell]]] = []
     for name, found in measured.items():
-        papers = published.GRADIENT_NORMS.get(called.get(name, "").partition("@")[0], (None, None))
+        papers = paper_figures.GRADIENT_NORMS.get(called.get(name, "").partition("@")[0], (None, None))
         rounded = [
             NumberCell(found["norm_cross_entropy"][key], paper=p) for key, p in zip(_MOMENTS, papers, strict=True)
         ]
@@ -120,8 +120,8 @@ def forest_table(forest: Mapping[str, Any], *, compared: bool) -> Table:
     for row in forest["rows"]:
         at = f", ε = {row['epsilon']:g}" if "epsilon" in row else ""
         head = f"FGSM from {row['source']}, {row['gradient']}{at}" if row["source"] else "clean"
-        papers = published.FOREST["fgsm" if row["source"] else "clean"]
-        told = compared and row.get("epsilon", published.FOREST_EPSILON) == published.FOREST_EPSILON
+        papers = paper_figures.FOREST["fgsm" if row["source"] else "clean"]
+        told = compared and row.get("epsilon", paper_figures.FOREST_EPSILON) == paper_figures.FOREST_EPSILON
         rows.append((head, [_share(row, of, papers if told else None) for of in _OF.values()]))
     return Table("forest", f"A random forest of {forest['trees']} trees: errors", "images", list(_OF), rows)
 

@@ -6,7 +6,7 @@ from typing import Any
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import figures, published
+from gradshard.pipeline.report import figures, paper_figures
 from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import RateCell, Table, TableCell
@@ -130,5 +130,5 @@ def _at_full_epsilon(
     probes: Mapping[int, GradientProbe], name: str, called: str, seeds: Seeds
 ) -> RateCell | TrainingCell:
     measured = {seed: ErrorRate(p.curve[_FULL], p.n) for seed, p in probes.items() if _FULL in p.curve}
-    papers = 100 - published.RIGHT_AT_FULL_EPSILON if called.partition("@")[0] == "A_adv" and measured else None
+    papers = 100 - paper_figures.RIGHT_AT_FULL_EPSILON if called.partition("@")[0] == "A_adv" and measured else None
     return seeds.cell(SeedErrors(measured), name, paper=papers)

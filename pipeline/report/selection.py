@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import published
+from gradshard.pipeline.report import paper_figures
 from gradshard.pipeline.types import BEST, Gradient
 
 
@@ -34,19 +34,17 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
     static = {name: params.static[name] for name in targets if name in params.static}
     robust = {name: params.robust[base] for name in targets if (base := _base(name)) in params.robust}
     trained = [model for model in robust.values() if model.sources] or list(robust.values())
-    families = dict.fromkeys(published.family(model.architecture) for model in trained)
+    families = dict.fromkeys(paper_figures.family(model.architecture) for model in trained)
     if not robust:
-        counts = Counter(published.family(model.architecture) for model in static.values())
+        counts = Counter(paper_figures.family(model.architecture) for model in static.values())
         families = dict.fromkeys(family for family, count in counts.items() if count > 1)
     if len(families) > 1:
-        return {
-            family: [name for name, its in (static | robust).items() if published.family(its.architecture) == family]
-            for family in families
-        }
+        of = {name: paper_figures.family(its.architecture) for name, its in (static | robust).items()}
+        return {family: [name for name in of if of[name] == family] for family in families}
     groups: dict[int, list[str]] = {}
     for name, model in robust.items():
         snapshot = name.partition("@")[2]
-        if snapshot != BEST and published.family(model.architecture) in families:
+        if snapshot != BEST and paper_figures.family(model.architecture) in families:
             groups.setdefault(int(snapshot or model.epochs), []).append(name)
     best = [name for name in robust if name.partition("@")[2] == BEST]
     return {f"{epochs} epochs": groups[epochs] for epochs in sorted(groups)} | ({BEST: best} if best else {})

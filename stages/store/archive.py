@@ -6,7 +6,7 @@ import click
 
 from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.archive import export_archive, import_archive
@@ -23,7 +23,7 @@ def export_command(store: Path, archive: Path, as_json: bool) -> None:
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
-        say(f"{store}: {line}")
+        echo(f"{store}: {line}")
     with progress(f"export {store}", published.size, "bytes") as advance:
         manifest = export_archive(store, archive, advance=advance)
     size = archive.stat().st_size
@@ -45,7 +45,7 @@ def import_command(archive: Path, store: Path, digest: str | None, signer: Path 
     """
     with progress(f"import {archive}", archive.stat().st_size, "bytes") as advance:
         manifest = import_archive(
-            archive, store, digest=digest, on_wait=say_waiting(store), advance=advance, signer=signer
+            archive, store, digest=digest, on_wait=echo_waiting(store), advance=advance, signer=signer
         )
     result = {"store": str(store), "digest": manifest.digest}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

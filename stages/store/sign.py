@@ -6,7 +6,7 @@ import click
 
 from gradshard.stages.store.output import json_option, tell
 from gradshard.stages.support.places import PLACE, PathType
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import SIZE_LIMIT
@@ -53,7 +53,7 @@ def command(
     try:
         register(store, manifest, only_if_indexed=True)
     except (GradshardError, OSError) as error:
-        say(f"{store} is signed, but the list of the stores beside it does not say so: {error}")
+        echo(f"{store} is signed, but the list of the stores beside it does not say so: {error}")
     signer = claimed_signer(signature)
     result = {"store": store, "digest": manifest.digest, "signer": signer}
     tell(result, [f"{store}: signed by {signer}, store {manifest.digest}"], as_json=as_json)

@@ -6,7 +6,7 @@ import click
 
 from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.support.places import PLACE, PathType
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.maintenance.signatures import vouched_by
@@ -29,13 +29,13 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
-        say(f"{store}: {line}")
+        echo(f"{store}: {line}")
     with progress(f"push {store}", published.size, "bytes") as advance:
         manifest = push(store, place, advance=advance)
     try:
         register(place, manifest)
     except (GradshardError, OSError) as error:
-        say(f"{place} is there, but not in the list of the stores beside it: {error}")
+        echo(f"{place} is there, but not in the list of the stores beside it: {error}")
     result = {"place": place, "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{place}: store {manifest.digest}"], as_json=as_json)
 
@@ -65,6 +65,6 @@ def pull_command(
     with vouched_by(signer):
         size = manifest_at(place).size
     with progress(f"pull {place}", size, "bytes") as advance:
-        manifest = pull(place, store, digest=digest, on_wait=say_waiting(store), advance=advance, signer=signer)
+        manifest = pull(place, store, digest=digest, on_wait=echo_waiting(store), advance=advance, signer=signer)
     result = {"store": str(store), "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

@@ -18,8 +18,8 @@ import torch
 from distributed import Client
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.crafting import AttackNoise
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
-from gradshard.pipeline.attacks.run import AttackNoise
 from gradshard.pipeline.config.battery import battery_source, split_battery
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import (

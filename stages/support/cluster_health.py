@@ -7,7 +7,7 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from gradshard import storage
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 
 _FIRST_WORKER_SECONDS = 300
@@ -25,7 +25,7 @@ def check_workers(client: Client, address: str) -> None:
         GradshardError: no worker came, or one of them or the scheduler cannot import gradshard, or has another version.
     """
     if not client.nthreads():
-        say(f"no workers at {address} yet: start some by `dask worker {address}`; waiting {_FIRST_WORKER_SECONDS} s")
+        echo(f"no workers at {address} yet: start some by `dask worker {address}`; waiting {_FIRST_WORKER_SECONDS} s")
         try:
             client.wait_for_workers(1, timeout=_FIRST_WORKER_SECONDS)
         except TimeoutError as error:
@@ -88,7 +88,7 @@ class Absence:
         self._since = now if self._since is None else self._since
         if now - self._since >= _TOLD_AFTER_SECONDS and not self._told:
             self._told = True
-            say(
+            echo(
                 "no workers are left (their logs say why; one that lacks a library dies of its first task): start some "
                 f"by `dask worker`; waiting {_NEXT_WORKER_SECONDS:.0f} s for one"
             )

@@ -20,7 +20,7 @@ from distributed.scheduler import KilledWorker
 
 from gradshard.stages.support.cluster_health import Absence, check_import, check_workers
 from gradshard.stages.support.options import ClusterConfig
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterato
     if place.scheduler is not None:
         with _remote_client(place.scheduler) as client:
             check_workers(client, place.scheduler)
-            say(f"computing on {place.scheduler}, {_workers_text(client)}; dashboard: {client.dashboard_link}")
+            echo(f"computing on {place.scheduler}, {_workers_text(client)}; dashboard: {client.dashboard_link}")
             yield client
         return
     with (
@@ -65,7 +65,7 @@ def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterato
         Client(cluster) as client,
     ):
         if place.workers:
-            say(f"computing in {_workers_text(client)}; dashboard: {client.dashboard_link}")
+            echo(f"computing in {_workers_text(client)}; dashboard: {client.dashboard_link}")
         yield client
 
 
@@ -155,7 +155,7 @@ class _Watch:
         usual = statistics.median(self._took)
         if seconds > max(_SLOW_SECONDS, _SLOW * usual):
             self._told.add(key)
-            say(
+            echo(
                 f"{self._what} {self._item_of[key]} has been at {worker} for {seconds:.0f} s, others took "
                 f"{usual:.0f} s: look at that worker; if it is lost, its task is repeated elsewhere"
             )

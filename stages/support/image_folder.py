@@ -13,7 +13,7 @@ from gradshard import storage
 from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks
 from gradshard.stages.support.options import ClusterConfig
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.stages.support.raw_data import image_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.ingest.class_order import misnumbered
@@ -34,15 +34,15 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
         GradshardError: the folder is not laid out as it should be, or an image is broken and broken ones are fatal.
     """
     source = image_folder(params, root)
-    with workspace(f"prepare-{params.name}", _recipe(source), on_wait=say_waiting(target)) as work:
+    with workspace(f"prepare-{params.name}", _recipe(source), on_wait=echo_waiting(target)) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()
-        _say_missing(builder.without_images(), len(source.class_names))
-        _say_passed_over(builder.passed_over)
+        _echo_missing(builder.without_images(), len(source.class_names))
+        _echo_passed_over(builder.passed_over)
         if params.class_names is None:
-            _say_order(source.class_names)
+            _echo_order(source.class_names)
         if work.waited and is_published(target, builder.attributes()):
-            say(f"{target}: made by the other process")
+            echo(f"{target}: made by the other process")
             return
         with dask_client(place, "cpu") as client:
             for split in SPLITS:
@@ -51,7 +51,7 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
                         raise GradshardError(_sentence(source.root, broken))
                     builder.leave_out(split, broken)
         for split in SPLITS:
-            _say_skipped(split, builder.left_out(split))
+            _echo_skipped(split, builder.left_out(split))
         builder.publish(target)
 
 
@@ -61,9 +61,9 @@ def _make_missing(client: Client, builder: FolderBuilder, split: str, *, stop: b
     missing = builder.missing(split)
     rows = {shard: _rows(task, shard) for shard in missing}
     if again:
-        say(f"{split}: {len(missing)} of {task.cut.shards} shards are to be made without {again} broken images")
+        echo(f"{split}: {len(missing)} of {task.cut.shards} shards are to be made without {again} broken images")
     elif len(missing) < task.cut.shards:
-        say(f"{split}: going on: {task.cut.shards - len(missing)} of {task.cut.shards} shards are there")
+        echo(f"{split}: going on: {task.cut.shards - len(missing)} of {task.cut.shards} shards are there")
     broken: list[Broken] = []
     done = task.cut.rows - sum(rows.values())
     with progress(f"prepare {split}", task.cut.rows, "images", done=done) as advance:
@@ -95,29 +95,29 @@ def _sentence(root: Path, broken: Sequence[Broken]) -> str:
     )
 
 
-def _say_missing(classes: Sequence[str], count: int) -> None:
+def _echo_missing(classes: Sequence[str], count: int) -> None:
     if classes:
         more = f" and {len(classes) - _TOLD} more" if len(classes) > _TOLD else ""
-        say(f"note: of {count} classes, these have no training images: {', '.join(classes[:_TOLD])}{more}")
+        echo(f"note: of {count} classes, these have no training images: {', '.join(classes[:_TOLD])}{more}")
 
 
-def _say_passed_over(counts: Mapping[str, Counter[str]]) -> None:
+def _echo_passed_over(counts: Mapping[str, Counter[str]]) -> None:
     for split, found in counts.items():
         if found:
             named = ", ".join(f"{count} {why}" for why, count in sorted(found.items()))
-            say(f"note: {split}: {found.total()} images are passed over ({named}): see docs/datasets.md")
+            echo(f"note: {split}: {found.total()} images are passed over ({named}): see docs/datasets.md")
 
 
-def _say_order(names: Sequence[str]) -> None:
+def _echo_order(names: Sequence[str]) -> None:
     if (name := misnumbered(names)) is not None:
-        say(
+        echo(
             f"note: the folders are numbers, but labels follow their order as text: {name} is label "
             f"{names.index(name)}; name the classes in another order in dataset.class_names"
         )
 
 
-def _say_skipped(split: str, broken: Sequence[Broken]) -> None:
+def _echo_skipped(split: str, broken: Sequence[Broken]) -> None:
     if broken:
         named = ", ".join(f"{each.entry.file} ({each.reason})" for each in broken[:_TOLD])
         more = f" and {len(broken) - _TOLD} more" if len(broken) > _TOLD else ""
-        say(f"{split}: {len(broken)} broken images are skipped: {named}{more}")
+        echo(f"{split}: {len(broken)} broken images are skipped: {named}{more}")

@@ -10,7 +10,7 @@ from gradshard.pipeline.gradients.microbatches import batch_rows
 from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_frozen
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import Arithmetic
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.dataset import Dataset
 
 _ROWS = 8
@@ -44,6 +44,6 @@ def check_given(
 def tell_gradients(found: Gradients, where: str) -> None:
     """Tell of rows whose gradient is 0 or undefined, if there are any."""
     if found.zero:
-        say(f"{where}: the input gradient is 0 in every pixel of {found.zero} of {found.rows} images tried")
+        echo(f"{where}: the input gradient is 0 in every pixel of {found.zero} of {found.rows} images tried")
     if found.undefined:
-        say(f"{where}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images tried")
+        echo(f"{where}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images tried")

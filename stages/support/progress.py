@@ -26,14 +26,14 @@ _PLAIN_SECONDS = 10.0
 Advance = Callable[[int], None]
 
 
-def say(message: str) -> None:
+def echo(message: str) -> None:
     """Tell the user something, on standard error."""
     _console.print(message, markup=False, emoji=False)
 
 
-def say_waiting(what: object) -> Callable[[str], None]:
+def echo_waiting(what: object) -> Callable[[str], None]:
     """Name the other process that builds the same, so that the user can stop it."""
-    return lambda process: say(f"process {process} is already making {what}: waiting for it (stop it to take over)")
+    return lambda process: echo(f"process {process} is already making {what}: waiting for it (stop it to take over)")
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def transfer(label: str) -> Iterator[Callable[[int, int | None], None]]:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
     else:
-        say(f"{label}: downloading")
+        echo(f"{label}: downloading")
         last: tuple[int, int | None] = (0, None)
 
         def remember(done: int, total: int | None) -> None:
@@ -71,7 +71,7 @@ def transfer(label: str) -> Iterator[Callable[[int, int | None], None]]:
             last = (done, total)
 
         yield remember
-        say(f"{label}: {last[0]} bytes")
+        echo(f"{label}: {last[0]} bytes")
 
 
 class _Rate(ProgressColumn):
@@ -97,7 +97,7 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
     last_shown = time.monotonic()
 
     def show() -> None:
-        say(f"{label}: {meter.done}/{total} {unit}, {meter.rate:.1f}/s, {meter.time_left} left")
+        echo(f"{label}: {meter.done}/{total} {unit}, {meter.rate:.1f}/s, {meter.time_left} left")
 
     def advance(count: int) -> None:
         nonlocal last_shown
@@ -108,7 +108,7 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
     yield advance
     if meter.done > done:
-        say(f"{label}: {meter.done}/{total} {unit}, {meter.rate:.1f}/s")
+        echo(f"{label}: {meter.done}/{total} {unit}, {meter.rate:.1f}/s")
 
 
 class _Meter:

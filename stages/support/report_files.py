@@ -1,4 +1,4 @@
-"""Files that a report is made of: those of the project's stages, or those that a folder of published results keeps."""
+"""Files that a report is made of: those of the project's stages, or those that a folder of kept results keeps."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -97,7 +97,7 @@ def of_project(seeds: Sequence[int]) -> ReportFiles:
 
 
 def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
-    """Return the files of a folder of published results, such as results/mnist.
+    """Return the files of a folder of kept results, such as results/mnist.
 
     It holds the files of one seed, or of several a folder for each, named by its number.
 
@@ -124,4 +124,4 @@ def check_results(folder: Path) -> None:
         GradshardError: it has no error matrix.
     """
     if not (folder / MATRIX).exists() and not list(folder.glob(f"[0-9]*/{MATRIX}")):
-        raise GradshardError(f"{folder} holds no {MATRIX}: name a folder of published results")
+        raise GradshardError(f"{folder} holds no {MATRIX}: name a folder of kept results")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from gradshard.pipeline.gradients.random_step import check_no_random_step
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.sign_reader import SignStore
 
 # Epsilon over that of crafting, where docs/transfer-defence.md has measured what the signs are worth.
@@ -24,7 +24,7 @@ def check_attacks_of(stores: Mapping[str, SignStore], *, epsilon: float) -> None
             continue
         # Fractions such as 16/256 are no exact decimals.
         if not low - 1e-6 <= epsilon / attack.epsilon <= high + 1e-6:
-            say(
+            echo(
                 f"source {name} was crafted at epsilon {attack.epsilon:g} and is used at {epsilon:g}, beyond what was "
                 "measured: `gradshard store fidelity --eps` tells what its signs are worth there"
             )

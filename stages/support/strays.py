@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.atomic import replace_folder
 
 SET_ASIDE = Path("set-aside")
@@ -28,7 +28,7 @@ def set_strays_aside(params: Params) -> None:
             replace_folder(path, target)
         else:
             path.replace(target)
-        say(f"{path}: of no model or seed in the parameters, moved to {target}")
+        echo(f"{path}: of no model or seed in the parameters, moved to {target}")
 
 
 def _strays(params: Params) -> Iterator[Path]:

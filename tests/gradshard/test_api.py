@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import gradshard as gs
+from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.storage.formats.sign_reader import SignStore
 from tests.helpers.stores import random_signs
@@ -54,7 +54,7 @@ def test_an_attack_is_that_of_the_stage_evaluate(linear_model, batch, name):
     model = linear_model(classes=5)
     noise = sample_noise(images.shape, 2, generator=torch.Generator().manual_seed(7))
     config = AttackConfig(0.2, 0.1, 3, 3, 2)
-    expected = run_attack(name, model, images, labels, strength=config, draws=noise)
+    expected = craft_by_name(name, model, images, labels, strength=config, draws=noise)
     crafted = ATTACKS[name](model, images, labels, epsilon=0.2, steps=3, restarts=2, seed=7)
     assert torch.equal(crafted, expected)
     assert not torch.equal(crafted, images)

@@ -1,4 +1,4 @@
-"""The report of a folder of published results, from the files that it keeps."""
+"""The report of a folder of kept results, from the files that it keeps."""
 
 import filecmp
 import re
@@ -93,5 +93,5 @@ def test_published_results_of_several_seeds_are_a_folder_for_each(tmp_path):
 def test_a_folder_without_an_error_matrix_is_no_folder_of_results(tmp_path, gradshard):
     code, said = gradshard(Project(tmp_path), "report", "empty")
     assert code == 2
-    assert "empty holds no matrix.parquet: name a folder of published results" in said
+    assert "empty holds no matrix.parquet: name a folder of kept results" in said
     assert not list(tmp_path.iterdir())

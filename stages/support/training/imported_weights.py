@@ -13,7 +13,7 @@ from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import write_text
@@ -42,7 +42,8 @@ def publish(
     write_text(paths.TRAINING / f"{name}.tsv", f"step\tepoch\tclean_loss\n0\t0\t{loss:.6g}\n")
     write_text(paths.TRAINING / f"{name}.json", json.dumps({"steps": 0, "loss": loss}, indent=1) + "\n")
     checkpoints.save(target, module.state_dict(), {**record, "epoch": 0})
-    say(f"{target}: taken as it is, {errors} errors and clean loss {loss:.4f} on the first {count} {split.name} images")
+    where = f"on the first {count} {split.name} images"
+    echo(f"{target}: taken as it is, {errors} errors and clean loss {loss:.4f} {where}")
 
 
 def _try(module: nn.Module, split: Split, device: torch.device) -> tuple[float, int, int]:

@@ -10,7 +10,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.config.training import StaticModel
 from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.pipeline.types import PRETRAINED, RANDOM
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
@@ -68,15 +68,15 @@ def _check_classes(static: StaticModel, classes: int) -> None:
             f"{classes}: take a dataset with those classes (dataset.class_names names them where folders are missing), "
             "or let the model be trained (epochs above 0), which begins with a new classifier"
         )
-    say(f"{static.architecture}: its pretrained weights are for {theirs} classes; the classifier for {classes} is new")
+    echo(f"{static.architecture}: its pretrained weights are for {theirs} classes; the classifier for {classes} is new")
 
 
 def _fill(module: nn.Module, path: Path, key: str | None) -> None:
     checkpoint = read_checkpoint(path, wanted=models.accepted_names(module), key=key)
     if checkpoint.remark:
-        say(f"{path}: {checkpoint.remark}")
+        echo(f"{path}: {checkpoint.remark}")
     unused = models.load_weights(module, checkpoint.tensors, where=str(path))
     if unused:
         more = ", ..." if len(unused) > _TOLD else ""
-        say(f"{path}: {len(unused)} tensors are left aside ({', '.join(unused[:_TOLD])}{more})")
+        echo(f"{path}: {len(unused)} tensors are left aside ({', '.join(unused[:_TOLD])}{more})")
     check_tensors(module, where=str(path))

@@ -7,7 +7,7 @@ from gradshard.pipeline.gradients.model_checks import check_frozen, check_traina
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.stages.support.model_checks import sample, tell_gradients
-from gradshard.stages.support.progress import say
+from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Dataset
 
@@ -35,7 +35,7 @@ def check_before_training(
         tell_gradients(found, where)
         frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
         if frozen:
-            say(f"{where}: {len(frozen)} tensors stay as they are, such as {frozen[0]}: they require no gradient")
+            echo(f"{where}: {len(frozen)} tensors stay as they are, such as {frozen[0]}: they require no gradient")
 
 
 def _least_rows(run: TrainingRun) -> int:

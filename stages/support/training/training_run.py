@@ -24,7 +24,7 @@ from gradshard.pipeline.training.trainer import Trainer
 from gradshard.pipeline.types import BEST
 from gradshard.stages.support import paths
 from gradshard.stages.support.code import code_digest
-from gradshard.stages.support.progress import progress, say, say_waiting
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.stages.support.training.curves import Curves
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
@@ -136,9 +136,9 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
                 pass
         return
     recipe = {**job.recipe, "code": code_digest(job.stage), "device": next(trainer.model.parameters()).device.type}
-    with workspace(f"{job.stage}-{job.name}", recipe, on_wait=say_waiting(job.weights)) as work:
+    with workspace(f"{job.stage}-{job.name}", recipe, on_wait=echo_waiting(job.weights)) as work:
         if not _go_on(trainer, not (work.waited and _is_published(job))):
-            say(f"{job.weights}: made by the other process")
+            echo(f"{job.weights}: made by the other process")
             return
         curves = _resume(work.folder, trainer)
         trainer.share_state()
@@ -146,7 +146,7 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
         _publish(job, trainer, work.folder, curves)
     last = curves.records[-1]
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
-    say(f"{job.weights}: {trainer.run.epochs} epochs, clean loss {last.clean_loss:.4f}{live}")
+    echo(f"{job.weights}: {trainer.run.epochs} epochs, clean loss {last.clean_loss:.4f}{live}")
 
 
 def _go_on(trainer: Trainer, wanted: bool) -> bool:
@@ -165,7 +165,7 @@ def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, cur
             curves.records.append(step.record)
             epoch, within = divmod(step.number, trainer.run.steps_per_epoch)
             if within == 0:
-                _say_epoch(job, epoch, curves, trainer.run)
+                _echo_epoch(job, epoch, curves, trainer.run)
                 if epoch in (job.snapshots or ()):
                     _save_weights(_snapshot(folder, job, epoch), job, trainer, epoch)
                 _judge(job, trainer, folder, curves, epoch)
@@ -185,7 +185,7 @@ def _judge(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves, epo
     if best(curves.held_back) is found:
         _save_weights(_snapshot(folder, job, BEST), job, trainer, epoch)
     errors = ", ".join(f"{name.replace('_', ' ')} {100 * rate:.1f} %" for name, rate in found.rates.items())
-    say(f"{job.stage} {job.name}: epoch {epoch}, on held-back rows {errors}")
+    echo(f"{job.stage} {job.name}: epoch {epoch}, on held-back rows {errors}")
 
 
 def _snapshot(folder: Path, job: TrainingJob, epoch: int | str) -> Path:
@@ -198,7 +198,7 @@ def _resume(folder: Path, trainer: Trainer) -> Curves:
         return Curves()
     state, record = checkpoints.load(checkpoint)
     trainer.load_state(state)
-    say(f"going on from step {trainer.step} of {trainer.run.steps}")
+    echo(f"going on from step {trainer.step} of {trainer.run.steps}")
     return Curves.from_json(record)
 
 
@@ -230,7 +230,7 @@ def _save_weights(path: Path, job: TrainingJob, trainer: Trainer, epoch: int) ->
     checkpoints.save(path, trainer.model.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
 
 
-def _say_epoch(job: TrainingJob, epoch: int, curves: Curves, run: TrainingRun) -> None:
+def _echo_epoch(job: TrainingJob, epoch: int, curves: Curves, run: TrainingRun) -> None:
     last = curves.records[-1]
     adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
-    say(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")
+    echo(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")

@@ -9,8 +9,8 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.autoattack import autoattack, check_autoattack
+from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
-from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.perturb import leaves_ball
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.storage.errors import GradshardError
@@ -33,7 +33,7 @@ def batch(digits):
 
 def crafted(attack, model, images, labels, *, seed=0):
     draws = sample_noise(images.shape, 1, generator=torch.Generator().manual_seed(seed))
-    return run_attack(attack, model, images, labels, strength=AttackConfig(EPSILON, 0.02, 10), draws=draws)
+    return craft_by_name(attack, model, images, labels, strength=AttackConfig(EPSILON, 0.02, 10), draws=draws)
 
 
 def wrong(model, images, labels):

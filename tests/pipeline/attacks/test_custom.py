@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gradshard.pipeline.attacks import custom
+from gradshard.pipeline.attacks.crafting import check_attacks, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig, custom_attack
-from gradshard.pipeline.attacks.run import check_attacks, sample_noise
 from gradshard.pipeline.evaluation.error_matrix import evaluate_block, plan_cases, plan_craftings
 from gradshard.pipeline.gradients.perturb import leaves_ball
 from gradshard.pipeline.gradients.signs import to_unit_range

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.attacks.run import run_attack, sample_noise
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, attack_loss, logit_margin, step_sign
 from gradshard.pipeline.gradients.perturb import leaves_ball, perturb, random_signs
@@ -83,7 +83,7 @@ def test_crafting_leaves_model_and_images_as_they_were(linear_model, images, lab
     model = linear_model().train()
     before = images.clone()
     for attack in ATTACKS:
-        run_attack(attack, model, images, labels, strength=AttackConfig(0.3, 0.1, 3), draws=draws)
+        craft_by_name(attack, model, images, labels, strength=AttackConfig(0.3, 0.1, 3), draws=draws)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert model.training
     assert torch.equal(images, before)
@@ -140,7 +140,7 @@ def test_ifgsm_clips_after_every_step(linear_model, labels):
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_strength_is_no_perturbation(linear_model, images, labels, draws, attack):
-    crafted = run_attack(attack, linear_model(), images, labels, strength=AttackConfig(0.0, 0.0, 5), draws=draws)
+    crafted = craft_by_name(attack, linear_model(), images, labels, strength=AttackConfig(0.0, 0.0, 5), draws=draws)
     assert torch.equal(crafted, images)
 
 
@@ -150,7 +150,7 @@ def test_every_attack_stays_within_epsilon_and_the_pixel_range(attack, epsilon, 
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 1, 3, 4, generator=generator)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
-    crafted = run_attack(
+    crafted = craft_by_name(
         attack,
         model,
         images,
@@ -205,7 +205,7 @@ def test_the_label_policy_changes_the_sign_only_where_prediction_and_truth_diffe
 def test_the_least_likely_class_is_approached(linear_model, images, labels, draws, attack):
     model = linear_model(classes=5)
     target = model(images).argmin(1)
-    crafted = run_attack(
+    crafted = craft_by_name(
         attack, model, images, labels, strength=AttackConfig(0.3, 0.05, 4), draws=draws, policy="least_likely"
     )
     log_p = functional.log_softmax(model(images), 1).gather(1, target[:, None])

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from gradshard.pipeline.attacks.crafting import AttackNoise, craft_by_name
 from gradshard.pipeline.attacks.fgsm import fgsm, iterative_fgsm, rand_fgsm
 from gradshard.pipeline.attacks.pgd import mi_fgsm, pgd
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.attacks.run import AttackNoise, run_attack
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.signs import to_unit_range
@@ -176,5 +176,5 @@ def test_what_is_compared_is_what_the_catalogue_crafts(trained, attack):
     loss = "hinge" if attack == "cw" else "exact"
     strength = AttackConfig(EPSILON, ALPHA, STEPS, STEPS)
     draws = AttackNoise(climb.noise, climb.noise[None], 0)
-    crafted = run_attack(attack, climb.model, climb.images, climb.labels, strength=strength, draws=draws)
+    crafted = craft_by_name(attack, climb.model, climb.images, climb.labels, strength=strength, draws=draws)
     assert torch.equal(crafted, OURS[attack](climb, loss))

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gradshard.pipeline import plugins
+from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig, attack_title, custom_attack
-from gradshard.pipeline.attacks.run import run_attack, sample_noise
 
 CONFIG = AttackConfig(epsilon=0.3, alpha=0.05, steps=10, pgd_steps=40)
 
@@ -45,7 +45,7 @@ def test_an_attack_that_is_added_to_the_table_is_run_by_its_name(linear_model):
     images = torch.rand(3, 1, 3, 4, generator=torch.Generator().manual_seed(0))
     draws = sample_noise(images.shape, 1, generator=torch.Generator().manual_seed(1))
     table = {"mine": custom_attack("mine", f"{__name__}:to_the_noise", {"share": 0.5})}
-    found = run_attack(
+    found = craft_by_name(
         "mine", linear_model(), images, torch.zeros(3).long(), strength=CONFIG, draws=draws, attacks=table
     )
     assert torch.equal(found, (images + 0.15).clamp(0, 1))

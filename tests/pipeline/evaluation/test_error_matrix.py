@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from gradshard.pipeline.attacks.crafting import sample_noise
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
-from gradshard.pipeline.attacks.run import sample_noise
 from gradshard.pipeline.evaluation.error_matrix import (
     block_draws,
     evaluate_block,

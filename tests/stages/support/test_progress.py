@@ -37,7 +37,7 @@ def test_nothing_to_do_shows_nothing(clock, capsys):
 
 
 def test_a_message_is_printed_as_it_is(capsys):
-    progress.say("path/[bold]x[/bold] 3/4 :smile:")
+    progress.echo("path/[bold]x[/bold] 3/4 :smile:")
     assert capsys.readouterr().err == "path/[bold]x[/bold] 3/4 :smile:\n"
 
 

@@ -53,7 +53,7 @@ def check_attacks(names: Iterable[str], *, classes: int, attacks: Mapping[str, A
             plugins.find(check, what=name)(classes=classes, **attacks[name].given)
 
 
-def run_attack(
+def craft_by_name(
     attack: str,
     model: nn.Module,
     images: Tensor,

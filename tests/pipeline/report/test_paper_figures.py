@@ -3,28 +3,28 @@ from pathlib import Path
 import pytest
 
 from gradshard.pipeline.config.schema import read_params
-from gradshard.pipeline.report import published
+from gradshard.pipeline.report import paper_figures
 
 PROFILES = Path(__file__).parents[3] / "pipeline/config/profiles"
 
 
 def test_every_model_of_the_papers_tables_is_one_of_the_mnist_profile():
-    called = set(published.names(read_params(PROFILES / "mnist.yaml")).values())
-    assert {name for target, source, _ in published.ERRORS for name in (target, source) if name} <= called
+    called = set(paper_figures.names(read_params(PROFILES / "mnist.yaml")).values())
+    assert {name for target, source, _ in paper_figures.ERRORS for name in (target, source) if name} <= called
 
 
 def test_the_mnist_profile_measures_every_figure_that_the_paper_gives():
-    assert set(published.ERRORS) <= measured_in("mnist")
+    assert set(paper_figures.ERRORS) <= measured_in("mnist")
 
 
 @pytest.mark.parametrize("profile", ["mnist5k", "cifar10", "cifar10-fixed"])
 def test_figures_are_compared_with_the_papers_own_data_alone(profile):
-    assert published.names(read_params(PROFILES / f"{profile}.yaml")) == {}
+    assert paper_figures.names(read_params(PROFILES / f"{profile}.yaml")) == {}
 
 
 def measured_in(profile):
     params = read_params(PROFILES / f"{profile}.yaml")
-    called = published.names(params)
+    called = paper_figures.names(params)
     found = {(called.get(target), "", "clean") for target in params.evaluation.targets}
     for attack, sources in params.evaluation.attacks.items():
         found |= {(called.get(t), called.get(s), attack) for t in params.evaluation.targets for s in sources}
@@ -32,23 +32,23 @@ def measured_in(profile):
 
 
 def test_the_imagenet_profile_measures_every_figure_that_the_paper_gives_for_imagenet():
-    assert set(published.IMAGENET_ERRORS) <= measured_in("imagenet")
+    assert set(paper_figures.IMAGENET_ERRORS) <= measured_in("imagenet")
 
 
 def test_the_evaluation_profile_measures_all_of_table_5_that_is_about_published_models():
     models = {"v3", "v3_adv", "v4", "IncRes_v2", "IncRes_v2_adv-ens"}
-    about = {key for key in published.IMAGENET_ERRORS if {key[0], key[1]} <= models | {""}}
+    about = {key for key in paper_figures.IMAGENET_ERRORS if {key[0], key[1]} <= models | {""}}
     assert len(about) == 28
     assert about <= measured_in("imagenet-eval")
 
 
 def test_figures_are_by_top_k():
-    assert published.error("v3_adv-ens4", "v4", "fgsm", 1) == 29.6
-    assert published.error("v3_adv-ens4", "v4", "fgsm", 5) == 9.6
-    assert published.error("v3_adv-ens4", "v4", "fgsm", 3) is None
-    assert published.error("A", "A", "fgsm", 1) == 71.4
-    assert published.error("A", "A", "fgsm", 5) is None
-    assert published.error("", "", "fgsm", 1) is None
+    assert paper_figures.error("v3_adv-ens4", "v4", "fgsm", 1) == 29.6
+    assert paper_figures.error("v3_adv-ens4", "v4", "fgsm", 5) == 9.6
+    assert paper_figures.error("v3_adv-ens4", "v4", "fgsm", 3) is None
+    assert paper_figures.error("A", "A", "fgsm", 1) == 71.4
+    assert paper_figures.error("A", "A", "fgsm", 5) is None
+    assert paper_figures.error("", "", "fgsm", 1) is None
 
 
 def test_only_models_trained_as_in_the_paper_bear_its_names():
@@ -61,4 +61,4 @@ def test_only_models_trained_as_in_the_paper_bear_its_names():
         "other_weights": params.robust["A_adv-ens"].model_copy(update={"weights": {"A": 2.0}}),
         "all_at_once": params.robust["A_adv-ens"].model_copy(update={"schedule": "all"}),
     }
-    assert set(published.names(params.model_copy(update={"robust": changed}))) == set("ABCD")
+    assert set(paper_figures.names(params.model_copy(update={"robust": changed}))) == set("ABCD")

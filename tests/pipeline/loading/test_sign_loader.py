@@ -85,9 +85,9 @@ def test_the_batches_are_those_of_the_trainer_bit_for_bit(small_dataset, stores,
     trainer, reader = trainer_of(small_dataset, stores, memory=memory, law=law, augmentation=Augmentation(2, True))
     losses, seen = trainer._losses, []
 
-    def noting(batch, live):
+    def noting(batch, live, weights):
         seen.append(batch)
-        return losses(batch, live)
+        return losses(batch, live, weights)
 
     trainer._losses = noting
     sources = [trainer.run.source(step.number - 1) for step in trainer.steps(reader)]

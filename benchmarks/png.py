@@ -1,18 +1,18 @@
 """Transferred adversarial images kept as PNG files, the way of PubDef (arXiv 2310.17645), beside our sign stores.
 
 Its layout is built anew from the paper's description: one PNG file for every adversarial image, a folder for each
-attack and copy, read by PyTorch's DataLoader with Pillow in two processes. Ours is a store beside the dataset;
-each row of an epoch is read once. Images of CIFAR-10 at epsilon 8/256 and photographs of 224 x 224 at 4/256. Bytes are those of one copy, PNG
-over ours: of random signs, which neither compresses; of FGSM by a small convolutional net that was trained on the
-CIFAR-10 images for a hundred steps; and of its PGD in ten steps, of whose end we keep the sign, 0 where a pixel
-moved by less than half of epsilon. The clean images, which training needs either way, count for nobody.
+attack and copy, read by PyTorch's DataLoader with Pillow in two processes. Ours is a store beside the dataset; each row
+of an epoch is read once. Images of CIFAR-10 at epsilon 8/256 and photographs of 224 x 224 at 4/256. Bytes are those of
+one copy, PNG over ours: of random signs, which neither compresses; of FGSM by a small convolutional net that was
+trained on the CIFAR-10 images for a hundred steps; and of its PGD in ten steps, of whose end we keep the sign, 0 where
+a pixel moved by less than half of epsilon. The clean images, which training needs either way, count for nobody.
 
 Rows a second are those of uint8 batches of 64 in memory, as they are sent to a device, of random signs, in turn in one
 run, the files in the system's cache; ours gives the clean images besides. "To float32" goes on to adversarial images in
 [0, 1] on the CPU: theirs divided by 255, ours unpacked and perturbed.
 
 So briefly trained a net has smooth signs, which a store compresses further than a PNG file does: random signs are the
-case that is hardest for ours.
+hardest of the three for ours.
 
 What it does not show: a GPU; files that are not in the cache; the signs of a well trained model; or the errors of
 models that were trained either way.

@@ -58,7 +58,8 @@ def test_the_tables_and_the_figure_of_published_results_are_those_that_are_made(
     into, _ = report(folder)
     kept = ROOT / folder / "report"
     page = Path("index.html")
-    names = {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()} - {page}
+    there = {path.relative_to(kept) for path in kept.rglob("*") if path.is_file()}
+    names = {path for path in there if path.suffix != ".tex"} - {page}
     made = {path.relative_to(into) for path in into.rglob("*") if path.is_file()}
     tex = {path for path in made if path.suffix == ".tex"}
     assert tex == {path.with_suffix(".tex") for path in names if path.suffix == ".csv"}, "which no folder keeps"

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -86,6 +86,10 @@ class SignLoader:
             check_no_random_step(store)
         if SELF in opened or not (opened or live):
             raise GradshardError(f"a store cannot be named {SELF}, and without a store the model itself must craft")
+        if schedule not in get_args(ScheduleKind):
+            raise GradshardError(
+                f"schedule {schedule} is none of a loader's, which takes one source a batch: give random or rotate"
+            )
         self.step = 0
         self._device = torch.device(device)
         Rank(rank, ranks).check(len(split), batch)

@@ -224,3 +224,5 @@ def test_what_has_no_source_or_too_many_ranks_is_refused(small_dataset_path, loa
         SignLoader(small_dataset_path, {}, batch=64, epsilon=0.3, live=False)
     with pytest.raises(GradshardError, match="ranks cannot share a batch"):
         loader(rank=0, ranks=65)
+    with pytest.raises(GradshardError, match="schedule all is none of a loader's"):
+        loader(schedule="all")

@@ -57,7 +57,7 @@ def worker(start, **options):
 def said(monkeypatch):
     """What the user is told."""
     told = []
-    monkeypatch.setattr(cluster_health, "say", told.append)
+    monkeypatch.setattr(cluster_health, "echo", told.append)
     return told
 
 

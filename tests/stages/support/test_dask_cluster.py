@@ -179,7 +179,7 @@ def test_a_straggler_is_told_once_with_its_worker(monkeypatch, quick, look):
         told.append(sentence)
         TOLD.set()
 
-    monkeypatch.setattr("gradshard.stages.support.dask_cluster.say", echo)
+    monkeypatch.setattr("gradshard.stages.support.dask_cluster.echo", echo)
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._LOOK_SECONDS", look)
     monkeypatch.setattr("gradshard.stages.support.dask_cluster._SLOW_SECONDS", 0.5)
     task = functools.partial(quick_but_the_last, quick)

@@ -22,7 +22,7 @@ def small(params):
     params["robust"]["A_adv-ens"]["sources"] = ["A"]
     names = ["A", "A_adv", "A_adv-ens"]
     params["evaluation"].update(targets=names, attacks={"fgsm": [*names, "B"]}, illustrated=["A"], diagnosed=names)
-    params["analysis"].update(models=["A"], examples=5)
+    params["analysis"].update(models=["A"], examples=5, plane={"model": "A_adv", "source": "B", "points": 1})
     params["blackbox"].update(targets=[], forest=None)
 
 

@@ -100,7 +100,7 @@ def test_attacks_and_a_table_from_elsewhere_stand_beside_ours(gradshard, copied_
 def test_worker_processes_find_an_attack_from_elsewhere_and_give_the_same_examples(gradshard, copied_project, modules):
     modules(copied_project)
     copied_project.edit(with_their_attacks)
-    outputs = [copied_project.path / "evaluation" / name for name in ("matrix.parquet", "examples.parquet")]
+    outputs = [copied_project.path / "evaluation/10" / name for name in ("matrix.parquet", "examples.parquet")]
     found = []
     for workers in ("0", "2"):
         code, said = gradshard(copied_project, "evaluate", "--workers", workers)

@@ -1,4 +1,4 @@
-"""What is compared with PNG files is the same training: the same adversarial images."""
+"""PNG files compared with stores: both give the trainer the same adversarial images."""
 
 from dataclasses import replace
 from pathlib import Path

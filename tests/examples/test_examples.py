@@ -48,7 +48,7 @@ def test_the_page_about_a_loop_of_ones_own_shows_the_example():
 
 
 def outputs(notebook):
-    """What each cell shows: the kinds of it, and what of it is text."""
+    """Return the kinds of output that each cell shows, and its text."""
     return [
         [(sorted(output.get("data", [])), output.get("name"), output.get("text")) for output in cell.outputs]
         for cell in notebook.cells

@@ -36,7 +36,7 @@ def matrix_rows(wrong: Wrong, seeds: Sequence[int]) -> list[dict]:
 
 
 def examples_of(wrong: Wrong, seeds: Sequence[int]) -> dict[int, Examples]:
-    """Which images were right, by seed."""
+    """Give the images that were right, by seed."""
     return {
         seed: {
             (target, source, attack, "" if attack == "clean" else "exact", 1): (np.arange(rows.shape[1]), ~rows[at])

@@ -86,7 +86,7 @@ class Hub:
         return {path.removeprefix(prefix): content for path, content in own.items() if path.startswith(prefix)}
 
     def count(self) -> Counter[str]:
-        """How often each kind of request was made."""
+        """Count the requests of each kind."""
         return Counter(kind for kind, _ in self.requests)
 
 

@@ -1,4 +1,4 @@
-"""Where stores are pushed to in the tests, by whatever driver."""
+"""Places that stores are pushed to in the tests, by whatever driver."""
 
 import shutil
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.helpers.transfers import contents
 
 @dataclass
 class Place:
-    """Where a store can be pushed to, and a way around the drivers to see and change what is there."""
+    """Place that a store can be pushed to, and a way around the drivers to see and change what is there."""
 
     url: str
     contents: Callable[[], dict[str, bytes]]

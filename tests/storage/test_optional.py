@@ -17,6 +17,8 @@ def test_each_library_is_of_the_extra_that_is_told():
     told = {_PACKAGES.get(module, module) for module in EXTRAS}
     for extra in sorted(extras.keys() - {"test"}):
         for line in extras[extra]:
+            if line.startswith("gradshard["):  # other extras
+                continue
             assert any(line.startswith(package) for package in told), line
 
 

@@ -59,9 +59,9 @@ def cause_of(error: Exception) -> Cause:
     return next((known for found in chain if (known := _known(found)) is not None), _unknown(chain[-1]))
 
 
-def http_status(error: Exception) -> int | None:
-    """The HTTP status with which a server refused, if that is what a driver's exception is about."""
-    return next((status for found in _chain(error) if (status := _status(found)) is not None), None)
+def is_conflict(error: Exception) -> bool:
+    """Tell whether a server refused to write since somebody else wrote in between, as a driver's exception says."""
+    return next((status for found in _chain(error) if (status := _status(found)) is not None), None) in _CHANGED
 
 
 def _cause_of_status(status: int) -> Cause:

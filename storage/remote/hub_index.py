@@ -2,11 +2,9 @@
 
 from collections.abc import Callable
 
-from gradshard.storage.remote.causes import http_status
+from gradshard.storage.remote.causes import is_conflict
 from gradshard.storage.remote.hub import commit_file, hub_folder
 from gradshard.storage.remote.location import Location
-
-_CONFLICTS = (409, 412)
 
 
 def folder_above(location: Location) -> tuple[str, str] | None:
@@ -59,7 +57,7 @@ def replace_at_hub(location: Location, name: str, change: Callable[[], bytes]) -
         try:
             commit_file(location.url, name, content, message=f"List the sign stores in {name}", parent=head)
         except HfHubHTTPError as error:
-            if http_status(error) in _CONFLICTS:
+            if is_conflict(error):
                 return False
             raise
         return True

@@ -18,7 +18,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import Count, Manifest, Positive, Sha256, Word, parse_manifest
 from gradshard.storage.maintenance.signatures import claimed_signer
-from gradshard.storage.remote.causes import cause_of, http_status
+from gradshard.storage.remote.causes import cause_of, is_conflict
 from gradshard.storage.remote.hub_index import folder_above, hub_folders, replace_at_hub
 from gradshard.storage.remote.location import Location, is_url, manifest_bytes, open_location
 from gradshard.storage.remote.signature import optional_signature
@@ -31,7 +31,6 @@ FolderName = Annotated[str, Field(pattern=r"^[\w@+-][\w.@+ -]{0,199}$")]
 
 _TRIES = 20
 _PAUSE_SECONDS = 0.2
-_CONFLICTS = (409, 412)
 _LEAST_PREFIX = 6
 
 
@@ -265,7 +264,7 @@ def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bo
             content = change(_read(location)).content()
             location.fs.pipe_file(f"{location.root}/{INDEX}", content, **condition)
         except Exception as error:
-            if http_status(error) in _CONFLICTS:
+            if is_conflict(error):
                 return False
             if isinstance(error, GradshardError):
                 raise

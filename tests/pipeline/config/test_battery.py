@@ -1,4 +1,4 @@
-"""Which sources of a battery a target's training saw."""
+"""Sources of a battery that a target's training saw."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How a robust model is trained: what its parameters mean together, and what is refused in one sentence."""
+"""Parameters of a robust model: what they mean together, and what is refused in one sentence."""
 
 import pytest
 from ruamel.yaml import YAML

@@ -1,4 +1,4 @@
-"""What a LaTeX compiler would refuse is looked for here: braces, environments, rows, characters."""
+"""LaTeX that a compiler would refuse is looked for here: braces, environments, rows, characters."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What was probed of each model's gradient, shown for every seed."""
+"""Probes of each model's gradient, shown for every seed."""
 
 import pytest
 

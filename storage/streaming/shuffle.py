@@ -72,11 +72,6 @@ class ShuffleOrder:
         return int(np.flatnonzero(self.chunks == len(self.chunks) - 1)[0])
 
 
-def exact_order(rows: int, *, seed: int, epoch: int) -> ShuffleOrder:
-    """The order that is an exact permutation of all rows."""
-    return ShuffleOrder(rows=rows, chunk=max(rows, 1), window=1, seed=seed, epoch=epoch)
-
-
 @lru_cache(maxsize=4)
 def _window_rows(order: ShuffleOrder, window: int) -> Rows:
     chunks = order.chunks[window * order.window : (window + 1) * order.window]

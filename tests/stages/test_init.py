@@ -18,7 +18,11 @@ WRITTEN = [".dvc", ".dvcignore", ".git", ".gitignore", ".gradshard", "README.md"
 
 
 def run(folder, *arguments):
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+    # The worker of a queue calls `dvc` by its name, whose folder need not be on the path of who runs the tests.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return subprocess.run(
+        arguments, cwd=folder, capture_output=True, text=True, env=os.environ | {"LC_ALL": "C", "PATH": path}
+    )
 
 
 def gradshard_in(folder, *arguments):
@@ -147,6 +151,7 @@ def test_stages_of_ones_own_beside_ours_are_fine(project):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_queued_experiment_runs_where_the_link_to_the_code_is_copied(project):
     dvc = [sys.executable, "-m", "dvc"]
     for command in (["add", "-A"], ["commit", "-q", "-m", "all"]):

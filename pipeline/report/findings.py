@@ -3,22 +3,20 @@
 Only sentences that say that one error rate of the matrix is higher than another are here; docs/findings.md has all.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from statistics import fmean, variance
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, PairedDifference, correct_for_number
 from gradshard.pipeline.report import selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seed_errors import difference, shared_seeds
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.tables import TRANSFERRED
+from gradshard.pipeline.report.verdicts import ClaimedDifference
 from gradshard.pipeline.types import BEST, CLEAN
-
-_LEVEL = 0.05
 
 # Target, source and attack of an error rate; and two, of which the first should be the higher.
 Rate = tuple[str, str, str]
@@ -192,17 +190,18 @@ def roles(params: Params, shown: Sequence[str], random: Sequence[str]) -> Roles 
 def findings_table(matrix: ErrorMatrix, played: Roles) -> Table:
     """Every sentence that was measured, with the mean error rates in percent and the verdict.
 
-    A verdict is about ways of training: one seed, or static models that no seed changes, show nothing. Each difference
-    needs t of the seeds' differences and z of both rates' images to be far from 0, at a level of 0.05 divided by the
-    number of differences in the table (Bonferroni). Images count as if both rates were of others, so the margin is at
-    least that of docs/statistics.md.
+    A verdict is about ways of training, by paired differences over seeds and images, corrected for all differences of
+    the table (docs/statistics.md): one seed, or static models that no seed changes, show nothing.
     """
     measured = [(finding, _measured(matrix, finding.claimed(played))) for finding in FINDINGS]
-    level = _LEVEL / max(1, sum(len(pairs) for _, pairs in measured))
+    corrected = iter(correct_for_number([pair.measured for _, pairs in measured for pair in pairs]))
     rows = [
         (
             f"{finding.says} ({finding.section})",
-            [TextCell("; ".join(pair.figures for pair in pairs)), TextCell(_verdict(pairs, level))],
+            [
+                TextCell("; ".join(pair.figures for pair in pairs)),
+                TextCell(_verdict([ClaimedDifference("higher", next(corrected)) for _ in pairs])),
+            ],
         )
         for finding, pairs in measured
         if pairs
@@ -212,26 +211,10 @@ def findings_table(matrix: ErrorMatrix, played: Roles) -> Table:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two error rates by training, of which the first should be the higher."""
+    """Two error rates in words, and the first less the second, which should be above 0."""
 
     figures: str
-    higher: Sequence[ErrorRate]
-    lower: Sequence[ErrorRate]
-
-    def verdict(self, level: float) -> str:
-        if len(self.higher) < 2:
-            return "one seed"
-        differences = [h.rate - low.rate for h, low in zip(self.higher, self.lower, strict=True)]
-        difference, margin = fmean(differences), self._margin(differences, level)
-        return "not shown" if abs(difference) <= margin else "holds" if difference > 0 else "reversed"
-
-    def _margin(self, differences: Sequence[float], level: float) -> float:
-        from scipy.special import ndtri, stdtrit
-
-        seeds = len(differences)
-        t, z = float(stdtrit(seeds - 1, level / 2)), float(ndtri(level / 2))
-        images = sum(fmean(r.rate * (1 - r.rate) / r.n for r in rates) for rates in (self.higher, self.lower))
-        return math.sqrt(t**2 * variance(differences) / seeds + z**2 * images)
+    measured: PairedDifference
 
 
 def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
@@ -243,17 +226,14 @@ def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
 def _measured(matrix: ErrorMatrix, claimed: Sequence[Claimed]) -> list[_Pair]:
     pairs = []
     for first, second in claimed:
-        higher, lower = matrix.rates(*first), matrix.rates(*second)
-        both = [seed for seed in higher if seed in lower]
+        higher, lower = matrix.errors(*first), matrix.errors(*second)
+        both = shared_seeds([higher, lower])
         if matrix.seeds.same(*first[:2], *second[:2]):
             both = both[:1]
         if both:
-            rates = [higher[seed] for seed in both], [lower[seed] for seed in both]
-            named = [
-                f"{_called(rate)} {100 * fmean(r.rate for r in of):.1f}"
-                for rate, of in zip((first, second), rates, strict=True)
-            ]
-            pairs.append(_Pair(" against ".join(named), *rates))
+            of = higher.of(both), lower.of(both)
+            named = [f"{_called(rate)} {100 * its.mean:.1f}" for rate, its in zip((first, second), of, strict=True)]
+            pairs.append(_Pair(" against ".join(named), difference(*of)))
     return pairs
 
 
@@ -264,12 +244,12 @@ def _called(rate: Rate) -> str:
     return f"{attack_title(attack)} {'' if source == target else f'{source} → '}{target}"
 
 
-def _verdict(pairs: Sequence[_Pair], level: float) -> str:
-    """The verdict on all pairs: it holds if it does for each, and is reversed if it is for one."""
-    each = [pair.verdict(level) for pair in pairs]
+def _verdict(claimed: Sequence[ClaimedDifference]) -> str:
+    """The verdict on all differences: it holds if it does for each, and is reversed if it is for one."""
+    each = [difference.verdict for difference in claimed]
     if "reversed" in each:
         return "reversed" if len(each) == 1 else f"reversed in {each.count('reversed')} of {len(each)}"
-    if all(verdict == "one seed" for verdict in each):
+    if all(difference.measured.finding == ONE_SEED for difference in claimed):
         return "not shown: one seed"
     shown = each.count("holds")
     return "holds" if shown == len(each) else f"not shown: holds in {shown} of {len(each)}"

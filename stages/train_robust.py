@@ -56,6 +56,7 @@ def command(
     checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.robust), "a robust model")
+    params = params.for_model(model)
     robust, seed = params.robust[model], chosen_seed(params, given_seed)
     trained = params.in_run(model, seed)
     data = open_dataset(paths.dataset(params))

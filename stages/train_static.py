@@ -28,6 +28,7 @@ def command(params: Params, model: str) -> None:
     its last checkpoint and ends with the same bytes. With epochs 0 nothing is trained.
     """
     paths.one_of(model, list(params.static), "a static model")
+    params = params.for_model(model)
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
     initial = initial_model(static, data)

@@ -19,6 +19,7 @@ from gradshard.pipeline.config.fields import (
     ModelName,
 )
 from gradshard.pipeline.config.names import same_file
+from gradshard.pipeline.config.optimization import TrainingParams
 from gradshard.pipeline.config.robust import check_training
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
@@ -28,7 +29,6 @@ from gradshard.pipeline.config.training import (
     SignsParams,
     StaticModel,
     StreamingParams,
-    TrainingParams,
 )
 from gradshard.pipeline.types import (
     BEST,
@@ -76,6 +76,13 @@ class Params(Section):
         """Return what files call a model, a snapshot or a store in the run of a seed: A_adv-10, A_adv-10@6, A-2."""
         base, at, epoch = name.partition("@")
         return f"{base}-{seed}{at}{epoch}" if base in self.robust else self.stand_ins.get(seed, {}).get(name, name)
+
+    def for_model(self, name: str) -> "Params":
+        """Return the parameters as they are for one model: its own keys of ``training`` are in their places."""
+        overrides = (self.static.get(name) or self.robust[name]).training
+        rate = {"learning_rate": overrides.learning_rate} if "learning_rate" in overrides.model_fields_set else {}
+        adversarial = self.adversarial.model_copy(update=rate)
+        return self.model_copy(update={"training": self.training.overridden_by(overrides), "adversarial": adversarial})
 
     @property
     def runs(self) -> dict[str, tuple[str, int]]:

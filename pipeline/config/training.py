@@ -1,4 +1,4 @@
-"""The sections that training follows from: static models, their sign stores, robust models, streaming."""
+"""The sections that say what is trained on what: static models, their sign stores, robust models, streaming."""
 
 from typing import Annotated, Self
 
@@ -16,51 +16,23 @@ from pydantic import (
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
 from gradshard.pipeline.config.fields import Label, ModelName, Pixels, PlainName, StoredFor
+from gradshard.pipeline.config.optimization import TrainingOverrides
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
     SELF,
-    BatchNorm,
     Combination,
-    Compilation,
     EpsilonDistribution,
     Gradient,
     Mode,
     Objective,
-    OptimizerName,
     Output,
-    Precision,
     ScheduleKind,
     StorePrecision,
     TrainingAttack,
 )
-
-
-class AugmentationParams(Section):
-    """Random crops of images padded by ``padding`` pixels, and mirror images if ``flip``."""
-
-    padding: NonNegativeInt = 0
-    flip: bool = False
-
-
-class TrainingParams(Section):
-    """Training of every model, robust ones at the learning rate of ``adversarial``.
-
-    The learning rate is multiplied by ``decay`` after every ``decay_epochs`` epochs. ``compile`` says whether torch
-    compiles the model; ``batch_norm`` whose statistics batch normalisation takes when several processes train.
-    """
-
-    batch: PositiveInt
-    learning_rate: PositiveFloat
-    precision: Precision
-    optimizer: OptimizerName = "adam"
-    decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    decay_epochs: PositiveInt = 1
-    augment: AugmentationParams = Field(default_factory=AugmentationParams)
-    compilation: Compilation = Field(alias="compile", default="auto")
-    batch_norm: BatchNorm = "per_rank"
 
 
 class StaticModel(Section):
@@ -68,7 +40,7 @@ class StaticModel(Section):
 
     ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those that its library has; or a
     checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
-    forward gives: of ``probabilities`` the logarithm is taken.
+    forward gives: of ``probabilities`` the logarithm is taken. ``training`` overrides keys of the section of that name.
     """
 
     architecture: str
@@ -77,10 +49,11 @@ class StaticModel(Section):
     weights: Annotated[str, Field(min_length=1)] = RANDOM
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     output: Output = "logits"
+    training: TrainingOverrides = Field(default_factory=TrainingOverrides)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_usual(dump(self), {"weights_key": None, "output": "logits"})
+        return without_usual(dump(self), {"weights_key": None, "output": "logits", "training": {}})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -228,8 +201,9 @@ class RobustModel(Section):
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
     takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
-    every batch, so no sources); ``gradient``, ``schedule`` and ``clean_weight`` override those of ``adversarial``. It
-    is trained once with every seed of the parameter ``seeds``.
+    every batch, so no sources); ``gradient``, ``schedule`` and ``clean_weight`` override those of ``adversarial``,
+    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It is trained
+    once with every seed of the parameter ``seeds``.
     """
 
     architecture: str
@@ -242,6 +216,7 @@ class RobustModel(Section):
     live: bool = Field(alias="self", default=True)
     schedule: ScheduleKind | Combination | None = None
     clean_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    training: TrainingOverrides = Field(default_factory=TrainingOverrides)
 
     @property
     def crafters(self) -> tuple[str, ...]:
@@ -250,7 +225,7 @@ class RobustModel(Section):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        usual = {"weights": {}, "live": True, "schedule": None, "clean_weight": None}
+        usual = {"weights": {}, "live": True, "schedule": None, "clean_weight": None, "training": {}}
         return without_usual(dump(self), usual)
 
 

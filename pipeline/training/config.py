@@ -24,7 +24,8 @@ class TrainingRun:
     """A training run; ``adversary`` is none for a static model.
 
     ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
-    rows that are trained on the dataset may have some that are ``held_back``.
+    rows that are trained on the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
+    moving average, none if they are taken as they are.
     """
 
     rows: int
@@ -36,6 +37,7 @@ class TrainingRun:
     adversary: Adversary | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_norm: BatchNorm = "per_rank"
+    average: float | None = None
     ranks: Rank = field(default_factory=Rank)
     held_back: Rows | None = field(default=None, compare=False)
 

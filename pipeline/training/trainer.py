@@ -18,6 +18,7 @@ from gradshard.pipeline.training.data import StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import AdversarialLoss, Losses
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer, trained
+from gradshard.pipeline.training.weight_average import WeightAverage
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import Reader
 
@@ -63,6 +64,7 @@ class Trainer:
         self.live_steps = 0
         self.device = device
         self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
+        self._average = None if run.average is None else WeightAverage(self.model, run.average)
         self._weights, self._recent = _combined_weights(run.adversary, device)
         objective = AdversarialLoss(
             self.model,
@@ -75,6 +77,11 @@ class Trainer:
         self._losses: Callable[..., Losses] = objective
         if run.ranks.size > 1:
             self._losses = nn.parallel.DistributedDataParallel(objective)
+
+    @property
+    def result(self) -> nn.Module:
+        """The model that is published and measured: with the average of the weights, if one is kept."""
+        return self.model if self._average is None else self._average.module
 
     def steps(self, reader: Reader) -> Iterator[Step]:
         """Train from the current step to the end, yielding each step taken.
@@ -101,13 +108,16 @@ class Trainer:
         """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
         model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
+        average = {} if self._average is None else self._average.state_dict(prefix="average.")
         recent = {} if self._recent is None else {"recent_losses": self._recent}
-        return {**model, **optimizer, **recent, "progress": torch.tensor([self.step, self.live_steps])}
+        return {**model, **optimizer, **average, **recent, "progress": torch.tensor([self.step, self.live_steps])}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
         self.model.load_state_dict(_below("model.", state))
         load_state(self._optimizer, _below("optimizer.", state))
+        if self._average is not None:
+            self._average.load_state_dict(_below("average.", state))
         if self._recent is not None:
             self._recent = state["recent_losses"].to(self.device)
         self.step, self.live_steps = (int(value) for value in state["progress"])
@@ -126,6 +136,8 @@ class Trainer:
         losses = self._losses(make_batch(raw, self.run, self.step), live, self._source_weights())
         torch.autograd.backward(losses.total, inputs=trained(self.model))
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
+        if self._average is not None:
+            self._average.update_parameters(self.model)
         self._remember(losses)
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
 

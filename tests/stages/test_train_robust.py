@@ -17,6 +17,7 @@ FOLDERS = ("models/robust", "models/snapshots", "training")
 PUBDEF = {"architecture": "D", "sources": ["A", "C"], "self": False, "clean_weight": 0.25, "weights": {"C": 2}}
 MODELS = {
     "stores": PUBDEF | {"epochs": 4, "snapshots": [1, 2, 3, 4], "schedule": "loss_weighted"},
+    "averaged": {"architecture": "D", "epochs": 4, "sources": ["A"], "snapshots": [2], "training": {"average": 0.9}},
     "alone": {"architecture": "D", "epochs": 2},
 }
 
@@ -87,20 +88,35 @@ def test_the_best_snapshot_is_a_target_like_any_other(trained, tmp_path):
     assert "stores@best" in (project.path / "evaluation/10/metrics.json").read_text()
 
 
-def test_killed_while_losses_are_weighed_it_ends_with_the_same_bytes(before, trained, tmp_path):
+@pytest.mark.parametrize("name", ["stores", "averaged"])
+def test_killed_while_averages_move_it_ends_with_the_same_bytes(before, trained, tmp_path, name):
+    """Of the losses under each source, or of the weights."""
     project = before.copy_to(tmp_path / "project")
-    process = project.popen("train-robust", "stores")
+    process = project.popen("train-robust", name)
     deadline = time.monotonic() + 90
-    while not list(project.path.glob(".partial/train-robust-stores-10-*/checkpoint.safetensors")):
+    while not list(project.path.glob(f".partial/train-robust-{name}-10-*/checkpoint.safetensors")):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not list(project.path.glob("models/robust/*"))
-    assert "going on from step " in project.run("train-robust", "stores")
-    expected = {path: content for path, content in files(trained, *FOLDERS).items() if "stores-10" in path}
-    assert {path: content for path, content in files(project, *FOLDERS).items() if "stores-10" in path} == expected
+    assert "going on from step " in project.run("train-robust", name)
+    expected = {path: content for path, content in files(trained, *FOLDERS).items() if f"{name}-10" in path}
+    assert {path: content for path, content in files(project, *FOLDERS).items() if f"{name}-10" in path} == expected
+
+
+def test_what_a_model_says_otherwise_of_training_is_its_own(trained):
+    """The average is what is published, kept as snapshots, and judged best."""
+    recorded = {
+        name: checkpoints.load(trained.path / f"models/robust/{name}-10.safetensors")[1]["recipe"]["training"]
+        for name in MODELS
+    }
+    assert recorded["averaged"] == recorded["alone"] | {"average": 0.9}
+    best = json.loads((trained.path / "training/averaged-10.json").read_text())["held_back"]["best"]["epoch"]
+    folder = "models/snapshots/averaged-10/averaged-10"
+    last = {2: f"{folder}@2.safetensors", 4: "models/robust/averaged-10.safetensors"}[best]
+    assert tensors(trained, f"{folder}@best.safetensors") == tensors(trained, last)
 
 
 def test_holding_back_every_row_is_refused(before, tmp_path, gradshard):

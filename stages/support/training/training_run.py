@@ -90,6 +90,7 @@ def make_run(
         adversary=adversary,
         augmentation=Augmentation(training.augment.padding, training.augment.flip),
         batch_norm=training.batch_norm,
+        average=training.average,
         ranks=ranks,
         held_back=held_back,
     )
@@ -178,7 +179,7 @@ def _judge(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves, epo
     """Try the model on the held-back rows if it is time, and keep it if it is the best so far."""
     if job.judge is None:
         return
-    found = job.judge(trainer.model, epoch, last=epoch == trainer.run.epochs)
+    found = job.judge(trainer.result, epoch, last=epoch == trainer.run.epochs)
     if found is None:
         return
     curves.held_back.append(found)
@@ -227,7 +228,7 @@ def _is_published(job: TrainingJob) -> bool:
 
 
 def _save_weights(path: Path, job: TrainingJob, trainer: Trainer, epoch: int) -> None:
-    checkpoints.save(path, trainer.model.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
+    checkpoints.save(path, trainer.result.state_dict(), {**job.record, "epoch": epoch, "recipe": job.recipe})
 
 
 def _echo_epoch(job: TrainingJob, epoch: int, curves: Curves, run: TrainingRun) -> None:

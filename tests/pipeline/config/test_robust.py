@@ -50,6 +50,8 @@ def content():
             {"top_k": 4},
             "adversarial.top_k is 4, but robust.X has 3 sources (self, A, C): lower it",
         ),
+        ({"training": {"batches": 8}}, {}, "unknown key robust.X.training.batches (did you mean batch?)"),
+        ({"training": {"average": 1.0}}, {}, "robust.X.training.average should be less than 1, but is 1.0"),
         ({"sources": ["A"], "attack": "rand_fgsm"}, {}, "robust.X.attack is rand_fgsm, which no stored sign serves"),
     ],
 )
@@ -91,3 +93,15 @@ def test_with_rows_held_back_every_robust_model_has_a_best_snapshot(content):
         check_params(content, where="params.yaml")
     content["adversarial"]["held_back"] = {"rows": 500}
     assert check_params(content, where="params.yaml").in_run("A_adv@best", 10) == "A_adv-10@best"
+
+
+def test_a_model_trains_by_what_it_says_otherwise(content):
+    content["robust"]["A_adv"]["training"] = {"batch": 7, "learning_rate": 0.25}
+    params = check_params(content, where="params.yaml")
+    own, other = params.for_model("A_adv"), params.for_model("A_adv-ens")
+    assert own.training == params.training.model_copy(update={"batch": 7, "learning_rate": 0.25})
+    assert own.adversarial == params.adversarial.model_copy(update={"learning_rate": 0.25})
+    assert other.training == params.training
+    assert other.adversarial == params.adversarial
+    assert params.robust["A_adv"].model_dump()["training"] == {"batch": 7, "learning_rate": 0.25}
+    assert "training" not in params.robust["A_adv-ens"].model_dump()

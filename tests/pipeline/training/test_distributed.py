@@ -64,7 +64,7 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     run = TrainingRun(
         rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
         reading=ReadingPlan(True, 60, 1), adversary=adversary, augmentation=Augmentation(2, True),
-        batch_norm="synchronised", ranks=ranks,
+        batch_norm="synchronised", average=options.get("average"), ranks=ranks,
     )
     model = with_batch_norm() if options["batch_norm"] else models.create_model("D", (1, 28, 28), 10, seed=0)
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
@@ -72,7 +72,8 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     records = [step.record for step in loop.steps(Reader())]
     if ranks.first:
         losses = [(record.clean_loss, record.adversarial_loss) for record in records]
-        print(json.dumps({"losses": losses, "norm": float(sum(p.double().norm() for p in model.parameters()))}))
+        norms = [tensor.double().norm() for tensor in loop.result.state_dict().values()]
+        print(json.dumps({"losses": losses, "norm": float(sum(norms))}))
 """
 
 
@@ -121,10 +122,19 @@ PLAIN = {
         {"objective": "half", "law": "truncated_normal"},
         {"attack": "rand_fgsm", "sources": ["self"]},
         {"batch_norm": True, "objective": "half", "mode": "eval"},
+        {"batch_norm": True, "objective": "half", "mode": "eval", "average": 0.9},
         {"sources": ["self", "S", "T"], "schedule": "loss_weighted", "law": "truncated_normal"},
         {"sources": ["S", "T"], "schedule": "top_k"},
     ],
-    ids=["dropout, shared pass", "half, drawn epsilons", "random steps", "batch norm", "recent losses", "top k"],
+    ids=[
+        "dropout, shared pass",
+        "half, drawn epsilons",
+        "random steps",
+        "batch norm",
+        "average",
+        "recent losses",
+        "top k",
+    ],
 )
 def test_two_ranks_take_the_steps_of_one(changed):
     """Dropout, crops, epsilons, random steps and batch statistics are those of the whole batch."""

@@ -56,7 +56,16 @@ def start(small_dataset, stores):
     """Make a trainer of the small model D and its reader."""
 
     def make(
-        *, robust=None, arithmetic="fp32", epochs=2, seed=3, learning_rate=0.001, memory=1 << 30, batch=64, augment=None
+        *,
+        robust=None,
+        arithmetic="fp32",
+        epochs=2,
+        seed=3,
+        learning_rate=0.001,
+        memory=1 << 30,
+        batch=64,
+        augment=None,
+        average=None,
     ):
         used = stores if robust else {}
         reading = plan_reading(small_dataset.train, used, memory=memory)
@@ -69,6 +78,7 @@ def start(small_dataset, stores):
             reading=reading,
             adversary=robust,
             augmentation=augment or Augmentation(),
+            average=average,
         )
         model = models.create_model("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
@@ -115,6 +125,21 @@ def test_a_resumed_run_ends_with_the_same_bytes(start, robust, arithmetic):
     assert [step.number for step in resumed.steps(reader)] == list(range(12, 23))
     assert equal(parameters(whole), parameters(resumed))
     assert resumed.live_steps == whole.live_steps
+
+
+def test_an_average_is_resumed_to_the_same_bytes_and_changes_no_step(start):
+    plain, reader = start(robust=adversary())
+    list(plain.steps(reader))
+    whole, reader = start(robust=adversary(), average=0.9)
+    states = {step.number: {n: t.clone() for n, t in whole.state().items()} for step in whole.steps(reader)}
+    resumed, reader = start(robust=adversary(), average=0.9)
+    resumed.load_state(states[11])
+    list(resumed.steps(reader))
+    assert plain.result is plain.model
+    assert equal(parameters(plain), parameters(whole))
+    average = dict(whole.result.named_parameters())
+    assert equal(average, dict(resumed.result.named_parameters()))
+    assert not equal(average, parameters(whole))
 
 
 def test_the_seed_decides_everything(start):

@@ -21,6 +21,7 @@ MODULES = (
     "precompute",
     "streaming",
     "png",
+    "png_training",
     "unpacking",
     "evaluation",
     "scaling",

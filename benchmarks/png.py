@@ -15,7 +15,7 @@ So briefly trained a net has smooth signs, which a store compresses further than
 hardest of the three for ours.
 
 What it does not show: a GPU; files that are not in the cache; the signs of a well trained model; or the errors of
-models that were trained either way.
+models that were trained either way, which `png_training` does.
 """
 
 import io
@@ -99,7 +99,7 @@ class PngImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         folder = self.folders[int(torch.randint(len(self.folders), ()))]
         with Image.open(folder / f"{row:08d}.png") as image:
-            pixels = np.array(image)
+            pixels = np.atleast_3d(np.array(image))
         return torch.from_numpy(pixels).permute(2, 0, 1), self.labels[row]
 
 
@@ -218,7 +218,8 @@ def _eight_bits(examples: Tensor) -> Images:
 
 def _png(image: Images) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(np.moveaxis(image, 0, 2))).save(file, "PNG")
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, 2)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -18,6 +18,8 @@ Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
 StoreLabel = Literal["predicted", "true", "least_likely", "random"]
 EvaluationLabel = Literal["true", "least_likely"]
+# Ways of training a robust model; the table: pipeline/training/methods/registry.py.
+MethodName = Literal["ensemble", "pgd_at"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 # One source a batch, or all of them and their losses combined.
 ScheduleKind = Literal["random", "rotate"]

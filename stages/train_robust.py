@@ -47,7 +47,8 @@ def command(
     A model without sources perturbs every batch itself (standard adversarial training). One with sources takes, batch
     by batch, the signs of one of its stores, or its own turn, and only then makes a live
     forward-backward pass (ensemble adversarial training, section 5 of the paper). Some schedules take the signs of all
-    stores for every batch; with `self: false` it never makes a pass of its own.
+    stores for every batch; with `self: false` it never makes a pass of its own. With another `method` it is trained as
+    other papers do, for comparison: docs/baselines.md.
 
     Reads the prepared dataset and signs/SOURCE.zarr of every source, or of the store that stands for it in the run of
     this seed; writes models/robust/MODEL-SEED.safetensors, the snapshots models/snapshots/MODEL-SEED/, and the curves
@@ -76,6 +77,7 @@ def command(
             learning_rate=params.adversarial.learning_rate,
             adversary=_adversary(params, robust, stores),
             held_back=held,
+            sample_shape=data.sample_shape,
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
         check_before_training(
@@ -150,6 +152,8 @@ def _tell_of_twins(stores: dict[str, SignStore]) -> None:
 def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]) -> Adversary:
     adversarial = params.adversarial
     return Adversary(
+        method=robust.method,
+        settings=robust.settings,
         epsilon=params.attack.epsilon,
         objective=adversarial.objective,
         adversarial_weight=adversarial.adversarial_weight,

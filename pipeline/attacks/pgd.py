@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from gradshard.pipeline.gradients.loss import attack_loss
 
 Loss = Literal["exact", "cross_entropy", "hinge"]
+# From logits (N, classes) and labels to a number that each image's own gradient is taken of.
+Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -24,20 +26,21 @@ def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def iterate_linf(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     *,
     start: Tensor,
-    epsilon: float,
-    step: float,
+    epsilon: float | Tensor,
+    step: float | Tensor,
     steps: int,
-    loss: Loss = "exact",
+    loss: Loss | Objective = "exact",
     momentum: float = 0.0,
 ) -> Tensor:
     """Climb from ``start`` in ``steps`` signed steps of size ``step``; gives images (N, C, H, W).
 
-    Momentum sums gradients of unit L1 norm, each decayed by that factor (Dong et al. 2018).
+    Epsilon and step are numbers or, per example, tensors (N, 1, 1, 1). Momentum sums gradients of unit L1 norm, each
+    decayed by that factor (Dong et al. 2018).
     """
     objective = _objective(loss)
     adversarial, velocity = _within(start, images, epsilon), torch.zeros_like(images)
@@ -119,11 +122,13 @@ def pgd(
     return best
 
 
-def _objective(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
+def _objective(loss: Loss | Objective) -> Objective:
+    if callable(loss):
+        return loss
     if loss == "hinge":
         return lambda logits, labels: cw_margin(logits.float(), labels).sum()
     return lambda logits, labels: attack_loss(logits, labels, loss)
 
 
-def _within(candidate: Tensor, images: Tensor, epsilon: float) -> Tensor:
+def _within(candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:
     return torch.clamp(candidate, images - epsilon, images + epsilon).clamp_(0, 1)

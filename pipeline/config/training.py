@@ -19,6 +19,7 @@ from gradshard.pipeline.config.fields import Label, ModelName, Pixels, PlainName
 from gradshard.pipeline.config.optimization import TrainingOverrides
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.plugins import is_reference
+from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
@@ -26,6 +27,7 @@ from gradshard.pipeline.types import (
     Combination,
     EpsilonDistribution,
     Gradient,
+    MethodName,
     Mode,
     Objective,
     Output,
@@ -196,8 +198,15 @@ class AdversarialParams(Section):
         return without_usual(dump(self), {"top_k": 1, "ema_decay": 0.9, "held_back": None})
 
 
+# Fields of a robust model that its method takes, if it does.
+METHOD_SETTINGS = tuple(dict.fromkeys(name for entry in METHODS.values() for name in entry.settings))
+
+
 class RobustModel(Section):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
+
+    ``method`` is how it is trained. ``steps``, and the others up to it, are settings of methods other than the default,
+    each of some alone (docs/baselines.md); what follows is for the default.
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
     takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
@@ -217,6 +226,14 @@ class RobustModel(Section):
     schedule: ScheduleKind | Combination | None = None
     clean_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     training: TrainingOverrides = Field(default_factory=TrainingOverrides)
+    method: MethodName = "ensemble"
+    steps: PositiveInt | None = None
+    step_size: PositiveFloat | None = None
+
+    @property
+    def settings(self) -> dict[str, float]:
+        """The settings of its method that were given, by name."""
+        return {name: value for name in METHOD_SETTINGS if (value := getattr(self, name)) is not None}
 
     @property
     def crafters(self) -> tuple[str, ...]:
@@ -225,8 +242,15 @@ class RobustModel(Section):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        usual = {"weights": {}, "live": True, "schedule": None, "clean_weight": None, "training": {}}
-        return without_usual(dump(self), usual)
+        usual = {
+            "weights": {},
+            "live": True,
+            "schedule": None,
+            "clean_weight": None,
+            "training": {},
+            "method": "ensemble",
+        }
+        return without_usual(dump(self), usual | dict.fromkeys(METHOD_SETTINGS))
 
 
 class StreamingParams(Section):

@@ -1,14 +1,16 @@
 """The gradient of an attack's loss with respect to the images; a model's parameters keep their ``grad`` untouched."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradshard.pipeline.gradients.loss import attack_labels, attack_loss
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 
 def input_gradient(
-    model: nn.Module,
+    model: Callable[[Tensor], Tensor],
     images: Tensor,
     labels: Tensor | None,
     *,

@@ -12,6 +12,7 @@ from gradshard.pipeline.types import (
     EpsilonDistribution,
     Gradient,
     LabelPolicy,
+    MethodName,
     Mode,
     Objective,
     ScheduleKind,
@@ -24,6 +25,9 @@ _EPSILONS = 1
 @dataclass(frozen=True)
 class Adversary:
     """The sources, what the model itself does when it is the source, and the objective.
+
+    ``method`` names what is gone down and how, with its ``settings`` (``methods/registry.py``). Most of what follows is
+    for ``ensemble``; other methods perturb every image themselves, about its true label, within the same ``epsilon``.
 
     ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
     on it did not help). ``directions`` gives, per store, which way to step along its signs.
@@ -56,6 +60,8 @@ class Adversary:
     weights: Mapping[str, float] = field(default_factory=dict)
     top_k: int = 1
     ema_decay: float = 0.9
+    method: MethodName = "ensemble"
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def combination(self) -> Combination | None:

@@ -25,7 +25,7 @@ class TrainingRun:
 
     ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
     rows that are trained on the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
-    moving average, none if they are taken as they are.
+    moving average, none if they are taken as they are. ``sample_shape`` is that of an image.
     """
 
     rows: int
@@ -40,6 +40,7 @@ class TrainingRun:
     average: float | None = None
     ranks: Rank = field(default_factory=Rank)
     held_back: Rows | None = field(default=None, compare=False)
+    sample_shape: tuple[int, ...] = ()
 
     @property
     def steps_per_epoch(self) -> int:

@@ -41,7 +41,7 @@ class Batch:
 
     ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
     of a step that takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32
-    (n, 1, 1, 1).
+    (n, 1, 1, 1). ``live`` says that the model itself crafts, alone or beside stores.
     """
 
     images: Tensor
@@ -49,6 +49,7 @@ class Batch:
     part: RankSlice
     signs: Tensor | None = None
     epsilon: float | Tensor = 0.0
+    live: bool = False
 
 
 def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
@@ -64,6 +65,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
         part=part,
         signs=torch.stack(signs) if isinstance(run.stores(step), tuple) else signs[0] if signs else None,
         epsilon=_epsilon(run, step, part, images),
+        live=run.live(step),
     )
 
 

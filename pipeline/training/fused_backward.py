@@ -17,6 +17,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.dropping import dropping
 from gradshard.pipeline.training.optimizers import trained
+from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.types import Gradient
 
 # What a factor is at least: far below what single precision adds to the other examples' share of a gradient, and far
@@ -36,7 +37,7 @@ def row_by_row(model: nn.Module) -> bool:
 
 
 def grad_with_the_loss(
-    model: nn.Module,
+    passes: Passes,
     logits: Tensor,
     images: Tensor,
     batch: Batch,
@@ -47,7 +48,7 @@ def grad_with_the_loss(
     """Go backward once for the clean loss, whose gradient is then in the parameters' ``grad``, and for the images'.
 
     Args:
-        model: ``row_by_row``.
+        passes: through the model.
         logits: what it gave for ``images``, with its graph, (n, classes).
         images: those of the batch, (n, C, H, W), which require a gradient.
         batch: the whole batch.
@@ -57,21 +58,21 @@ def grad_with_the_loss(
 
     Returns:
         For each image a positive multiple of the gradient of its attack loss, (n, C, H, W); nothing, and nothing is
-        done, where a second backward pass takes less time. On a GPU it does: to learn there which rows need a pass of
-        their own takes longer.
+        done, where the model is not known to be ``row_by_row``, or a second backward pass takes less time. On a GPU it
+        does: to learn there which rows need a pass of their own takes longer.
     """
-    if images.device.type != "cpu" or not adversary.clean_weight:
+    if images.device.type != "cpu" or not adversary.clean_weight or not row_by_row(passes.model):
         return None
     others = (chosen != batch.labels).nonzero().flatten()
     if len(others) > _FEW * len(images):
         return None
     gradient, weight = adversary.gradient, adversary.clean_weight
-    grad = grads_on_the_way(logits, images, batch.labels, model, gradient=gradient, weight=weight)
+    grad = grads_on_the_way(logits, images, batch.labels, passes.model, gradient=gradient, weight=weight)
     if len(others):
         # About another label than the true one: these rows pass once more, and the same features are dropped.
         with torch.random.fork_rng(devices=()), dropping(batch.part, others):
             torch.set_rng_state(random)
-            grad[others], _ = input_gradient(model, batch.images[others], chosen[others], gradient=gradient)
+            grad[others], _ = input_gradient(passes, batch.images[others], chosen[others], gradient=gradient)
     return grad
 
 

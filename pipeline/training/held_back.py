@@ -1,15 +1,20 @@
 """Rows held back from training, and what a model's errors on them were, epoch by epoch.
 
 Training against attacks can overfit to them: the error of attacked images that were not trained on rises again while
-that of the others still falls (Rice et al. 2020).
+that of the others still falls (Rice et al. 2020). Training on attacks of one step can collapse within an epoch: the
+model is right under the attack it is trained on, and wrong under any of more steps (Wong et al. 2020, section 5.3).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from gradshard.storage.streaming.shuffle import Rows
+
+# Error rates of own PGD between which a model collapses, and of clean images, above which it is just a bad one.
+_ROBUST, _COLLAPSED, _BAD = 0.7, 0.95, 0.5
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,27 @@ class HeldBackErrors:
 def best(found: Sequence[HeldBackErrors]) -> HeldBackErrors:
     """Return the errors of the epoch that is judged best, the first of several."""
     return min(found, key=lambda errors: (errors.judged, errors.epoch))
+
+
+class Collapse(NamedTuple):
+    """Catastrophic overfitting: the epoch that ended in it, the own-PGD error rate after it, and the least before."""
+
+    epoch: int
+    pgd_error: float
+    least_before: float
+
+
+def catastrophic_overfitting(found: Sequence[HeldBackErrors]) -> Collapse | None:
+    """Find the first epoch after which own PGD errs above 95 %, though it had been below 70 %, and clean images do not.
+
+    A model that is wrong on half of the clean images or more has not learnt, or diverged, and is not meant.
+    """
+    least = 1.0
+    for errors in found:
+        if errors.pgd_error > _COLLAPSED and least < _ROBUST and errors.clean_error < _BAD:
+            return Collapse(errors.epoch, errors.pgd_error, least)
+        least = min(least, errors.pgd_error)
+    return None
 
 
 def draw_rows(rows: int, count: int, *, seed: int) -> Rows:

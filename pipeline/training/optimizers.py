@@ -50,10 +50,18 @@ def make_optimizer(name: OptimizerName, model: nn.Module) -> Optimizer:
     return Adam(model) if name == "adam" else RMSProp(model)
 
 
+class Stateful(Protocol):
+    """Anything that goes on from running values: an optimiser, or a training method."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Its running values, by name."""
+        ...
+
+
 @torch.no_grad()
-def load_state(optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Go on from what an optimiser's ``state`` gave."""
-    for name, tensor in optimizer.state().items():
+def load_state(stateful: Stateful, state: Mapping[str, Tensor]) -> None:
+    """Go on from what ``state`` gave."""
+    for name, tensor in stateful.state().items():
         tensor.copy_(state[name])
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.models.precision import Arithmetic
-from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.combination import moving_average
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.pipeline.training.data import StoredBatch, make_batch, read
+from gradshard.pipeline.training.data import Batch, StoredBatch, make_batch, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
-from gradshard.pipeline.training.loss import AdversarialLoss, Losses
+from gradshard.pipeline.training.loss import BatchLoss
+from gradshard.pipeline.training.methods.method import Losses
+from gradshard.pipeline.training.methods.registry import make_method
 from gradshard.pipeline.training.optimizers import load_state, make_optimizer, trained
+from gradshard.pipeline.training.passes import PassCounts
 from gradshard.pipeline.training.weight_average import WeightAverage
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import Reader
@@ -27,11 +28,14 @@ RECORD_STEPS = 25
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """The means since the record before: losses per batch, and the share of batches with a live gradient."""
+    """The means since the record before: losses per batch, and the share of batches with a live gradient.
+
+    A loss that the method does not have is none.
+    """
 
     step: int
     epoch: float
-    clean_loss: float
+    clean_loss: float | None
     adversarial_loss: float | None
     live_share: float
 
@@ -62,19 +66,21 @@ class Trainer:
         self.run = run
         self.step = 0
         self.live_steps = 0
+        self.passes = PassCounts()
         self.device = device
         self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
         self._average = None if run.average is None else WeightAverage(self.model, run.average)
-        self._weights, self._recent = _combined_weights(run.adversary, device)
-        objective = AdversarialLoss(
+        self._method = make_method(run.adversary, shape=(run.batch, *run.sample_shape), device=device)
+        objective = BatchLoss(
             self.model,
-            run.adversary,
+            self._method,
             arithmetic=arithmetic,
             batch_norm=run.batch_norm,
             ranks=run.ranks.size,
-            passes=_compiled(self.model) if compiled else None,
+            compiled=_compiled(self.model) if compiled else None,
         )
-        self._losses: Callable[..., Losses] = objective
+        self._counted = objective.passes
+        self._losses: Callable[[Batch], Losses] = objective
         if run.ranks.size > 1:
             self._losses = nn.parallel.DistributedDataParallel(objective)
 
@@ -94,7 +100,7 @@ class Trainer:
         for raw in read(reader, self.run.requests(self.step), self.device):
             is_live = self.run.live(self.step)
             with lost_ranks_told(self.run.ranks):
-                found.append(self._train_on(raw, live=is_live))
+                found.append(self._train_on(raw))
             self.step += 1
             self.live_steps += is_live
             live += is_live
@@ -109,8 +115,9 @@ class Trainer:
         model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
         average = {} if self._average is None else self._average.state_dict(prefix="average.")
-        recent = {} if self._recent is None else {"recent_losses": self._recent}
-        return {**model, **optimizer, **average, **recent, "progress": torch.tensor([self.step, self.live_steps])}
+        method = {f"method.{name}": tensor for name, tensor in self._method.state().items()}
+        progress = torch.tensor([self.step, self.live_steps, *self.passes])
+        return {**model, **optimizer, **average, **method, "progress": progress}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
@@ -118,9 +125,9 @@ class Trainer:
         load_state(self._optimizer, _below("optimizer.", state))
         if self._average is not None:
             self._average.load_state_dict(_below("average.", state))
-        if self._recent is not None:
-            self._recent = state["recent_losses"].to(self.device)
-        self.step, self.live_steps = (int(value) for value in state["progress"])
+        load_state(self._method, _below("method.", state))
+        self.step, self.live_steps, *passes = (int(value) for value in state["progress"])
+        self.passes = PassCounts(*passes)
 
     def share_state(self) -> None:
         """Give every rank the state of the first.
@@ -131,35 +138,27 @@ class Trainer:
         state = {name: self.run.ranks.shared(tensor.to(self.device)) for name, tensor in self.state().items()}
         self.load_state(state)
 
-    def _train_on(self, raw: StoredBatch, *, live: bool) -> Losses:
+    def _train_on(self, raw: StoredBatch) -> Losses:
         torch.manual_seed(step_seed(self.run.seed, self.step))
-        losses = self._losses(make_batch(raw, self.run, self.step), live, self._source_weights())
-        torch.autograd.backward(losses.total, inputs=trained(self.model))
+        batch = make_batch(raw, self.run, self.step)
+        losses = self._losses(batch)
+        wanted = trained(self.model) if losses.inputs is None else [*trained(self.model), losses.inputs]
+        torch.autograd.backward(losses.total, inputs=wanted)
+        self._method.remember(batch, losses, self.run.ranks)
         self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
         if self._average is not None:
             self._average.update_parameters(self.model)
-        self._remember(losses)
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)
 
-    def _source_weights(self) -> Tensor | None:
-        """Give what each source weighs in this step's loss, where losses are combined."""
-        return self._weights if self._weights is None or self._recent is None else self._weights * self._recent
-
-    def _remember(self, losses: Losses) -> None:
-        """Let a step's losses under each source count in what the sources weigh from the next one on."""
-        if self._recent is not None and self.run.adversary is not None and losses.by_source is not None:
-            found = self.run.ranks.total(losses.by_source)
-            self._recent = moving_average(self._recent, found, decay=self.run.adversary.ema_decay)
-
     def _record(self, found: list[Losses], live_share: float) -> TrainMetrics:
-        clean = self._mean([losses.clean for losses in found])
+        clean = self._mean([losses.clean for losses in found if losses.clean is not None])
         adversarial = self._mean([losses.adversarial for losses in found if losses.adversarial is not None])
         for kind, loss in (("clean", clean), ("adversarial", adversarial)):
             if loss is not None and not math.isfinite(loss):
                 raise GradshardError(
                     f"the {kind} loss is {loss} at step {self.step}: lower training.learning_rate and start again"
                 )
-        assert clean is not None
+        self._count_passes()
         return TrainMetrics(
             step=self.step,
             epoch=self.step / self.run.steps_per_epoch,
@@ -172,13 +171,10 @@ class Trainer:
         """The mean over steps of losses that each rank has a part of."""
         return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
 
-
-def _combined_weights(adversary: Adversary | None, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """Give what each source weighs where losses are combined, and the moving average where that follows them."""
-    if adversary is None or adversary.combination is None:
-        return None, None
-    weights = torch.tensor([adversary.weights.get(name, 1.0) for name in adversary.sources], device=device)
-    return weights, torch.ones_like(weights) if adversary.combination == "loss_weighted" else None
+    def _count_passes(self) -> None:
+        """Add the passes of all ranks since the record before."""
+        counted = self.run.ranks.total(torch.tensor(self._counted.take_counts(), device=self.device))
+        self.passes = PassCounts(*(torch.tensor(self.passes) + counted.cpu()).tolist())
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -21,9 +21,9 @@ class Curves:
 
         Errors on held-back rows are nan in records of other steps than those after which they were measured.
         """
-        columns = list(asdict(self.records[0]))
+        columns = [name for name, value in asdict(self.records[0]).items() if value is not None]
         if self.records[0].adversarial_loss is None:
-            columns = ["step", "epoch", "clean_loss"]
+            columns.remove("live_share")
         rows = [[f"{asdict(record)[column]:.6g}" for column in columns] for record in self.records]
         if self.held_back:
             named = self.held_back[0].rates
@@ -32,6 +32,13 @@ class Curves:
             for row, record in zip(rows, self.records, strict=True):
                 row += [f"{measured.get(record.epoch, {}).get(name, math.nan):.6g}" for name in named]
         return "\n".join("\t".join(line) for line in [columns, *rows]) + "\n"
+
+    @property
+    def last_losses(self) -> str:
+        """The last losses, in words."""
+        last = self.records[-1]
+        named = {"clean loss": last.clean_loss, "adversarial loss": last.adversarial_loss}
+        return ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None)
 
     def as_json(self) -> dict[str, object]:
         """Give what a checkpoint keeps of them."""

@@ -6,6 +6,7 @@ from torch import nn
 from gradshard.pipeline.gradients.model_checks import check_frozen, check_trainable
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.stages.support.model_checks import sample, tell_gradients
 from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
@@ -43,5 +44,6 @@ def _least_rows(run: TrainingRun) -> int:
     rows = run.batch_rows(run.steps_per_epoch - 1) // run.ranks.size
     adversary = run.adversary
     # Clean and perturbed images pass together then.
-    together = adversary is not None and adversary.objective == "both" and adversary.live_mode == "eval"
+    both = adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "both"
+    together = adversary is not None and both and adversary.live_mode == "eval"
     return 2 * rows if together else rows

@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.code import code_digest
 from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.stages.support.training.curves import Curves
+from gradshard.stages.support.training.metrics import metrics
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
@@ -71,6 +72,7 @@ def make_run(
     learning_rate: float,
     adversary: Adversary | None = None,
     held_back: Rows | None = None,
+    sample_shape: tuple[int, ...] = (),
 ) -> TrainingRun:
     """The steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
 
@@ -93,6 +95,7 @@ def make_run(
         average=training.average,
         ranks=ranks,
         held_back=held_back,
+        sample_shape=sample_shape,
     )
 
 
@@ -145,9 +148,8 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
         trainer.share_state()
         _train(job, trainer, reader, work.folder, curves)
         _publish(job, trainer, work.folder, curves)
-    last = curves.records[-1]
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
-    echo(f"{job.weights}: {trainer.run.epochs} epochs, clean loss {last.clean_loss:.4f}{live}")
+    echo(f"{job.weights}: {trainer.run.epochs} epochs, {curves.last_losses}{live}")
 
 
 def _go_on(trainer: Trainer, wanted: bool) -> bool:
@@ -204,14 +206,8 @@ def _resume(folder: Path, trainer: Trainer) -> Curves:
 
 
 def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves) -> None:
-    metrics: dict[str, object] = {"steps": trainer.step, "loss": asdict(curves.records[-1])["clean_loss"]}
-    if trainer.run.adversary is not None:
-        metrics |= {"live_steps": trainer.live_steps, "live_share": trainer.live_steps / trainer.step}
-    if curves.held_back:
-        kept = {"best": best(curves.held_back), "last": curves.held_back[-1]}
-        metrics["held_back"] = {name: {"epoch": errors.epoch, **errors.rates} for name, errors in kept.items()}
     write_text(paths.TRAINING / f"{job.name}.tsv", curves.table())
-    write_text(paths.TRAINING / f"{job.name}.json", json.dumps(metrics, indent=1) + "\n")
+    write_text(paths.TRAINING / f"{job.name}.json", json.dumps(metrics(trainer, curves), indent=1) + "\n")
     if job.snapshots is not None:
         # Copied, not moved: killed before the weights are in place, the next run publishes all of it again.
         (folder / "snapshots").mkdir(exist_ok=True)
@@ -232,6 +228,4 @@ def _save_weights(path: Path, job: TrainingJob, trainer: Trainer, epoch: int) ->
 
 
 def _echo_epoch(job: TrainingJob, epoch: int, curves: Curves, run: TrainingRun) -> None:
-    last = curves.records[-1]
-    adversarial = "" if last.adversarial_loss is None else f", adversarial loss {last.adversarial_loss:.4f}"
-    echo(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, clean loss {last.clean_loss:.4f}{adversarial}")
+    echo(f"{job.stage} {job.name}: epoch {epoch}/{run.epochs}, {curves.last_losses}")

@@ -12,7 +12,7 @@ from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.loading import SignLoader, perturb
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.pipeline.training.loss import BatchLoss
 from gradshard.pipeline.training.optimizers import Optimization, make_optimizer
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.storage.errors import GradshardError
@@ -71,7 +71,7 @@ def trainer_of(small_dataset, stores, *, memory=1 << 30, law="fixed", augmentati
 
 
 def same(one, other):
-    for name in ("images", "labels", "signs", "epsilon"):
+    for name in ("images", "labels", "signs", "epsilon", "live"):
         ours, theirs = getattr(one, name), getattr(other, name)
         equal = torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
         if not equal:
@@ -85,9 +85,9 @@ def test_the_batches_are_those_of_the_trainer_bit_for_bit(small_dataset, stores,
     trainer, reader = trainer_of(small_dataset, stores, memory=memory, law=law, augmentation=Augmentation(2, True))
     losses, seen = trainer._losses, []
 
-    def noting(batch, live, weights):
+    def noting(batch):
         seen.append(batch)
-        return losses(batch, live, weights)
+        return losses(batch)
 
     trainer._losses = noting
     sources = [trainer.run.source(step.number - 1) for step in trainer.steps(reader)]
@@ -105,12 +105,12 @@ def test_a_loop_of_gradshards_parts_ends_with_the_trainers_weights(small_dataset
     for _ in trainer.steps(reader):
         pass
     model = models.create_model("D", small_dataset.sample_shape, 10, seed=3).train()
-    losses, optimizer = AdversarialLoss(model, trainer.run.adversary, arithmetic="fp32"), make_optimizer("adam", model)
+    losses, optimizer = BatchLoss(model, trainer._method, arithmetic="fp32"), make_optimizer("adam", model)
     ours = loader()
     for _ in range(2):
         for step, batch in enumerate(ours, start=ours.step):
             torch.manual_seed(ours.torch_seed(step))
-            losses(batch, batch.signs is None).total.backward()
+            losses(batch).total.backward()
             optimizer.step(0.001)
     assert all(torch.equal(part, model.state_dict()[name]) for name, part in trainer.model.state_dict().items())
 

@@ -9,7 +9,8 @@ from gradshard.pipeline.gradients.input_gradient import gradient_through
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.fused_backward import grads_on_the_way, row_by_row
-from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.pipeline.training.loss import BatchLoss
+from gradshard.pipeline.training.methods.registry import make_method
 
 ROWS, SHAPE = 16, (1, 28, 28)
 
@@ -47,7 +48,7 @@ def batch(model, *, wrong, seed):
     torch.manual_seed(seed)
     labels = model(images).argmax(1)
     labels[2 : 2 + wrong] = (labels[2 : 2 + wrong] + 3) % 10
-    return Batch(images, labels, RankSlice(ROWS, slice(0, ROWS)), epsilon=0.1)
+    return Batch(images, labels, RankSlice(ROWS, slice(0, ROWS)), epsilon=0.1, live=True)
 
 
 def trained(model, given, *, seed, **changed):
@@ -56,7 +57,8 @@ def trained(model, given, *, seed, **changed):
     model.zero_grad()
     handle = model.register_forward_hook(lambda module, args, _: passed.append(args[0].detach().clone()))
     torch.manual_seed(seed)
-    losses = AdversarialLoss(model, adversary(**changed), arithmetic="fp32")(given, True)
+    method = make_method(adversary(**changed), shape=given.images.shape, device=torch.device("cpu"))
+    losses = BatchLoss(model, method, arithmetic="fp32")(given)
     losses.total.backward()
     handle.remove()
     return passed, [parameter.grad.clone() for parameter in model.parameters()], losses
@@ -85,7 +87,7 @@ def test_the_clean_part_of_the_gradient_is_that_of_the_clean_loss():
     """At epsilon 0 nothing depends on signs, so both ways agree to rounding."""
     model = models.create_model("A", SHAPE, 10, seed=2).train()
     given = batch(model, wrong=2, seed=2)
-    still = Batch(given.images, given.labels, given.part, epsilon=0.0)
+    still = Batch(given.images, given.labels, given.part, epsilon=0.0, live=True)
     _, gradients, _ = trained(model, still, seed=2)
     _, reference, _ = trained(Opaque(model), still, seed=2)
     for one, other in zip(gradients, reference, strict=True):

@@ -9,7 +9,8 @@ from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
-from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.pipeline.training.loss import BatchLoss
+from gradshard.pipeline.training.methods.registry import make_method
 from tests.helpers.linear_model import LinearModel
 
 
@@ -36,24 +37,29 @@ def model():
     return LinearModel(torch.randn(3, 12, generator=generator), torch.randn(3, generator=generator))
 
 
-def batch(rows=7, *, epsilon=0.1, part=None):
+def batch(rows=7, *, epsilon=0.1, part=None, live=False):
     generator = torch.Generator().manual_seed(1)
     images = 0.2 + 0.6 * torch.rand(rows, 1, 3, 4, generator=generator)
     labels = torch.randint(0, 3, (rows,), generator=generator)
     signs = torch.randint(0, 2, images.shape, generator=generator).mul(2).sub(1).float()
     part = part or RankSlice(rows, slice(0, rows))
-    return Batch(images[part.rows], labels[part.rows], part, signs[part.rows], epsilon)
+    return Batch(images[part.rows], labels[part.rows], part, signs[part.rows], epsilon, live)
 
 
 def objective(model, **changed):
-    return AdversarialLoss(model, adversary(**changed), arithmetic="fp32")
+    return losses_of(model, adversary(**changed))
+
+
+def losses_of(model, robust, **changed):
+    method = make_method(robust, shape=(), device=torch.device("cpu"))
+    return BatchLoss(model, method, arithmetic="fp32", **changed)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 def test_half_of_a_batch_is_replaced_and_weighed_as_kurakin_defines(model, weight):
     """(sum over clean J(x) + w sum over adversarial J(x_adv)) / (clean + w adversarial): 2017, equation 1."""
     given = batch()
-    losses = objective(model, adversarial_weight=weight)(given, False)
+    losses = objective(model, adversarial_weight=weight)(given)
     images = given.images.clone()
     images[::2] = perturb(given.images, given.signs, 0.1)[::2]
     each = functional.cross_entropy(model(images), given.labels, reduction="none")
@@ -69,7 +75,7 @@ def test_exactly_half_of_the_rows_pass_perturbed(model, rows):
     seen = []
     model.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
     given = batch(rows)
-    objective(model)(given, False)
+    objective(model)(given)
     (images,) = seen
     changed = (images != given.images).flatten(1).any(1)
     assert changed.tolist() == [row % 2 == 0 for row in range(rows)]
@@ -78,8 +84,8 @@ def test_exactly_half_of_the_rows_pass_perturbed(model, rows):
 def test_the_model_crafts_for_the_replaced_half_alone_towards_its_least_likely_class(model):
     seen = []
     model.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
-    given = batch(8)
-    objective(model)(given, True)
+    given = batch(8, live=True)
+    objective(model)(given)
     crafted, mixed = seen
     assert torch.equal(crafted, given.images[::2])
     least = model(given.images[::2]).argmin(1)
@@ -94,7 +100,7 @@ def test_epsilon_may_differ_by_example(model, kind):
     model.register_forward_hook(lambda module, args, _: seen.append(args[0].detach().clone()))
     epsilons = torch.linspace(0, 0.1, 6).view(-1, 1, 1, 1)
     given = batch(6, epsilon=epsilons)
-    objective(model, objective=kind)(given, False)
+    objective(model, objective=kind)(given)
     perturbed = perturb(given.images, given.signs, epsilons)
     expected = torch.cat([given.images, perturbed])
     if kind == "half":
@@ -106,9 +112,9 @@ def test_epsilon_may_differ_by_example(model, kind):
 @pytest.mark.parametrize("rows", [9, 10])
 def test_the_parts_of_two_ranks_add_up_to_the_loss_of_the_whole_batch(model, kind, rows):
     adversarial = None if kind == "clean" else adversary(objective=kind, adversarial_weight=0.3)
-    whole = AdversarialLoss(model, adversarial, arithmetic="fp32")(batch(rows), False)
+    whole = losses_of(model, adversarial)(batch(rows))
     parts = [
-        AdversarialLoss(model, adversarial, arithmetic="fp32", ranks=2)(batch(rows, part=RankSlice(rows, rank)), False)
+        losses_of(model, adversarial, ranks=2)(batch(rows, part=RankSlice(rows, rank)))
         for rank in (slice(0, rows // 2), slice(rows // 2, rows))
     ]
     assert sum(part.total for part in parts).item() / 2 == pytest.approx(whole.total.item(), rel=1e-5)
@@ -123,12 +129,12 @@ def test_crafting_moves_no_running_statistics_and_leaves_the_mode(mode):
     model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(12, 3))
     reference = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(12, 3))
     reference.load_state_dict(model.state_dict())
-    given = batch(8)
-    objective(model, live_mode=mode)(given, True)
+    given = batch(8, live=True)
+    objective(model, live_mode=mode)(given)
     assert model.training
     seen = []
     reference.register_forward_hook(lambda module, args, _: seen.append(args[0]))
-    objective(reference, live_mode=mode)(given, True)
+    objective(reference, live_mode=mode)(given)
     fresh = nn.BatchNorm2d(1)
     fresh(seen[1])
     assert torch.allclose(model[0].running_mean, fresh.running_mean)

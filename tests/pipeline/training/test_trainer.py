@@ -12,11 +12,11 @@ from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
 from gradshard.pipeline.models.precision import choose_compilation
-from gradshard.pipeline.training import loss
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import StoredBatch, make_batch
-from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.pipeline.training.methods import ensemble
+from gradshard.pipeline.training.methods.ensemble import Ensemble
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
 from gradshard.storage.errors import GradshardError
@@ -179,13 +179,13 @@ def test_requests_from_a_step_on_are_the_rest_of_all_requests(start):
 
 
 def test_live_passes_are_made_on_the_batches_of_self_and_no_others(start, monkeypatch):
-    calls, shared = [], AdversarialLoss._clean_loss_and_perturbed
+    calls, shared = [], Ensemble._clean_loss_and_perturbed
 
     def counted(*args):
         calls.append(1)
         return shared(*args)
 
-    monkeypatch.setattr(AdversarialLoss, "_clean_loss_and_perturbed", counted)
+    monkeypatch.setattr(Ensemble, "_clean_loss_and_perturbed", counted)
     trainer, reader = start(robust=adversary(schedule="rotate"), epochs=3)
     live = [step.live for step in trainer.steps(reader)]
     assert live == [number % 3 == 0 for number in range(33)]
@@ -339,7 +339,7 @@ def test_a_compiler_is_asked_for_before_anything_is_compiled(monkeypatch):
 def test_without_self_no_pass_is_made_but_that_of_the_loss(start, schedule, monkeypatch):
     """The trainer only streams: whatever would ask the model for an input gradient fails."""
     for name in ("_crafted", "_clean_loss_and_perturbed"):
-        monkeypatch.setattr(AdversarialLoss, name, None)
+        monkeypatch.setattr(Ensemble, name, None)
     trainer, reader = start(robust=adversary(sources=("A", "C"), schedule=schedule), epochs=1)
     passes = []
     trainer.model.fc1.register_forward_hook(lambda module, args, _: passes.append(len(args[0])))
@@ -387,16 +387,16 @@ def test_recent_losses_weigh_the_sources_from_the_next_step_on(start):
     robust = adversary(sources=("A", "C"), schedule="loss_weighted", ema_decay=0.75)
     trainer, reader = start(robust=robust, epochs=1, batch=350)
     without_dropout(trainer)
-    averages, found = [trainer.state()["recent_losses"]], []
-    combine = loss.combined
+    averages, found = [trainer.state()["method.recent_losses"]], []
+    combine = ensemble.combined
 
     def kept(kind, losses, weights, *, k):
         found.append((losses.mean(1).detach(), weights.clone()))
         return combine(kind, losses, weights, k=k)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "combined", kept)
-        averages += [trainer.state()["recent_losses"] for _ in trainer.steps(reader)]
+        patch.setattr(ensemble, "combined", kept)
+        averages += [trainer.state()["method.recent_losses"] for _ in trainer.steps(reader)]
     assert averages[0].tolist() == [1, 1]
     for before, after, (losses, weights) in zip(averages[:-1], averages[1:], found, strict=True):
         assert torch.equal(weights, before)

@@ -1,0 +1,75 @@
+"""The interface of a training method: from a step's batch to what the model is to go down."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradshard.pipeline.training.data import Batch
+from gradshard.pipeline.training.distributed import Rank
+from gradshard.pipeline.training.passes import Passes, mean_loss, whole_batch
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of a batch under a method; each is this rank's part of a mean over the whole batch.
+
+    Attributes:
+        total: what to go down. What of the parameters' gradient is in their ``grad`` already, is not in its graph.
+        clean: the loss of clean images, if the method has any.
+        adversarial: that of perturbed ones, if it has any.
+        by_source: where losses under S sources are combined, that under each, (S,).
+        inputs: a tensor whose gradient the method wants from the backward pass of ``total``; it is in its ``grad``
+            by the time of ``Method.remember``.
+    """
+
+    total: Tensor
+    clean: Tensor | None = None
+    adversarial: Tensor | None = None
+    by_source: Tensor | None = None
+    inputs: Tensor | None = None
+
+
+class Method:
+    """A way of training a model, for one run of it.
+
+    It is made by its ``registry`` entry, with the ``Adversary``, the shape of a whole batch and the device, and its
+    settings as keywords. A step's losses follow from the batch, the model and ``state`` alone; whatever a method draws
+    it draws by torch's generator, which the trainer seeds for every step.
+    """
+
+    def losses(self, batch: Batch, passes: Passes) -> Losses:
+        """Compute the losses of a step, from passes through the model that is trained."""
+        raise NotImplementedError
+
+    def remember(self, batch: Batch, losses: Losses, ranks: Rank) -> None:
+        """Take from a step what the next ones need, after its backward pass and before the parameters move."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Give what it remembers, by name: from the start the same names and shapes; a resumed run writes into them."""
+        return {}
+
+
+class Clean(Method):
+    """Training on clean images."""
+
+    def losses(self, batch: Batch, passes: Passes) -> Losses:
+        """Compute J(x)."""
+        clean = mean_loss(passes.logits(batch.images, batch.part), batch)
+        return Losses(clean, clean=clean.detach())
+
+
+def loss_of_perturbed(perturbed: Tensor, batch: Batch, passes: Passes) -> Losses:
+    """Compute J(x_adv), the loss of perturbed images alone, (n, C, H, W)."""
+    adversarial = mean_loss(passes.logits(perturbed, batch.part), batch)
+    return Losses(adversarial, adversarial=adversarial.detach())
+
+
+def uniform_noise(batch: Batch) -> Tensor:
+    """Draw uniform numbers in [-1, 1), float32 in the shape of the images."""
+    return whole_batch(batch, lambda shape: 2 * torch.rand(shape, device=batch.images.device) - 1)
+
+
+def normal_noise(batch: Batch) -> Tensor:
+    """Draw standard normal numbers, float32 in the shape of the images."""
+    return whole_batch(batch, lambda shape: torch.randn(shape, device=batch.images.device))

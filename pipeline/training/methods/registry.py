@@ -1,0 +1,64 @@
+"""The training methods: one table, by the names that parameters and results call them.
+
+A new method is one entry, one name in ``pipeline/types.py`` and one file. Its class is named and not imported, so that
+whoever checks parameters loads no torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from gradshard.pipeline.types import MethodName
+
+if TYPE_CHECKING:
+    import torch
+
+    from gradshard.pipeline.training.adversary import Adversary
+    from gradshard.pipeline.training.methods.method import Method
+
+_ROOM = "gradshard.pipeline.training.methods"
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A training method: the class that computes its losses, and the parameters that are its own.
+
+    Args:
+        title: what reports call it.
+        function: its class, ``package.module:Class``.
+        settings: its parameters below ``robust.NAME``, each with the value it has if none is given.
+        own_signs: its signs are those of the loss that it trains on, whatever the parameter ``gradient``.
+    """
+
+    title: str
+    function: str
+    settings: Mapping[str, float | None] = field(default_factory=dict)
+    own_signs: bool = False
+
+
+DEFAULT_METHOD: MethodName = "ensemble"
+METHODS: Mapping[MethodName, MethodEntry] = {
+    "ensemble": MethodEntry("ensemble adversarial training", f"{_ROOM}.ensemble:Ensemble"),
+    "pgd_at": MethodEntry("PGD-AT", f"{_ROOM}.pgd_at:PgdAT", {"steps": 10, "step_size": None}),
+}
+
+
+def make_method(adversary: "Adversary | None", *, shape: tuple[int, ...], device: "torch.device") -> "Method":
+    """Make the method of an adversary, for one run; without one, training on clean images.
+
+    Args:
+        adversary: names the method and has its settings.
+        shape: of the images of a whole batch, over all ranks.
+        device: that of the model.
+    """
+    if adversary is None:
+        from gradshard.pipeline.training.methods.method import Clean
+
+        return Clean()
+    entry = METHODS[adversary.method]
+    module, _, name = entry.function.partition(":")
+    method: Method = getattr(import_module(module), name)(
+        adversary, shape=shape, device=device, **{**entry.settings, **adversary.settings}
+    )
+    return method

@@ -1,0 +1,59 @@
+"""Parameters of a robust model's method: each is of some methods alone."""
+
+import pytest
+from ruamel.yaml import YAML
+
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.pipeline.config.schema import check_params
+from gradshard.pipeline.config.training import METHOD_SETTINGS, RobustModel
+from gradshard.pipeline.training.methods.registry import METHODS
+from gradshard.storage.errors import GradshardError
+
+
+@pytest.fixture
+def content():
+    return YAML(typ="safe").load(profiles()["mnist5k"])
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        (
+            {"method": "pgd-at"},
+            "robust.X.method should be 'ensemble'",
+        ),
+        ({"steps": 10}, "robust.X.steps is for the method pgd_at"),
+        ({"method": "pgd_at", "steps": 0}, "robust.X.steps should be greater than 0, but is 0"),
+        (
+            {"method": "pgd_at", "sources": ["A"]},
+            "robust.X.sources is not for the method pgd_at, which perturbs every image itself: remove it",
+        ),
+        ({"method": "pgd_at", "self": True}, "robust.X.self is not for the method pgd_at"),
+        ({"method": "pgd_at", "clean_weight": 0.5}, "robust.X.clean_weight is not for the method pgd_at"),
+        ({"method": "pgd_at", "attack": "fgsm"}, "robust.X.attack is not for the method pgd_at"),
+        (
+            {"method": "pgd_at", "step_size": 0.01},
+            "robust.X.step_size is 0.01 times attack.eps, by which 10 steps never reach eps: a step of 2/255 at eps "
+            "8/255 is written 0.25",
+        ),
+        ({"method": "pgd_at", "step_size": "2/255"}, "robust.X.step_size should be a valid number, but is '2/255'"),
+    ],
+)
+def test_what_a_method_does_not_take_is_told_in_one_sentence(content, model, sentence):
+    content["robust"]["X"] = {"architecture": "A", "epochs": 2, **model}
+    with pytest.raises(GradshardError) as told:
+        check_params(content, where="params.yaml")
+    assert str(told.value).startswith(f"params.yaml: {sentence}")
+
+
+def test_what_was_given_to_a_method_is_what_its_model_is_recorded_with():
+    model = RobustModel.model_validate({"architecture": "A", "epochs": 2, "method": "pgd_at", "steps": 7})
+    assert model.settings == {"steps": 7}
+    assert model.model_dump()["method"] == "pgd_at"
+    assert "step_size" not in model.model_dump()
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_setting_of_a_method_is_a_key_and_may_be_left_out(name):
+    assert set(METHODS[name].settings) <= set(METHOD_SETTINGS)
+    assert RobustModel.model_validate({"architecture": "A", "epochs": 8, "method": name}).settings == {}

@@ -19,7 +19,7 @@ from gradshard.pipeline.config.fields import (
     ModelName,
 )
 from gradshard.pipeline.config.names import same_file
-from gradshard.pipeline.config.optimization import TrainingParams
+from gradshard.pipeline.config.optimization import TrainingParams, check_optimization
 from gradshard.pipeline.config.robust import check_training
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
@@ -97,6 +97,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
+        check_optimization("training", self.training)
+        for section, models in (("static", self.static), ("robust", self.robust)):
+            for name in models:
+                check_optimization(f"{section}.{name}.training", self.for_model(name).training)
         for section, named in (("static", [*self.static, *self.runs]), ("signs", list(self.signs))):
             if (pair := same_file(named)) is not None:
                 raise schema_error(

@@ -52,6 +52,10 @@ class TrainingRun:
         """Batches in all."""
         return self.epochs * self.steps_per_epoch
 
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.optimization.rate(step // self.steps_per_epoch, self.epochs)
+
     def live(self, step: int) -> bool:
         """Tell whether the model itself crafts for a step's batch, alone or beside others."""
         if self.adversary is not None and self.adversary.combination:

@@ -1,30 +1,54 @@
-"""Adam and RMSProp, with their state as plain named tensors, and the learning rate of every epoch.
+"""Adam, SGD and RMSProp, with their state as plain named tensors.
 
 The classes of ``torch.optim`` import torch's compiler when they are made: 1.4 s at the start of every training stage.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.optim.sgd import sgd
 
-from gradshard.pipeline.types import OptimizerName
+from gradshard.pipeline.types import LearningRateSchedule, OptimizerName
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """An optimiser and its learning rate, multiplied by ``decay`` after every ``decay_epochs`` epochs."""
+    """An optimiser, its settings and learning rate, and what is done to the gradients before it steps.
+
+    The schedule ``exponential`` multiplies the learning rate by ``decay`` after every ``decay_epochs`` epochs, ``step``
+    after each of the epochs in ``milestones``; ``cosine`` lets it fall along half a cosine, to 0 after the last.
+    ``square_decay`` and ``epsilon`` are RMSProp's. Gradients longer than ``clip_norm``, all parameters taken as one
+    vector, are scaled to that length; then ``weight_decay`` times the weights is added to theirs.
+    """
 
     optimizer: OptimizerName
     learning_rate: float
     decay: float = 1.0
     decay_epochs: int = 1
+    schedule: LearningRateSchedule = "exponential"
+    milestones: tuple[int, ...] = ()
+    momentum: float = 0.0
+    nesterov: bool = False
+    square_decay: float = 0.9
+    epsilon: float = 1.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
 
-    def rate(self, epoch: int) -> float:
-        """The learning rate in an epoch, counted from 0."""
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate in one of ``epochs`` epochs, counted from 0.
+
+        The closed forms of torch's ``StepLR``, ``MultiStepLR`` and ``CosineAnnealingLR``: no run has a schedule's state
+        to go on from.
+        """
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        if self.schedule == "step":
+            return self.learning_rate * self.decay ** sum(epoch >= milestone for milestone in self.milestones)
         return self.learning_rate * self.decay ** (epoch // self.decay_epochs)
 
 
@@ -45,9 +69,27 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def make_optimizer(name: OptimizerName, model: nn.Module) -> Optimizer:
-    """The optimiser of that name for the parameters of a model."""
-    return Adam(model) if name == "adam" else RMSProp(model)
+def make_optimizer(chosen: Optimization, model: nn.Module) -> Optimizer:
+    """The optimiser of that name, with its settings, for the parameters of a model."""
+    if chosen.optimizer == "sgd":
+        return SGD(model, momentum=chosen.momentum, nesterov=chosen.nesterov)
+    if chosen.optimizer == "rmsprop":
+        return RMSProp(model, decay=chosen.square_decay, epsilon=chosen.epsilon, momentum=chosen.momentum)
+    return Adam(model)
+
+
+@torch.no_grad()
+def adjust_gradients(parameters: Sequence[nn.Parameter], chosen: Optimization) -> None:
+    """Clip the gradients, then add the weights' decay to them, as was chosen.
+
+    Biases and the scales and shifts of normalisation do not decay, as in TF-slim: all that has one dimension.
+    """
+    if chosen.clip_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, chosen.clip_norm)
+    if chosen.weight_decay:
+        for parameter in parameters:
+            if parameter.grad is not None and parameter.dim() > 1:
+                parameter.grad.add_(parameter, alpha=chosen.weight_decay)
 
 
 class Stateful(Protocol):
@@ -102,34 +144,74 @@ class Adam:
         return {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
 
+class SGD:
+    """Stochastic gradient descent, with momentum, Nesterov's if asked for (Sutskever et al. 2013)."""
+
+    def __init__(self, model: nn.Module, *, momentum: float = 0.0, nesterov: bool = False) -> None:
+        self._momentum, self._nesterov = momentum, nesterov
+        self._parameters = dict(model.named_parameters())
+        moving = self._parameters if momentum else {}
+        self._velocities = {name: torch.zeros_like(tensor) for name, tensor in moving.items()}
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Change the parameters along their gradients, and clear those."""
+        names, parameters, gradients = _with_gradients(self._parameters)
+        sgd(
+            parameters,
+            gradients,
+            [self._velocities.get(name) for name in names],
+            fused=parameters[0].device.type in ("cpu", "cuda"),
+            momentum=self._momentum,
+            nesterov=self._nesterov,
+            dampening=0.0,
+            lr=rate,
+            weight_decay=0.0,
+            maximize=False,
+        )
+        _clear(parameters)
+
+    def state(self) -> dict[str, Tensor]:
+        """The velocities, by name; nothing without momentum."""
+        return {f"velocity.{name}": tensor for name, tensor in self._velocities.items()}
+
+
 class RMSProp:
     """RMSProp as TensorFlow has it and the Inception models were trained: decay 0.9, epsilon 1 (Szegedy et al. 2016).
 
-    s <- 0.9 s + 0.1 g^2, from s = 1; p <- p - rate * g / sqrt(s + 1). Torch's own has epsilon outside the root, and
-    starts from 0.
+    s <- 0.9 s + 0.1 g^2, from s = 1; v <- momentum v + rate * g / sqrt(s + 1); p <- p - v. Torch's own has epsilon
+    outside the root, starts from 0, and multiplies v by the rate of the moment.
     """
 
-    DECAY, EPSILON = 0.9, 1.0
-
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, decay: float = 0.9, epsilon: float = 1.0, momentum: float = 0.0) -> None:
+        self._decay, self._epsilon, self._momentum = decay, epsilon, momentum
         self._parameters = dict(model.named_parameters())
         self._squares = {name: torch.ones_like(tensor) for name, tensor in self._parameters.items()}
+        moving = self._parameters if momentum else {}
+        self._velocities = {name: torch.zeros_like(tensor) for name, tensor in moving.items()}
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Change the parameters along their gradients, and clear those."""
         names, parameters, gradients = _with_gradients(self._parameters)
         squares = [self._squares[name] for name in names]
-        torch._foreach_mul_(squares, self.DECAY)
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - self.DECAY)
-        roots = torch._foreach_add(squares, self.EPSILON)
+        torch._foreach_mul_(squares, self._decay)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - self._decay)
+        roots = torch._foreach_add(squares, self._epsilon)
         torch._foreach_sqrt_(roots)
-        torch._foreach_addcdiv_(parameters, gradients, roots, -rate)
+        if self._momentum:
+            velocities = [self._velocities[name] for name in names]
+            torch._foreach_mul_(velocities, self._momentum)
+            torch._foreach_addcdiv_(velocities, gradients, roots, rate)
+            torch._foreach_sub_(parameters, velocities)
+        else:
+            torch._foreach_addcdiv_(parameters, gradients, roots, -rate)
         _clear(parameters)
 
     def state(self) -> dict[str, Tensor]:
-        """The running mean squares, by name."""
-        return {f"square.{name}": tensor for name, tensor in self._squares.items()}
+        """The running mean squares, and with momentum the velocities, by name."""
+        kinds = {"square": self._squares, "velocity": self._velocities}
+        return {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
 
 def _with_gradients(parameters: Mapping[str, Tensor]) -> tuple[list[str], list[Tensor], list[Tensor]]:

@@ -17,7 +17,7 @@ from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import BatchLoss
 from gradshard.pipeline.training.methods.method import Losses
 from gradshard.pipeline.training.methods.registry import make_method
-from gradshard.pipeline.training.optimizers import load_state, make_optimizer, trained
+from gradshard.pipeline.training.optimizers import adjust_gradients, load_state, make_optimizer, trained
 from gradshard.pipeline.training.passes import PassCounts
 from gradshard.pipeline.training.weight_average import WeightAverage
 from gradshard.storage.errors import GradshardError
@@ -68,7 +68,7 @@ class Trainer:
         self.live_steps = 0
         self.passes = PassCounts()
         self.device = device
-        self._optimizer = make_optimizer(run.optimization.optimizer, self.model)
+        self._optimizer = make_optimizer(run.optimization, self.model)
         self._average = None if run.average is None else WeightAverage(self.model, run.average)
         self._method = make_method(run.adversary, shape=(run.batch, *run.sample_shape), device=device)
         objective = BatchLoss(
@@ -145,7 +145,8 @@ class Trainer:
         wanted = trained(self.model) if losses.inputs is None else [*trained(self.model), losses.inputs]
         torch.autograd.backward(losses.total, inputs=wanted)
         self._method.remember(batch, losses, self.run.ranks)
-        self._optimizer.step(self.run.optimization.rate(self.step // self.run.steps_per_epoch))
+        adjust_gradients(trained(self.model), self.run.optimization)
+        self._optimizer.step(self.run.rate(self.step))
         if self._average is not None:
             self._average.update_parameters(self.model)
         return Losses(losses.total.detach(), losses.clean, losses.adversarial)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from gradshard import storage
+from gradshard.pipeline.config.optimization import TrainingParams
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import choose_compilation, choose_precision
@@ -87,7 +88,7 @@ def make_run(
         batch=training.batch,
         epochs=epochs,
         seed=seed,
-        optimization=Optimization(training.optimizer, learning_rate, training.decay, training.decay_epochs),
+        optimization=_optimization(training, learning_rate),
         reading=reading,
         adversary=adversary,
         augmentation=Augmentation(training.augment.padding, training.augment.flip),
@@ -96,6 +97,23 @@ def make_run(
         ranks=ranks,
         held_back=held_back,
         sample_shape=sample_shape,
+    )
+
+
+def _optimization(training: TrainingParams, learning_rate: float) -> Optimization:
+    return Optimization(
+        training.optimizer,
+        learning_rate,
+        training.decay,
+        training.decay_epochs,
+        schedule=training.learning_rate_schedule,
+        milestones=tuple(training.milestones),
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        square_decay=training.rmsprop_decay,
+        epsilon=training.rmsprop_epsilon,
+        weight_decay=training.weight_decay,
+        clip_norm=training.clip_norm,
     )
 
 

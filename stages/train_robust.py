@@ -10,6 +10,7 @@ from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
+from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
@@ -78,6 +79,7 @@ def command(
             adversary=_adversary(params, robust, stores),
             held_back=held,
             sample_shape=data.sample_shape,
+            replays=robust.replayed,
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
         check_before_training(
@@ -157,7 +159,8 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         epsilon=params.attack.epsilon,
         objective=adversarial.objective,
         adversarial_weight=adversarial.adversarial_weight,
-        epsilon_law=adversarial.epsilon_law,
+        # The other methods are defined for one epsilon.
+        epsilon_law=adversarial.epsilon_law if robust.method == DEFAULT_METHOD else "fixed",
         clean_weight=adversarial.clean_weight if robust.clean_weight is None else robust.clean_weight,
         sources=robust.crafters,
         weights=robust.weights,

@@ -41,6 +41,12 @@ def _check_method(key: str, model: RobustModel) -> None:
             f"{key}.gradient", f"is not for the method {model.method}, whose signs are its own loss's: remove it"
         )
     _check_reach(key, model)
+    if model.epochs % model.replayed:
+        raise schema_error(
+            f"{key}.epochs",
+            f"is {model.epochs}, which {model.replayed} replays of every batch do not divide: an epoch counts as many "
+            "steps as it has batches, so choose a multiple, or other replays",
+        )
 
 
 def _check_reach(key: str, model: RobustModel) -> None:

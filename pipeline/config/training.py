@@ -205,8 +205,8 @@ METHOD_SETTINGS = tuple(dict.fromkeys(name for entry in METHODS.values() for nam
 class RobustModel(Section):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
-    ``method`` is how it is trained. ``steps``, and the others up to it, are settings of methods other than the default,
-    each of some alone (docs/baselines.md); what follows is for the default.
+    ``method`` is how it is trained. ``steps``, ``step_size``, ``noise``, ``replays`` and ``beta`` are settings of
+    methods other than the default, each of some alone (docs/baselines.md); what follows is for the default.
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
     takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
@@ -229,11 +229,19 @@ class RobustModel(Section):
     method: MethodName = "ensemble"
     steps: PositiveInt | None = None
     step_size: PositiveFloat | None = None
+    noise: Annotated[float, Field(ge=0)] | None = None
+    replays: PositiveInt | None = None
+    beta: PositiveFloat | None = None
 
     @property
     def settings(self) -> dict[str, float]:
         """The settings of its method that were given, by name."""
         return {name: value for name in METHOD_SETTINGS if (value := getattr(self, name)) is not None}
+
+    @property
+    def replayed(self) -> int:
+        """The steps that each batch is trained on, one after another."""
+        return int(self.replays or METHODS[self.method].settings.get("replays") or 1)
 
     @property
     def crafters(self) -> tuple[str, ...]:

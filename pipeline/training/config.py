@@ -26,6 +26,9 @@ class TrainingRun:
     ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
     rows that are trained on the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
     moving average, none if they are taken as they are. ``sample_shape`` is that of an image.
+
+    An epoch is as many steps as there are batches. If each batch is trained on for ``replays`` steps, one after
+    another, the rows are gone through so many times less often.
     """
 
     rows: int
@@ -41,6 +44,7 @@ class TrainingRun:
     ranks: Rank = field(default_factory=Rank)
     held_back: Rows | None = field(default=None, compare=False)
     sample_shape: tuple[int, ...] = ()
+    replays: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -84,17 +88,22 @@ class TrainingRun:
         source = self.source(step)
         return None if source in (SELF, CLEAN_BATCH) else source
 
+    def drawn(self, step: int) -> int:
+        """Number the batch, of all that are read, that a step trains on."""
+        return step // self.replays
+
     def batch_rows(self, step: int) -> int:
         """Count the rows of a step's batch, over all ranks."""
-        begin = step % self.steps_per_epoch * self.batch
+        begin = self.drawn(step) % self.steps_per_epoch * self.batch
         return min(self.batch, self.rows - begin)
 
     def requests(self, start: int) -> Iterator[Request]:
-        """Yield the request that this rank reads for each step from ``start`` on."""
-        for epoch in range(start // self.steps_per_epoch, self.epochs):
-            first = max(start - epoch * self.steps_per_epoch, 0)
+        """Yield the request that this rank reads for each batch, from that of step ``start`` on."""
+        begin = self.drawn(start)
+        for epoch in range(begin // self.steps_per_epoch, self.epochs // self.replays):
+            first = max(begin - epoch * self.steps_per_epoch, 0)
             for batch, rows in enumerate(self._batches(epoch, first), start=first):
-                stores = self.stores(epoch * self.steps_per_epoch + batch)
+                stores = self.stores((epoch * self.steps_per_epoch + batch) * self.replays)
                 yield Request(rows[self.ranks.part(len(rows))], stores, epoch)
 
     def _batches(self, epoch: int, first: int) -> Iterator[Rows]:

@@ -57,7 +57,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
     images, signs = raw.images, _signs(raw, run, step)
     part = RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
     if run.augmentation:
-        views = run.augmentation.draw(part.total, seed=run.seed, step=step)[part.rows]
+        views = run.augmentation.draw(part.total, seed=run.seed, step=run.drawn(step))[part.rows]
         images, signs = views.apply(images), [views.apply(one) for one in signs]
     return Batch(
         images=to_unit_range(images),

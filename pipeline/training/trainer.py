@@ -1,5 +1,6 @@
 """The training loop: a model, its optimiser, and the step it is at."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -97,7 +98,7 @@ class Trainer:
         """
         found: list[Losses] = []
         live = 0
-        for raw in read(reader, self.run.requests(self.step), self.device):
+        for raw in self._replayed(read(reader, self.run.requests(self.step), self.device)):
             is_live = self.run.live(self.step)
             with lost_ranks_told(self.run.ranks):
                 found.append(self._train_on(raw))
@@ -137,6 +138,13 @@ class Trainer:
         """
         state = {name: self.run.ranks.shared(tensor.to(self.device)) for name, tensor in self.state().items()}
         self.load_state(state)
+
+    def _replayed(self, batches: Iterator[StoredBatch]) -> Iterator[StoredBatch]:
+        """Repeat each batch for as many steps as it is trained on; of the first, those that are left."""
+        left = self.run.replays - self.step % self.run.replays
+        for raw in batches:
+            yield from itertools.repeat(raw, left)
+            left = self.run.replays
 
     def _train_on(self, raw: StoredBatch) -> Losses:
         torch.manual_seed(step_seed(self.run.seed, self.step))

@@ -74,6 +74,7 @@ def make_run(
     adversary: Adversary | None = None,
     held_back: Rows | None = None,
     sample_shape: tuple[int, ...] = (),
+    replays: int = 1,
 ) -> TrainingRun:
     """The steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
 
@@ -97,6 +98,7 @@ def make_run(
         ranks=ranks,
         held_back=held_back,
         sample_shape=sample_shape,
+        replays=replays,
     )
 
 

@@ -22,7 +22,19 @@ def content():
             {"method": "pgd-at"},
             "robust.X.method should be 'ensemble'",
         ),
-        ({"steps": 10}, "robust.X.steps is for the method pgd_at"),
+        ({"steps": 10}, "robust.X.steps is for the method pgd_at, trades, not for ensemble: remove it"),
+        ({"method": "fast_at", "beta": 6.0}, "robust.X.beta is for the method trades, not for fast_at: remove it"),
+        ({"method": "n_fgsm", "noise": -1.0}, "robust.X.noise should be greater than or equal to 0, but is -1.0"),
+        (
+            {"method": "trades", "gradient": "exact"},
+            "robust.X.gradient is not for the method trades, whose signs are its own loss's: remove it",
+        ),
+        (
+            {"method": "free_at", "replays": 3},
+            "robust.X.epochs is 2, which 3 replays of every batch do not divide: an epoch counts as many steps as it "
+            "has batches, so choose a multiple, or other replays",
+        ),
+        ({"method": "free_at"}, "robust.X.epochs is 2, which 8 replays of every batch do not divide"),
         ({"method": "pgd_at", "steps": 0}, "robust.X.steps should be greater than 0, but is 0"),
         (
             {"method": "pgd_at", "sources": ["A"]},

@@ -1,11 +1,14 @@
 """Training methods against their papers' formulas, written out on a small linear model whose gradients are known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
+from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.loss import BatchLoss
 from gradshard.pipeline.training.methods.registry import make_method
 from tests.helpers.linear_model import LinearModel
@@ -98,22 +101,120 @@ def test_ten_steps_of_pgd_at_are_a_quarter_of_epsilon_each_if_nothing_is_said(mo
     assert len(images) == 11
 
 
-@pytest.mark.parametrize(("method", "forward", "backward"), [("pgd_at", 4, 4)])
-def test_every_pass_of_an_image_is_counted(model, method, forward, backward):
+def test_fast_at_makes_one_step_of_five_quarters_of_epsilon_and_is_clipped_to_the_ball(model):
     given = batch()
-    settings = {"steps": 3} if method in ("pgd_at", "trades") else {}
+    (moved, perturbed), losses, _, _ = step(model, given, "fast_at")
+    assert torch.allclose(moved, within(given.images + EPSILON * noise(given), given.images), atol=1e-7)
+    stepped = moved + 1.25 * EPSILON * gradient_sign(model, moved, given.labels)
+    assert torch.allclose(perturbed, within(stepped, given.images), atol=1e-7)
+    assert losses.total.item() == pytest.approx(functional.cross_entropy(model(perturbed), given.labels).item())
+
+
+def test_n_fgsm_steps_from_noise_of_twice_epsilon_and_is_not_clipped_to_the_ball(model):
+    given = batch()
+    (moved, perturbed), losses, _, _ = step(model, given, "n_fgsm")
+    assert torch.allclose(moved, (given.images + 2 * EPSILON * noise(given)).clamp(0, 1), atol=1e-7)
+    stepped = moved + EPSILON * gradient_sign(model, moved, given.labels)
+    assert torch.allclose(perturbed, stepped.clamp(0, 1), atol=1e-7)
+    assert (perturbed - given.images).abs().max() > 2 * EPSILON
+    assert losses.total.item() == pytest.approx(functional.cross_entropy(model(perturbed), given.labels).item())
+
+
+def test_free_at_carries_its_perturbation_from_step_to_step_and_from_batch_to_batch(model):
+    given = batch()
+    (first,), losses, objective, method = step(model, given, "free_at", step_size=0.75)
+    assert torch.equal(first, given.images)
+    assert ((first == 0) | (first == 1)).any()
+    torch.autograd.backward(losses.total, inputs=[*model.parameters(), losses.inputs])
+    method.remember(given, losses, Rank())
+    carried = 0.75 * EPSILON * gradient_sign(model, first, given.labels)
+    assert torch.allclose(method.state()["carried"], carried, atol=1e-7)
+    smaller = batch(5)
+    losses = objective(smaller)
+    torch.autograd.backward(losses.total, inputs=[*model.parameters(), losses.inputs])
+    method.remember(smaller, losses, Rank())
+    second = gradient_sign(model, (smaller.images + carried[:5]).clamp(0, 1), smaller.labels)
+    expected = (carried[:5] + 0.75 * EPSILON * second).clamp(-EPSILON, EPSILON)
+    assert torch.allclose(method.state()["carried"], torch.cat([expected, carried[5:]]), atol=1e-7)
+
+
+def test_free_at_moves_the_parameters_by_the_backward_pass_that_moves_the_images(model):
+    given = batch()
+    _, losses, objective, _ = step(model, given, "free_at")
+    torch.autograd.backward(losses.total, inputs=[*model.parameters(), losses.inputs])
+    (expected,) = torch.autograd.grad(
+        functional.cross_entropy(model(given.images), given.labels), [model.linear.weight]
+    )
+    assert torch.allclose(model.linear.weight.grad, expected, atol=1e-6)
+    assert objective.passes.take_counts() == (7, 7)
+
+
+def test_trades_climbs_the_divergence_and_weighs_it_against_the_clean_loss(model):
+    given = batch()
+    passed, losses, _, _ = step(model, given, "trades", steps=3, step_size=0.5, beta=4.0)
+    still, *climbed, clean, perturbed = passed
+    assert torch.equal(still, given.images)
+    assert torch.equal(clean, given.images)
+    torch.manual_seed(5)
+    expected = within(given.images + 0.001 * torch.randn(given.images.shape), given.images)
+    shares = model(given.images).double().softmax(1)
+    for images in climbed:
+        assert torch.allclose(images, expected, atol=1e-7)
+        # KL(p || q) has with respect to the logits of q the gradient q - p.
+        grad = (model(images).double().softmax(1) - shares) @ model.linear.weight.double()
+        expected = within(images + 0.5 * EPSILON * grad.sign().view_as(images).float(), given.images)
+    assert len(climbed) == 3
+    # Single precision loses the sign of a divergence near 0, as at the start.
+    assert (perturbed - expected).abs().lt(1e-7).float().mean() > 0.99
+    moved = model(perturbed).double().softmax(1)
+    kl = (shares * (shares / moved).log()).sum(1).mean().item()
+    assert losses.clean.item() == pytest.approx(functional.cross_entropy(model(given.images), given.labels).item())
+    assert losses.adversarial.item() == pytest.approx(kl, rel=1e-4)
+    assert losses.total.item() == pytest.approx(losses.clean.item() + 4 * kl, rel=1e-4)
+
+
+def test_the_gradient_of_trades_goes_through_both_outputs(model):
+    given = batch()
+    passed, losses, _, _ = step(model, given, "trades")
+    losses.total.backward()
+    logits, moved = model(given.images), model(passed[-1])
+    kl = functional.kl_div(moved.log_softmax(1), logits.softmax(1), reduction="batchmean")
+    (expected,) = torch.autograd.grad(functional.cross_entropy(logits, given.labels) + 6 * kl, [model.linear.weight])
+    assert torch.allclose(model.linear.weight.grad, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "forward", "backward"),
+    [
+        ("ensemble", {}, 2, 3),
+        ("fast_at", {}, 2, 2),
+        ("n_fgsm", {}, 2, 2),
+        ("free_at", {}, 1, 1),
+        ("pgd_at", {"steps": 3}, 4, 4),
+        ("trades", {"steps": 3}, 6, 5),
+    ],
+)
+def test_every_pass_of_an_image_is_counted(model, method, settings, forward, backward):
+    given = batch()
     _, losses, objective, _ = step(model, given, method, **settings)
     losses.total.backward()
     assert objective.passes.take_counts() == (7 * forward, 7 * backward)
     assert objective.passes.take_counts() == (0, 0)
 
 
-@pytest.mark.parametrize("method", ["pgd_at"])
+def test_a_step_on_stored_signs_costs_no_pass_to_craft(model):
+    given = replace(batch(), signs=torch.ones(7, *SHAPE), live=False)
+    _, losses, objective, _ = step(model, given, "ensemble")
+    losses.total.backward()
+    assert objective.passes.take_counts() == (14, 14)
+
+
+@pytest.mark.parametrize("method", ["fast_at", "n_fgsm", "free_at", "pgd_at", "trades"])
 def test_two_ranks_perturb_as_one_does_and_their_parts_add_up(model, method):
     """Whatever is drawn is drawn for the whole batch."""
     whole, losses, _, _ = step(model, batch(), method)
     parts = [step(model, batch(part=RankSlice(7, rows)), method, ranks=2) for rows in (slice(0, 3), slice(3, 7))]
     for images, *ranks in zip(whole, *(passed for passed, *_ in parts), strict=True):
-        assert torch.allclose(images, torch.cat(ranks), atol=1e-6)
-    assert sum(part.total for _, part, _, _ in parts).item() / 2 == pytest.approx(losses.total.item(), rel=1e-5)
-    assert sum(part.adversarial for _, part, _, _ in parts).item() == pytest.approx(losses.adversarial.item(), rel=1e-5)
+        assert (images - torch.cat(ranks)).abs().lt(1e-6).float().mean() > 0.98
+    assert sum(part.total for _, part, _, _ in parts).item() / 2 == pytest.approx(losses.total.item(), rel=1e-4)
+    assert sum(part.adversarial for _, part, _, _ in parts).item() == pytest.approx(losses.adversarial.item(), rel=1e-4)

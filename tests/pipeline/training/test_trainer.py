@@ -66,8 +66,9 @@ def start(small_dataset, stores):
         batch=64,
         augment=None,
         average=None,
+        replays=1,
     ):
-        used = stores if robust else {}
+        used = stores if robust and robust.stores else {}
         reading = plan_reading(small_dataset.train, used, memory=memory)
         run = TrainingRun(
             rows=700,
@@ -79,6 +80,8 @@ def start(small_dataset, stores):
             adversary=robust,
             augmentation=augment or Augmentation(),
             average=average,
+            sample_shape=small_dataset.sample_shape,
+            replays=replays,
         )
         model = models.create_model("D", small_dataset.sample_shape, 10, seed=seed)
         trainer = Trainer(model, run, device=CPU, arithmetic=arithmetic)
@@ -140,6 +143,45 @@ def test_an_average_is_resumed_to_the_same_bytes_and_changes_no_step(start):
     average = dict(whole.result.named_parameters())
     assert equal(average, dict(resumed.result.named_parameters()))
     assert not equal(average, parameters(whole))
+
+
+@pytest.mark.parametrize("method", ["fast_at", "n_fgsm", "free_at", "pgd_at", "trades"])
+@pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
+def test_a_resumed_run_of_every_method_ends_with_the_same_bytes(start, method, arithmetic):
+    """Free-AT goes on in the middle of a batch's replays, with the perturbation that it carries."""
+    settings = {"steps": 2} if method in ("pgd_at", "trades") else {}
+    robust = adversary(sources=("self",), method=method, settings=settings)
+    run = {"robust": robust, "arithmetic": arithmetic, "batch": 128, "epochs": 2}
+    run |= {"replays": 4, "epochs": 4} if method == "free_at" else {}
+    whole, reader = start(**run)
+    for step in whole.steps(reader):
+        if step.number == 6:
+            state = {name: tensor.clone() for name, tensor in whole.state().items()}
+    resumed, reader = start(**run)
+    torch.manual_seed(99)
+    resumed.load_state(state)
+    assert [step.number for step in resumed.steps(reader)] == list(range(7, whole.step + 1))
+    assert equal(parameters(whole), parameters(resumed))
+    assert resumed.passes == whole.passes > (0, 0)
+
+
+def test_replays_read_each_batch_once_and_train_on_it_so_many_steps(start):
+    robust = adversary(sources=("self",), method="free_at")
+    trainer, reader = start(robust=robust, replays=4, epochs=4)
+    batches, requested = [], trainer.run.requests(0)
+    assert len(list(requested)) == 11
+    losses = trainer._losses
+
+    def noting(batch):
+        batches.append(batch.images.clone())
+        return losses(batch)
+
+    trainer._losses = noting
+    assert len(list(trainer.steps(reader))) == len(batches) == 44
+    for first in range(0, 44, 4):
+        assert all(torch.equal(batches[first], batches[first + replay]) for replay in range(4))
+    assert [len(images) for images in batches[::4]] == [64] * 10 + [60]
+    assert trainer.passes == (4 * 700, 4 * 700)
 
 
 def test_the_seed_decides_everything(start):

@@ -181,7 +181,8 @@ def _epochs(reader: Reader, plan: ReadingPlan, rows: int) -> Epoch:
 
     def epoch() -> Iterator[Batch]:
         order = plan.order(rows, seed=0, epoch=next(numbers))
-        return (Batch(*batch) for batch in reader.read(Request(rows, SIGNS) for rows in order.batches(BATCH)))
+        batches = reader.read(Request(rows, SIGNS) for rows in order.batches(BATCH))
+        return (Batch(batch.images, batch.labels, batch.planes) for batch in batches)
 
     return epoch
 

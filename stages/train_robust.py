@@ -7,6 +7,7 @@ import click
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import RobustModel
+from gradshard.pipeline.gradients.random_step import random_steps
 from gradshard.pipeline.models.precision import choose_device, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
@@ -16,7 +17,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo
 from gradshard.stages.support.seeds import chosen_seed, seed_option
-from gradshard.stages.support.stored_attacks import check_attacks_of
+from gradshard.stages.support.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.support.training import held_back, training_run
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.storage.errors import GradshardError
@@ -64,7 +65,7 @@ def command(
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
-    check_attacks_of(stores, epsilon=params.attack.epsilon)
+    tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory)
     held = held_back.rows_of(params.adversarial.held_back, len(data.train))
     with init_distributed(choose_device(params.device)) as (ranks, device):
@@ -173,4 +174,5 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         policy=adversarial.label,
         live_mode=adversarial.live_mode,
         directions={source: store.manifest.direction.step for source, store in stores.items()},
+        random_steps={source: random_steps(store) for source, store in stores.items()},
     )

@@ -1,5 +1,6 @@
 """The error of one model on some images: clean, under stored signs, and under PGD of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.pgd import iterate_linf
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
 
@@ -34,6 +35,8 @@ class ProbedImages:
         planes: the signs of S stores for them, uint8 (S, n, 2, B); none without stores.
         directions: for each store, which way to step along its signs, 1 or -1.
         starts: where PGD starts from each image, in [-1, 1], in units of epsilon, float32 (n, C, H, W).
+        random_steps: for each store, the random step that its signs begin after, if they do.
+        rows: the images' row numbers, (n,), which random steps follow from.
     """
 
     images: Tensor
@@ -41,6 +44,8 @@ class ProbedImages:
     planes: Tensor | None
     directions: tuple[int, ...]
     starts: Tensor
+    random_steps: tuple[RandomStep | None, ...] = ()
+    rows: Sequence[int] = ()
 
 
 def random_starts(shape: torch.Size, *, seed: int) -> Tensor:
@@ -73,8 +78,10 @@ def _wrong(
 
     transfer = torch.zeros_like(labels, dtype=torch.bool)
     stored = () if probed.planes is None else probed.planes[:, rows].to(device)
-    for planes, direction in zip(stored, probed.directions, strict=True):
-        transfer |= wrong(perturb(images, unpack_signs(planes, images.shape, scale=direction), epsilon))
+    random_steps = probed.random_steps or (None,) * len(stored)
+    for planes, direction, random_step in zip(stored, probed.directions, random_steps, strict=True):
+        signs = unpack_signs(planes, images.shape, scale=direction)
+        transfer |= wrong(step_along(images, signs, epsilon, step=random_step, rows=probed.rows[rows]))
     own = iterate_linf(
         model,
         images,

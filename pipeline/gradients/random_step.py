@@ -1,15 +1,42 @@
-"""The random step that stored signs begin from: RAND+FGSM (section 4) out of a store."""
+"""The random step that stored signs begin after: RAND+FGSM (section 4) out of a store."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from gradshard.pipeline.gradients.perturb import perturb
-from gradshard.pipeline.gradients.row_noise import row_signs
+from gradshard.pipeline.gradients.row_noise import packed_row_signs
+from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.bitplanes import Planes
 from gradshard.storage.formats.sign_reader import SignStore
+
+
+@dataclass(frozen=True)
+class DrawnStep:
+    """A random step as it was drawn for some images: ``alpha`` times ``noise``, float32 in their shape.
+
+    The noise is -1 or +1, and moves with the images; where they were padded it is 0.
+    """
+
+    noise: Tensor
+    alpha: float
+
+    def left(self, epsilon: float | Tensor) -> float | Tensor:
+        """Return what is left of epsilon, a number or (N, 1, 1, 1), for the step along the stored signs.
+
+        Raises:
+            GradshardError: nothing is.
+        """
+        least = float(epsilon.min()) if isinstance(epsilon, Tensor) else epsilon
+        check_left(least, self.alpha, "the store's attack")
+        return epsilon - self.alpha
+
+    def of(self, chosen: Tensor | slice) -> "DrawnStep":
+        """Return the step of some of the images."""
+        return replace(self, noise=self.noise[chosen])
 
 
 @dataclass(frozen=True)
@@ -20,43 +47,44 @@ class RandomStep:
     seed: int
     copy: int
 
+    def planes(self, pixels: int, rows: Iterable[int]) -> Planes:
+        """Draw the step's signs for rows of so many pixels, packed, uint8 (n, 2, ceil(pixels / 8))."""
+        return packed_row_signs(pixels, rows, seed=self.seed, copy=self.copy)
+
     def noise(self, shape: torch.Size, rows: Iterable[int], device: torch.device) -> Tensor:
         """Draw the step's signs, -1 or +1, float32 in the shape (n, C, H, W) of the rows' images."""
-        return row_signs(shape, rows, seed=self.seed, copy=self.copy).to(device)
+        return unpack_signs(torch.from_numpy(self.planes(shape[1:].numel(), rows)).to(device), shape)
 
-    def left(self, epsilon: float | Tensor) -> float | Tensor:
-        """Return what is left of epsilon for the step along the stored signs.
+    def draw(self, shape: torch.Size, rows: Iterable[int], device: torch.device) -> DrawnStep:
+        """Draw the step for rows whose images have the shape (n, C, H, W)."""
+        return DrawnStep(self.noise(shape, rows, device), self.alpha)
 
-        Raises:
-            GradshardError: nothing is.
-        """
-        if not isinstance(epsilon, Tensor) and epsilon <= self.alpha:
-            raise GradshardError(
-                f"epsilon is {epsilon:g}, but the store's attack steps {self.alpha:g} at random before it follows the "
-                "signs: give a larger epsilon"
-            )
-        return (epsilon - self.alpha).clamp_min(0) if isinstance(epsilon, Tensor) else epsilon - self.alpha
+
+def check_left(epsilon: float, alpha: float, whose: str) -> None:
+    """Check that a random step of alpha leaves something of epsilon.
+
+    Raises:
+        GradshardError: nothing is left.
+    """
+    if epsilon <= alpha:
+        raise GradshardError(
+            f"epsilon is {epsilon:g}, but {whose} steps {alpha:g} at random before it follows the signs: give a larger "
+            "epsilon"
+        )
 
 
 def random_step(store: SignStore) -> RandomStep | None:
-    """Return the random step that a store's signs begin from, if they do not begin from the image itself."""
+    """Return the random step that a store's signs begin after, if they do not begin at the image itself."""
     attack = store.manifest.direction.attack
     if attack is None or attack.alpha is None:
         return None
     return RandomStep(attack.alpha, attack.seed, store.copy)
 
 
-def check_no_random_step(store: SignStore) -> None:
-    """Refuse a store whose signs do not begin at the images themselves, where they would be used as if they did.
-
-    Raises:
-        GradshardError: it is one.
-    """
-    if random_step(store) is not None:
-        raise GradshardError(
-            f"{store.where} holds signs that begin after a random step, which training does not make: use a store of "
-            "another attack, or step_along of gradshard.pipeline.gradients.random_step in a loop of your own"
-        )
+def random_steps(store: SignStore) -> tuple[RandomStep, ...]:
+    """Return the random step of each copy that training takes in turn; none if they begin at the image itself."""
+    steps = map(random_step, store.in_turn)
+    return tuple(step for step in steps if step is not None)
 
 
 def step_along(
@@ -68,13 +96,21 @@ def step_along(
         images: float (N, C, H, W) in [0, 1].
         signs: which way to step, -1, 0 or +1, of the same shape.
         epsilon: how far in all, in units of pixels.
-        step: the random step that the signs begin from, as ``random_step`` gives it for their store.
+        step: the random step that the signs begin after, as ``random_step`` gives it for their store.
         rows: the images' row numbers, which a random step follows from.
 
     Raises:
         GradshardError: epsilon is no larger than the random step.
     """
-    if step is None:
+    return step_after(images, signs, epsilon, None if step is None else step.draw(images.shape, rows, images.device))
+
+
+def step_after(images: Tensor, signs: Tensor, epsilon: float | Tensor, drawn: DrawnStep | None) -> Tensor:
+    """Return what ``step_along`` does, for a random step that was drawn before; none if the signs need none.
+
+    Raises:
+        GradshardError: epsilon is no larger than the random step.
+    """
+    if drawn is None:
         return perturb(images, signs, epsilon)
-    moved = perturb(images, step.noise(images.shape, rows, images.device), step.alpha)
-    return perturb(moved, signs, step.left(epsilon))
+    return perturb(perturb(images, drawn.noise, drawn.alpha), signs, drawn.left(epsilon))

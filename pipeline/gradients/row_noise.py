@@ -11,6 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gradshard.storage.formats import bitplanes
+from gradshard.storage.formats.bitplanes import Planes
+
 _SIGNS, _UNIFORM, _SEEDS, _CLASSES = range(4)
 # Of a float32's mantissa: each such number is exact.
 _BITS = 24
@@ -18,9 +21,16 @@ _BITS = 24
 
 def row_signs(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -> Tensor:
     """Draw -1 or +1 with equal chance for some rows, float32 in the shape (n, C, H, W) of their images."""
-    pixels = shape[1:].numel()
-    bits = [np.unpackbits(_raw(-(-pixels // 64), row, seed, copy, _SIGNS).view(np.uint8))[:pixels] for row in rows]
-    return torch.from_numpy(np.stack(bits)).float().mul_(2).sub_(1).view(shape)
+    planes = packed_row_signs(shape[1:].numel(), rows, seed=seed, copy=copy)
+    return torch.from_numpy(bitplanes.unpack(planes, shape[1:].numel())).float().view(shape)
+
+
+def packed_row_signs(pixels: int, rows: Iterable[int], *, seed: int, copy: int) -> Planes:
+    """Draw what ``row_signs`` draws, as bit planes, uint8 (n, 2, ceil(pixels / 8)), of so many pixels."""
+    size = bitplanes.packed_bytes(pixels)
+    drawn = np.stack([_raw(-(-pixels // 64), row, seed, copy, _SIGNS).view(np.uint8)[:size] for row in rows])
+    drawn[:, -1] &= 0xFF << (8 * size - pixels) & 0xFF
+    return np.stack([drawn, np.zeros_like(drawn)], axis=1)
 
 
 def row_uniform(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -> Tensor:

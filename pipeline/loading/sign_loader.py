@@ -9,7 +9,7 @@ from typing import Any, get_args
 import torch
 
 from gradshard.pipeline.gradients.augmentation import Augmentation
-from gradshard.pipeline.gradients.random_step import check_no_random_step
+from gradshard.pipeline.gradients.random_step import random_steps
 from gradshard.pipeline.loading.places import CACHE, Place, open_place
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -83,7 +83,6 @@ class SignLoader:
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
             store.check_made_for(split)
-            check_no_random_step(store)
         if SELF in opened or not (opened or live):
             raise GradshardError(f"a store cannot be named {SELF}, and without a store the model itself must craft")
         if schedule not in get_args(ScheduleKind):
@@ -201,6 +200,7 @@ def _adversary(
         live_mode="train",
         directions={source: store.manifest.direction.step for source, store in stores.items()},
         epsilon_law=law,
+        random_steps={source: random_steps(store) for source, store in stores.items()},
     )
 
 
@@ -210,6 +210,7 @@ def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -
     return {
         "dataset": split.digest,
         "stores": {source: store.manifest.content for source, store in stores.items()},
+        "copies": {source: store.copy for source, store in stores.items() if store.chosen is not None} or None,
         "batch": run.batch,
         "seed": run.seed,
         "sources": list(run.adversary.sources),

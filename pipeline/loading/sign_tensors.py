@@ -5,8 +5,8 @@ colours moves no pixel and leaves signs alone. What mixes pixels, as resizing an
 and is refused.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from gradshard.storage.errors import GradshardError
+
+Key = TypeVar("Key", bound=Hashable)
 
 _MIXING = ("resize", "resized_crop", "rotate", "affine", "perspective", "elastic")
 _TURNING_ROUND = ("invert", "solarize")
@@ -23,13 +25,13 @@ class Signs(tv_tensors.Mask):  # type: ignore[misc]
     """Signs int8 (C, H, W), to be transformed beside their image."""
 
 
-def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[Key, Tensor]) -> tuple[Any, dict[Key, Tensor]]:
     """Give the views of an image and its signs under one draw of a transform of torchvision's v2.
 
     Args:
         transform: takes a pair of an image and a mapping of masks.
         image: (C, H, W).
-        signs: by source, int8 (C, H, W).
+        signs: by whatever names them, int8 (C, H, W).
 
     Raises:
         GradshardError: the transform mixes pixels, did not treat both alike, or normalises.

@@ -1,6 +1,8 @@
 """Anyone's map-style dataset with the signs of stores beside each image, for any sampler and any number of workers."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gradshard.pipeline.gradients.random_step import check_no_random_step
+from gradshard.pipeline.gradients.random_step import DrawnStep, RandomStep, random_step, step_after
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.pipeline.loading.guard import Check, check_rows
 from gradshard.pipeline.loading.places import CACHE, Place, open_place
@@ -19,7 +21,7 @@ from gradshard.pipeline.loading.rows import Transform, as_rows, to_pixels
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Planes
-from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.streaming.windows import of_turn
 
 Augment = Callable[[Any], Any]
 
@@ -30,8 +32,11 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
     """Rows ``(image, label, signs)`` of a dataset and of sign stores that were made for it.
 
     An image that is a tensor stays what its owner made it; PIL images and arrays become uint8 tensors (C, H, W). Signs
-    are packed, uint8 (2, ceil(P / 8)): a tensor for one store, a mapping of them for several. ``unpack`` makes signs of
-    a batch of them, on whatever device it is.
+    are packed, uint8 (2, ceil(P / 8)), or (4, ceil(P / 8)) if they begin after a random step, which is packed below
+    them: a tensor for one store, a mapping of them for several. ``perturb`` steps along a batch of them, on whatever
+    device it is, and ``unpack`` makes signs of it.
+
+    Of a store of several copies the rows have the first, and after ``set_epoch`` the one whose turn it is.
     """
 
     def __init__(
@@ -76,7 +81,6 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         opened = {source: open_place(place, folder) for source, place in places.items()}
         checked: set[str] = set()
         for store in opened.values():
-            check_no_random_step(store)
             record = store.manifest.dataset
             if record.digest not in checked:
                 check_rows(
@@ -91,9 +95,15 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
                 )
             checked.add(record.digest)
         self._shape = record.sample_shape
-        self._files = {source: planes_file(store, folder) for source, store in opened.items()}
-        self._steps = {source: _step(store) for source, store in opened.items()}
-        self._planes: dict[str, Planes] = {}
+        self._copies = {
+            source: tuple(_Copy(planes_file(copy, folder), random_step(copy)) for copy in store.in_turn)
+            for source, store in opened.items()
+        }
+        self._steps = {source: store.manifest.direction.step for source, store in opened.items()}
+        self._planes: dict[Path, Planes] = {}
+        # Shared, so that workers that outlive an epoch are told of the next.
+        self._epoch = torch.zeros((), dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -111,11 +121,37 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         if not isinstance(image, Tensor):
             image = torch.from_numpy(to_pixels(image, where=f"row {row} of the dataset"))
         image = image[None] if image.ndim == 2 else image
-        # Copied: what a file backs is not to be written to, and a batch is made of it anyway.
-        signs = {source: torch.from_numpy(np.array(self._open(source)[row])) for source in self._files}
+        turn = int(self._epoch)
+        signs = {source: self._read(of_turn(copies, turn), row) for source, copies in self._copies.items()}
         if self._augment is not None:
             image, signs = _augmented(self._augment, image, signs, self._shape)
         return image, label, signs[_ONE] if self._single else signs
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let stores of K copies give the one of number ``epoch`` modulo K, in every process that reads.
+
+        Like that of ``DistributedSampler``, it is called before the epoch's loader is iterated over.
+        """
+        self._epoch.fill_(epoch)
+
+    def perturb(self, images: Tensor, signs: Tensor, epsilon: float | Tensor, source: str = _ONE) -> Tensor:
+        """Give the adversarial examples of a batch, each within epsilon of its image, float (n, C, H, W).
+
+        A store's random step is made first, where its signs begin after one.
+
+        Args:
+            images: float (n, C, H, W) in [0, 1], those that the signs came with.
+            signs: packed, uint8 (n, 2 or 4, ceil(P / 8)), on the device of the images.
+            epsilon: how far, in units of pixels; a number or (n, 1, 1, 1).
+            source: which store they are of, if there are several.
+
+        Raises:
+            GradshardError: epsilon is no larger than the random step, or the images are no floats.
+        """
+        along = self._along(signs[:, :2], images, source)
+        step = self._copies[source][0].step
+        drawn = None if step is None else DrawnStep(unpack_signs(signs[:, 2:], images.shape), step.alpha)
+        return step_after(images, along, epsilon, drawn)
 
     def unpack(self, signs: Tensor, images: Tensor, source: str = _ONE) -> Tensor:
         """Give which way to step for a batch of packed signs: +1, 0 or -1, float32 in the shape of the images.
@@ -127,23 +163,43 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
             signs: uint8 (n, 2, ceil(P / 8)), on any device.
             images: (n, C, H, W), those that the signs came with.
             source: which store they are of, if there are several.
+
+        Raises:
+            GradshardError: the signs begin after a random step, which would be left out.
         """
+        along = self._along(signs[:, :2], images, source)
+        if self._copies[source][0].step is not None:
+            raise GradshardError(
+                "these signs begin after a random step, which unpacking would leave out: use the dataset's perturb"
+            )
+        return along
+
+    def _along(self, planes: Tensor, images: Tensor, source: str) -> Tensor:
         if source not in self._steps:
             raise GradshardError(f"no store {source!r}: name one of {', '.join(self._steps)}")
-        return unpack_signs(signs, images.shape, scale=float(self._steps[source]))
+        return unpack_signs(planes, images.shape, scale=float(self._steps[source]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Give what goes to another process: the names of files, which it opens for itself."""
         return {**self.__dict__, "_planes": {}}
 
-    def _open(self, source: str) -> Planes:
-        if source not in self._planes:
-            self._planes[source] = open_planes(self._files[source], len(self))
-        return self._planes[source]
+    def _read(self, copy: "_Copy", row: int) -> Tensor:
+        """Read a row's planes, and below them those of the random step that its signs begin after."""
+        if copy.file not in self._planes:
+            self._planes[copy.file] = open_planes(copy.file, len(self))
+        # Copied: what a file backs is not to be written to, and a batch is made of it anyway.
+        planes = torch.from_numpy(np.array(self._planes[copy.file][row]))
+        if copy.step is None:
+            return planes
+        return torch.cat([planes, torch.from_numpy(copy.step.planes(math.prod(self._shape), [row])[0])])
 
 
-def _step(store: SignStore) -> int:
-    return store.manifest.direction.step
+@dataclass(frozen=True)
+class _Copy:
+    """One copy of a store: its packed signs in a plain file, and the random step that they begin after, if any."""
+
+    file: Path
+    step: RandomStep | None
 
 
 def _augmented(
@@ -156,14 +212,14 @@ def _augmented(
         raise GradshardError(
             "augment= needs the package torchvision: install it by `pip install 'gradshard[torchvision]'`"
         ) from error
-    pixels = shape[0] * shape[1] * shape[2]
+    # By source and by number: signs are the first two planes, and a random step the next two.
     unpacked = {
-        source: torch.from_numpy(bitplanes.unpack(planes.numpy()[np.newaxis], pixels)).view(shape)
+        (source, number): torch.from_numpy(bitplanes.unpack(pair.numpy()[np.newaxis], math.prod(shape))).view(shape)
         for source, planes in signs.items()
+        for number, pair in enumerate(planes.view(-1, 2, planes.shape[-1]))
     }
     image, views = moved(augment, image, unpacked)
-    packed = {
-        source: torch.from_numpy(bitplanes.pack(values.flatten().numpy()[np.newaxis]))[0]
-        for source, values in views.items()
-    }
-    return image, packed
+    packed: dict[str, list[Tensor]] = {source: [] for source in signs}
+    for (source, _), values in views.items():
+        packed[source].append(torch.from_numpy(bitplanes.pack(values.flatten().numpy()[np.newaxis]))[0])
+    return image, {source: torch.cat(pairs) for source, pairs in packed.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.pipeline.gradients.random_step import RandomStep, check_left
 from gradshard.pipeline.types import (
     SELF,
     Combination,
@@ -18,6 +19,7 @@ from gradshard.pipeline.types import (
     ScheduleKind,
     TrainingAttack,
 )
+from gradshard.storage.errors import GradshardError
 
 _EPSILONS = 1
 
@@ -30,7 +32,8 @@ class Adversary:
     for ``ensemble``; other methods perturb every image themselves, about its true label, within the same ``epsilon``.
 
     ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
-    on it did not help). ``directions`` gives, per store, which way to step along its signs.
+    on it did not help). ``directions`` gives, per store, which way to step along its signs; ``random_steps``, for each
+    of its copies, the step at random that its signs begin after, where they do.
 
     ``schedule`` says which source crafts for a batch, ``random`` or ``rotate``, each as often as it weighs; or that all
     do and how their losses are combined: ``all``, the ``top_k`` largest, or ``loss_weighted`` by a moving average that
@@ -62,6 +65,21 @@ class Adversary:
     ema_decay: float = 0.9
     method: MethodName = "ensemble"
     settings: Mapping[str, float] = field(default_factory=dict)
+    random_steps: Mapping[str, tuple[RandomStep, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that epsilon leaves something for the signs after each random step.
+
+        Raises:
+            GradshardError: it does not, for every example.
+        """
+        for name, step in ((name, steps[0]) for name, steps in self.random_steps.items() if steps):
+            check_left(self.epsilon, step.alpha, f"source {name}")
+            if self.epsilon_law != "fixed":
+                raise GradshardError(
+                    f"source {name} steps {step.alpha:g} at random before it follows its signs, more than some of the "
+                    f"epsilons that {self.epsilon_law} draws: choose epsilon_law fixed, or another source"
+                )
 
     @property
     def combination(self) -> Combination | None:

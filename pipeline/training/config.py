@@ -92,6 +92,10 @@ class TrainingRun:
         """Number the batch, of all that are read, that a step trains on."""
         return step // self.replays
 
+    def turn(self, step: int) -> int:
+        """Return the number of the copy, modulo how many a store has, that a step's batch takes."""
+        return schedule.turn(seed=self.seed, epoch=self.drawn(step) // self.steps_per_epoch)
+
     def batch_rows(self, step: int) -> int:
         """Count the rows of a step's batch, over all ranks."""
         begin = self.drawn(step) % self.steps_per_epoch * self.batch
@@ -103,8 +107,8 @@ class TrainingRun:
         for epoch in range(begin // self.steps_per_epoch, self.epochs // self.replays):
             first = max(begin - epoch * self.steps_per_epoch, 0)
             for batch, rows in enumerate(self._batches(epoch, first), start=first):
-                stores = self.stores((epoch * self.steps_per_epoch + batch) * self.replays)
-                yield Request(rows[self.ranks.part(len(rows))], stores, epoch)
+                step = (epoch * self.steps_per_epoch + batch) * self.replays
+                yield Request(rows[self.ranks.part(len(rows))], self.stores(step), epoch, self.turn(step))
 
     def _batches(self, epoch: int, first: int) -> Iterator[Rows]:
         """Yield the rows of an epoch's batches, from batch ``first`` on."""

@@ -1,18 +1,22 @@
 """Batches of images, labels and signs as a step takes them, brought to the device."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.gradients.random_step import DrawnStep, step_after
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.pipeline.training.config import TrainingRun
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import InMemoryReader, RawBatch, Reader
-from gradshard.storage.streaming.windows import Request, names_of
+from gradshard.storage.streaming.shuffle import Rows
+from gradshard.storage.streaming.windows import Request, names_of, of_turn
 
 # Of a device's free memory; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5
@@ -41,7 +45,8 @@ class Batch:
 
     ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
     of a step that takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32
-    (n, 1, 1, 1). ``live`` says that the model itself crafts, alone or beside stores.
+    (n, 1, 1, 1). ``live`` says that the model itself crafts, alone or beside stores. ``random_steps`` are those that
+    each store's signs begin after, where they do.
     """
 
     images: Tensor
@@ -50,15 +55,39 @@ class Batch:
     signs: Tensor | None = None
     epsilon: float | Tensor = 0.0
     live: bool = False
+    random_steps: tuple[DrawnStep | None, ...] = ()
+
+    def perturbed(self, chosen: Tensor | None = None) -> Tensor:
+        """Return the chosen images, by default all, perturbed along the stored signs: float32 in the signs' shape.
+
+        Args:
+            chosen: which of the n images, bool (n,); only where the signs are those of one store.
+
+        Raises:
+            GradshardError: there are no signs, because it is the model's own turn.
+        """
+        if self.signs is None:
+            raise GradshardError("the batch has no stored signs, for it is the turn of the model itself to craft")
+        images, signs, epsilon, drawn = self.images, self.signs, self.epsilon, self.random_steps
+        if chosen is not None:
+            images, signs = images[chosen], signs[chosen]
+            drawn = tuple(None if step is None else step.of(chosen) for step in drawn)
+            epsilon = epsilon[chosen] if isinstance(epsilon, Tensor) else epsilon
+        if not any(drawn):
+            return perturb(images, signs, epsilon)
+        if signs.ndim == images.ndim:
+            return step_after(images, signs, epsilon, drawn[0])
+        return torch.stack([step_after(images, one, epsilon, step) for one, step in zip(signs, drawn, strict=True)])
 
 
 def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
     """Turn what was read for a step into what it takes: views, pixels, signs and epsilons."""
-    images, signs = raw.images, _signs(raw, run, step)
+    images, signs, drawn = raw.images, _signs(raw, run, step), _random_steps(raw, run, step)
     part = RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=run.drawn(step))[part.rows]
         images, signs = views.apply(images), [views.apply(one) for one in signs]
+        drawn = tuple(None if one is None else replace(one, noise=views.apply(one.noise)) for one in drawn)
     return Batch(
         images=to_unit_range(images),
         labels=raw.labels,
@@ -66,6 +95,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
         signs=torch.stack(signs) if isinstance(run.stores(step), tuple) else signs[0] if signs else None,
         epsilon=_epsilon(run, step, part, images),
         live=run.live(step),
+        random_steps=drawn,
     )
 
 
@@ -77,6 +107,16 @@ def _signs(raw: "StoredBatch", run: TrainingRun, step: int) -> list[Tensor]:
     parts = raw.planes if isinstance(stores, tuple) else raw.planes.unsqueeze(0)
     directions = (run.adversary.directions[name] for name in names_of(stores))
     return [unpack_signs(part, raw.images.shape, scale=way) for part, way in zip(parts, directions, strict=True)]
+
+
+def _random_steps(raw: "StoredBatch", run: TrainingRun, step: int) -> tuple[DrawnStep | None, ...]:
+    """Draw again the random steps that the signs of each store begin after, where any does."""
+    if run.adversary is None or not run.adversary.random_steps:
+        return ()
+    copies = (run.adversary.random_steps.get(name) for name in names_of(run.stores(step)))
+    steps = (of_turn(each, run.turn(step)) if each else None for each in copies)
+    shape, rows, device = raw.images.shape, raw.rows.tolist(), raw.images.device
+    return tuple(None if one is None else one.draw(shape, rows, device) for one in steps)
 
 
 def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> float | Tensor:
@@ -92,6 +132,7 @@ def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> fl
 class StoredBatch:
     """A batch as it is stored, on the device, as a ``RawBatch``: images uint8, labels int64, planes uint8 or none."""
 
+    rows: Rows
     images: Tensor
     labels: Tensor
     planes: Tensor | None
@@ -108,17 +149,17 @@ def read(reader: Reader, requests: Iterable[Request], device: torch.device) -> I
 
 def _taken_there(reader: InMemoryReader, requests: Iterable[Request], device: torch.device) -> Iterator[StoredBatch]:
     images, labels = (torch.from_numpy(part).to(device) for part in (reader.images, reader.labels))
-    planes = {name: torch.from_numpy(part).to(device) for name, part in reader.planes.items()}
+    planes = {name: [torch.from_numpy(copy).to(device) for copy in part] for name, part in reader.planes.items()}
     for request in requests:
         rows = _sent(request.rows, device)
-        found = [planes[name][rows] for name in names_of(request.store)]
+        found = [of_turn(planes[name], request.turn)[rows] for name in names_of(request.store)]
         chosen = torch.stack(found) if isinstance(request.store, tuple) else found[0] if found else None
-        yield StoredBatch(images[rows], labels[rows], chosen)
+        yield StoredBatch(request.rows, images[rows], labels[rows], chosen)
 
 
 def _moved(raw: RawBatch, device: torch.device) -> StoredBatch:
     planes = None if raw.planes is None else _sent(raw.planes, device)
-    return StoredBatch(_sent(raw.images, device), _sent(raw.labels, device), planes)
+    return StoredBatch(raw.rows, _sent(raw.images, device), _sent(raw.labels, device), planes)
 
 
 def _sent(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
@@ -131,5 +172,5 @@ def _fits(reader: InMemoryReader, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    size = reader.images.nbytes + sum(planes.nbytes for planes in reader.planes.values())
+    size = reader.images.nbytes + sum(copy.nbytes for planes in reader.planes.values() for copy in planes)
     return size <= _RESIDENT_SHARE * free

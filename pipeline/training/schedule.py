@@ -1,4 +1,7 @@
-"""Choice of the source that crafts each batch's perturbation (section 5.2): a pure function of (seed, epoch, batch)."""
+"""Choice of the source that crafts each batch's perturbation (section 5.2), and of the copy that a store gives of it.
+
+Both are pure functions of (seed, epoch, batch).
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,3 +47,12 @@ def source(
     if len(set(shares)) == 1:
         return sources[int(draws.integers(len(sources)))]
     return sources[int(draws.choice(len(sources), p=np.array(shares) / sum(shares)))]
+
+
+def turn(*, seed: int, epoch: int) -> int:
+    """Return the number of the copy, modulo how many a store has, that an epoch's batches take: each in its turn.
+
+    With one copy an epoch each chunk of a store is read once. It is as random as a copy drawn for each image (PubDef),
+    for what copies hold is independent from row to row; and K epochs show all of K copies.
+    """
+    return seed + epoch

@@ -1,8 +1,7 @@
-"""Stores of attacks as sources of training: what they can serve, and at which epsilon."""
+"""Stores of attacks as sources of training: at which epsilon they are used."""
 
 from collections.abc import Mapping
 
-from gradshard.pipeline.gradients.random_step import check_no_random_step
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.sign_reader import SignStore
 
@@ -10,15 +9,10 @@ from gradshard.storage.formats.sign_reader import SignStore
 MEASURED = (1 / 3, 4 / 3)
 
 
-def check_attacks_of(stores: Mapping[str, SignStore], *, epsilon: float) -> None:
-    """Refuse stores that training cannot step along, and tell of those that were crafted at a far other epsilon.
-
-    Raises:
-        GradshardError: a store's signs begin after a random step.
-    """
+def tell_of_other_epsilons(stores: Mapping[str, SignStore], *, epsilon: float) -> None:
+    """Tell of stores that were crafted at an epsilon so far from this one that nobody measured what they are worth."""
     low, high = MEASURED
     for name, store in stores.items():
-        check_no_random_step(store)
         attack = store.manifest.direction.attack
         if attack is None or attack.epsilon is None:
             continue

@@ -30,16 +30,17 @@ from gradshard.storage.formats.store_paths import labels_file, metadata_files, s
 
 @dataclass(frozen=True)
 class SignStore:
-    """A published store, open for reading one of its copies, by default the first.
+    """A published store, open for reading.
 
-    ``where`` is its path or URL; a ``remote`` one is read by whole shards.
+    ``where`` is its path or URL; a ``remote`` one is read by whole shards. Of several copies the ``chosen`` one is
+    read, or the first; those who train on it take all of them ``in_turn`` unless one was chosen.
     """
 
     where: str
     manifest: Manifest
     files: StoreFiles
     remote: bool = False
-    copy: int = 0
+    chosen: int | None = None
 
     def __len__(self) -> int:
         return self.manifest.dataset.rows
@@ -49,8 +50,20 @@ class SignStore:
         """Return the layout of the rows."""
         return self.manifest.cut
 
+    @property
+    def copy(self) -> int:
+        """Return the number of the copy that is read, counted from 0."""
+        return self.chosen or 0
+
+    @property
+    def in_turn(self) -> tuple["SignStore", ...]:
+        """Return the copies that training takes in turn: all, or the chosen one alone."""
+        if self.chosen is not None:
+            return (self,)
+        return tuple(self.of_copy(copy) for copy in range(self.manifest.copies))
+
     def of_copy(self, copy: int) -> "SignStore":
-        """Return the same store, open for reading another copy, counted from 0.
+        """Return the same store, open for reading one copy, counted from 0, and no other.
 
         Raises:
             GradshardError: it has no such copy.
@@ -59,7 +72,7 @@ class SignStore:
             raise GradshardError(
                 f"{self.where} has no copy {copy}: it has {self.manifest.copies}, counted from 0 on; name one of them"
             )
-        return replace(self, copy=copy)
+        return replace(self, chosen=copy)
 
     def read(self, start: int, stop: int) -> Planes:
         """Read the packed signs of rows, uint8 (n, 2, ceil(P / 8)).

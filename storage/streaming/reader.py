@@ -32,8 +32,8 @@ from gradshard.storage.formats.gather import (
 from gradshard.storage.formats.shard_reader import Scratch, Values
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.streaming.buffer_pool import BufferPool
-from gradshard.storage.streaming.shuffle import ShuffleOrder
-from gradshard.storage.streaming.windows import Part, Request, Stores, Window, WindowPlanner, names_of
+from gradshard.storage.streaming.shuffle import Rows, ShuffleOrder
+from gradshard.storage.streaming.windows import Part, Request, Stores, Window, WindowPlanner, names_of, of_turn
 
 T = TypeVar("T")
 
@@ -41,11 +41,12 @@ _THREAD = "gradshard-read-ahead"
 
 
 class RawBatch(NamedTuple):
-    """A batch as it is stored: images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none.
+    """A batch as it is stored: its rows, images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none.
 
     Of a request for the signs of several stores, S of them, the planes are (S, n, 2, B).
     """
 
+    rows: Rows
     images: Images
     labels: npt.NDArray[np.int64]
     planes: Planes | None
@@ -75,11 +76,12 @@ class ReadingPlan:
 def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) -> ReadingPlan:
     """Decide how to read, given a budget in bytes: a pure function of the data's sizes, their places and the budget.
 
-    Everything resident if it fits, with an exact permutation as the order; else windows of which two fit, of whole
-    shards if the split or a store is remote, so that each is fetched once an epoch.
+    Everything resident if it fits, all copies of the stores, with an exact permutation as the order; else windows of
+    which two fit, of whole shards if the split or a store is remote, so that each is fetched once an epoch.
     """
+    further = sum((len(store.in_turn) - 1) * _plane_bytes(store) for store in stores.values())
     row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
-    if len(split) * row_bytes <= memory:
+    if len(split) * (row_bytes + further) <= memory:
         return ReadingPlan(resident=True, chunk=len(split), window=1)
     sources: list[Split | SignStore] = [split, *stores.values()]
     chunk = max(source.layout.shard if source.remote else source.layout.chunk for source in sources)
@@ -96,14 +98,15 @@ class InMemoryReader:
 
     def __init__(self, split: Split, stores: Mapping[str, SignStore]) -> None:
         self.images, self.labels = split.load()
-        self.planes = {name: store.load() for name, store in stores.items()}
+        self.planes = {name: [copy.load() for copy in store.in_turn] for name, store in stores.items()}
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
         """Yield one batch per request."""
         for request in requests:
             rows = request.rows
-            planes = _of_each(request.store, [self.planes[name].take(rows, axis=0) for name in names_of(request.store)])
-            yield RawBatch(self.images.take(rows, axis=0), self.labels.take(rows), planes)
+            copies = [of_turn(self.planes[name], request.turn) for name in names_of(request.store)]
+            planes = _of_each(request.store, [copy.take(rows, axis=0) for copy in copies])
+            yield RawBatch(rows, self.images.take(rows, axis=0), self.labels.take(rows), planes)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class _Filling:
     """A window whose rows are on their way into memory."""
 
     window: Window
+    rows: Rows
     images: Images
     labels: npt.NDArray[np.int64]
     planes: dict[str, Planes]
@@ -132,7 +136,7 @@ class _Filling:
             self.planes[name][first : first + part.stop - part.start]
             for name, first in zip(names, part.first, strict=True)
         ]
-        return RawBatch(self.images[rows], self.labels[rows], _of_each(part.store, found))
+        return RawBatch(self.rows[rows], self.images[rows], self.labels[rows], _of_each(part.store, found))
 
 
 class WindowedReader:
@@ -143,7 +147,8 @@ class WindowedReader:
     """
 
     def __init__(self, split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> None:
-        self._split, self._stores = split, stores
+        self._split = split
+        self._stores = {name: store.in_turn for name, store in stores.items()}
         self._labels = split.read_labels().astype(label_dtype(split.classes))
         self._plan = plan
         rows = plan.window * plan.chunk
@@ -171,30 +176,33 @@ class WindowedReader:
     def _plans(self, requests: Iterable[Request]) -> Iterator[_Plan]:
         cutter = WindowPlanner(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
         for window in cutter.windows(requests):
-            planes = {name: plan_reads(rows, self._stores[name].layout) for name, rows in window.signs.items()}
+            planes = {name: plan_reads(rows, self._stores[name][0].layout) for name, rows in window.signs.items()}
             yield _Plan(window, plan_reads(window.rows, self._split.layout), planes)
 
     def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: ReadPool) -> _Filling | None:
         """Begin to gather a window, and to carry over what the window before has of a request that ends in this one."""
         if plan is None:
             return None
-        window, labels = plan.window, self._labels[plan.window.rows].astype(np.int64)
+        window, rows = plan.window, plan.window.rows
+        labels = self._labels[rows].astype(np.int64)
         images: Values | None = None
         begun: dict[str, Planes] = {}
         if before is not None and before.window.begun is not None:
             store = before.window.begun.store
-            images, earlier, planes = before.batch(before.window.begun)
-            labels = np.concatenate([earlier, labels])
+            earlier = before.batch(before.window.begun)
+            images, planes = earlier.images, earlier.planes
+            rows, labels = np.concatenate([earlier.rows, rows]), np.concatenate([earlier.labels, labels])
             if planes is not None:
                 parts = planes if isinstance(store, tuple) else planes[np.newaxis]
                 begun = dict(zip(names_of(store), parts, strict=True))
         gathered, tasks = _gather(self._split, self._images, plan.images, images, self._split.sample_shape)
         signs = {}
         for name, visited in plan.planes.items():
-            shape = 2, _plane_bytes(self._stores[name]) // 2
-            signs[name], more = _gather(self._stores[name], self._planes[name], visited, begun.get(name), shape)
+            copy = of_turn(self._stores[name], window.turn)
+            shape = 2, _plane_bytes(copy) // 2
+            signs[name], more = _gather(copy, self._planes[name], visited, begun.get(name), shape)
             tasks += more
-        return _Filling(window, gathered, labels, signs, gatherer.gather(tasks))
+        return _Filling(window, rows, gathered, labels, signs, gatherer.gather(tasks))
 
 
 def _of_each(store: Stores, planes: list[Planes]) -> Planes | None:

@@ -7,24 +7,30 @@ change only how much is read twice, never what a batch holds.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from gradshard.storage.streaming.shuffle import Rows
+
+T = TypeVar("T")
 
 # The store whose signs a batch takes; or several, if it takes those of each.
 Stores = str | tuple[str, ...] | None
 
 
 class Request(NamedTuple):
-    """Rows of a batch and, if it takes stored signs, what store or stores they come from; and the batch's epoch."""
+    """Rows of a batch and, if it takes stored signs, what store or stores they come from; and the batch's epoch.
+
+    A store of K copies gives the one of number ``turn`` modulo K.
+    """
 
     rows: Rows
     store: Stores = None
     epoch: int = 0
+    turn: int = 0
 
 
 class Part(NamedTuple):
@@ -43,18 +49,25 @@ def names_of(store: Stores) -> tuple[str, ...]:
     return (store,) if isinstance(store, str) else store
 
 
+def of_turn(copies: Sequence[T], turn: int) -> T:
+    """Return what belongs to the copy whose turn it is."""
+    return copies[turn % len(copies)]
+
+
 @dataclass(frozen=True)
 class Window:
     """Rows that are gathered at once.
 
     ``rows`` are the new ones, and ``signs`` those among them that take signs from each store; before them come the
-    rows of the request that the window before left ``begun``. ``parts`` are the requests that end here.
+    rows of the request that the window before left ``begun``. ``parts`` are the requests that end here. All are of one
+    epoch and one ``turn``.
     """
 
     rows: Rows
     signs: dict[str, Rows]
     parts: list[Part]
     begun: Part | None
+    turn: int
 
 
 class WindowPlanner:
@@ -69,7 +82,8 @@ class WindowPlanner:
         waiting: deque[Request] = deque()
         count, begun = 0, None
         for request in requests:
-            while waiting and (count >= self._window * self._chunk or request.epoch != waiting[-1].epoch):
+            apart = bool(waiting) and (request.epoch, request.turn) != (waiting[-1].epoch, waiting[-1].turn)
+            while waiting and (apart or count >= self._window * self._chunk):
                 window = self._next(waiting, begun)
                 count, begun = count - len(window.rows), window.begun
                 yield window
@@ -96,9 +110,10 @@ class WindowPlanner:
         parts: list[Part] = []
         signs: dict[str, list[Rows]] = {}
         counts: dict[str, int] = {}
-        start, stop, left = 0, begun.stop - begun.start if begun else 0, len(rows)
+        start, stop, left, turn = 0, begun.stop - begun.start if begun else 0, len(rows), waiting[0].turn
         while waiting and (left or not len(waiting[0].rows)):
-            wanted, store, epoch = waiting.popleft()
+            request = waiting.popleft()
+            wanted, store = request.rows, request.store
             new = wanted[:left]
             stop, left = stop + len(new), left - len(new)
             names = names_of(store)
@@ -106,12 +121,12 @@ class WindowPlanner:
             for name in names:
                 signs.setdefault(name, []).append(new)
             if len(new) < len(wanted):
-                waiting.appendleft(Request(wanted[len(new) :], store, epoch))
-                return Window(rows, _joined(signs), parts, part)
+                waiting.appendleft(request._replace(rows=wanted[len(new) :]))
+                return Window(rows, _joined(signs), parts, part, turn)
             parts.append(part)
             counts |= {name: first + stop - start for name, first in zip(names, part.first, strict=True)}
             start = stop
-        return Window(rows, _joined(signs), parts, None)
+        return Window(rows, _joined(signs), parts, None, turn)
 
 
 def _joined(lists: dict[str, list[Rows]]) -> dict[str, Rows]:

@@ -26,7 +26,7 @@ class Images:
     def read(self, requests):
         for request in requests:
             images = np.zeros((len(request.rows), 1, 28, 28), dtype=np.uint8)
-            yield RawBatch(images, np.zeros(len(request.rows), dtype=np.int64), None)
+            yield RawBatch(request.rows, images, np.zeros(len(request.rows), dtype=np.int64), None)
 
 
 torch.set_num_threads(1)

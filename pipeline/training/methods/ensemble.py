@@ -88,8 +88,7 @@ class Ensemble(Method):
         adversary = self._adversary
         assert adversary.combination is not None
         assert self._weights is not None
-        assert batch.signs is not None
-        stored = iter(perturb(batch.images, batch.signs, batch.epsilon))
+        stored = iter(batch.perturbed())
         own = [self._crafted(batch, passes, batch.epsilon, None)] if batch.live else []
         versions = [batch.images, *(own[0] if name == SELF else next(stored) for name in adversary.sources)]
         logits = passes.logits(torch.cat(versions), batch.part, copies=len(versions))
@@ -117,11 +116,10 @@ class Ensemble(Method):
 
     def _perturbed(self, batch: Batch, passes: Passes, chosen: Tensor | None = None) -> Tensor:
         """The chosen images, by default all, perturbed along stored signs or by the model itself."""
+        if not batch.live:
+            return batch.perturbed(chosen)
         epsilon = _chosen(batch.epsilon, chosen) if isinstance(batch.epsilon, Tensor) else batch.epsilon
-        if batch.live:
-            return self._crafted(batch, passes, epsilon, chosen)
-        assert batch.signs is not None
-        return perturb(_chosen(batch.images, chosen), _chosen(batch.signs, chosen), epsilon)
+        return self._crafted(batch, passes, epsilon, chosen)
 
     def _crafted(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
         """The chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""

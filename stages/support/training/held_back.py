@@ -8,6 +8,7 @@ from torch import nn
 
 from gradshard.pipeline.config.training import HeldBackParams
 from gradshard.pipeline.evaluation.robust_error import ProbedImages, error_rates, random_starts
+from gradshard.pipeline.gradients.random_step import random_step
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.training.held_back import HeldBackErrors, draw_rows
 from gradshard.storage.errors import GradshardError
@@ -54,7 +55,7 @@ class Judge:
 def make_judge(
     held_back: HeldBackParams, held: Rows, reader: Reader, stores: Mapping[str, SignStore], epsilon: float
 ) -> Judge:
-    """Read the held-back rows and their signs, which stay in memory."""
+    """Read the held-back rows and their signs, of the first copy of each store, which stay in memory."""
     (raw,) = reader.read([Request(held, tuple(stores) or None)])
     images = torch.from_numpy(raw.images.copy())
     probed = ProbedImages(
@@ -63,5 +64,7 @@ def make_judge(
         planes=None if raw.planes is None else torch.from_numpy(raw.planes),
         directions=tuple(store.manifest.direction.step for store in stores.values()),
         starts=random_starts(images.shape, seed=held_back.seed),
+        random_steps=tuple(random_step(store) for store in stores.values()),
+        rows=held.tolist(),
     )
     return Judge(probed, held_back.every, held_back.steps, epsilon)

@@ -1,10 +1,13 @@
 """The error of a model on probed images, against the attacks run one by one."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gradshard.pipeline.attacks.pgd import pgd
 from gradshard.pipeline.evaluation.robust_error import ProbedImages, error_rates, random_starts
+from gradshard.pipeline.gradients.random_step import RandomStep
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.storage.formats import bitplanes
 
@@ -46,3 +49,16 @@ def test_without_stores_there_is_no_transfer_error(linear_model, probed):
     given, _ = probed
     alone = ProbedImages(given.images, given.labels, None, (), given.starts)
     assert error_rates(linear_model(classes=3), alone, epsilon=EPSILON, steps=2).transfer is None
+
+
+def test_stored_signs_are_stepped_along_after_their_random_step(linear_model, probed):
+    model, (given, signs) = linear_model(classes=3), probed
+    images, rows, step = to_unit_range(given.images), list(range(40, 340)), RandomStep(0.02, seed=1, copy=2)
+    after = replace(given, random_steps=(None, step), rows=rows)
+    moved = (images + 0.02 * step.noise(images.shape, rows, images.device)).clamp(0, 1)
+    ways = [one.float().view_as(images) for one in signs]
+    stored = ((images + EPSILON * ways[0]).clamp(0, 1), (moved - (EPSILON - 0.02) * ways[1]).clamp(0, 1))
+    wrong = [model(tried).argmax(1) != given.labels for tried in stored]
+    found = error_rates(model, after, epsilon=EPSILON, steps=1).transfer
+    assert found == pytest.approx((wrong[0] | wrong[1]).float().mean().item())
+    assert found != error_rates(model, given, epsilon=EPSILON, steps=1).transfer

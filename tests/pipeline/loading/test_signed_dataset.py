@@ -113,7 +113,7 @@ def test_two_ranks_share_the_rows(signed, everything):
 
 def test_it_travels_as_the_names_of_files(signed):
     signed[0]
-    content = pickle.dumps(signed._files)
+    content = pickle.dumps(signed._copies)
     assert len(pickle.dumps(signed)) - len(pickle.dumps(signed._rows)) < 2000 + len(content)
     assert torch.equal(pickle.loads(pickle.dumps(signed))[5][2], signed[5][2])
 

@@ -24,6 +24,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.training import trainer
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.gradients.random_step import RandomStep
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.training.config import TrainingRun
@@ -45,7 +46,7 @@ class Reader:
             planes = None if request.store is None else self.planes[request.rows]
             if isinstance(request.store, tuple):
                 planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
-            yield RawBatch(self.images[request.rows], self.labels[request.rows], planes)
+            yield RawBatch(request.rows, self.images[request.rows], self.labels[request.rows], planes)
 
 def with_batch_norm():
     torch.manual_seed(0)
@@ -60,6 +61,7 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
         schedule=options["schedule"], gradient="exact", policy="predicted", live_mode=options["mode"],
         directions={"S": 1, "T": -1}, objective=options["objective"], adversarial_weight=0.3,
         epsilon_law=options["law"],
+        random_steps={name: tuple(RandomStep(0.05, 1, copy) for copy in range(3)) for name in options["stored_steps"]},
     )
     run = TrainingRun(
         rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
@@ -111,6 +113,7 @@ PLAIN = {
     "objective": "both",
     "law": "fixed",
     "schedule": "rotate",
+    "stored_steps": [],
 }
 
 
@@ -125,6 +128,7 @@ PLAIN = {
         {"batch_norm": True, "objective": "half", "mode": "eval", "average": 0.9},
         {"sources": ["self", "S", "T"], "schedule": "loss_weighted", "law": "truncated_normal"},
         {"sources": ["S", "T"], "schedule": "top_k"},
+        {"sources": ["S", "T"], "schedule": "all", "stored_steps": ["T"]},
     ],
     ids=[
         "dropout, shared pass",
@@ -134,6 +138,7 @@ PLAIN = {
         "average",
         "recent losses",
         "top k",
+        "stored random steps",
     ],
 )
 def test_two_ranks_take_the_steps_of_one(changed):

@@ -10,6 +10,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
 from gradshard.pipeline.models.precision import choose_compilation
 from gradshard.pipeline.training.adversary import Adversary
@@ -22,7 +23,7 @@ from gradshard.pipeline.training.trainer import RECORD_STEPS, Trainer
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.streaming.reader import open_reader, plan_reading
-from tests.helpers.stores import build_store
+from tests.helpers.stores import build_store, rand_fgsm_record
 
 CPU = torch.device("cpu")
 
@@ -45,10 +46,21 @@ def adversary(**changed):
 
 @pytest.fixture
 def stores(tmp_path, small_dataset):
+    """A and C of gradients, and R of RAND+FGSM in three copies."""
+    kinds = {"A": None, "C": None, "R": rand_fgsm_record()}
     return {
-        name: build_store(tmp_path / f"b{name}", small_dataset, tmp_path / f"{name}.zarr", seed=seed, model=name)
-        for seed, name in enumerate(("A", "C"))
+        name: build_store(
+            tmp_path / f"b{name}", small_dataset, tmp_path / f"{name}.zarr", seed=seed, model=name, attack=attack
+        )
+        for seed, (name, attack) in enumerate(kinds.items())
     }
+
+
+STEPS = tuple(RandomStep(0.05, seed=4, copy=copy) for copy in range(3))
+
+
+def with_random_steps(**changed):
+    return adversary(directions={"A": 1, "C": 1, "R": 1}, random_steps={"R": STEPS}, **changed)
 
 
 @pytest.fixture
@@ -91,7 +103,7 @@ def start(small_dataset, stores):
 
 
 def stored(images, labels, planes):
-    return StoredBatch(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(planes))
+    return StoredBatch(np.arange(len(images)), *map(torch.from_numpy, (images, labels, planes)))
 
 
 def without_dropout(trainer):
@@ -110,8 +122,14 @@ def equal(one, other):
 
 @pytest.mark.parametrize(
     "robust",
-    [None, adversary(), adversary(schedule="loss_weighted", weights={"A": 2.0}), adversary(schedule="top_k", top_k=2)],
-    ids=["clean", "robust", "loss_weighted", "top_k"],
+    [
+        None,
+        adversary(),
+        adversary(schedule="loss_weighted", weights={"A": 2.0}),
+        adversary(schedule="top_k", top_k=2),
+        with_random_steps(sources=("self", "R")),
+    ],
+    ids=["clean", "robust", "loss_weighted", "top_k", "copies of random steps"],
 )
 @pytest.mark.parametrize("arithmetic", ["fp32", "bf16"])
 def test_a_resumed_run_ends_with_the_same_bytes(start, robust, arithmetic):
@@ -453,3 +471,28 @@ def test_one_source_has_nothing_to_be_combined_with(start, schedule):
         list(trainer.steps(reader))
         results.append(parameters(trainer))
     assert equal(*results)
+
+
+@pytest.mark.parametrize("change", [{"schedule": "rotate"}, {"schedule": "all"}, {"objective": "half"}])
+def test_every_objective_makes_the_random_step_of_the_copy_whose_turn_it_is(start, small_dataset, stores, change):
+    """From within the model: what passes perturbed by R, beside C, in the second epoch."""
+    robust = with_random_steps(sources=("R", "C"), **({"schedule": "rotate"} | change))
+    trainer, reader = start(robust=robust, epochs=2)
+    passed = []
+    trainer.model.flatten.register_forward_hook(lambda module, args, _: passed.append(args[0].detach().clone()))
+    list(trainer.steps(reader))
+    step = next(step for step in range(11, 22) if "R" in (trainer.run.stores(step)))
+    rows = list(trainer.run.requests(0))[step].rows
+    x = to_unit_range(torch.from_numpy(small_dataset.train.take_images(rows)))
+    copy = (3 + 1) % 3
+    signs = torch.from_numpy(bitplanes.unpack(stores["R"].of_copy(copy).load()[rows], 784)).view_as(x)
+    expected = step_along(x, signs, 0.3, step=STEPS[copy], rows=rows)
+    if robust.objective == "half":
+        assert torch.equal(passed[step][::2], expected[::2])
+        assert torch.equal(passed[step][1::2], x[1::2])
+    else:
+        assert torch.equal(passed[step][:64], x)
+        assert torch.equal(passed[step][64:128], expected)
+    if robust.combination:
+        others = torch.from_numpy(bitplanes.unpack(stores["C"].load()[rows], 784)).view_as(x)
+        assert torch.equal(passed[step][128:], (x + 0.3 * others).clamp(0, 1))

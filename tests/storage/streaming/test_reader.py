@@ -16,7 +16,7 @@ from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.gather import THREADS
 from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request, names_of
-from tests.helpers.stores import build_store
+from tests.helpers.stores import build_store, rand_fgsm_record
 
 
 @pytest.fixture
@@ -52,6 +52,33 @@ def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stor
         assert np.array_equal(one.images, other.images)
         assert np.array_equal(one.labels, other.labels)
         assert (one.planes is None and other.planes is None) or np.array_equal(one.planes, other.planes)
+
+
+def test_copies_are_read_in_turn_whatever_the_windows(tmp_path, small_dataset):
+    one, three = (
+        build_store(tmp_path / name, small_dataset, tmp_path / f"{name}.zarr", attack=rand_fgsm_record(copies=copies))
+        for name, copies in (("one", 1), ("three", 3))
+    )
+    split, stores = small_dataset.train, {"A": three, "C": one, "D": three.of_copy(2)}
+    plan = plan_reading(split, stores, memory=100_000)
+    asked = [request._replace(store=tuple(stores), turn=5 + request.epoch) for request in requests(plan, epochs=3)]
+    planes, alone = [store.load() for store in three.in_turn], one.load()
+    for reader in (InMemoryReader(split, stores), WindowedReader(split, stores, plan)):
+        for request, batch in zip(asked, reader.read(asked), strict=True):
+            assert np.array_equal(batch.rows, request.rows)
+            expected = planes[request.turn % 3], alone, planes[2]
+            assert np.array_equal(batch.planes, [copy[request.rows] for copy in expected])
+
+
+def test_all_copies_are_resident_or_windows_of_one_copy_are_read(tmp_path, small_dataset):
+    record = rand_fgsm_record(copies=3)
+    stores = {"A": build_store(tmp_path / "b", small_dataset, tmp_path / "A.zarr", attack=record)}
+    row, copy = 784, 2 * 98
+    assert plan_reading(small_dataset.train, stores, memory=700 * (row + 3 * copy)).resident
+    memory = 700 * (row + 3 * copy) - 1
+    plan = plan_reading(small_dataset.train, stores, memory=memory)
+    assert not plan.resident
+    assert plan.window == memory // (2 * plan.chunk * (row + copy))
 
 
 def test_every_row_carries_its_own_image_label_and_signs(small_dataset, stores):

@@ -27,10 +27,12 @@ def row_signs(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -
 
 def packed_row_signs(pixels: int, rows: Iterable[int], *, seed: int, copy: int) -> Planes:
     """Draw what ``row_signs`` draws, as bit planes, uint8 (n, 2, ceil(pixels / 8)), of so many pixels."""
-    size = bitplanes.packed_bytes(pixels)
-    drawn = np.stack([_raw(-(-pixels // 64), row, seed, copy, _SIGNS).view(np.uint8)[:size] for row in rows])
-    drawn[:, -1] &= 0xFF << (8 * size - pixels) & 0xFF
-    return np.stack([drawn, np.zeros_like(drawn)], axis=1)
+    size, wanted = bitplanes.packed_bytes(pixels), list(rows)
+    planes = np.zeros((len(wanted), 2, size), dtype=np.uint8)
+    for place, row in enumerate(wanted):
+        planes[place, 0] = _raw(-(-pixels // 64), row, seed, copy, _SIGNS).view(np.uint8)[:size]
+    planes[:, 0, -1] &= 0xFF << (8 * size - pixels) & 0xFF
+    return planes
 
 
 def row_uniform(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -> Tensor:

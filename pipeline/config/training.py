@@ -262,6 +262,10 @@ class RobustModel(Section):
 
 
 class StreamingParams(Section):
-    """Up to ``memory``, images and stores are kept in memory; beyond, they pass through in windows."""
+    """Up to ``memory``, images and stores are kept in memory; beyond, they pass through in windows.
+
+    Rows are shuffled within windows of ``window`` rows; without, of as many as ``memory`` holds.
+    """
 
     memory: ByteSize
+    window: PositiveInt | None = None

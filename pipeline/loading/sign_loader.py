@@ -217,5 +217,11 @@ def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -
         "schedule": run.adversary.schedule,
         "epsilon": [run.adversary.epsilon, run.adversary.epsilon_law],
         "augmentation": dataclasses.astuple(run.augmentation).__repr__(),
-        "reading": [run.reading.resident, run.reading.chunk, run.reading.window],
+        # Before rows that stream were dealt by chunks, their order was another one.
+        "reading": [
+            run.reading.resident,
+            run.reading.chunk,
+            run.reading.window,
+            *([] if run.reading.resident else [2]),
+        ],
     }

@@ -12,8 +12,9 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.types import SELF, BatchNorm
+from gradshard.storage.streaming.dealing import DealtBatches
 from gradshard.storage.streaming.reader import ReadingPlan
-from gradshard.storage.streaming.shuffle import Rows
+from gradshard.storage.streaming.shuffle import Rows, ShuffleOrder
 from gradshard.storage.streaming.windows import Request, Stores
 
 CLEAN_BATCH = ""
@@ -94,7 +95,7 @@ class TrainingRun:
 
     def turn(self, step: int) -> int:
         """Return the number of the copy, modulo how many a store has, that a step's batch takes."""
-        return schedule.turn(seed=self.seed, epoch=self.drawn(step) // self.steps_per_epoch)
+        return self._turn(self.drawn(step) // self.steps_per_epoch)
 
     def batch_rows(self, step: int) -> int:
         """Count the rows of a step's batch, over all ranks."""
@@ -106,18 +107,35 @@ class TrainingRun:
         begin = self.drawn(start)
         for epoch in range(begin // self.steps_per_epoch, self.epochs // self.replays):
             first = max(begin - epoch * self.steps_per_epoch, 0)
-            for batch, rows in enumerate(self._batches(epoch, first), start=first):
-                step = (epoch * self.steps_per_epoch + batch) * self.replays
-                yield Request(rows[self.ranks.part(len(rows))], self.stores(step), epoch, self.turn(step))
+            for request in self._from_memory(epoch, first) if self.reading.resident else self._dealt(epoch, first):
+                yield request.part(self.ranks.part(len(request.rows)))
 
-    def _batches(self, epoch: int, first: int) -> Iterator[Rows]:
-        """Yield the rows of an epoch's batches, from batch ``first`` on."""
-        if self.held_back is None:
-            yield from self.reading.order(self.rows, seed=self.seed, epoch=epoch).batches(self.batch, first=first)
-            return
-        # Left out of the order of all rows, so that its windows are still of whole chunks.
-        total = self.rows + len(self.held_back)
-        rows = self.reading.order(total, seed=self.seed, epoch=epoch).take(0, total)
-        rows = rows[~np.isin(rows, self.held_back)]
-        for begin in range(first * self.batch, self.rows, self.batch):
-            yield rows[begin : begin + self.batch]
+    def _from_memory(self, epoch: int, first: int) -> Iterator[Request]:
+        """Yield an epoch's batches, from batch ``first`` on, in a permutation of all rows."""
+        rows = self._order(epoch).take(0, self._stored_rows)
+        if self.held_back is not None:
+            rows = rows[~np.isin(rows, self.held_back)]
+        for batch in range(first, self.steps_per_epoch):
+            chosen = rows[batch * self.batch : (batch + 1) * self.batch]
+            yield Request(chosen, self._stores_of(epoch, batch), epoch, self._turn(epoch))
+
+    def _dealt(self, epoch: int, first: int) -> Iterator[Request]:
+        """Yield the same of rows that stream: the order's windows are of all rows, so that they have whole chunks."""
+        dealt = DealtBatches(
+            self._order(epoch), self.batch, lambda batch: self._stores_of(epoch, batch), left_out=self.held_back
+        )
+        for request in dealt.requests(first=first):
+            yield request._replace(turn=self._turn(epoch))
+
+    def _stores_of(self, epoch: int, batch: int) -> Stores:
+        return self.stores((epoch * self.steps_per_epoch + batch) * self.replays)
+
+    def _turn(self, epoch: int) -> int:
+        return schedule.turn(seed=self.seed, epoch=epoch)
+
+    def _order(self, epoch: int) -> ShuffleOrder:
+        return self.reading.order(self._stored_rows, seed=self.seed, epoch=epoch)
+
+    @property
+    def _stored_rows(self) -> int:
+        return self.rows + (0 if self.held_back is None else len(self.held_back))

@@ -62,22 +62,35 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """Plan of reading a split and its stores: resident or not, and chunks and windows of the order that suits it."""
+    """Plan of reading a split and its stores: resident or not, and chunks and windows of the order that suits it.
+
+    A process holds two windows of ``held`` chunks; without, of ``window``. Several ranks together may hold an order's
+    window that one of them could not.
+    """
 
     resident: bool
     chunk: int
     window: int
+    held: int | None = None
 
     def order(self, rows: int, *, seed: int, epoch: int) -> ShuffleOrder:
         """The order of one epoch."""
         return ShuffleOrder(rows=rows, chunk=self.chunk, window=self.window, seed=seed, epoch=epoch)
 
 
-def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) -> ReadingPlan:
-    """Decide how to read, given a budget in bytes: a pure function of the data's sizes, their places and the budget.
+def plan_reading(
+    split: Split, stores: Mapping[str, SignStore], *, memory: int, window: int | None = None
+) -> ReadingPlan:
+    """Decide how to read: a pure function of the data's sizes, their places, and what is given.
 
     Everything resident if it fits, all copies of the stores, with an exact permutation as the order; else windows of
     which two fit, of whole shards if the split or a store is remote, so that each is fetched once an epoch.
+
+    Args:
+        split: rows to be read.
+        stores: signs to be read, by name.
+        memory: bytes that a process may keep of them.
+        window: rows of the order's windows, which several ranks share; by default as many as one process holds.
     """
     further = sum((len(store.in_turn) - 1) * _plane_bytes(store) for store in stores.values())
     row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
@@ -85,7 +98,8 @@ def plan_reading(split: Split, stores: Mapping[str, SignStore], *, memory: int) 
         return ReadingPlan(resident=True, chunk=len(split), window=1)
     sources: list[Split | SignStore] = [split, *stores.values()]
     chunk = max(source.layout.shard if source.remote else source.layout.chunk for source in sources)
-    return ReadingPlan(resident=False, chunk=chunk, window=max(1, memory // (2 * chunk * row_bytes)))
+    held = max(1, memory // (2 * chunk * row_bytes))
+    return ReadingPlan(False, chunk, held if window is None else max(1, window // chunk), held)
 
 
 def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> Reader:
@@ -151,9 +165,9 @@ class WindowedReader:
         self._stores = {name: store.in_turn for name, store in stores.items()}
         self._labels = split.read_labels().astype(label_dtype(split.classes))
         self._plan = plan
-        rows = plan.window * plan.chunk
-        self._images = BufferPool(rows * _row_bytes(split))
-        self._planes = {name: BufferPool(rows * _plane_bytes(store)) for name, store in stores.items()}
+        # As large as the windows turn out to be: one rank of several has a part of each.
+        self._images = BufferPool()
+        self._planes = {name: BufferPool() for name in stores}
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
         """Yield one batch per request.
@@ -174,7 +188,9 @@ class WindowedReader:
                 filling = upcoming or self._begin(next(plans, None), filling, gatherer)
 
     def _plans(self, requests: Iterable[Request]) -> Iterator[_Plan]:
-        cutter = WindowPlanner(rows=len(self._split), chunk=self._plan.chunk, window=self._plan.window)
+        cutter = WindowPlanner(
+            rows=len(self._split), chunk=self._plan.chunk, window=self._plan.held or self._plan.window
+        )
         for window in cutter.windows(requests):
             planes = {name: plan_reads(rows, self._stores[name][0].layout) for name, rows in window.signs.items()}
             yield _Plan(window, plan_reads(window.rows, self._split.layout), planes)

@@ -30,7 +30,7 @@ class ShuffleOrder:
     def chunks(self) -> Rows:
         """All chunk numbers, shuffled."""
         count = math.ceil(self.rows / self.chunk)
-        return _generator(self.seed, self.epoch, 0).permutation(count)
+        return generator(self.seed, self.epoch, 0).permutation(count)
 
     def batches(self, size: int, *, first: int = 0) -> Iterator[Rows]:
         """Yield the rows ``size`` at a time, from batch ``first`` on; the last ones may be fewer."""
@@ -76,9 +76,10 @@ class ShuffleOrder:
 def _window_rows(order: ShuffleOrder, window: int) -> Rows:
     chunks = order.chunks[window * order.window : (window + 1) * order.window]
     rows = (chunks[:, None] * order.chunk + np.arange(order.chunk)).ravel()
-    shuffled: Rows = _generator(order.seed, order.epoch, 1 + window).permutation(rows[rows < order.rows])
+    shuffled: Rows = generator(order.seed, order.epoch, 1 + window).permutation(rows[rows < order.rows])
     return shuffled
 
 
-def _generator(*key: int) -> np.random.Generator:
+def generator(*key: int) -> np.random.Generator:
+    """Return the generator of a key, such as (seed, epoch, ...): the same on every machine."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))

@@ -24,13 +24,25 @@ Stores = str | tuple[str, ...] | None
 class Request(NamedTuple):
     """Rows of a batch and, if it takes stored signs, what store or stores they come from; and the batch's epoch.
 
-    A store of K copies gives the one of number ``turn`` modulo K.
+    A store of K copies gives the one of number ``turn`` modulo K. ``windows``, if there are any, are the numbers of the
+    order's windows that the rows are of: these are then gathered one after the other, each whole if it has no more rows
+    than a window of the reader may.
     """
 
     rows: Rows
     store: Stores = None
     epoch: int = 0
     turn: int = 0
+    windows: Rows | None = None
+
+    def split(self, place: int) -> tuple["Request", "Request"]:
+        """Return the request for the rows before a place and that for those from there on."""
+        return self.part(slice(place)), self.part(slice(place, None))
+
+    def part(self, places: slice) -> "Request":
+        """Return the request for the rows at some places."""
+        windows = None if self.windows is None else self.windows[places]
+        return self._replace(rows=self.rows[places], windows=windows)
 
 
 class Part(NamedTuple):
@@ -71,7 +83,7 @@ class Window:
 
 
 class WindowPlanner:
-    """Cuts requests for some of ``rows`` rows into windows of at most ``window`` chunks."""
+    """Cuts requests for some of ``rows`` rows into windows of at most ``window`` chunks, or of as many rows."""
 
     def __init__(self, *, rows: int, chunk: int, window: int) -> None:
         self._chunk, self._window = chunk, window
@@ -82,8 +94,7 @@ class WindowPlanner:
         waiting: deque[Request] = deque()
         count, begun = 0, None
         for request in requests:
-            apart = bool(waiting) and (request.epoch, request.turn) != (waiting[-1].epoch, waiting[-1].turn)
-            while waiting and (apart or count >= self._window * self._chunk):
+            while waiting and (count >= self._most(waiting) or _parted(waiting[0], request)):
                 window = self._next(waiting, begun)
                 count, begun = count - len(window.rows), window.begun
                 yield window
@@ -94,7 +105,20 @@ class WindowPlanner:
             begun = window.begun
             yield window
 
-    def _border(self, rows: Rows) -> int:
+    def _border(self, rows: Rows, requests: Sequence[Request]) -> int:
+        """Count the rows, from the first on, that are to be gathered at once."""
+        border = _window_border(requests)
+        if requests[0].windows is not None and border < self._most(requests):
+            return border
+        return min(border, self._chunk_border(rows))
+
+    def _most(self, requests: Sequence[Request]) -> int:
+        """Return how many rows are too many to wait for the end of a window."""
+        rows = self._window * self._chunk
+        # Of a batch that lies across two windows, all of a rank's part may be in either.
+        return rows if requests[0].windows is None else rows + 2 * max(len(request.rows) for request in requests)
+
+    def _chunk_border(self, rows: Rows) -> int:
         """Count the rows, from the first on, that touch at most so many chunks."""
         chunks = rows // self._chunk
         places = np.arange(len(rows))
@@ -106,27 +130,47 @@ class WindowPlanner:
     def _next(self, waiting: deque[Request], begun: Part | None) -> Window:
         """Take the next window off the requests that wait; of one with the border within, the rest waits on."""
         rows = np.concatenate([request.rows for request in waiting])
-        rows = rows[: self._border(rows)]
+        rows = rows[: self._border(rows, waiting)]
         parts: list[Part] = []
         signs: dict[str, list[Rows]] = {}
         counts: dict[str, int] = {}
         start, stop, left, turn = 0, begun.stop - begun.start if begun else 0, len(rows), waiting[0].turn
         while waiting and (left or not len(waiting[0].rows)):
-            request = waiting.popleft()
-            wanted, store = request.rows, request.store
-            new = wanted[:left]
-            stop, left = stop + len(new), left - len(new)
-            names = names_of(store)
-            part = Part(start, stop, store, tuple(counts.get(name, 0) for name in names))
+            new, rest = waiting.popleft().split(left)
+            stop, left = stop + len(new.rows), left - len(new.rows)
+            names = names_of(new.store)
+            part = Part(start, stop, new.store, tuple(counts.get(name, 0) for name in names))
             for name in names:
-                signs.setdefault(name, []).append(new)
-            if len(new) < len(wanted):
-                waiting.appendleft(request._replace(rows=wanted[len(new) :]))
+                signs.setdefault(name, []).append(new.rows)
+            if len(rest.rows):
+                waiting.appendleft(rest)
                 return Window(rows, _joined(signs), parts, part, turn)
             parts.append(part)
             counts |= {name: first + stop - start for name, first in zip(names, part.first, strict=True)}
             start = stop
         return Window(rows, _joined(signs), parts, None, turn)
+
+
+def _parted(first: Request, following: Request) -> bool:
+    """Tell whether two requests begin in different windows of the order, or belong to different epochs or turns."""
+    if (first.epoch, first.turn) != (following.epoch, following.turn):
+        return True
+    if first.windows is None or following.windows is None or not len(first.rows) or not len(following.rows):
+        return False
+    return bool(first.windows[0] != following.windows[0])
+
+
+def _window_border(requests: Iterable[Request]) -> int:
+    """Count the rows, from the first on, up to one that is of another window of the order."""
+    count, window = 0, None
+    for request in requests:
+        if request.windows is not None and len(request.windows):
+            window = request.windows[0] if window is None else window
+            others = np.flatnonzero(request.windows != window)
+            if len(others):
+                return count + int(others[0])
+        count += len(request.rows)
+    return count
 
 
 def _joined(lists: dict[str, list[Rows]]) -> dict[str, Rows]:

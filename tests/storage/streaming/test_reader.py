@@ -43,6 +43,13 @@ def test_the_plan_is_resident_within_the_budget_and_windowed_beyond(small_datase
     assert 2 * plan.window * plan.chunk * row <= 700 * row
 
 
+def test_ranks_share_windows_that_one_process_could_not_hold(small_dataset):
+    plan = plan_reading(small_dataset.train, {}, memory=100_000, window=256)
+    assert plan.window * plan.chunk == 256
+    assert plan.held == 100_000 // (2 * plan.chunk * 784) < plan.window
+    assert plan_reading(small_dataset.train, {}, memory=700 * 784, window=256).resident
+
+
 @pytest.mark.parametrize("memory", [1, 100_000, 300_000])
 def test_a_windowed_reader_gives_what_the_resident_one_gives(small_dataset, stores, memory):
     plan = plan_reading(small_dataset.train, stores, memory=memory)

@@ -119,7 +119,7 @@ def _passes_alone(
         rows = slice(block * BLOCK, min((block + 1) * BLOCK, len(images)))
         draws = block_draws(images[rows].shape, 1, seed=params.evaluation.seed, block=block, device=_CPU)
         with precision_context("fp32", _CPU):
-            for batch in microbatches(images[rows]):
+            for batch in microbatches(images[rows], *built.values()):
                 on_batch(images[rows][batch], labels[rows][batch], draws[batch])
 
     def step() -> None:

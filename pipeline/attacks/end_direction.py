@@ -18,7 +18,6 @@ from gradshard.pipeline.attacks.crafting import AttackNoise, craft
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
-from gradshard.pipeline.gradients.microbatches import batch_rows
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.row_noise import row_classes, row_seed, row_signs, row_uniform
 from gradshard.pipeline.gradients.signs import to_unit_range
@@ -75,14 +74,16 @@ class AttackSpec:
         """Tell whether it draws from generators that are seeded, and so depends on the rows of its batch."""
         return "seed" in self.entry.takes.values()
 
-    def batches(self, rows: Rows, *, pixels: int, total: int) -> Iterator[Rows]:
-        """Cut ascending rows, of ``total``, into batches that are crafted at once; they may hold others besides."""
+    def batches(self, rows: Rows, *, at_once: int, total: int) -> Iterator[Rows]:
+        """Cut ascending rows, of ``total``, into batches that are crafted at once; they may hold others besides.
+
+        Batches of what is seeded have a size of their own, from which its bytes follow.
+        """
         if self.seeded:
             for first in np.unique(rows // SEEDED_ROWS) * SEEDED_ROWS:
                 yield np.arange(first, min(first + SEEDED_ROWS, total))
             return
-        size = batch_rows(pixels)
-        yield from (rows[start : start + size] for start in range(0, len(rows), size))
+        yield from (rows[start : start + at_once] for start in range(0, len(rows), at_once))
 
 
 def end_directions(

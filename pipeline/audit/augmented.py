@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gradshard.pipeline.audit.recompute import compare
 from gradshard.pipeline.gradients.augmentation import CropFlip
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient
 
@@ -38,14 +38,16 @@ def signs_held(
         views: how each image is moved.
         gradient: which gradient the signs are of.
     """
-    found = []
-    for rows in microbatches(images):
+
+    def held(rows: slice) -> tuple[Tensor, Tensor]:
         view = views[rows]
         moved, inside = view.apply(signs[rows]), view.apply(torch.ones_like(signs[rows])) == 1
         grad, _ = input_gradient(model, to_unit_range(view.apply(images[rows])), labels[rows], gradient=gradient)
         equal = (grad.sign() == moved) & inside
         gain, _ = compare(grad.flatten(1), moved.flatten(1))
-        found.append((equal.flatten(1).sum(1).double() / inside.flatten(1).sum(1), gain))
+        return equal.flatten(1).sum(1).double() / inside.flatten(1).sum(1), gain
+
+    found = in_microbatches(held, images, model)
     return AugmentedAgreement(
         torch.cat([agreement for agreement, _ in found]).cpu(), torch.cat([gain for _, gain in found]).cpu()
     )

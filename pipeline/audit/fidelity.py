@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.end_direction import AttackSpec, crafted, end_directions, to_signs
 from gradshard.pipeline.attacks.fgsm import fgsm
+from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.random_step import RandomStep, random_step, step_along
 from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
 from gradshard.pipeline.models.precision import precision_context
@@ -76,7 +77,7 @@ def measure(
         GradshardError: a shard is missing or damaged, or an attack fails.
     """
     device = next(source.parameters()).device
-    batches = [_read(store, split, part, device) for part in _batches(spec, rows, split)]
+    batches = [_read(store, split, part, device) for part in _batches(spec, rows, split, source, device)]
     found = []
     for epsilon in epsilons:
         errors: dict[str, Errors] = {}
@@ -98,10 +99,12 @@ def measure(
     return found
 
 
-def _batches(spec: GradientSpec | AttackSpec, rows: Rows, split: Split) -> list[Rows]:
-    pixels = int(np.prod(split.sample_shape))
+def _batches(
+    spec: GradientSpec | AttackSpec, rows: Rows, split: Split, source: nn.Module, device: torch.device
+) -> list[Rows]:
     cutter = spec if isinstance(spec, AttackSpec) else AttackSpec("fgsm", spec.gradient, spec.policy)
-    return list(cutter.batches(rows, pixels=pixels, total=len(split)))
+    at_once = rows_at_once(split.sample_shape, device, source)
+    return list(cutter.batches(rows, at_once=at_once, total=len(split)))
 
 
 def _read(store: SignStore, split: Split, rows: Rows, device: torch.device) -> Batch:

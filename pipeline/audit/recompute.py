@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.end_direction import AttackSpec, to_signs
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
@@ -98,14 +98,18 @@ def audit_rows(
         gradient: which gradient the store promises.
         rows: the row numbers, (n,).
     """
-    gains, agreements, zero_rows = [], [], 0
-    for part in microbatches(images):
+
+    def compare_rows(part: slice) -> tuple[Tensor, Tensor, int]:
         grad, _ = input_gradient(model, to_unit_range(images[part]), labels[part], gradient=gradient, policy="true")
-        gain, agreement = compare(grad.flatten(1), signs[part])
-        gains.append(gain)
-        agreements.append(agreement)
-        zero_rows += int((grad.flatten(1) == 0).all(1).sum())
-    return RowAudit(rows=rows, gain=_numpy(gains), agreement=_numpy(agreements), zero_rows=zero_rows)
+        return *compare(grad.flatten(1), signs[part]), int((grad.flatten(1) == 0).all(1).sum())
+
+    found = in_microbatches(compare_rows, images, model)
+    return RowAudit(
+        rows=rows,
+        gain=_numpy([gain for gain, _, _ in found]),
+        agreement=_numpy([agreement for _, agreement, _ in found]),
+        zero_rows=sum(zero for _, _, zero in found),
+    )
 
 
 def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,14 +147,15 @@ def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor,
     """
     if policy == "true":
         return stored == true
-    right = []
-    for part in microbatches(images):
+
+    def match(part: slice) -> Tensor:
         with torch.no_grad():
             logits = model(to_unit_range(images[part])).float()
         best = logits.amin(1) if policy == "least_likely" else logits.amax(1)
         distance = (logits.gather(1, stored[part].unsqueeze(1)).squeeze(1) - best).abs()
-        right.append(distance <= TIE * logits.abs().amax(1))
-    return torch.cat(right)
+        return distance <= TIE * logits.abs().amax(1)
+
+    return torch.cat(in_microbatches(match, images, model))
 
 
 def detection_probability(rows: int, sampled: int, bad: int) -> float:

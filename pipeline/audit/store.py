@@ -21,6 +21,7 @@ from gradshard.pipeline.audit.recompute import (
     labels_match,
     limits,
 )
+from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.row_noise import row_classes
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import precision_context
@@ -225,9 +226,10 @@ class _Audit:
         """Compare stored signs with those of the attack, crafted again in full precision."""
         attack = replace(attack, precision="fp32")
         gain, agreement, zero_rows = np.zeros(len(rows)), np.zeros(len(rows)), 0
+        at_once = rows_at_once(self.split.sample_shape, self.device, self.model)
         for copy in range(attack.copies):
             mine = rows[self.plan.copies[rows] == copy]
-            for batch in attack.batches(mine, pixels=signs.shape[1], total=len(self.split)):
+            for batch in attack.batches(mine, at_once=at_once, total=len(self.split)):
                 at, asked = np.searchsorted(rows, np.intersect1d(batch, mine)), np.flatnonzero(np.isin(batch, mine))
                 labels = self._to_device(self.plan.stored[batch])
                 found = end_directions(self.model, self._images(batch), labels, attack, rows=batch, copy=copy)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 
 
 class Oracle:
@@ -24,4 +24,4 @@ class Oracle:
     def _answer(self, images: Tensor) -> Tensor:
         self.queries += len(images)
         with torch.no_grad():
-            return torch.cat([self._model(images[rows]).float() for rows in microbatches(images)])
+            return torch.cat(in_microbatches(lambda rows: self._model(images[rows]).float(), images, self._model))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.types import Gradient
 
@@ -72,8 +72,11 @@ def transfer_counts(
     Returns:
         The counts of each epsilon.
     """
-    batches = [(images[rows], labels[rows]) for rows in microbatches(images)]
-    signs = torch.cat([input_gradient(source, *batch, gradient=gradient)[0].sign() for batch in batches])
+
+    def signs_of(rows: slice) -> Tensor:
+        return input_gradient(source, images[rows], labels[rows], gradient=gradient)[0].sign()
+
+    signs = torch.cat(in_microbatches(signs_of, images, source))
     truth = labels.cpu().numpy()
     right = ~forest.wrong(images.cpu().numpy(), truth)
     counts = []
@@ -89,7 +92,7 @@ def transfer_counts(
 
 def _fooled(model: nn.Module, images: Tensor, labels: Tensor) -> npt.NDArray[np.bool_]:
     with torch.no_grad():
-        predicted = torch.cat([model(images[rows]).argmax(1) for rows in microbatches(images)])
+        predicted = torch.cat(in_microbatches(lambda rows: model(images[rows]).argmax(1), images, model))
     fooled: npt.NDArray[np.bool_] = (predicted != labels).cpu().numpy()
     return fooled
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradshard.pipeline.blackbox.oracle import Oracle
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.training.optimizers import Adam
 
 _BATCH, _RATE = 64, 1e-3
@@ -69,11 +69,12 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, see
 
 def jacobian_augmentation(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:
     """clip(x + step * sign(d z_label / dx), 0, 1), images (n, C, H, W): along the Jacobian's row of each label."""
-    moved = []
-    for rows in microbatches(images):
+
+    def moved(rows: slice) -> Tensor:
         part, of = images[rows], labels[rows]
         with torch.enable_grad():
             inputs = part.detach().requires_grad_(True)
             (grad,) = torch.autograd.grad(model(inputs).gather(1, of.unsqueeze(1)).sum(), inputs)
-        moved.append((part + step * grad.sign()).clamp_(0, 1))
-    return torch.cat(moved)
+        return (part + step * grad.sign()).clamp_(0, 1)
+
+    return torch.cat(in_microbatches(moved, images, model))

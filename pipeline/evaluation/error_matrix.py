@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import AttackNoise, craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
 Crafted = Callable[["AdversarialSet", Tensor, Tensor], object]
@@ -89,7 +89,7 @@ def evaluate_block(
     *,
     draws: AttackNoise,
     attacks: Mapping[str, Attack] = ATTACKS,
-    crafted: Crafted = lambda crafting, images, examples: None,
+    crafted: Crafted | None = None,
 ) -> Tensor:
     """Rank each example's true label by each target; every set of examples is crafted once.
 
@@ -106,10 +106,11 @@ def evaluate_block(
         Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
         example is right in the top k if that is less than k.
     """
-    parts = [
-        _evaluate_batch(models, planned, images[b], labels[b], draws[b], attacks, crafted) for b in microbatches(images)
-    ]
-    return torch.cat(parts, dim=1)
+
+    def ranks(rows: slice) -> Tensor:
+        return _evaluate_batch(models, planned, images[rows], labels[rows], draws[rows], attacks, crafted)
+
+    return torch.cat(in_microbatches(ranks, images, *models.values()), dim=1)
 
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
@@ -173,16 +174,19 @@ def _evaluate_batch(
     labels: Tensor,
     draws: AttackNoise,
     attacks: Mapping[str, Attack],
-    crafted: Crafted,
+    crafted: Crafted | None,
 ) -> Tensor:
-    rows = []
+    rows, made = [], []
     kept: dict[AdversarialSet, Tensor] = {}
     for crafting, group in groupby(planned, key=lambda cell: cell.crafting):
         examples = images if crafting is None else _examples(models, crafting, images, labels, draws, attacks, kept)
-        if crafting is not None:
-            crafted(crafting, images, examples)
+        if crafting is not None and crafted is not None:
+            made.append((crafting, examples))
         with torch.no_grad():
             rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
+    # Not before: a batch that ran out of memory is crafted again.
+    for crafting, examples in made:
+        crafted(crafting, images, examples)
     return torch.stack(rows)
 
 

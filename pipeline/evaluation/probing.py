@@ -13,7 +13,7 @@ from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import step_sign
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.perturb import leaves_ball, perturb
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
@@ -42,21 +42,21 @@ def probe(
         noise: random signs of the images' shape.
         gradient: which gradient the attacks take.
     """
-    parts = [
-        _probe_batch(
+
+    def probe_rows(rows: slice) -> GradientProbe:
+        return _probe_batch(
             model,
             holdout,
-            images[at],
-            labels[at],
+            images[rows],
+            labels[rows],
             strength=strength,
             epsilons=epsilons,
-            noise=noise[at],
+            noise=noise[rows],
             gradient=gradient,
             policy=policy,
         )
-        for at in microbatches(images)
-    ]
-    return reduce(add, parts)
+
+    return reduce(add, in_microbatches(probe_rows, images, model, holdout))
 
 
 def _probe_batch(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.pgd import iterate_linf
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
@@ -58,7 +58,9 @@ def error_rates(model: nn.Module, probed: ProbedImages, *, epsilon: float, steps
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:
-        found = [_wrong(model, probed, rows, device, epsilon, steps) for rows in microbatches(probed.images)]
+        found = in_microbatches(
+            lambda rows: _wrong(model, probed, rows, device, epsilon, steps), probed.images.to(device), model
+        )
     finally:
         model.train(training)
     clean, transfer, pgd = (torch.cat(parts).float().mean().item() for parts in zip(*found, strict=True))

@@ -55,7 +55,7 @@ def check_frozen(model: nn.Module, sample: Sample, *, where: str, arithmetic: Ar
             images, or lets no gradient through.
     """
     check_tensors(model, where=where)
-    with _as_it_was(model, sample.images.device):
+    with as_it_was(model, sample.images.device):
         model.eval()
         _check_mode(model, where)
         with torch.no_grad(), precision_context("fp32", sample.images.device):
@@ -89,7 +89,7 @@ def check_trainable(
             f"{where} has no parameter that can be trained: give it one that requires a gradient, or take it as it is "
             "(epochs: 0)"
         )
-    with _as_it_was(model, sample.images.device), precision_context(arithmetic, sample.images.device):
+    with as_it_was(model, sample.images.device), precision_context(arithmetic, sample.images.device):
         model.train()
         with torch.enable_grad():
             # With the images, so that the way backwards leads through the whole model.
@@ -102,7 +102,7 @@ def check_trainable(
 
 
 @contextmanager
-def _as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
+def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Put back, at the end, what passes change: modes, buffers (also those replaced), and torch's generators.
 
     A copy of the model would do, but some models cannot be copied (old weight normalisation).

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch import Tensor, nn
 
-from gradshard.pipeline.gradients.microbatches import batch_rows, microbatches
+from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
@@ -20,9 +20,9 @@ from gradshard.storage.formats.chunking import split_slice
 _PIECE_BYTES = 1 << 20
 
 
-def pieces(rows: slice, *, pixels: int, chunk: int) -> Iterator[slice]:
-    """Cut rows of so many pixels each into what is read at once: whole chunks of the dataset, 1 MiB or a batch."""
-    step = chunk * math.ceil(max(_PIECE_BYTES // pixels, batch_rows(pixels)) / chunk)
+def pieces(rows: slice, *, pixels: int, chunk: int, at_once: int = 1) -> Iterator[slice]:
+    """Cut rows of so many pixels each into what is read at once: whole chunks of the dataset, 1 MiB or a microbatch."""
+    step = chunk * math.ceil(max(_PIECE_BYTES // pixels, at_once) / chunk)
     return split_slice(rows, step)
 
 
@@ -47,7 +47,7 @@ def packed_signs(
     planes = np.empty((len(images), 2, packed_bytes(images[0].numel())), dtype=np.uint8)
     chosen = np.empty(len(images), dtype=np.int64)
     # Packed batch by batch, out of the cache: unpacked signs take four times the room.
-    for batch in microbatches(images):
+    for batch in microbatches(images, model):
         signs, used = compute_signs(model, images[batch], labels[batch], direction, first=first + batch.start)
         planes[batch], chosen[batch] = bitplanes.pack(signs.numpy()), used.numpy()
     return planes, chosen

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 from gradshard.storage.errors import GradshardError
@@ -45,8 +45,8 @@ def compute_signs(
     Raises:
         GradshardError: a gradient is NaN or infinite, and has no sign; the first row without one is named.
     """
-    signs, chosen = [], []
-    for rows in microbatches(images):
+
+    def signs_of(rows: slice) -> tuple[Tensor, Tensor]:
         with precision_context(direction.precision, images.device):
             grad, used = input_gradient(
                 model,
@@ -56,8 +56,9 @@ def compute_signs(
                 policy=direction.policy,
             )
         _check_defined(grad, first + rows.start)
-        signs.append(grad.sign().to(torch.int8).flatten(1).cpu())
-        chosen.append(used.cpu())
+        return grad.sign().to(torch.int8).flatten(1).cpu(), used.cpu()
+
+    signs, chosen = zip(*in_microbatches(signs_of, images, model), strict=True)
     return torch.cat(signs), torch.cat(chosen)
 
 
@@ -78,9 +79,11 @@ def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, dir
     Arguments are those of ``compute_signs``.
     """
     signs, used = compute_signs(model, images, labels, direction)
-    reference, equal = copy.deepcopy(model).double(), []
-    for rows in microbatches(images):
+    reference = copy.deepcopy(model).double()
+
+    def equal(rows: slice) -> Tensor:
         pixels, chosen = to_unit_range(images[rows]).double(), used[rows].to(images.device)
         grad, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
-        equal.append((grad.sign().flatten(1).cpu() == signs[rows]).float().mean(1))
-    return float(torch.cat(equal).mean())
+        return (grad.sign().flatten(1).cpu() == signs[rows]).float().mean(1)
+
+    return float(torch.cat(in_microbatches(equal, images, reference)).mean())

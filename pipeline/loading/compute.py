@@ -113,8 +113,8 @@ def compute_signs(
         check_model(logits, probed, classes)
         direction = GradientSpec(gradient, label, precision)
         agreement = None if precision == "fp32" else _agreement(logits, rows, direction, device)
-        with computing(logits, direction, device, threads) as computer:
-            first = read_probe(rows)
+        with computing(logits, direction, device, threads, image.shape) as computer:
+            first = read_probe(rows, computer.at_once)
             probing = computer.begin(*first)
             if workers:
                 # A process is not to be forked while another thread computes.

@@ -1,7 +1,6 @@
 """A sign store on its way: pieces of a dataset read in order, computed by several threads, written shard by shard."""
 
 import hashlib
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gradshard.pipeline.gradients.microbatches import batch_rows
+from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.packed import packed_signs
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.loading.logits import Logits
@@ -35,11 +34,15 @@ _SAME_SIGNS = 0.99
 
 @dataclass(frozen=True)
 class Computer:
-    """Threads that compute pieces, in their order; ``ahead`` is how many are on their way."""
+    """Threads that compute pieces, in their order; ``ahead`` is how many are on their way.
+
+    ``at_once`` is how many images pass through the model at once.
+    """
 
     compute: Callable[[slice, Images, Labels], tuple[Planes, Labels]]
     pool: ThreadPoolExecutor
     ahead: int
+    at_once: int
 
     def begin(self, piece: slice, images: Images, labels: Labels) -> Future[tuple[Planes, Labels]]:
         """Begin to compute one piece, as all are computed."""
@@ -77,7 +80,12 @@ def _fill(task: Making, builder: StoreBuilder) -> None:
     """Compute and write every shard that has no receipt."""
     missing, shape = builder.missing(), task.spec.dataset.sample_shape
     total = len(task.rows)
-    cut = {shard: row_pieces(builder.layout.shard_rows(shard), total=total, sample_shape=shape) for shard in missing}
+    cut = {
+        shard: row_pieces(
+            builder.layout.shard_rows(shard), total=total, sample_shape=shape, at_once=task.computer.at_once
+        )
+        for shard in missing
+    }
     done = total - sum(piece.stop - piece.start for parts in cut.values() for piece in parts)
     results = _in_order(task, [piece for parts in cut.values() for piece in parts])
     for shard, parts in cut.items():
@@ -143,14 +151,20 @@ def _made_before(task: Making, target: Path) -> SignStore:
     return store
 
 
-def read_probe(rows: Rows) -> tuple[slice, Images, Labels]:
+def read_probe(rows: Rows, at_once: int) -> tuple[slice, Images, Labels]:
     """Read the first rows: their signs tell apart models that no digest does, such as by another ``output``."""
-    piece = slice(0, min(len(rows), batch_rows(math.prod(rows.read(0)[0].shape))))
+    piece = slice(0, min(len(rows), at_once))
     return piece, *rows.read_many(range(piece.stop))
 
 
 @contextmanager
-def computing(model: Logits, direction: GradientSpec, device: torch.device, threads: int | None) -> Iterator[Computer]:
+def computing(
+    model: Logits,
+    direction: GradientSpec,
+    device: torch.device,
+    threads: int | None,
+    sample_shape: tuple[int, ...],
+) -> Iterator[Computer]:
     """Threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
     keep_freed_memory()
     before = torch.get_num_threads()
@@ -169,7 +183,7 @@ def computing(model: Logits, direction: GradientSpec, device: torch.device, thre
     alone = (lambda: torch.set_num_threads(1)) if device.type == "cpu" else None
     pool = ThreadPoolExecutor(count, "gradshard-signs", initializer=alone)
     try:
-        yield Computer(compute, pool, ahead=2 * count)
+        yield Computer(compute, pool, ahead=2 * count, at_once=rows_at_once(sample_shape, device, model))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

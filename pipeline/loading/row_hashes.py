@@ -71,10 +71,10 @@ class RowHashes:
         return int(wrong[0]) if len(wrong) else None
 
 
-def row_pieces(rows: slice, *, total: int, sample_shape: tuple[int, int, int]) -> list[slice]:
+def row_pieces(rows: slice, *, total: int, sample_shape: tuple[int, int, int], at_once: int = 1) -> list[slice]:
     """Cut some of ``total`` rows into what is read at once: as ``precompute`` does, whose bytes follow from it."""
     pixels = int(np.prod(sample_shape))
-    return list(pieces(rows, pixels=pixels, chunk=chunking.plan(total, pixels).chunk))
+    return list(pieces(rows, pixels=pixels, chunk=chunking.plan(total, pixels).chunk, at_once=at_once))
 
 
 def hash_rows(rows: Rows, *, workers: int = 0, on_rows: OnRows | None = None) -> RowHashes:

@@ -1,12 +1,11 @@
 """Rates of this machine, measured for a moment."""
 
-import math
 import time
 
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.gradients.microbatches import batch_rows
+from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
 
 _SECONDS = 2.0
@@ -23,7 +22,7 @@ def signed_gradient_rate(architecture: str, sample_shape: tuple[int, int, int], 
     """
     module = models.create_model(architecture, sample_shape, classes, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
-    count = batch_rows(math.prod(sample_shape))
+    count = rows_at_once(sample_shape, torch.device("cpu"), module)
     images = torch.randint(256, (count, *sample_shape), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(count, dtype=torch.int64)
     direction = GradientSpec("exact", "predicted")

@@ -6,20 +6,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradshard.pipeline.gradients.microbatches import batch_rows
 from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_frozen
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.dataset import Dataset
 
-_ROWS = 8
+# Few, and of large images fewer: some stages check several models before they begin.
+_ROWS, _PIXELS = 8, 100_000
 
 
 def sample(data: Dataset, device: torch.device) -> Sample:
     """Read up to eight rows from everywhere in the training images, or the test images where there are no others."""
     split = data.train if len(data.train) else data.test
-    count = min(_ROWS, max(2, batch_rows(math.prod(split.sample_shape))), len(split))
+    count = min(_ROWS, max(2, _PIXELS // math.prod(split.sample_shape)), len(split))
     rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
     return Sample(
         images=to_unit_range(torch.from_numpy(split.take_images(rows)).to(device)),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gradshard.pipeline.gradients.microbatches import microbatches
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
@@ -49,10 +49,10 @@ def publish(
 def _try(module: nn.Module, split: Split, device: torch.device) -> tuple[float, int, int]:
     """The mean loss, the errors and the number of the first images of a split."""
     count = min(_EXAMPLES, len(split))
-    images = torch.from_numpy(split.read_images(0, count))
+    images = torch.from_numpy(split.read_images(0, count)).to(device)
     labels = torch.from_numpy(split.read_labels(0, count))
     with torch.no_grad(), precision_context("fp32", device):
-        parts = [module(to_unit_range(images[rows].to(device))).float().cpu() for rows in microbatches(images)]
+        parts = in_microbatches(lambda rows: module(to_unit_range(images[rows])).float().cpu(), images, module)
     logits = torch.cat(parts)
     loss = float(functional.cross_entropy(logits, labels))
     return loss, int((logits.argmax(1) != labels).sum()), count

@@ -1,0 +1,66 @@
+"""Bytes of tensors that one pass through a model, forwards and back to its images, holds at its height."""
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.model_checks import as_it_was
+
+
+def pass_bytes(model: nn.Module, images: Tensor) -> int:
+    """Measure the input gradient of images, (n, C, H, W): the most bytes that tensors made on the way hold at once.
+
+    Counted operation by operation, so that it is the same each time and on each device, whatever else the process does
+    meanwhile. What a kernel takes for itself while it runs is not in it. The model is left as it was.
+
+    Args:
+        model: in eval mode, on the device of the images.
+        images: of the model's own dtype.
+    """
+    # Those of bf16 would take less, but its first pass may be made by whoever computes in fp32 later.
+    with as_it_was(model, images.device), torch.autocast(images.device.type, enabled=False), _Height() as height:
+        input_gradient(model, images, None, policy="predicted")
+    return height.most
+
+
+class _Height(TorchDispatchMode):
+    """Bytes of the storages that operations give, now and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.most = 0
+        self._now = 0
+        self._known: dict[int, weakref.finalize[Any, Any]] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch imports its compiler, a second, to keep it out of here.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        given = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(given):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return given
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address = storage._cdata
+        if address in self._known:
+            return
+        size = storage.nbytes()
+        self._known[address] = weakref.finalize(storage, self._forget, address, size)
+        self._now += size
+        self.most = max(self.most, self._now)
+
+    def _forget(self, address: int, size: int) -> None:
+        del self._known[address]
+        self._now -= size

@@ -35,7 +35,8 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]
     """Loss against epochs, one panel a model, in it a line a seed.
 
     Args:
-        curves: per model and seed, the columns ``epoch``, ``clean_loss`` and, for robust models, ``adversarial_loss``.
+        curves: per model and seed, the column ``epoch`` and, as far as its training has them, ``clean_loss`` and
+            ``adversarial_loss``.
     """
     columns = 3
     rows = -(-len(curves) // columns)
@@ -44,10 +45,9 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]
         for number, (model, runs) in enumerate(curves.items(), start=1):
             axes = figure.add_subplot(rows, columns, number)
             for columns_of in runs:
-                axes.plot(columns_of["epoch"], columns_of["clean_loss"], "C0", label="clean", linewidth=1)
-                if "adversarial_loss" in columns_of:
-                    losses = columns_of["adversarial_loss"]
-                    axes.plot(columns_of["epoch"], losses, "C1", label="adversarial", linewidth=1)
+                for colour, label in (("C0", "clean"), ("C1", "adversarial")):
+                    if (column := f"{label}_loss") in columns_of:
+                        axes.plot(columns_of["epoch"], columns_of[column], colour, label=label, linewidth=1)
             if "adversarial_loss" in runs[0]:
                 axes.legend(*_once(axes), frameon=False)
             axes.set(title=model, xlabel="epoch", yscale="log")

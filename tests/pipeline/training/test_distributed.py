@@ -60,13 +60,14 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
         attack=options["attack"], epsilon=0.3, alpha=0.05, clean_weight=0.5, sources=options["sources"],
         schedule=options["schedule"], gradient="exact", policy="predicted", live_mode=options["mode"],
         directions={"S": 1, "T": -1}, objective=options["objective"], adversarial_weight=0.3,
-        epsilon_law=options["law"],
+        epsilon_law=options["law"], method=options["method"],
         random_steps={name: tuple(RandomStep(0.05, 1, copy) for copy in range(3)) for name in options["stored_steps"]},
     )
     run = TrainingRun(
         rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
         reading=ReadingPlan(True, 60, 1), adversary=adversary, augmentation=Augmentation(2, True),
-        batch_norm="synchronised", average=options.get("average"), ranks=ranks,
+        batch_norm="synchronised", average=options.get("average"), ranks=ranks, sample_shape=(1, 28, 28),
+        replays=2 if options["method"] == "free_at" else 1,
     )
     model = with_batch_norm() if options["batch_norm"] else models.create_model("D", (1, 28, 28), 10, seed=0)
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
@@ -75,7 +76,7 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     if ranks.first:
         losses = [(record.clean_loss, record.adversarial_loss) for record in records]
         norms = [tensor.double().norm() for tensor in loop.result.state_dict().values()]
-        print(json.dumps({"losses": losses, "norm": float(sum(norms))}))
+        print(json.dumps({"losses": losses, "passes": loop.passes, "norm": float(sum(norms))}))
 """
 
 
@@ -114,6 +115,7 @@ PLAIN = {
     "law": "fixed",
     "schedule": "rotate",
     "stored_steps": [],
+    "method": "ensemble",
 }
 
 
@@ -129,6 +131,8 @@ PLAIN = {
         {"sources": ["self", "S", "T"], "schedule": "loss_weighted", "law": "truncated_normal"},
         {"sources": ["S", "T"], "schedule": "top_k"},
         {"sources": ["S", "T"], "schedule": "all", "stored_steps": ["T"]},
+        {"sources": ["self"], "method": "free_at"},
+        {"sources": ["self"], "method": "trades", "batch_norm": True},
     ],
     ids=[
         "dropout, shared pass",
@@ -139,6 +143,8 @@ PLAIN = {
         "recent losses",
         "top k",
         "stored random steps",
+        "carried perturbation",
+        "divergence",
     ],
 )
 def test_two_ranks_take_the_steps_of_one(changed):
@@ -146,6 +152,8 @@ def test_two_ranks_take_the_steps_of_one(changed):
     options = {"batch_norm": False} | PLAIN | changed
     one, two = train(1, **options), train(2, **options)
     assert len(one["losses"]) == 8
+    assert one["passes"] == two["passes"]
+    one["losses"], two["losses"] = ([[part or 0.0 for part in step] for step in run["losses"]] for run in (one, two))
     assert np.allclose(one["losses"], two["losses"], rtol=2e-4)
     assert one["norm"] == pytest.approx(two["norm"], rel=1e-5)
     assert one["losses"][0] != one["losses"][-1]

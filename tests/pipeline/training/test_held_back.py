@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.pipeline.training.held_back import HeldBackErrors, best, draw_rows
+from gradshard.pipeline.training.held_back import HeldBackErrors, best, catastrophic_overfitting, draw_rows
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.storage.streaming.reader import ReadingPlan
 from gradshard.storage.streaming.windows import WindowPlanner
@@ -45,3 +45,20 @@ def test_without_stores_the_own_attack_judges():
     found = [HeldBackErrors(1, 0.1, None, 0.9), HeldBackErrors(2, 0.2, None, 0.7)]
     assert best(found).epoch == 2
     assert found[0].rates == {"clean_error": 0.1, "pgd_error": 0.9}
+
+
+def epochs(*errors, clean=0.1):
+    return [HeldBackErrors(number, clean, None, error) for number, error in enumerate(errors, start=1)]
+
+
+def test_a_jump_of_own_pgd_error_from_below_70_to_above_95_percent_is_catastrophic_overfitting():
+    assert catastrophic_overfitting(epochs(0.9, 0.6, 0.65, 0.96, 0.5, 0.97)) == (4, 0.96, 0.6)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [epochs(0.99, 0.8, 0.97), epochs(0.6, 0.65, 0.94), epochs(0.96, 0.6), epochs(0.6, 1.0, clean=0.9), epochs(0.6)],
+    ids=["never robust", "it stays below", "before it learnt", "wrong on clean images too", "one epoch"],
+)
+def test_nothing_else_is(found):
+    assert catastrophic_overfitting(found) is None

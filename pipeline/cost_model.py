@@ -1,9 +1,10 @@
 """Costs of precomputing and of training on the stores: arithmetic on sizes and rates.
 
 A unit is one pass of one model over the training set: the forward pass and the backward pass to the inputs. A store
-costs one. Without stores, each batch's source is run when it is needed: crafting by the sources' models costs
-s / (s + 1) units an epoch for s of them, for every one is drawn on one batch in s + 1; crafting from all of them on
-every batch, as the paper's code did, costs s.
+of gradients costs one; one of an attack as many as the attack makes for an image, in each of its copies. Without
+stores, each batch's source is run when it is needed: crafting one copy by the sources' models costs s / (s + 1) times
+that an epoch for s of them, for every one is drawn on one batch in s + 1; crafting from all of them on every batch, as
+the paper's code did, costs s times that.
 """
 
 import math
@@ -13,8 +14,10 @@ from gradshard.storage.formats import bitplanes, chunking
 
 # Measured on the signs of the paper's MNIST models, between 0.75 and 1.05; random signs take 1.2 at most.
 BITS_PER_PIXEL = 1.05
-# A manifest names at most 32,768 files, two for each shard.
-MOST_SHARDS = 16_000
+# The most that was measured of the ends of MI-FGSM and PGD (docs/transfer-defence.md), of 10 and 20 passes.
+BITS_OF_MANY_STEPS = 1.95
+# A manifest names at most 32,768 files: of each shard its labels, and its signs in each copy.
+_MOST_FILES = 32_000
 # Of a window, in rows: below that, batches of neighbouring rows are visibly alike (docs/scale.md).
 GOOD_WINDOW = 4096
 
@@ -22,6 +25,8 @@ GOOD_WINDOW = 4096
 @dataclass(frozen=True)
 class Plan:
     """Costs of dataset, stores and training on so many GPUs: sizes in bytes, rates in bytes a second.
+
+    What is stored: signs of ``bits`` each, of an attack in ``copies``, each of so many ``passes`` an image.
 
     Stores: ``hours`` of one GPU in all, ``precompute_hours`` on all GPUs; ``disk`` and ``memory`` (to hold the packed
     signs resident); ``files`` and ``shards`` in all; ``chunk`` and ``shard`` in rows; ``stores`` per source, more than
@@ -33,6 +38,9 @@ class Plan:
     ``memory_per_host`` holds the windows of its GPUs, each of ``window`` rows.
     """
 
+    bits: float
+    copies: int
+    passes: int
     hours: float
     precompute_hours: float
     disk: int
@@ -67,7 +75,9 @@ def plan(
     gpus: int = 1,
     gpus_per_host: int = 1,
     budget: int = 4 << 30,
-    bits: float = BITS_PER_PIXEL,
+    bits: float | None = None,
+    copies: int = 1,
+    passes: int = 1,
 ) -> Plan:
     """Plan dataset, stores and training.
 
@@ -85,28 +95,35 @@ def plan(
         gpus: that compute and train.
         gpus_per_host: of them in one machine.
         budget: bytes that each GPU's reader may hold, the parameter ``streaming.memory``.
-        bits: expected bits per sign on disk.
+        bits: expected bits per sign on disk; without, what was measured, which is more for attacks of several passes.
+        copies: of the attack, each of which has signs of its own.
+        passes: of the model that the attack makes for each image and copy, forward and back.
     """
+    if bits is None:
+        bits = BITS_PER_PIXEL if passes == 1 else BITS_OF_MANY_STEPS
     if train_rate is None:
         # Crafting costs 2 passes an image, half-batch training 3, and 2 for every second image of own batches.
         train_rate = rate * 2 / (3 + 1 / (sources + 1))
     row_bytes = 2 * bitplanes.packed_bytes(pixels)
     cut, images = chunking.plan(rows, row_bytes), chunking.plan(rows, pixels)
-    hours = sources * rows / rate / 3600
+    hours = sources * copies * passes * rows / rate / 3600
     read_per_gpu = train_rate * (pixels + bits / 8 * pixels * sources / (sources + 1))
     return Plan(
+        bits=bits,
+        copies=copies,
+        passes=passes,
         hours=hours,
         precompute_hours=hours / gpus,
-        disk=math.ceil(sources * rows * pixels * bits / 8),
-        memory=sources * rows * row_bytes,
-        files=sources * (2 * cut.shards + 7),
+        disk=math.ceil(sources * copies * rows * pixels * bits / 8),
+        memory=sources * copies * rows * row_bytes,
+        files=sources * ((1 + copies) * cut.shards + 6 + copies),
         shards=sources * cut.shards,
         chunk=cut.chunk,
         shard=cut.shard,
-        stores=math.ceil(cut.shards / MOST_SHARDS),
-        # s units before training, against s / (s + 1) each epoch of each seed.
-        epochs_against_live=math.ceil((sources + 1) / seeds),
-        epochs_against_all_sources=1,
+        stores=math.ceil(cut.shards * (1 + copies) / _MOST_FILES),
+        # K times s attacks before training, against s / (s + 1) each epoch of each seed.
+        epochs_against_live=math.ceil(copies * (sources + 1) / seeds),
+        epochs_against_all_sources=math.ceil(copies / seeds),
         train_rate=train_rate,
         dataset=rows * pixels,
         dataset_shards=images.shards,

@@ -6,8 +6,9 @@ from dataclasses import asdict
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.pipeline.cost_model import BITS_PER_PIXEL, GOOD_WINDOW, Plan, plan
+from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GOOD_WINDOW, Plan, plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.storage.formats.manifest import COPIES_LIMIT
 
 _AT_LEAST_1 = click.IntRange(min=1)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -39,7 +40,19 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option("--rate", type=_POSITIVE, help="Signed gradients of one model on one GPU, images/s.")
 @click.option("--architecture", help="Instead of --rate: measure it here, on the CPU, with this architecture.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="For --architecture.")
-@click.option("--bits", default=BITS_PER_PIXEL, show_default=True, type=_POSITIVE, help="Per sign.")
+@click.option("--copies", default=1, show_default=True, type=click.IntRange(1, COPIES_LIMIT), help="Of the attack.")
+@click.option(
+    "--passes",
+    default=1,
+    show_default=True,
+    type=_AT_LEAST_1,
+    help="That the attack makes for each image and copy: its steps; 1 for gradients, FGSM and RAND+FGSM.",
+)
+@click.option(
+    "--bits",
+    type=_POSITIVE,
+    help=f"Per sign; default: {BITS_PER_PIXEL}, or {BITS_OF_MANY_STEPS} of an attack of several passes.",
+)
 @click.option("--train-rate", type=_POSITIVE, help="Training a GPU, images/s; default: from --rate.")
 @click.option("--epochs", default=100, show_default=True, type=_AT_LEAST_1, help="Of training.")
 @click.option("--seeds", default=1, show_default=True, type=_AT_LEAST_1, help="Of training, one model each.")
@@ -54,7 +67,9 @@ def command(
     rate: float | None,
     architecture: str | None,
     classes: int,
-    bits: float,
+    copies: int,
+    passes: int,
+    bits: float | None,
     train_rate: float | None,
     epochs: int,
     seeds: int,
@@ -66,8 +81,8 @@ def command(
     """Plan the stores of some static models over a training set, and training on them.
 
     Tells shards, bytes, hours, the rates at which training reads, the memory of a host, and after how many epochs the
-    stores cost less than the crafting they replace; each further user of them saves all of it. It is arithmetic on the
-    rates that you give or that are measured here; docs/scale.md states what it assumes.
+    stores, of gradients or of an attack, cost less than the crafting they replace; each further user of them saves all
+    of it. It is arithmetic on the rates that you give or that are measured here; docs/scale.md states what it assumes.
     """
     known = _rate(rate, architecture, shape, classes)
     planned = plan(
@@ -82,9 +97,11 @@ def command(
         gpus_per_host=gpus_per_host,
         budget=memory,
         bits=bits,
+        copies=copies,
+        passes=passes,
     )
     origin = "measured here" if rate is None else "as given"
-    entries = {"rate": f"{known:.4g} images/s a GPU, {origin}"} | _entries(planned, sources, bits)
+    entries = {"rate": f"{known:.4g} images/s a GPU, {origin}"} | _entries(planned, sources)
     tell({"rate": known, **asdict(planned)}, table(entries), as_json=as_json)
 
 
@@ -100,15 +117,17 @@ def _rate(rate: float | None, architecture: str | None, shape: tuple[int, int, i
     return signed_gradient_rate(architecture, shape, classes)
 
 
-def _entries(planned: Plan, sources: int, bits: float) -> dict[str, str]:
+def _entries(planned: Plan, sources: int) -> dict[str, str]:
     several = f"; {planned.stores} stores a source, for a manifest names no more shards" if planned.stores > 1 else ""
+    each = f" in {planned.copies} copies" if planned.copies > 1 else ""
+    passes = f", {planned.passes} passes an image and copy" if planned.passes > 1 else ""
     window = "enough" if planned.window >= GOOD_WINDOW else f"few: with less than {GOOD_WINDOW} batches are alike"
     return {
         "dataset": f"{bytes_text(planned.dataset)} at most, {planned.dataset_shards} shards",
-        "stores": f"{bytes_text(planned.disk)} at {bits} bits per sign for {sources} sources, {planned.files} files, "
-        f"{planned.shards} shards of {planned.shard} rows (chunks of {planned.chunk}){several}",
+        "stores": f"{bytes_text(planned.disk)} at {planned.bits} bits per sign for {sources} sources{each}, "
+        f"{planned.files} files, {planned.shards} shards of {planned.shard} rows (chunks of {planned.chunk}){several}",
         "held": f"{bytes_text(planned.memory)} to hold all signs in memory; with less, they stream in windows",
-        "precompute": f"{planned.hours:.3g} GPU hours, once; {planned.precompute_hours:.3g} on all GPUs",
+        "precompute": f"{planned.hours:.3g} GPU hours, once{passes}; {planned.precompute_hours:.3g} on all GPUs",
         "training": f"{planned.training_hours:.3g} hours on all GPUs",
         "reading": f"{bytes_text(round(planned.read_per_gpu))}/s a GPU, {bytes_text(round(planned.read))}/s in all",
         "memory": f"{bytes_text(planned.memory_per_host)} a host, {planned.hosts} hosts",

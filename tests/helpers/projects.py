@@ -101,9 +101,9 @@ def files(project, *folders):
     }
 
 
-def receipts(project: Project) -> int:
+def receipts(project: Project, store: str = "A") -> int:
     """Count the shards that have a receipt; a running stage may just be clearing them away."""
     try:
-        return len(list(project.path.glob(".partial/precompute-A-*/ledger/*.json")))
+        return len(list(project.path.glob(f".partial/precompute-{store}-*/ledger/*.json")))
     except FileNotFoundError:
         return 0

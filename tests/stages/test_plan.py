@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from gradshard.pipeline.cost_model import plan
+from gradshard.storage.formats.store_paths import expected_files
 from tests.helpers.projects import Project
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
+PGD = (*IMAGENET, "--copies", "4", "--passes", "20")
 BILLION = ("--rows", "1000000000", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "512")
 
 
@@ -42,6 +44,29 @@ def test_more_seeds_train_longer_on_the_same_stores():
     assert five["training_hours"] == pytest.approx(5 * one["training_hours"])
     assert (five["hours"], five["disk"]) == (one["hours"], one["disk"])
     assert (one["epochs_against_live"], five["epochs_against_live"]) == (4, 1)
+
+
+def test_copies_and_passes_of_an_attack_are_counted():
+    gradients, pgd = (json.loads(run(*arguments, "--json")) for arguments in (IMAGENET, PGD))
+    assert (gradients["copies"], gradients["passes"], gradients["bits"]) == (1, 1, 1.05)
+    assert pgd["hours"] == pytest.approx(4 * 20 * gradients["hours"])
+    assert pgd["precompute_hours"] == pytest.approx(pgd["hours"] / 8)
+    assert pgd["disk"] == pytest.approx(4 * gradients["disk"] * 1.95 / 1.05, rel=1e-9)
+    assert pgd["memory"] == 4 * gradients["memory"]
+    # The manifest, the description of the files and the table of the rows are beside those that it must name.
+    assert pgd["files"] == 3 * (len(expected_files(1252, 4)) + 3)
+    assert pgd["read_per_gpu"] == pytest.approx(pgd["train_rate"] * 268_203 * (1 + 1.95 / 8 * 3 / 4))
+    assert [pgd[name] for name in ("training_hours", "window")] == [gradients[n] for n in ("training_hours", "window")]
+    assert (pgd["epochs_against_live"], pgd["epochs_against_all_sources"]) == (16, 4)
+    told, page = run(*PGD), (ROOT / "docs/scale.md").read_text()
+    assert "1.01 TB of stores, 28.5 GPU hours once, and 586 MB/s a GPU" in page
+    for figure in ("1.01 TB at 1.95 bits per sign for 3 sources in 4 copies", "28.5 GPU hours", "586 MB/s", "after 16"):
+        assert figure in told
+
+
+def test_many_copies_take_more_stores_for_a_manifest_names_each_copys_files():
+    one, fifteen = (json.loads(run(*BILLION, "--copies", copies, "--json"))["stores"] for copies in ("1", "15"))
+    assert (one, fifteen) == (62, 489)
 
 
 def test_a_billion_images_take_several_stores():

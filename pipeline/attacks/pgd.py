@@ -36,13 +36,14 @@ def iterate_linf(
     steps: int,
     loss: Loss | Objective = "exact",
     momentum: float = 0.0,
+    targeted: bool = False,
 ) -> Tensor:
-    """Climb from ``start`` in ``steps`` signed steps of size ``step``; gives images (N, C, H, W).
+    """Climb from ``start`` in ``steps`` signed steps of size ``step``, or ``targeted`` descend; images (N, C, H, W).
 
     Epsilon and step are numbers or, per example, tensors (N, 1, 1, 1). Momentum sums gradients of unit L1 norm, each
     decayed by that factor (Dong et al. 2018).
     """
-    objective = _objective(loss)
+    objective, way = _objective(loss), -step if targeted else step
     adversarial, velocity = _within(start, images, epsilon), torch.zeros_like(images)
     for _ in range(steps):
         with torch.enable_grad():
@@ -52,7 +53,7 @@ def iterate_linf(
             norm = grad.flatten(1).abs().sum(1).clamp_min(torch.finfo(grad.dtype).tiny)
             velocity = momentum * velocity + grad / norm.view(-1, 1, 1, 1)
             grad = velocity
-        adversarial = _within(adversarial + step * grad.sign(), images, epsilon)
+        adversarial = _within(adversarial + way * grad.sign(), images, epsilon)
     return adversarial
 
 
@@ -65,8 +66,9 @@ def mi_fgsm(
     steps: int,
     momentum: float = 1.0,
     loss: Loss = "exact",
+    targeted: bool = False,
 ) -> Tensor:
-    """MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image itself."""
+    """MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image, or towards the labels."""
     return iterate_linf(
         model,
         images,
@@ -77,6 +79,7 @@ def mi_fgsm(
         steps=steps,
         loss=loss,
         momentum=momentum,
+        targeted=targeted,
     )
 
 
@@ -90,8 +93,11 @@ def pgd(
     steps: int,
     noise: Tensor,
     loss: Loss = "exact",
+    targeted: bool = False,
 ) -> Tensor:
     """PGD (Madry et al. 2018) with restarts; of each example's ends the one of the largest margin is kept.
+
+    If ``targeted``, it goes towards the labels, and the smallest margin is kept.
 
     Args:
         model: in eval mode.
@@ -114,9 +120,11 @@ def pgd(
             step=step,
             steps=steps,
             loss=loss,
+            targeted=targeted,
         )
         with torch.no_grad():
             reached = cw_margin(model(end).float(), labels)
+            reached = -reached if targeted else reached
         better = reached > margin
         best, margin = torch.where(better.view(-1, 1, 1, 1), end, best), torch.where(better, reached, margin)
     return best

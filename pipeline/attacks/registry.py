@@ -48,7 +48,9 @@ class Attack:
         given: its keywords that are always the same.
         steps: how many it makes, where it takes no ``steps``; 0: nobody told.
         own_loss: its loss is its own, whatever the parameter ``gradient``.
-        targeted: it may step towards a class (``targeted=True``), as the paper's do towards the least likely one.
+        targetable: it can step towards a class (``targeted=True``), as a store of it may ask for.
+        targeted: it does where an evaluation's label is the least likely one, as the paper's do; others step away from
+            the true label.
         check: a ``package.module:function`` that refuses what cannot run; it is called with ``classes`` and ``given``.
     """
 
@@ -58,6 +60,7 @@ class Attack:
     given: Mapping[str, object] = field(default_factory=dict)
     steps: int = 1
     own_loss: bool = False
+    targetable: bool = False
     targeted: bool = False
     check: str | None = None
 
@@ -71,18 +74,23 @@ class Attack:
 
 
 ATTACKS: Mapping[str, Attack] = {
-    "fgsm": Attack("FGSM", f"{_ROOM}.fgsm:fgsm", {"gradient": "gradient"}, targeted=True),
+    "fgsm": Attack("FGSM", f"{_ROOM}.fgsm:fgsm", {"gradient": "gradient"}, targetable=True, targeted=True),
     "ifgsm": Attack(
-        "I-FGSM", f"{_ROOM}.fgsm:iterative_fgsm", {"steps": "steps", "gradient": "gradient"}, targeted=True
+        "I-FGSM",
+        f"{_ROOM}.fgsm:iterative_fgsm",
+        {"steps": "steps", "gradient": "gradient"},
+        targetable=True,
+        targeted=True,
     ),
     "rand_fgsm": Attack(
         "RAND+FGSM",
         f"{_ROOM}.fgsm:rand_fgsm",
         {"alpha": "alpha", "noise": "signs", "gradient": "gradient"},
+        targetable=True,
         targeted=True,
     ),
-    "mifgsm": Attack("MI-FGSM", f"{_ROOM}.pgd:mi_fgsm", {"steps": "steps", "loss": "gradient"}),
-    "pgd": Attack("PGD", _PGD, {**_PGD_TAKES, "loss": "gradient"}),
+    "mifgsm": Attack("MI-FGSM", f"{_ROOM}.pgd:mi_fgsm", {"steps": "steps", "loss": "gradient"}, targetable=True),
+    "pgd": Attack("PGD", _PGD, {**_PGD_TAKES, "loss": "gradient"}, targetable=True),
     "cw": Attack("C&W", _PGD, _PGD_TAKES, given={"loss": "hinge"}, own_loss=True),
     "autoattack": Attack(
         "AutoAttack",

@@ -131,9 +131,9 @@ class SignsParams(Section):
                 "attack", f"is {self.attack}, which is no attack{did_you_mean(self.attack, list(ATTACKS))}"
             )
         if self.attack is not None and self.label in ("least_likely", "random"):
-            targeted = [name for name, attack in ATTACKS.items() if attack.targeted]
-            if self.attack not in targeted:
-                raise schema_error("label", f"is {self.label}, a target, which only {', '.join(targeted)} step towards")
+            able = [name for name, attack in ATTACKS.items() if attack.targetable]
+            if self.attack not in able:
+                raise schema_error("label", f"is {self.label}, a target, which only {', '.join(able)} step towards")
         own_loss = self.attack is not None and (self.attack not in ATTACKS or ATTACKS[self.attack].own_loss)
         if own_loss and "gradient" in given:
             raise schema_error("gradient", f"is not for {self.attack}, whose loss is its own: remove it")

@@ -34,6 +34,8 @@ KINDS = {
     "mifgsm": {"attack": "mifgsm", "eps": 0.3, "steps": 3},
     "pgd": {"attack": "pgd", "eps": 0.3, "steps": 4, "copies": 2},
     "random targets": {"attack": "ifgsm", "eps": 0.3, "steps": 3, "label": "random"},
+    "mifgsm to random targets": {"attack": "mifgsm", "eps": 0.3, "steps": 3, "label": "random"},
+    "pgd to the least likely": {"attack": "pgd", "eps": 0.3, "steps": 4, "label": "least_likely", "copies": 2},
 }
 
 
@@ -120,6 +122,20 @@ def test_an_honest_store_passes_its_audit(tmp_path, model, split, honest, kind):
     result = audited(published(tmp_path, model, split, kind, *honest(kind)), split, model)
     assert result.honest
     assert result.sample.agreement.mean() > 0.99
+
+
+@pytest.mark.parametrize("kind", ["mifgsm to random targets", "pgd to the least likely"])
+def test_signs_towards_a_target_lead_there(tmp_path, model, split, honest, kind):
+    store = published(tmp_path, model, split, kind, *honest(kind))
+    images, target = to_unit_range(torch.from_numpy(split.take_images(np.arange(192)))), store.load_labels()
+    reached = []
+    for copy in store.in_turn:
+        signs = torch.from_numpy(bitplanes.unpack(copy.load(), 784)).view_as(images)
+        assert store.manifest.direction.step == 1
+        reached.append(float((model.module(step_along(images, signs, 0.3)).argmax(1).numpy() == target).mean()))
+    clean = float((model.module(images).argmax(1).numpy() == target).mean())
+    assert clean < 0.05
+    assert min(reached) > 0.3
 
 
 def of_another_model(planes, kind, other, split):

@@ -84,3 +84,31 @@ def test_momentum_goes_on_by_the_gradients_it_has_summed():
 def test_the_hinge_is_the_lead_of_the_best_other_class():
     logits = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0]])
     assert cw_margin(logits, torch.tensor([0, 2])).tolist() == [-1.0, 4.0]
+
+
+@pytest.mark.parametrize("name", ["pgd", "mifgsm"])
+def test_of_two_classes_towards_one_is_away_from_the_other(linear_model, examples, name):
+    model, (images, labels, noise) = linear_model(seed=2), examples
+    options = {"epsilon": EPSILON, "steps": 3} | ({"step": 0.02, "noise": noise} if name == "pgd" else {})
+    attack = {"pgd": pgd, "mifgsm": mi_fgsm}[name]
+    away, towards = (
+        attack(model, images, 1 - labels, **options),
+        attack(model, images, labels, **options, targeted=True),
+    )
+    assert torch.equal(away, towards)
+    assert not torch.equal(away, attack(model, images, labels, **options))
+
+
+def test_more_restarts_come_never_less_close_to_a_target(linear_model, examples):
+    model, (images, _, noise) = linear_model(classes=4, seed=3), examples
+    target = model(images).argmin(1)
+    margins = [
+        cw_margin(model(end), target)
+        for end in (
+            pgd(model, images, target, epsilon=EPSILON, step=0.02, steps=2, noise=noise[:restarts], targeted=True)
+            for restarts in (1, 3)
+        )
+    ]
+    assert (margins[0] >= margins[1]).all()
+    assert not torch.equal(*margins)
+    assert (margins[1] < cw_margin(model(images), target)).all()

@@ -14,7 +14,8 @@ CONFIG = AttackConfig(epsilon=0.3, alpha=0.05, steps=10, pgd_steps=40)
 def test_an_attacks_function_takes_what_the_table_says_and_nothing_is_left_out(name):
     attack = ATTACKS[name]
     keywords = {"epsilon": 0.3, **dict.fromkeys(attack.takes), **attack.given}
-    if attack.targeted:
+    assert attack.targetable or not attack.targeted
+    if attack.targetable:
         keywords["targeted"] = True
     plugins.check_call(plugins.find(attack.function, what=name), keywords, what=name, positional=3)
 

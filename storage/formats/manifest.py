@@ -7,11 +7,13 @@ and it can name no file but those of a sign store.
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -29,10 +31,13 @@ from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expect
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
 
-# A store of 1,252 shards has a manifest of 360 kB.
-SIZE_LIMIT = 1 << 23
+# A store of 1,252 shards has a manifest of 360 kB, one of 100,000 shards of 29 MB.
+SIZE_LIMIT = 1 << 25
+# A file has an entry of two values.
+_ENTRIES_LIMIT = 1 << 18
+_VALUES_LIMIT = 2 * _ENTRIES_LIMIT
 # What is told of an entry that is wrong takes a hundred times the entry's memory.
-_ENTRIES_LIMIT = 1 << 15
+_FEW = 1000
 # Decoded, what one reader holds in memory.
 SHARD_LIMIT = 1 << 30
 # Of shards of 64 MiB, those of so many copies are less than that.
@@ -40,7 +45,8 @@ COPIES_LIMIT = 15
 # More than any attack makes; a stranger's manifest must not make an audit endless.
 STEPS_LIMIT = 1000
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_SHA256 = re.compile("[0-9a-f]{64}")
+Sha256 = Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
 # Shown on terminals and in Markdown: no control characters, no markup.
@@ -98,7 +104,7 @@ class AttackRecord(_Record):
     epsilon: Annotated[float, Field(gt=0, le=1)] | None = None
     alpha: Annotated[float, Field(gt=0, lt=1)] | None = None
     steps: Annotated[int, Field(gt=0, le=STEPS_LIMIT)] | None = None
-    arguments: dict[Word, bool | int | float | Word | None] = Field(default_factory=dict)
+    arguments: dict[Word, bool | int | float | Word | None] = Field(default_factory=dict, max_length=_FEW)
     code: Word | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Count = 0
@@ -160,6 +166,28 @@ class FileRecord(_Record):
     size: Count
 
 
+def _without_wrong_entries(files: object) -> object:
+    """Refuse the first file that is described wrongly: to tell of all of them might take all memory.
+
+    Raises:
+        ValueError: a file is not described as one is.
+    """
+    for name, entry in files.items() if isinstance(files, dict) else ():
+        if not isinstance(entry, FileRecord) and not _describes_a_file(entry):
+            raise ValueError(f"describes the file {str(name)[:60]!a} by something else than sha256 and size")
+    return files
+
+
+def _describes_a_file(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    sha256, size = entry.get("sha256"), entry.get("size")
+    return isinstance(sha256, str) and bool(_SHA256.fullmatch(sha256)) and type(size) is int and 0 <= size < 1 << 63
+
+
+Files = Annotated[dict[str, FileRecord], BeforeValidator(_without_wrong_entries)]
+
+
 class StoreSpec(_Record):
     """Description of a store before anything is computed. ``licence`` is an SPDX identifier, if its maker named one."""
 
@@ -211,8 +239,8 @@ class Manifest(StoreSpec):
     version: Count
     content: Sha256
     zeros: Count
-    files: dict[str, FileRecord]
-    versions: dict[Word, Word]
+    files: Files
+    versions: dict[Word, Word] = Field(max_length=_FEW)
     digest: Sha256
 
     @property
@@ -295,6 +323,8 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
     path = f"{where}/{MANIFEST}"
     if len(content) > SIZE_LIMIT:
         raise AlteredError(f"{path} is larger than {SIZE_LIMIT >> 20} MiB, so it is no manifest of a sign store")
+    if content.count(b",") > _VALUES_LIMIT:
+        raise AlteredError(f"{path} is not a manifest of a sign store: it is something else, or too long")
     try:
         sealed = json.loads(content)
         if not isinstance(sealed, dict) or max(map(_entries, sealed.values()), default=0) > _ENTRIES_LIMIT:

@@ -251,11 +251,13 @@ def test_a_manifest_of_40_mb_is_refused_in_little_memory(tmp_path):
 )
 def test_a_manifest_as_large_as_allowed_and_full_of_rubbish_is_refused_in_bounded_memory(place, entry):
     text = TEXT.decode()
-    room = manifest.SIZE_LIMIT - len(text)
-    rubbish = "".join(entry % number for number in range(room // len(entry % 10_000_000)))
-    content = text.replace(place, place + rubbish, 1).encode()
-    assert 0.8 * manifest.SIZE_LIMIT < len(content) <= manifest.SIZE_LIMIT
-    refused_manifest(content, below=300 * MB)
+    room = (manifest.SIZE_LIMIT - len(text)) // len(entry % 10_000_000)
+    # By its bytes; by its values; and by what it says of all files, or of anything else.
+    for count in (room, manifest._VALUES_LIMIT - 1000, manifest._ENTRIES_LIMIT - 1000):
+        rubbish = "".join(entry % number for number in range(count))
+        content = text.replace(place, place + rubbish, 1).encode()
+        assert len(content) <= manifest.SIZE_LIMIT
+        refused_manifest(content, below=300 * MB)
 
 
 def refused_metadata(name: str, content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Batches of images, labels and signs as a step takes them, brought to the device."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -80,10 +81,13 @@ class Batch:
         return torch.stack([step_after(images, one, epsilon, step) for one, step in zip(signs, drawn, strict=True)])
 
 
-def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
-    """Turn what was read for a step into what it takes: views, pixels, signs and epsilons."""
+def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice | None = None) -> Batch:
+    """Turn what was read for a step into what it takes: views, pixels, signs and epsilons.
+
+    It is this rank's part of the step's batch, or another ``part``.
+    """
     images, signs, drawn = raw.images, _signs(raw, run, step), _random_steps(raw, run, step)
-    part = RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
+    part = part or rank_slice(run, step)
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=run.drawn(step))[part.rows]
         images, signs = views.apply(images), [views.apply(one) for one in signs]
@@ -97,6 +101,22 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int) -> Batch:
         live=run.live(step),
         random_steps=drawn,
     )
+
+
+def rank_slice(run: TrainingRun, step: int) -> RankSlice:
+    """Return which rows of a step's batch are this rank's."""
+    return RankSlice(run.batch_rows(step), run.ranks.part(run.batch_rows(step)))
+
+
+def cut(raw: "StoredBatch", part: RankSlice, most: int | None) -> Iterator[tuple["StoredBatch", RankSlice]]:
+    """Cut the rows of a part of a batch into even pieces of at most so many, each with its place in the batch."""
+    rows = len(raw.images)
+    pieces = 1 if most is None else math.ceil(rows / most)
+    for number in range(pieces):
+        piece = slice(number * rows // pieces, (number + 1) * rows // pieces)
+        planes = None if raw.planes is None else raw.planes[..., piece, :, :]
+        place = slice(part.rows.start + piece.start, part.rows.start + piece.stop)
+        yield StoredBatch(raw.rows[piece], raw.images[piece], raw.labels[piece], planes), RankSlice(part.total, place)
 
 
 def _signs(raw: "StoredBatch", run: TrainingRun, step: int) -> list[Tensor]:

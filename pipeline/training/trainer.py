@@ -3,7 +3,8 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.pipeline.training.data import Batch, StoredBatch, make_batch, read
+from gradshard.pipeline.training.data import Batch, RankSlice, StoredBatch, cut, make_batch, rank_slice, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import BatchLoss
-from gradshard.pipeline.training.methods.method import Losses
+from gradshard.pipeline.training.methods.method import Losses, added
 from gradshard.pipeline.training.methods.registry import make_method
 from gradshard.pipeline.training.optimizers import adjust_gradients, load_state, make_optimizer, trained
 from gradshard.pipeline.training.passes import PassCounts
@@ -61,7 +62,21 @@ class Trainer:
         device: torch.device,
         arithmetic: Arithmetic,
         compiled: bool = False,
+        rows_at_once: int | None = None,
     ) -> None:
+        """Prepare a model to be trained.
+
+        Args:
+            model: to be trained.
+            run: its steps.
+            device: where.
+            arithmetic: of the passes.
+            compiled: whether torch compiles the model.
+            rows_at_once: how many rows of a batch pass together at most; the gradients of several passes are added.
+
+        Raises:
+            GradshardError: what is trained, and how, needs a whole batch where it passes in pieces.
+        """
         keep_freed_memory()
         self.model = model.to(device).train()
         self.run = run
@@ -72,6 +87,8 @@ class Trainer:
         self._optimizer = make_optimizer(run.optimization, self.model)
         self._average = None if run.average is None else WeightAverage(self.model, run.average)
         self._method = make_method(run.adversary, shape=(run.batch, *run.sample_shape), device=device)
+        self._rows_at_once = rows_at_once
+        self._check_pieces()
         objective = BatchLoss(
             self.model,
             self._method,
@@ -147,17 +164,56 @@ class Trainer:
             left = self.run.replays
 
     def _train_on(self, raw: StoredBatch) -> Losses:
-        torch.manual_seed(step_seed(self.run.seed, self.step))
-        batch = make_batch(raw, self.run, self.step)
-        losses = self._losses(batch)
-        wanted = trained(self.model) if losses.inputs is None else [*trained(self.model), losses.inputs]
-        torch.autograd.backward(losses.total, inputs=wanted)
+        found, pieces = [], list(cut(raw, rank_slice(self.run, self.step), self._rows_at_once))
+        for number, (rows, part) in enumerate(pieces, start=1):
+            # Ranks add up their gradients in the last backward pass.
+            with nullcontext() if number == len(pieces) else self._apart():
+                batch, losses = self._backward(rows, part)
+            found.append(losses)
+        losses = added(found)
         self._method.remember(batch, losses, self.run.ranks)
         adjust_gradients(trained(self.model), self.run.optimization)
         self._optimizer.step(self.run.rate(self.step))
         if self._average is not None:
             self._average.update_parameters(self.model)
-        return Losses(losses.total.detach(), losses.clean, losses.adversarial)
+        return Losses(losses.total, losses.clean, losses.adversarial)
+
+    def _backward(self, rows: StoredBatch, part: RankSlice) -> tuple[Batch, Losses]:
+        """Add the gradients of some rows of this step's batch to what the parameters have."""
+        # Whatever passes together draws for the whole batch.
+        torch.manual_seed(step_seed(self.run.seed, self.step))
+        batch = make_batch(rows, self.run, self.step, part)
+        try:
+            losses = self._losses(batch)
+            wanted = trained(self.model) if losses.inputs is None else [*trained(self.model), losses.inputs]
+            torch.autograd.backward(losses.total, inputs=wanted)
+        except torch.OutOfMemoryError as error:
+            raise GradshardError(
+                f"not enough memory to train on {len(rows.images)} rows at once: set GRADSHARD_ROWS_AT_ONCE to fewer, "
+                "and run the same command again to go on from the last checkpoint"
+            ) from error
+        return batch, replace(losses, total=losses.total.detach())
+
+    def _apart(self) -> AbstractContextManager[None]:
+        objective = self._losses
+        return objective.no_sync() if isinstance(objective, nn.parallel.DistributedDataParallel) else nullcontext()
+
+    def _check_pieces(self) -> None:
+        most = self._rows_at_once
+        if most is None or most * self.run.ranks.size >= self.run.batch:
+            return
+        if not self._method.in_pieces:
+            raise GradshardError(
+                f"the method {self.run.adversary.method if self.run.adversary else 'clean'} needs all rows of a batch "
+                f"at once, not {most} (GRADSHARD_ROWS_AT_ONCE): take more ranks, or a smaller training.batch"
+            )
+        if self.run.batch_norm == "synchronised" and any(
+            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules()
+        ):
+            raise GradshardError(
+                f"batch_norm: synchronised needs all rows of a batch at once, not {most} (GRADSHARD_ROWS_AT_ONCE): "
+                "take more ranks, or training.batch_norm: per_rank"
+            )
 
     def _record(self, found: list[Losses], live_share: float) -> TrainMetrics:
         clean = self._mean([losses.clean for losses in found if losses.clean is not None])

@@ -73,7 +73,7 @@ class Ensemble(Method):
         logits = passes.logits(inputs, batch.part)
         clean, chosen = mean_loss(logits, batch), attack_labels(logits, batch.labels, adversary.policy)
         fused = None
-        if passes.alone:
+        if passes.alone and batch.part.whole:
             fused = grad_with_the_loss(passes, logits, inputs, batch, chosen, adversary, random)
         if fused is None:
             grad, _ = gradient_through(

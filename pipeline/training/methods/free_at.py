@@ -22,6 +22,8 @@ class FreeAT(Method):
     torch lets no gradient through the clipping of a pixel that is 0 or 1, which in some images are most.
     """
 
+    in_pieces = False
+
     def __init__(
         self,
         adversary: Adversary,

@@ -1,5 +1,6 @@
 """The interface of a training method: from a step's batch to what the model is to go down."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,13 +31,29 @@ class Losses:
     inputs: Tensor | None = None
 
 
+def added(parts: Sequence[Losses]) -> Losses:
+    """Add up the losses of pieces of a batch; each is its part of the means over the whole batch."""
+    if len(parts) == 1:
+        return parts[0]
+    clean, adversarial, by_source = (
+        None if None in found else torch.stack(found).sum(0)
+        for found in ([getattr(part, name) for part in parts] for name in ("clean", "adversarial", "by_source"))
+    )
+    return Losses(torch.stack([part.total for part in parts]).sum(), clean, adversarial, by_source)
+
+
 class Method:
     """A way of training a model, for one run of it.
 
     It is made by its ``registry`` entry, with the ``Adversary``, the shape of a whole batch and the device, and its
     settings as keywords. A step's losses follow from the batch, the model and ``state`` alone; whatever a method draws
     it draws by torch's generator, which the trainer seeds for every step.
+
+    ``in_pieces`` says that the losses of a batch are the sums of those of its pieces, where it passes in several:
+    ``remember`` then gets the sums, and the last piece.
     """
+
+    in_pieces = True
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
         """Compute the losses of a step, from passes through the model that is trained."""

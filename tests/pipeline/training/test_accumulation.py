@@ -1,0 +1,116 @@
+"""A batch that passes in pieces gives the losses and the step of one that passes at once."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradshard.pipeline import models
+from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.config import TrainingRun
+from gradshard.pipeline.training.optimizers import Optimization
+from gradshard.pipeline.training.trainer import Trainer
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
+
+CPU = torch.device("cpu")
+
+
+class Reader:
+    """Sixty random rows, their signs, and the same signs of other rows for a second store."""
+
+    def __init__(self):
+        draws = np.random.default_rng(0)
+        self.images = draws.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8)
+        self.labels = draws.integers(0, 10, 60)
+        self.planes = np.packbits(draws.integers(0, 2, (60, 1, 784), dtype=np.uint8), axis=2).repeat(2, axis=1)
+        self.planes[:, 1] = 0
+
+    def read(self, requests):
+        for request in requests:
+            planes = None if request.store is None else self.planes[request.rows]
+            if isinstance(request.store, tuple):
+                planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
+            yield RawBatch(self.images[request.rows], self.labels[request.rows], planes)
+
+
+def trainer(rows_at_once, model=None, *, batch_norm="per_rank", **options):
+    adversary = {"attack": "fgsm", "sources": ("self", "S"), "schedule": "rotate", "objective": "both"}
+    adversary |= {"epsilon_law": "fixed", **options}
+    run = TrainingRun(
+        rows=60,
+        batch=16,
+        epochs=1,
+        seed=1,
+        optimization=Optimization("adam", 0.001),
+        reading=ReadingPlan(True, 60, 1),
+        adversary=Adversary(
+            epsilon=0.3,
+            alpha=0.05,
+            clean_weight=0.5,
+            gradient="exact",
+            policy="predicted",
+            live_mode="train",
+            directions={"S": 1, "T": -1},
+            adversarial_weight=0.3,
+            **adversary,
+        ),
+        augmentation=Augmentation(2, True),
+        batch_norm=batch_norm,
+    )
+    module = model or models.create_model("D", (1, 28, 28), 10, seed=0)
+    return Trainer(module, run, device=CPU, arithmetic="fp32", rows_at_once=rows_at_once)
+
+
+def trained(rows_at_once, **options):
+    loop = trainer(rows_at_once, **options)
+    records = [step.record for step in loop.steps(Reader()) if step.record is not None]
+    return records[-1], torch.cat([tensor.flatten() for tensor in loop.model.state_dict().values()])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"objective": "half", "epsilon_law": "truncated_normal"},
+        {"attack": "rand_fgsm", "sources": ("self",)},
+        {"sources": ("self", "S", "T"), "schedule": "loss_weighted"},
+        {"sources": ("S", "T"), "schedule": "top_k"},
+    ],
+    ids=["dropout, shared pass", "half, drawn epsilons", "random steps", "recent losses", "top k"],
+)
+def test_pieces_take_the_steps_of_whole_batches(options):
+    (one, weights), (other, pieced) = trained(None, **options), trained(5, **options)
+    assert other.clean_loss == pytest.approx(one.clean_loss, rel=1e-4)
+    assert other.adversarial_loss == pytest.approx(one.adversarial_loss, rel=1e-3)
+    assert torch.allclose(pieced, weights, atol=1e-4)
+
+
+def test_no_pass_has_more_rows_than_are_allowed():
+    loop = trainer(5, sources=("self",), attack="rand_fgsm")
+    passed = []
+    loop.model.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
+    next(loop.steps(Reader()))
+    # Clean and perturbed images pass together.
+    assert max(passed) == 2 * 4
+    assert sum(passed) == 3 * 16
+
+
+def test_memory_that_is_too_small_is_told_with_the_remedy():
+    loop = trainer(None)
+
+    def full(_, inputs):
+        raise torch.OutOfMemoryError
+
+    loop.model.register_forward_pre_hook(full)
+    with pytest.raises(GradshardError, match="not enough memory to train on 16 rows at once: set GRADSHARD_ROWS_AT"):
+        next(loop.steps(Reader()))
+
+
+def test_statistics_of_whole_batches_and_pieces_of_them_exclude_one_another():
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(784), nn.Linear(784, 10))
+    trainer(16, model, batch_norm="synchronised")
+    trainer(5, model)
+    with pytest.raises(GradshardError, match="needs all rows of a batch at once, not 5"):
+        trainer(5, model, batch_norm="synchronised")

@@ -16,8 +16,9 @@ from gradshard.storage.formats import bitplanes, chunking
 BITS_PER_PIXEL = 1.05
 # The most that was measured of the ends of MI-FGSM and PGD (docs/transfer-defence.md), of 10 and 20 passes.
 BITS_OF_MANY_STEPS = 1.95
-# A manifest names at most 32,768 files: of each shard its labels, and its signs in each copy.
-_MOST_FILES = 32_000
+# A manifest of so many files has 29 MB of the 32 MiB that one may have: of each shard its labels, and its signs in each
+# copy.
+_MOST_FILES = 200_000
 # Of a window, in rows: below that, batches of neighbouring rows are visibly alike (docs/scale.md).
 GOOD_WINDOW = 4096
 
@@ -34,8 +35,10 @@ class Plan:
     stores is less than the crafting they replace.
 
     Training: ``train_rate`` in images a second on one GPU; ``dataset`` on disk, of ``dataset_shards`` files;
-    ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads for each of them, ``read`` for all;
-    ``memory_per_host`` holds the windows of its GPUs, each of ``window`` rows.
+    ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads a second for each of them, ``read`` for
+    all, and ``read_in_all`` from beginning to end; ``read_over_needed`` says
+    how much more that is than is needed, at most; ``store_reads`` is what computing the stores reads in all;
+    ``memory_per_host`` holds the windows of its GPUs; all GPUs together hold ``window`` rows.
     """
 
     bits: float
@@ -58,9 +61,40 @@ class Plan:
     training_hours: float
     read_per_gpu: float
     read: float
+    read_in_all: float
+    store_reads: float
+    read_over_needed: float
     hosts: int
     memory_per_host: int
     window: int
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Prices in any one currency: of a GPU for an hour, of 10^9 bytes kept for a month, and of as many read."""
+
+    gpu_hour: float
+    gigabyte_month: float = 0.0
+    gigabyte_read: float = 0.0
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Prices of computing the stores, of training, and of keeping dataset and stores for a month."""
+
+    stores: float
+    training: float
+    month: float
+
+
+def bill(planned: Plan, prices: Prices, *, gpus: int) -> Bill:
+    """Price a plan for so many GPUs; to compute the stores, each source reads all images once."""
+    giga = 1e9
+    return Bill(
+        stores=planned.hours * prices.gpu_hour + planned.store_reads / giga * prices.gigabyte_read,
+        training=planned.training_hours * gpus * prices.gpu_hour + planned.read_in_all / giga * prices.gigabyte_read,
+        month=(planned.dataset + planned.disk) / giga * prices.gigabyte_month,
+    )
 
 
 def plan(
@@ -82,7 +116,8 @@ def plan(
     """Plan dataset, stores and training.
 
     Images are taken as stored without loss and not compressible. A batch reads its images, and its source's signs on
-    s / (s + 1) of all batches; each GPU streams through ``budget`` bytes of windows of its own.
+    s / (s + 1) of all batches; the GPUs stream through windows that they share, of which each holds ``budget`` bytes.
+    In each window a chunk may be cut at the borders between GPUs in the batches of each source, and is read twice.
 
     Args:
         rows: images of the training set.
@@ -107,7 +142,10 @@ def plan(
     row_bytes = 2 * bitplanes.packed_bytes(pixels)
     cut, images = chunking.plan(rows, row_bytes), chunking.plan(rows, pixels)
     hours = sources * copies * passes * rows / rate / 3600
-    read_per_gpu = train_rate * (pixels + bits / 8 * pixels * sources / (sources + 1))
+    window = min(rows, gpus * (budget // (2 * (pixels + sources * row_bytes))))
+    twice = 0.0 if window == rows and gpus == 1 else cut.chunk * gpus * (sources + 1) / max(window, 1)
+    needed = pixels + bits / 8 * pixels * sources / (sources + 1)
+    read_per_gpu = train_rate * needed * (1 + twice)
     return Plan(
         bits=bits,
         copies=copies,
@@ -130,7 +168,10 @@ def plan(
         training_hours=seeds * rows * epochs / (train_rate * gpus) / 3600,
         read_per_gpu=read_per_gpu,
         read=gpus * read_per_gpu,
+        read_in_all=seeds * epochs * rows * needed * (1 + twice),
+        store_reads=float(sources * rows * pixels),
+        read_over_needed=1 + twice,
         hosts=math.ceil(gpus / gpus_per_host),
         memory_per_host=min(gpus, gpus_per_host) * budget,
-        window=min(rows, budget // (2 * (pixels + sources * row_bytes))),
+        window=window,
     )

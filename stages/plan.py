@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GOOD_WINDOW, Plan, plan
+from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GOOD_WINDOW, Bill, Plan, bill, plan
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
+from gradshard.stages.support.places import PathType
+from gradshard.stages.support.price_table import read_prices
 from gradshard.storage.formats.manifest import COPIES_LIMIT
 
 _AT_LEAST_1 = click.IntRange(min=1)
@@ -38,7 +41,7 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option("--shape", required=True, callback=_sample_shape, help="An image's, such as 3,299,299 (C,H,W).")
 @click.option("--sources", default=3, show_default=True, type=_AT_LEAST_1, help="Static models.")
 @click.option("--rate", type=_POSITIVE, help="Signed gradients of one model on one GPU, images/s.")
-@click.option("--architecture", help="Instead of --rate: measure it here, on the CPU, with this architecture.")
+@click.option("--architecture", help="Instead of --rate: measure it here, with this architecture.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="For --architecture.")
 @click.option("--copies", default=1, show_default=True, type=click.IntRange(1, COPIES_LIMIT), help="Of the attack.")
 @click.option(
@@ -59,6 +62,9 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 @click.option("--gpus", default=1, show_default=True, type=_AT_LEAST_1, help="Or processes on CPUs.")
 @click.option("--gpus-per-host", default=8, show_default=True, type=_AT_LEAST_1, help="In one machine.")
 @click.option("--memory", default="4 GiB", show_default=True, callback=_bytes, help="Of each GPU's reader.")
+@click.option(
+    "--prices", type=PathType(dir_okay=False, path_type=Path), help="A YAML file of prices: see docs/scale.md."
+)
 @json_option
 def command(
     rows: int,
@@ -76,14 +82,17 @@ def command(
     gpus: int,
     gpus_per_host: int,
     memory: int,
+    prices: Path | None,
     as_json: bool,
 ) -> None:
     """Plan the stores of some static models over a training set, and training on them.
 
     Tells shards, bytes, hours, the rates at which training reads, the memory of a host, and after how many epochs the
     stores, of gradients or of an attack, cost less than the crafting they replace; each further user of them saves all
-    of it. It is arithmetic on the rates that you give or that are measured here; docs/scale.md states what it assumes.
+    of it; and by a table of prices, what it all costs. It is arithmetic on the rates that you give or that are measured
+    here; docs/scale.md has the formulas and states what they assume.
     """
+    priced = None if prices is None else read_prices(prices)
     known = _rate(rate, architecture, shape, classes)
     planned = plan(
         rows=rows,
@@ -102,7 +111,11 @@ def command(
     )
     origin = "measured here" if rate is None else "as given"
     entries = {"rate": f"{known:.4g} images/s a GPU, {origin}"} | _entries(planned, sources)
-    tell({"rate": known, **asdict(planned)}, table(entries), as_json=as_json)
+    found = {"rate": known, **asdict(planned)}
+    if priced is not None:
+        cost = bill(planned, priced, gpus=gpus)
+        entries["cost"], found["cost"] = _cost_text(cost, str(prices)), asdict(cost)
+    tell(found, table(entries), as_json=as_json)
 
 
 def _rate(rate: float | None, architecture: str | None, shape: tuple[int, int, int], classes: int) -> float:
@@ -117,6 +130,13 @@ def _rate(rate: float | None, architecture: str | None, shape: tuple[int, int, i
     return signed_gradient_rate(architecture, shape, classes)
 
 
+def _cost_text(cost: Bill, prices: str) -> str:
+    return (
+        f"{cost.stores:.4g} for the stores, {cost.training:.4g} for training, {cost.month:.4g} a month to keep dataset "
+        f"and stores, by {prices}"
+    )
+
+
 def _entries(planned: Plan, sources: int) -> dict[str, str]:
     several = f"; {planned.stores} stores a source, for a manifest names no more shards" if planned.stores > 1 else ""
     each = f" in {planned.copies} copies" if planned.copies > 1 else ""
@@ -129,9 +149,10 @@ def _entries(planned: Plan, sources: int) -> dict[str, str]:
         "held": f"{bytes_text(planned.memory)} to hold all signs in memory; with less, they stream in windows",
         "precompute": f"{planned.hours:.3g} GPU hours, once{passes}; {planned.precompute_hours:.3g} on all GPUs",
         "training": f"{planned.training_hours:.3g} hours on all GPUs",
-        "reading": f"{bytes_text(round(planned.read_per_gpu))}/s a GPU, {bytes_text(round(planned.read))}/s in all",
+        "reading": f"{bytes_text(round(planned.read_per_gpu))}/s a GPU, {bytes_text(round(planned.read))}/s in all; "
+        f"at most {planned.read_over_needed:.3f} of what is needed",
         "memory": f"{bytes_text(planned.memory_per_host)} a host, {planned.hosts} hosts",
-        "shuffling": f"windows of {planned.window} rows: {window}",
+        "shuffling": f"windows of {planned.window} rows over all GPUs (streaming.window): {window}",
         "paid off": f"after {planned.epochs_against_live} epochs against crafting live from each batch's source, after "
         f"{planned.epochs_against_all_sources} against crafting from all sources on every batch",
     }

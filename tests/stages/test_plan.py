@@ -15,6 +15,7 @@ from tests.helpers.projects import Project
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
 PGD = (*IMAGENET, "--copies", "4", "--passes", "20")
+MANY = ("--rows", "14000000", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "64")
 BILLION = ("--rows", "1000000000", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "512")
 
 
@@ -35,7 +36,11 @@ def test_imagenets_stores_have_1252_shards_a_source():
     assert told["hours"] == pytest.approx(3 * 1_281_167 / 3000 / 3600)
     assert told["precompute_hours"] == pytest.approx(told["hours"] / 8)
     assert told["train_rate"] == pytest.approx(3000 * 2 / 3.25)
-    assert told["read_per_gpu"] == pytest.approx(told["train_rate"] * 268_203 * (1 + 1.05 / 8 * 3 / 4))
+    needed = 268_203 * (1 + 1.05 / 8 * 3 / 4)
+    assert told["window"] == 8 * 4575
+    assert told["read_over_needed"] == pytest.approx(1 + 16 * 8 * 4 / (8 * 4575))
+    assert told["read_per_gpu"] == pytest.approx(told["train_rate"] * needed * told["read_over_needed"])
+    assert told["read_in_all"] == pytest.approx(100 * 1_281_167 * needed * told["read_over_needed"])
     assert told["memory_per_host"] == 8 * 4 * 2**30
 
 
@@ -71,17 +76,47 @@ def test_many_copies_take_more_stores_for_a_manifest_names_each_copys_files():
 
 def test_a_billion_images_take_several_stores():
     told = json.loads(run(*BILLION, "--json"))
-    assert told["stores"] == 62
+    assert told["stores"] == 10
     assert told["hosts"] == 64
 
 
 def test_the_docs_show_what_the_plan_says():
     page = (ROOT / "docs/scale.md").read_text()
-    for arguments in (IMAGENET, BILLION):
+    for arguments in (IMAGENET, MANY, BILLION):
         for line in run(*arguments).splitlines():
             name, _, value = line.partition("  ")
             assert f"| {name} |" in page
             assert f" {value.strip()} |" in page, line
+
+
+def test_a_plan_is_priced_by_a_table(tmp_path):
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("gpu_hour: 2.5\ngigabyte_month: 0.02\ngigabyte_read: 0.001\n")
+    told = json.loads(run(*IMAGENET, "--seeds", "2", "--prices", str(prices), "--json"))
+    assert told["cost"]["stores"] == pytest.approx(2.5 * told["hours"] + 0.001 * 3 * told["dataset"] / 1e9)
+    trained = 2.5 * 8 * told["training_hours"] + 0.001 * told["read_in_all"] / 1e9
+    assert told["cost"]["training"] == pytest.approx(trained)
+    assert told["cost"]["month"] == pytest.approx(0.02 * (told["dataset"] + told["disk"]) / 1e9)
+    assert "a month to keep dataset and stores" in run(*IMAGENET, "--prices", str(prices))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "cannot be read as a table of prices"),
+        ("gpu_hour: [", "cannot be read as a table of prices"),
+        ("3", "is no table of prices: write `gpu_hour: 2.5`"),
+        ("gigabyte_month: 1", "is no table of prices: write `gpu_hour: 2.5`"),
+        ("{gpu_hour: 1, tea: 2}", "has the unknown price tea"),
+        ("gpu_hour: free", "gpu_hour is free, which is no price"),
+        ("gpu_hour: -1", "gpu_hour is -1, which is no price"),
+    ],
+)
+def test_a_table_that_has_no_prices_is_told_in_a_sentence(tmp_path, gradshard, text, sentence):
+    if text is not None:
+        (tmp_path / "prices.yaml").write_text(text)
+    code, said = gradshard(Project(tmp_path), "plan", *IMAGENET, "--prices", str(tmp_path / "prices.yaml"))
+    assert (code, sentence in said, said.count("\n")) == (2, True, 1), said
 
 
 def test_a_rate_that_is_not_given_is_measured():
@@ -113,6 +148,6 @@ def test_hours_fall_and_reading_grows_with_the_gpus(gpus):
     assert many.hours == one.hours
     assert many.precompute_hours == pytest.approx(one.hours / gpus)
     assert many.training_hours == pytest.approx(one.training_hours / gpus)
-    assert many.read == pytest.approx(gpus * one.read)
+    assert many.read / many.read_over_needed == pytest.approx(gpus * one.read / one.read_over_needed)
     assert many.memory_per_host == min(gpus, 4) << 30
     assert one.window == 10_000

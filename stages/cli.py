@@ -50,36 +50,48 @@ def cli() -> None:
     """
 
 
+class ToldError(Exception):
+    """Error that ended a command, told in one sentence, and its exit code."""
+
+    def __init__(self, sentence: str, code: int = 2) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
 def main() -> None:
     """Run the command line; a mistake of the user's is told in one sentence, with exit code 2."""
     try:
+        sys.exit(run())
+    except ToldError as error:
+        click.echo(f"gradshard: {error}", err=True)
+        sys.exit(error.code)
+
+
+def run() -> int:
+    """Run the command line and return the exit code that a command asked for.
+
+    Raises:
+        ToldError: a mistake of the user's, or something that the machine lacks.
+    """
+    try:
         # Without its standalone mode, click gives back the exit code that a command asked for.
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        return cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
-        _complain("interrupted; run the same command again to go on from there")
-        sys.exit(INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        raise ToldError("interrupted; run the same command again to go on from there", INTERRUPTED) from error
     except GradshardError as error:
-        _complain(str(error))
-        sys.exit(error.exit_code)
+        raise ToldError(str(error), error.exit_code) from error
     except ModuleNotFoundError as error:
         sentence = explained(error, "this command")
         if sentence is None:
             raise
-        _complain(str(sentence))
-        sys.exit(2)
+        raise ToldError(str(sentence)) from error
     except OSError as error:
-        _complain(_os_sentence(error))
-        sys.exit(2)
+        raise ToldError(_os_sentence(error)) from error
     except MemoryError as error:
-        _complain(f"not enough memory ({error or 'none left'}): free some, or lower streaming.memory")
-        sys.exit(2)
-
-
-def _complain(sentence: str) -> None:
-    click.echo(f"gradshard: {sentence}", err=True)
+        raise ToldError(f"not enough memory ({error or 'none left'}): free some, or lower streaming.memory") from error
 
 
 def _os_sentence(error: OSError) -> str:

@@ -35,6 +35,7 @@ from gradshard.stages.support.attack_blocks import (
     undefined_gradients,
 )
 from gradshard.stages.support.dask_cluster import dask_client
+from gradshard.stages.support.devices import on_all_devices
 from gradshard.stages.support.gradient_masking import diagnose
 from gradshard.stages.support.models import ModelFile, model_file
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
@@ -69,6 +70,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     data = open_dataset(paths.dataset(params))
     check_attacks(params.evaluation.crafters, classes=data.test.classes, attacks=all_attacks(params))
     device = choose_device(params.device)
+    cluster = on_all_devices(cluster, device)
     files = tuple(model_file(params, name, seed) for name in params.evaluation.named)
     provenance = _provenance(params, seed, data, files)
     measured = portions(params, len(data.test), planned_cases(params))

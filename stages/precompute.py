@@ -24,6 +24,7 @@ from gradshard.pipeline.types import OWN_LOSS, LabelPolicy
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
+from gradshard.stages.support.devices import on_all_devices
 from gradshard.stages.support.models import LoadedModel, load_model, static_weights_of
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
 from gradshard.stages.support.progress import echo, echo_waiting, progress
@@ -83,6 +84,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
     device = choose_device(params.device)
+    cluster = on_all_devices(cluster, device)
     file, architecture = static_weights_of(params, wanted.model)
     direction = direction_of(wanted, store)
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)

@@ -20,6 +20,7 @@ from gradshard.stages.support.seeds import chosen_seed, seed_option
 from gradshard.stages.support.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.support.training import held_back, training_run
 from gradshard.stages.support.training.model_checks import check_before_training
+from gradshard.stages.support.training.ranks import train_on_all_devices
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
@@ -66,9 +67,12 @@ def command(
     data.check_trainable()
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
-    reading = plan_reading(data.train, stores, memory=params.streaming.memory)
+    reading = plan_reading(data.train, stores, memory=params.streaming.memory, window=params.streaming.window)
     held = held_back.rows_of(params.adversarial.held_back, len(data.train))
-    with init_distributed(choose_device(params.device)) as (ranks, device):
+    chosen = choose_device(params.device)
+    if train_on_all_devices(chosen):
+        return
+    with init_distributed(chosen) as (ranks, device):
         run = training_run.make_run(
             params,
             len(data.train),

@@ -13,6 +13,7 @@ from gradshard.stages.support.options import params_option
 from gradshard.stages.support.training import imported_weights, training_run
 from gradshard.stages.support.training.initial_weights import initial_model
 from gradshard.stages.support.training.model_checks import check_before_training
+from gradshard.stages.support.training.ranks import train_on_all_devices
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
@@ -52,8 +53,11 @@ def command(params: Params, model: str) -> None:
         imported_weights.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
         return
     data.check_trainable()
-    reading = plan_reading(data.train, {}, memory=params.streaming.memory)
-    with init_distributed(choose_device(params.device)) as (ranks, device):
+    reading = plan_reading(data.train, {}, memory=params.streaming.memory, window=params.streaming.window)
+    chosen = choose_device(params.device)
+    if train_on_all_devices(chosen):
+        return
+    with init_distributed(chosen) as (ranks, device):
         run = training_run.make_run(
             params,
             len(data.train),

@@ -11,6 +11,10 @@ from torch import Tensor
 from gradshard.storage.errors import GradshardError
 
 
+class LostRankError(GradshardError):
+    """Another process that trains the same model is gone."""
+
+
 @dataclass(frozen=True)
 class Rank:
     """One of ``size`` processes, each of which takes its part of every batch."""
@@ -31,7 +35,7 @@ class Rank:
         """The sum over all processes.
 
         Raises:
-            GradshardError: another process is gone.
+            LostRankError: another process is gone.
         """
         if self.size == 1:
             return values
@@ -44,7 +48,7 @@ class Rank:
         """Broadcast what the first process has to all of them; written over ``values`` on the others.
 
         Raises:
-            GradshardError: another process is gone.
+            LostRankError: another process is gone.
         """
         if self.size > 1:
             with lost_ranks_told(self):
@@ -73,7 +77,7 @@ def lost_ranks_told(ranks: Rank) -> Iterator[None]:
     except (torch.distributed.DistError, RuntimeError) as error:
         if ranks.size == 1 or isinstance(error, torch.OutOfMemoryError):
             raise
-        raise GradshardError(
+        raise LostRankError(
             f"rank {ranks.rank} of {ranks.size} lost another one ({str(error).splitlines()[0]}): look at the other "
             "ranks' messages, then run the same command again to go on from the last checkpoint"
         ) from error

@@ -49,7 +49,8 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=0,
         show_default=True,
         type=click.IntRange(min=0),
-        help="Worker processes of a Dask cluster on this machine; 0 computes in this process, on all its cores.",
+        help="Worker processes of a Dask cluster on this machine; 0 computes in this process, on all its cores, or in "
+        "one process for each device where GRADSHARD_DEVICES names several.",
     )(with_place)
     return click.option(
         "--scheduler",

@@ -25,6 +25,7 @@ from gradshard.pipeline.training.trainer import Trainer
 from gradshard.pipeline.types import BEST
 from gradshard.stages.support import paths
 from gradshard.stages.support.code import code_digest
+from gradshard.stages.support.devices import rows_at_once
 from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.stages.support.training.curves import Curves
 from gradshard.stages.support.training.metrics import metrics
@@ -84,6 +85,11 @@ def make_run(
     training = params.training
     rows -= 0 if held_back is None else len(held_back)
     ranks.check(rows, training.batch)
+    if ranks.first and reading.held is not None and reading.window > ranks.size * reading.held:
+        echo(
+            f"a window of {reading.window * reading.chunk} rows is more than {ranks.size} x streaming.memory holds, so "
+            "chunks are read again and again: raise streaming.memory, or take more ranks or a smaller streaming.window"
+        )
     return TrainingRun(
         rows=rows,
         batch=training.batch,
@@ -127,6 +133,7 @@ def make_trainer(params: Params, module: nn.Module, run: TrainingRun, device: to
         device=device,
         arithmetic=choose_precision(params.training.precision, device),
         compiled=choose_compilation(params.training.compilation, device, steps=run.steps),
+        rows_at_once=rows_at_once(),
     )
 
 

@@ -1,0 +1,63 @@
+"""Processes of one training, started and watched by what is behind `torchrun`."""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from click import echo
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from gradshard.stages.support.training import rank_process
+from gradshard.storage.errors import GradshardError
+
+
+def launch(ranks: int, device: torch.device) -> None:
+    """Run this command in so many processes; the first one shows here what it says. Where one fails, all are ended.
+
+    Raises:
+        GradshardError: a process failed.
+    """
+    if device.type == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // ranks)))
+    # What it has to say of a rank that failed is said below, in a sentence.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="gradshard-ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=ranks,
+            run_id=Path(folder).name,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(range(1, ranks), Std.ALL)),
+        )
+        try:
+            elastic_launch(config, sys.executable)("-m", rank_process.__name__, *sys.argv[1:])
+        except ChildFailedError as error:
+            raise GradshardError(_cause(error.failures, ranks, Path(folder))) from error
+        except SignalException as stop:
+            raise KeyboardInterrupt from stop
+
+
+def _cause(failures: Mapping[int, ProcessFailure], ranks: int, logs: Path) -> str:
+    """Say why a training failed: of a rank that was killed, the others only say that it is gone."""
+    for rank, failure in failures.items():
+        if failure.exitcode < 0:
+            return (
+                f"rank {rank} of {ranks} was killed ({failure.signal_name()}; if that was not you, memory was short): "
+                "run the same command again to go on from the last checkpoint"
+            )
+    told = sorted((f for f in failures.values() if rank_process.was_told(f)), key=rank_process.is_consequence)
+    if told:
+        return str(told[0].message)
+    rank, failure = next(iter(failures.items()))
+    for log in sorted(logs.rglob(f"{rank}/stderr.log")):
+        echo(log.read_text(), err=True, nl=False)
+    return f"rank {rank} of {ranks} ended with exit code {failure.exitcode}: see above what it said"

@@ -1,0 +1,39 @@
+"""One process of a training that its stage started; it leaves the telling of what went wrong to the stage."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+from gradshard.pipeline.training.distributed import LostRankError
+from gradshard.stages import cli
+
+_CONSEQUENCE = "consequence"
+
+
+def main() -> None:
+    """Run the command line; a mistake's sentence goes to the file that torch's agent reads."""
+    try:
+        cli.run()
+    except cli.ToldError as error:
+        lost = isinstance(error.__cause__, LostRankError)
+        found = {"message": str(error), "timestamp": int(time.time()), _CONSEQUENCE: lost}
+        Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(found), encoding="utf-8")
+        sys.exit(error.code)
+
+
+def was_told(failure: ProcessFailure) -> bool:
+    """Tell whether a process that failed said why in a sentence."""
+    return _CONSEQUENCE in failure.error_file_data
+
+
+def is_consequence(failure: ProcessFailure) -> bool:
+    """Tell whether all it said is that another process is gone."""
+    return bool(failure.error_file_data[_CONSEQUENCE])
+
+
+if __name__ == "__main__":
+    main()

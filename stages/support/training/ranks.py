@@ -1,0 +1,23 @@
+"""Training by all devices of this machine: the stage starts itself once for each."""
+
+import os
+
+import torch
+
+from gradshard.stages.support.devices import device_count
+
+
+def train_on_all_devices(device: torch.device) -> bool:
+    """Run this command in a process for each device, if there are several; tell whether it did.
+
+    Raises:
+        GradshardError: a process failed.
+    """
+    devices = 1 if "RANK" in os.environ else device_count(device)
+    if devices == 1:
+        return False
+    # Imported here: it takes a second, and most trainings have one device.
+    from gradshard.stages.support.training.launcher import launch
+
+    launch(devices, device)
+    return True

@@ -20,6 +20,7 @@ MODULES = (
     "training",
     "precompute",
     "streaming",
+    "reading",
     "png",
     "png_training",
     "unpacking",

@@ -115,7 +115,7 @@ DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps"
         ("signs/A/attack", "mi_fgsm", "signs.A.attack is mi_fgsm, which is no attack (did you mean mifgsm?)"),
         ("signs/A/attack", "pgd", "signs.A.eps is missing, which pgd takes"),
         ("signs/A", {**PGD, "alpha": 0.1}, "signs.A.alpha is not for pgd (it makes no random step): remove it"),
-        ("signs/A", {**PGD, "label": "random"}, "signs.A.label is random, a target, which only fgsm, ifgsm, rand_fgsm"),
+        ("signs/A", {**PGD, "attack": "cw", "label": "random"}, "signs.A.label is random, a target, which only fgsm, "),
         ("signs/A", {**PGD, "copies": 16}, "signs.A.copies should be less than or equal to 15"),
         ("signs/A", {**PGD, "arguments": {"a": 1}}, "signs.A.arguments is for an attack from elsewhere"),
         ("signs/A", {**RAND, "alpha": 0.3}, "signs.A.alpha must be below eps (0.3), but is 0.3"),

@@ -132,7 +132,7 @@ PLAIN = {
         {"sources": ["S", "T"], "schedule": "top_k"},
         {"sources": ["S", "T"], "schedule": "all", "stored_steps": ["T"]},
         {"sources": ["self"], "method": "free_at"},
-        {"sources": ["self"], "method": "trades", "batch_norm": True},
+        {"sources": ["self"], "method": "fast_at", "batch_norm": True},
     ],
     ids=[
         "dropout, shared pass",
@@ -144,7 +144,7 @@ PLAIN = {
         "top k",
         "stored random steps",
         "carried perturbation",
-        "divergence",
+        "random start, batch norm",
     ],
 )
 def test_two_ranks_take_the_steps_of_one(changed):

@@ -85,7 +85,7 @@ def plain(digits):
         ("trades", {"steps": 5}),
     ],
 )
-def test_own_pgd_errs_at_most_half_as_often_as_after_training_on_clean_images(digits, plain, method, settings):
+def test_own_pgd_errs_at_most_two_thirds_as_often_as_after_training_on_clean_images(digits, plain, method, settings):
     found = errors(digits, method, **settings)
     assert found.clean < plain.clean + 0.05
-    assert found.pgd < plain.pgd / 2
+    assert found.pgd < plain.pgd * 2 / 3

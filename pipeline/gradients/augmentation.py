@@ -54,6 +54,19 @@ class CropFlip:
         found = values.permute(0, 2, 3, 1)[rows, down, right].permute(0, 3, 1, 2)
         return found * inside.to(values.dtype)
 
+    def undo(self, views: Tensor, hidden: Tensor) -> Tensor:
+        """Move what the views show back to where it lies in the images; the inverse of ``apply``.
+
+        Args:
+            views: (n, C, H, W); what they show outside of the images is dropped.
+            hidden: of the same shape and dtype, what holds where no view shows anything.
+        """
+        # A mirror image is shifted the other way than the image it mirrors.
+        ways = torch.stack([-torch.ones_like(self.shifts[:, 0]), 2 * self.flips.long() - 1], dim=1)
+        back = CropFlip(ways * self.shifts, self.flips)
+        shown = back.apply(torch.ones_like(views[:, :1], dtype=torch.bool))
+        return torch.where(shown, back.apply(views), hidden)
+
 
 def _within(positions: Tensor, size: int) -> Tensor:
     return (positions >= 0) & (positions < size)

@@ -22,6 +22,24 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     return (images + epsilon * signs).clamp_(0, 1)
 
 
+def nearest_signs(images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
+    """Give the signs of which ``perturb`` comes nearest to perturbed images; exactly, where those are signed steps.
+
+    A perturbation that goes at least half as far as epsilon and [0, 1] let it is a full step; a smaller one is none.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        perturbed: of the same shape, within epsilon of the images and in [0, 1].
+        epsilon: as for ``perturb``.
+
+    Returns:
+        -1, 0 and +1, (N, C, H, W), of the images' dtype.
+    """
+    step = perturbed - images
+    reach = torch.where(step > 0, 1 - images, images).clamp_max(epsilon)
+    return torch.where(2 * step.abs() >= reach, step.sign(), 0)
+
+
 def leaves_ball(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
     """Return which examples are further than epsilon from their image in some pixel, or leave [0, 1], bool (N,)."""
     outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)

@@ -44,6 +44,18 @@ class Rank:
             torch.distributed.all_reduce(summed)
         return summed
 
+    def gathered(self, values: Tensor, rows: int) -> Tensor:
+        """Return what all processes have for a batch of ``rows`` rows, of which ``values`` are this one's part.
+
+        Raises:
+            GradshardError: another process is gone.
+        """
+        if self.size == 1:
+            return values
+        whole = values.new_zeros((rows, *values.shape[1:]))
+        whole[self.part(rows)] = values
+        return self.total(whole)
+
     def shared(self, values: Tensor) -> Tensor:
         """Broadcast what the first process has to all of them; written over ``values`` on the others.
 

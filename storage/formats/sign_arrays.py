@@ -14,6 +14,7 @@ from zarr.codecs import Crc32cCodec, ShardingCodecIndexLocation, ZstdCodec
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, manifest
+from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.dataset import label_dtype
 from gradshard.storage.formats.manifest import StoreSpec
 from gradshard.storage.formats.store_paths import signs_array
@@ -26,34 +27,40 @@ ENCODING = (
 # An honest zarr.json has some 1,500 bytes.
 METADATA_LIMIT = 1 << 16
 
+_CODECS = [ZstdCodec(level=1), Crc32cCodec()]
+
 
 def create_arrays(path: Path, spec: StoreSpec) -> None:
     """Make the group and its empty arrays at ``path``, where nothing may be yet."""
     rows, row_bytes = spec.dataset.rows, bitplanes.packed_bytes(spec.dataset.pixels)
     root = zarr.open_group(path, mode="w-", zarr_format=3)
     root.attrs.update(_group_attributes(spec))
-    codecs = [ZstdCodec(level=1), Crc32cCodec()]
     for copy in range(spec.copies):
-        root.create_array(
-            signs_array(copy),
-            shape=(rows, 2, row_bytes),
-            dtype="uint8",
-            chunks=(spec.layout.chunk, 2, row_bytes),
-            # The index first: a reader that cannot ask for the end of a file can still read the store.
-            shards={"shape": (spec.layout.shard, 2, row_bytes), "index_location": ShardingCodecIndexLocation.start},
-            compressors=codecs,
-            fill_value=bitplanes.FILL_BYTE,
-            dimension_names=("row", "plane", "byte"),
-        )
+        create_signs(root, signs_array(copy), spec.cut, row_bytes)
     labels = label_dtype(spec.dataset.classes)
     root.create_array(
         "labels",
         shape=(rows,),
         dtype=labels,
         chunks=(spec.layout.shard,),
-        compressors=codecs,
+        compressors=_CODECS,
         fill_value=int(np.iinfo(labels).max),
         dimension_names=("row",),
+    )
+
+
+def create_signs(group: zarr.Group, name: str, cut: Layout, row_bytes: int) -> zarr.Array[Any]:
+    """Make the empty array of signs whose planes take so many bytes a row each."""
+    return group.create_array(
+        name,
+        shape=(cut.rows, 2, row_bytes),
+        dtype="uint8",
+        chunks=(cut.chunk, 2, row_bytes),
+        # The index first: a reader that cannot ask for the end of a file can still read the store.
+        shards={"shape": (cut.shard, 2, row_bytes), "index_location": ShardingCodecIndexLocation.start},
+        compressors=_CODECS,
+        fill_value=bitplanes.FILL_BYTE,
+        dimension_names=("row", "plane", "byte"),
     )
 
 

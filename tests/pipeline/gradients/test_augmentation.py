@@ -53,3 +53,15 @@ def test_without_padding_and_flips_nothing_is_drawn():
     views = CropFlip(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, dtype=torch.bool))
     values = torch.rand(3, 2, 4, 4)
     assert torch.equal(views.apply(values), values)
+
+
+def test_undone_a_view_lies_where_it_was_taken_from():
+    values = torch.randint(1, 255, (40, 3, 6, 5), generator=torch.Generator().manual_seed(0))
+    hidden = -values
+    views = Augmentation(padding=2, flip=True).draw(40, seed=3, step=4)
+    found = views.undo(views.apply(values), hidden)
+    for row in range(40):
+        down, right = views.shifts[row].tolist()
+        seen = torch.zeros(6, 5, dtype=torch.bool)
+        seen[max(down, 0) : 6 + min(down, 0), max(right, 0) : 5 + min(right, 0)] = True
+        assert torch.equal(found[row], torch.where(seen, values[row], hidden[row]))

@@ -1,0 +1,103 @@
+"""The last perturbation of every training image, kept for the next epoch in two bits a pixel.
+
+Methods that start from it keep float32 buffers (FGSM-EP and FGSM-PGI, Jia et al. 2022; ATTA, Zheng et al. 2020). But
+the perturbations of the first two are -epsilon, 0 and +epsilon, but for what clipping to [0, 1] cuts off, which
+clipping cuts off again; so their signs are enough. They are kept in the coordinates of the image as it is stored: what
+a crop or mirror image showed of them is moved back, and what it hid stays as it was (ATTA's inverse augmentation).
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradshard.pipeline.gradients.pack import pack_signs
+from gradshard.pipeline.gradients.perturb import nearest_signs
+from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.pipeline.training.distributed import Rank
+from gradshard.storage.formats.bitplanes import FILL_BYTE, Planes, packed_bytes
+from gradshard.storage.streaming.shuffle import Rows
+
+_SHARED_ROWS = 1 << 14
+
+
+class Buffer(Protocol):
+    """Buffer of any kind, of a perturbation for each row, in units of epsilon."""
+
+    def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
+        """Give what is to be kept of the perturbations of some images, (n, C, H, W)."""
+        ...
+
+    def read(self, rows: Rows) -> Tensor:
+        """Give the perturbations of some rows, float32 (n, C, H, W)."""
+        ...
+
+    def write(self, rows: Rows, values: Tensor, ranks: Rank) -> None:
+        """Keep the perturbations of a whole batch's rows, of which ``values`` are this rank's part."""
+        ...
+
+
+class SignBuffer:
+    """Perturbations as signs, packed into two bit planes; every rank holds those of all rows.
+
+    Args:
+        rows: N, of the dataset.
+        sample_shape: (C, H, W) of a row.
+        device: where they are wanted; where they do not fit there, they lie in the host's memory.
+    """
+
+    def __init__(self, rows: int, sample_shape: tuple[int, ...], *, device: torch.device) -> None:
+        self._shape, self._device = torch.Size(sample_shape), device
+        shape = (rows, 2, packed_bytes(self._shape.numel()))
+        self.planes = torch.full(shape, FILL_BYTE, dtype=torch.uint8, device=_home(shape, device))
+        self._changed: list[Rows] = []
+
+    def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
+        """Give the signs that come nearest to the perturbations of some images, (n, C, H, W)."""
+        return nearest_signs(images, perturbed, epsilon)
+
+    def read(self, rows: Rows) -> Tensor:
+        """Give the signs of some rows, float32 (n, C, H, W); 2 where none were written yet."""
+        planes = self.planes[torch.from_numpy(rows).to(self.planes.device)].to(self._device)
+        return unpack_signs(planes, torch.Size((len(rows), *self._shape)))
+
+    def write(self, rows: Rows, values: Tensor, ranks: Rank) -> None:
+        """Keep the signs of a whole batch's rows, of which ``values`` are this rank's part.
+
+        Raises:
+            GradshardError: another rank is gone.
+        """
+        planes = ranks.gathered(pack_signs(values), len(rows))
+        self.planes[torch.from_numpy(rows).to(self.planes.device)] = planes.to(self.planes.device)
+        self._changed.append(rows)
+
+    def held(self, rows: slice | Rows) -> Planes:
+        """Give the packed signs of some rows, uint8 (n, 2, ceil(P / 8)), in the host's memory."""
+        return self.planes[rows if isinstance(rows, slice) else torch.from_numpy(rows)].cpu().numpy()
+
+    def take_changes(self) -> Rows:
+        """Return the rows that were written since the last call, each once, in ascending order."""
+        changed, self._changed = self._changed, []
+        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *changed]))
+
+    def load(self, planes: Planes) -> None:
+        """Go on from packed signs of all rows, uint8 (N, 2, ceil(P / 8))."""
+        self.planes.copy_(torch.from_numpy(planes))
+
+    def share(self, ranks: Rank) -> None:
+        """Give every rank what the first holds.
+
+        Raises:
+            GradshardError: another rank is gone.
+        """
+        for start in range(0, len(self.planes), _SHARED_ROWS):
+            part = self.planes[start : start + _SHARED_ROWS]
+            part.copy_(ranks.shared(part.to(self._device)))
+
+
+def _home(shape: Iterable[int], device: torch.device) -> torch.device:
+    if device.type == "cuda" and np.prod([*shape]) > 0.5 * torch.cuda.mem_get_info(device)[0]:
+        return torch.device("cpu")
+    return device

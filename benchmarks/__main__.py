@@ -18,6 +18,7 @@ from gradshard.storage.errors import GradshardError
 
 MODULES = (
     "training",
+    "priors",
     "precompute",
     "streaming",
     "reading",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.loss import attack_loss
+from gradshard.pipeline.gradients.perturb import project
 
 Loss = Literal["exact", "cross_entropy", "hinge"]
 # From logits (N, classes) and labels to a number that each image's own gradient is taken of.
@@ -44,7 +45,7 @@ def iterate_linf(
     decayed by that factor (Dong et al. 2018).
     """
     objective, way = _objective(loss), -step if targeted else step
-    adversarial, velocity = _within(start, images, epsilon), torch.zeros_like(images)
+    adversarial, velocity = project(start, images, epsilon), torch.zeros_like(images)
     for _ in range(steps):
         with torch.enable_grad():
             inputs = adversarial.detach().requires_grad_(True)
@@ -53,7 +54,7 @@ def iterate_linf(
             norm = grad.flatten(1).abs().sum(1).clamp_min(torch.finfo(grad.dtype).tiny)
             velocity = momentum * velocity + grad / norm.view(-1, 1, 1, 1)
             grad = velocity
-        adversarial = _within(adversarial + way * grad.sign(), images, epsilon)
+        adversarial = project(adversarial + way * grad.sign(), images, epsilon)
     return adversarial
 
 
@@ -136,7 +137,3 @@ def _objective(loss: Loss | Objective) -> Objective:
     if loss == "hinge":
         return lambda logits, labels: cw_margin(logits.float(), labels).sum()
     return lambda logits, labels: attack_loss(logits, labels, loss)
-
-
-def _within(candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:
-    return torch.clamp(candidate, images - epsilon, images + epsilon).clamp_(0, 1)

@@ -232,6 +232,8 @@ class RobustModel(Section):
     noise: Annotated[float, Field(ge=0)] | None = None
     replays: PositiveInt | None = None
     beta: PositiveFloat | None = None
+    reset_epochs: PositiveInt | None = None
+    prior_weight: PositiveFloat | None = None
 
     @property
     def settings(self) -> dict[str, float]:

@@ -22,6 +22,11 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     return (images + epsilon * signs).clamp_(0, 1)
 
 
+def project(candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:
+    """Bring examples back to within epsilon of their images and into [0, 1]; epsilon as for ``perturb``."""
+    return torch.clamp(candidate, images - epsilon, images + epsilon).clamp_(0, 1)
+
+
 def nearest_signs(images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
     """Give the signs of which ``perturb`` comes nearest to perturbed images; exactly, where those are signed steps.
 

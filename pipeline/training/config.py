@@ -112,7 +112,7 @@ class TrainingRun:
 
     def _from_memory(self, epoch: int, first: int) -> Iterator[Request]:
         """Yield an epoch's batches, from batch ``first`` on, in a permutation of all rows."""
-        rows = self._order(epoch).take(0, self._stored_rows)
+        rows = self._order(epoch).take(0, self.stored_rows)
         if self.held_back is not None:
             rows = rows[~np.isin(rows, self.held_back)]
         for batch in range(first, self.steps_per_epoch):
@@ -134,8 +134,9 @@ class TrainingRun:
         return schedule.turn(seed=self.seed, epoch=epoch)
 
     def _order(self, epoch: int) -> ShuffleOrder:
-        return self.reading.order(self._stored_rows, seed=self.seed, epoch=epoch)
+        return self.reading.order(self.stored_rows, seed=self.seed, epoch=epoch)
 
     @property
-    def _stored_rows(self) -> int:
+    def stored_rows(self) -> int:
+        """Rows of the dataset, those held back too."""
         return self.rows + (0 if self.held_back is None else len(self.held_back))

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gradshard.pipeline.gradients.augmentation import CropFlip
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.random_step import DrawnStep, step_after
 from gradshard.pipeline.gradients.signs import to_unit_range
@@ -41,13 +42,30 @@ class RankSlice:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Origin of a batch's images: the epoch, their rows in the dataset, int64 (n,), and, if they are moved, how."""
+
+    epoch: int = 0
+    rows: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    views: CropFlip | None = None
+
+    def view(self, values: Tensor) -> Tensor:
+        """Crop and mirror what lies as the images do in the dataset, (n, C, H, W), as they were."""
+        return values if self.views is None else self.views.apply(values)
+
+    def undo(self, values: Tensor, hidden: Tensor) -> Tensor:
+        """Move what lies as the batch's images do back, (n, C, H, W), with ``hidden`` where no view shows the image."""
+        return values if self.views is None else self.views.undo(values, hidden)
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's rows on the device: images float32 (n, C, H, W) in [0, 1], labels int64 (n,).
 
     ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
     of a step that takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32
     (n, 1, 1, 1). ``live`` says that the model itself crafts, alone or beside stores. ``random_steps`` are those that
-    each store's signs begin after, where they do.
+    each store's signs begin after, where they do. ``origin`` is for methods that keep something of each image.
     """
 
     images: Tensor
@@ -57,6 +75,7 @@ class Batch:
     epsilon: float | Tensor = 0.0
     live: bool = False
     random_steps: tuple[DrawnStep | None, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
     def perturbed(self, chosen: Tensor | None = None) -> Tensor:
         """Return the chosen images, by default all, perturbed along the stored signs: float32 in the signs' shape.
@@ -87,7 +106,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice 
     It is this rank's part of the step's batch, or another ``part``.
     """
     images, signs, drawn = raw.images, _signs(raw, run, step), _random_steps(raw, run, step)
-    part = part or rank_slice(run, step)
+    part, views = part or rank_slice(run, step), None
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=run.drawn(step))[part.rows]
         images, signs = views.apply(images), [views.apply(one) for one in signs]
@@ -100,6 +119,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice 
         epsilon=_epsilon(run, step, part, images),
         live=run.live(step),
         random_steps=drawn,
+        origin=Origin(run.drawn(step) // run.steps_per_epoch, raw.rows, views),
     )
 
 

@@ -6,8 +6,8 @@ clipping cuts off again; so their signs are enough. They are kept in the coordin
 a crop or mirror image showed of them is moved back, and what it hid stays as it was (ATTA's inverse augmentation).
 """
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,19 @@ from gradshard.storage.streaming.shuffle import Rows
 _SHARED_ROWS = 1 << 14
 
 
-class Buffer(Protocol):
+class Kept(NamedTuple):
+    """Perturbations to be kept: those of some rows of a dataset, int64 (n,), as a buffer encodes them, (n, C, H, W)."""
+
+    rows: Rows
+    values: Tensor
+
+
+def joined(parts: Sequence[Kept]) -> Kept:
+    """Join what is to be kept of pieces of a batch."""
+    return Kept(np.concatenate([part.rows for part in parts]), torch.cat([part.values for part in parts]))
+
+
+class PriorBuffer(Protocol):
     """Buffer of any kind, of a perturbation for each row, in units of epsilon."""
 
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
@@ -34,8 +46,8 @@ class Buffer(Protocol):
         """Give the perturbations of some rows, float32 (n, C, H, W)."""
         ...
 
-    def write(self, rows: Rows, values: Tensor, ranks: Rank) -> None:
-        """Keep the perturbations of a whole batch's rows, of which ``values`` are this rank's part."""
+    def write(self, kept: Kept, total: int, ranks: Rank) -> None:
+        """Keep the perturbations of this rank's part of a batch of ``total`` rows, and those of the other ranks'."""
         ...
 
 
@@ -52,7 +64,12 @@ class SignBuffer:
         self._shape, self._device = torch.Size(sample_shape), device
         shape = (rows, 2, packed_bytes(self._shape.numel()))
         self.planes = torch.full(shape, FILL_BYTE, dtype=torch.uint8, device=_home(shape, device))
-        self._changed: list[Rows] = []
+        self._changed: list[Tensor] = []
+
+    @property
+    def pixels(self) -> int:
+        """Of a row."""
+        return self._shape.numel()
 
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
         """Give the signs that come nearest to the perturbations of some images, (n, C, H, W)."""
@@ -63,14 +80,14 @@ class SignBuffer:
         planes = self.planes[torch.from_numpy(rows).to(self.planes.device)].to(self._device)
         return unpack_signs(planes, torch.Size((len(rows), *self._shape)))
 
-    def write(self, rows: Rows, values: Tensor, ranks: Rank) -> None:
-        """Keep the signs of a whole batch's rows, of which ``values`` are this rank's part.
+    def write(self, kept: Kept, total: int, ranks: Rank) -> None:
+        """Keep the signs of this rank's part of a batch of ``total`` rows, and those of the other ranks'.
 
         Raises:
             GradshardError: another rank is gone.
         """
-        planes = ranks.gathered(pack_signs(values), len(rows))
-        self.planes[torch.from_numpy(rows).to(self.planes.device)] = planes.to(self.planes.device)
+        rows = ranks.gathered(torch.from_numpy(kept.rows).to(self._device), total).to(self.planes.device)
+        self.planes[rows] = ranks.gathered(pack_signs(kept.values), total).to(self.planes.device)
         self._changed.append(rows)
 
     def held(self, rows: slice | Rows) -> Planes:
@@ -80,7 +97,7 @@ class SignBuffer:
     def take_changes(self) -> Rows:
         """Return the rows that were written since the last call, each once, in ascending order."""
         changed, self._changed = self._changed, []
-        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *changed]))
+        return np.unique(torch.cat(changed).cpu().numpy()) if changed else np.empty(0, dtype=np.int64)
 
     def load(self, planes: Planes) -> None:
         """Go on from packed signs of all rows, uint8 (N, 2, ceil(P / 8))."""

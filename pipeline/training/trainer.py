@@ -21,6 +21,7 @@ from gradshard.pipeline.training.methods.method import Losses, added
 from gradshard.pipeline.training.methods.registry import make_method
 from gradshard.pipeline.training.optimizers import adjust_gradients, load_state, make_optimizer, trained
 from gradshard.pipeline.training.passes import PassCounts
+from gradshard.pipeline.training.priors import SignBuffer
 from gradshard.pipeline.training.weight_average import WeightAverage
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import Reader
@@ -86,12 +87,14 @@ class Trainer:
         self.device = device
         self._optimizer = make_optimizer(run.optimization, self.model)
         self._average = None if run.average is None else WeightAverage(self.model, run.average)
-        self._method = make_method(run.adversary, shape=(run.batch, *run.sample_shape), device=device)
+        self.method = make_method(
+            run.adversary, shape=(run.batch, *run.sample_shape), device=device, rows=run.stored_rows
+        )
         self._rows_at_once = rows_at_once
         self._check_pieces()
         objective = BatchLoss(
             self.model,
-            self._method,
+            self.method,
             arithmetic=arithmetic,
             batch_norm=run.batch_norm,
             ranks=run.ranks.size,
@@ -133,7 +136,7 @@ class Trainer:
         model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
         average = {} if self._average is None else self._average.state_dict(prefix="average.")
-        method = {f"method.{name}": tensor for name, tensor in self._method.state().items()}
+        method = {f"method.{name}": tensor for name, tensor in self.method.state().items()}
         progress = torch.tensor([self.step, self.live_steps, *self.passes])
         return {**model, **optimizer, **average, **method, "progress": progress}
 
@@ -143,9 +146,14 @@ class Trainer:
         load_state(self._optimizer, _below("optimizer.", state))
         if self._average is not None:
             self._average.load_state_dict(_below("average.", state))
-        load_state(self._method, _below("method.", state))
+        load_state(self.method, _below("method.", state))
         self.step, self.live_steps, *passes = (int(value) for value in state["progress"])
         self.passes = PassCounts(*passes)
+
+    @property
+    def prior(self) -> SignBuffer | None:
+        """Signs that the method keeps of every image, which are not in ``state``; none if it keeps nothing."""
+        return self.method.prior if isinstance(self.method.prior, SignBuffer) else None
 
     def share_state(self) -> None:
         """Give every rank the state of the first.
@@ -155,6 +163,8 @@ class Trainer:
         """
         state = {name: self.run.ranks.shared(tensor.to(self.device)) for name, tensor in self.state().items()}
         self.load_state(state)
+        if self.prior is not None:
+            self.prior.share(self.run.ranks)
 
     def _replayed(self, batches: Iterator[StoredBatch]) -> Iterator[StoredBatch]:
         """Repeat each batch for as many steps as it is trained on; of the first, those that are left."""
@@ -171,7 +181,7 @@ class Trainer:
                 batch, losses = self._backward(rows, part)
             found.append(losses)
         losses = added(found)
-        self._method.remember(batch, losses, self.run.ranks)
+        self.method.remember(batch, losses, self.run.ranks)
         adjust_gradients(trained(self.model), self.run.optimization)
         self._optimizer.step(self.run.rate(self.step))
         if self._average is not None:
@@ -202,7 +212,7 @@ class Trainer:
         most = self._rows_at_once
         if most is None or most * self.run.ranks.size >= self.run.batch:
             return
-        if not self._method.in_pieces:
+        if not self.method.in_pieces:
             raise GradshardError(
                 f"the method {self.run.adversary.method if self.run.adversary else 'clean'} needs all rows of a batch "
                 f"at once, not {most} (GRADSHARD_ROWS_AT_ONCE): take more ranks, or a smaller training.batch"

@@ -56,7 +56,10 @@ class PriorStore:
         self.folder = folder
         self._planes = (2, packed_bytes(pixels))
         self._layout: Layout = chunking.plan(rows, math.prod(self._planes))
-        self._last, self._incremental_rows = START, 0
+        # The generation that is current, the files it needs, and the rows that its increments hold.
+        self._last = START
+        self._files: list[Path] = []
+        self._incremental_rows = 0
 
     def save(self, step: int, held: Callable[[slice | Rows], Planes], changed: Rows) -> None:
         """Write the generation of a step; it is written whole once the increments would hold as many rows.
@@ -69,10 +72,11 @@ class PriorStore:
         self._incremental_rows += len(changed)
         if self._incremental_rows >= self._layout.rows:
             self._save_whole(step, held)
-            self._incremental_rows = 0
+            self._files, self._incremental_rows = [self._whole(step)], 0
         else:
             part = {"rows": torch.from_numpy(changed), "planes": torch.from_numpy(held(changed))}
             checkpoints.save(self._increment(step), part, {"before": self._last})
+            self._files.append(self._increment(step))
         self._last = step
 
     def load(self, step: int) -> Planes:
@@ -81,30 +85,28 @@ class PriorStore:
         Raises:
             GradshardError: a file of it is missing or damaged.
         """
-        increments = []
+        increments: list[_Increment] = []
+        files: list[Path] = []
         first = step
         while first != START and not self._whole(first).exists():
+            files.append(self._increment(first))
             increments.append(self._read_increment(first))
             first = increments[-1].before
         planes = self._read_whole(first)
         for increment in reversed(increments):
             planes[increment.rows] = increment.planes
-        self._last, self._incremental_rows = step, sum(len(increment.rows) for increment in increments)
+        self._last, self._files = step, [self._whole(first), *reversed(files)]
+        self._incremental_rows = sum(len(increment.rows) for increment in increments)
         return planes
 
-    def keep_only(self, step: int) -> None:
-        """Remove what the generation of a step does not need: earlier ones, and what killed processes left."""
-        needed = set()
-        while step != START:
-            if self._whole(step).exists():
-                needed.add(self._whole(step))
-                break
-            needed.add(self._increment(step))
-            step = self._read_increment(step).before
-        for path in self.folder.glob("*") if self.folder.exists() else ():
-            if path.is_dir() and path not in needed:
+    def remove_others(self) -> None:
+        """Remove what the generation saved or loaded last does not need: others, and what killed processes left."""
+        for path in self.folder.glob("*"):
+            if path in self._files:
+                continue
+            if path.is_dir():
                 shutil.rmtree(path)
-            elif path not in needed:
+            else:
                 path.unlink()
 
     def _whole(self, step: int) -> Path:

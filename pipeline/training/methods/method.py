@@ -9,6 +9,7 @@ from torch import Tensor
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.passes import Passes, mean_loss, whole_batch
+from gradshard.pipeline.training.priors import Kept, PriorBuffer, joined
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Losses:
         by_source: where losses under S sources are combined, that under each, (S,).
         inputs: a tensor whose gradient the method wants from the backward pass of ``total``; it is in its ``grad``
             by the time of ``Method.remember``.
+        prior: what the method keeps of the images' perturbations.
     """
 
     total: Tensor
@@ -29,6 +31,7 @@ class Losses:
     adversarial: Tensor | None = None
     by_source: Tensor | None = None
     inputs: Tensor | None = None
+    prior: Kept | None = None
 
 
 def added(parts: Sequence[Losses]) -> Losses:
@@ -39,7 +42,14 @@ def added(parts: Sequence[Losses]) -> Losses:
         None if None in found else torch.stack(found).sum(0)
         for found in ([getattr(part, name) for part in parts] for name in ("clean", "adversarial", "by_source"))
     )
-    return Losses(torch.stack([part.total for part in parts]).sum(), clean, adversarial, by_source)
+    kept = [part.prior for part in parts if part.prior is not None]
+    return Losses(
+        torch.stack([part.total for part in parts]).sum(),
+        clean,
+        adversarial,
+        by_source,
+        prior=joined(kept) if kept else None,
+    )
 
 
 class Method:
@@ -50,10 +60,12 @@ class Method:
     it draws by torch's generator, which the trainer seeds for every step.
 
     ``in_pieces`` says that the losses of a batch are the sums of those of its pieces, where it passes in several:
-    ``remember`` then gets the sums, and the last piece.
+    ``remember`` then gets the sums, and the last piece. ``prior`` is what it keeps of each image for the next epoch, if
+    it does; it is shared and saved apart from ``state``.
     """
 
     in_pieces = True
+    prior: PriorBuffer | None = None
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
         """Compute the losses of a step, from passes through the model that is trained."""

@@ -28,12 +28,14 @@ class MethodEntry:
         title: what reports call it.
         function: its class, ``package.module:Class``.
         settings: its parameters below ``robust.NAME``, each with the value it has if none is given.
+        prior: it starts from each image's last perturbation, for which it is made with a ``PriorBuffer``.
         own_signs: its signs are those of the loss that it trains on, whatever the parameter ``gradient``.
     """
 
     title: str
     function: str
     settings: Mapping[str, float | None] = field(default_factory=dict)
+    prior: bool = False
     own_signs: bool = False
 
 
@@ -43,6 +45,10 @@ METHODS: Mapping[MethodName, MethodEntry] = {
     "fast_at": MethodEntry("Fast-AT", f"{_ROOM}.fast_at:FastAT", {"step_size": 1.25}),
     "n_fgsm": MethodEntry("N-FGSM", f"{_ROOM}.n_fgsm:NFGSM", {"noise": 2.0, "step_size": 1.0}),
     "free_at": MethodEntry("Free-AT", f"{_ROOM}.free_at:FreeAT", {"replays": 8, "step_size": 1.0}, own_signs=True),
+    "fgsm_ep": MethodEntry("FGSM-EP", f"{_ROOM}.fgsm_ep:FgsmEP", {"reset_epochs": 40}, prior=True),
+    "fgsm_pgi": MethodEntry(
+        "FGSM-PGI", f"{_ROOM}.fgsm_pgi:FgsmPGI", {"reset_epochs": 40, "prior_weight": 10}, prior=True
+    ),
     "pgd_at": MethodEntry("PGD-AT", f"{_ROOM}.pgd_at:PgdAT", {"steps": 10, "step_size": None}),
     "trades": MethodEntry(
         "TRADES", f"{_ROOM}.trades:Trades", {"steps": 10, "step_size": None, "beta": 6.0}, own_signs=True
@@ -50,13 +56,16 @@ METHODS: Mapping[MethodName, MethodEntry] = {
 }
 
 
-def make_method(adversary: "Adversary | None", *, shape: tuple[int, ...], device: "torch.device") -> "Method":
+def make_method(
+    adversary: "Adversary | None", *, shape: tuple[int, ...], device: "torch.device", rows: int = 0
+) -> "Method":
     """Make the method of an adversary, for one run; without one, training on clean images.
 
     Args:
         adversary: names the method and has its settings.
         shape: of the images of a whole batch, over all ranks.
         device: that of the model.
+        rows: of the dataset, those held back from training too; for a method that has a prior.
     """
     if adversary is None:
         from gradshard.pipeline.training.methods.method import Clean
@@ -64,7 +73,12 @@ def make_method(adversary: "Adversary | None", *, shape: tuple[int, ...], device
         return Clean()
     entry = METHODS[adversary.method]
     module, _, name = entry.function.partition(":")
+    given: dict[str, object] = {}
+    if entry.prior:
+        from gradshard.pipeline.training.priors import SignBuffer
+
+        given["prior"] = SignBuffer(rows, shape[1:], device=device)
     method: Method = getattr(import_module(module), name)(
-        adversary, shape=shape, device=device, **{**entry.settings, **adversary.settings}
+        adversary, shape=shape, device=device, **given, **{**entry.settings, **adversary.settings}
     )
     return method

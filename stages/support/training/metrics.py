@@ -9,7 +9,8 @@ def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
     """Gather what training/NAME.json holds.
 
     ``passes`` are numbers of images: those that the steps were about, and how many went through the model forward and
-    backward for them, crafting included.
+    backward for them, crafting included. ``prior_bytes`` is the memory of what the method
+    keeps of every image.
     """
     last, run = curves.records[-1], trainer.run
     found: dict[str, object] = {"steps": trainer.step}
@@ -20,6 +21,8 @@ def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
         found["method"] = run.adversary.method
     images = sum(run.batch_rows(step) for step in range(run.steps))
     found["passes"] = {"images": images, **trainer.passes._asdict()}
+    if trainer.prior is not None:
+        found["prior_bytes"] = trainer.prior.planes.nbytes
     if curves.held_back:
         kept = {"best": best(curves.held_back), "last": curves.held_back[-1]}
         found["held_back"] = {name: {"epoch": errors.epoch, **errors.rates} for name, errors in kept.items()}

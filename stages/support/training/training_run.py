@@ -29,6 +29,7 @@ from gradshard.stages.support.devices import rows_at_once
 from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.stages.support.training.curves import Curves
 from gradshard.stages.support.training.metrics import metrics
+from gradshard.stages.support.training.prior_checkpoints import PriorCheckpoints
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
@@ -171,9 +172,11 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
         if not _go_on(trainer, not (work.waited and _is_published(job))):
             echo(f"{job.weights}: made by the other process")
             return
+        priors = PriorCheckpoints(work.folder, trainer)
         curves = _resume(work.folder, trainer)
+        priors.restore()
         trainer.share_state()
-        _train(job, trainer, reader, work.folder, curves)
+        _train(job, trainer, reader, work.folder, curves, priors)
         _publish(job, trainer, work.folder, curves)
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
     echo(f"{job.weights}: {trainer.run.epochs} epochs, {curves.last_losses}{live}")
@@ -184,7 +187,9 @@ def _go_on(trainer: Trainer, wanted: bool) -> bool:
     return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 
-def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, curves: Curves) -> None:
+def _train(
+    job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, curves: Curves, priors: PriorCheckpoints
+) -> None:
     last_saved = time.monotonic()
     total = trainer.run.steps
     with progress(f"{job.stage} {job.name}", total, "steps", done=trainer.step) as advance:
@@ -200,7 +205,9 @@ def _train(job: TrainingJob, trainer: Trainer, reader: Reader, folder: Path, cur
                     _save_weights(_snapshot(folder, job, epoch), job, trainer, epoch)
                 _judge(job, trainer, folder, curves, epoch)
             if within == 0 or time.monotonic() - last_saved > _CHECKPOINT_SECONDS:
+                priors.save()
                 checkpoints.save(folder / "checkpoint.safetensors", trainer.state(), curves.as_json())
+                priors.settle()
                 last_saved = time.monotonic()
 
 

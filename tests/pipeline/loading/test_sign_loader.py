@@ -105,7 +105,7 @@ def test_a_loop_of_gradshards_parts_ends_with_the_trainers_weights(small_dataset
     for _ in trainer.steps(reader):
         pass
     model = models.create_model("D", small_dataset.sample_shape, 10, seed=3).train()
-    losses = BatchLoss(model, trainer._method, arithmetic="fp32")
+    losses = BatchLoss(model, trainer.method, arithmetic="fp32")
     optimizer = make_optimizer(Optimization("adam", 0.001), model)
     ours = loader()
     for _ in range(2):

@@ -64,7 +64,7 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
         random_steps={name: tuple(RandomStep(0.05, 1, copy) for copy in range(3)) for name in options["stored_steps"]},
     )
     run = TrainingRun(
-        rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", 0.05),
+        rows=60, batch=16, epochs=2, seed=1, optimization=Optimization("rmsprop", options["rate"]),
         reading=ReadingPlan(True, 60, 1), adversary=adversary, augmentation=Augmentation(2, True),
         batch_norm="synchronised", average=options.get("average"), ranks=ranks, sample_shape=(1, 28, 28),
         replays=2 if options["method"] == "free_at" else 1,
@@ -73,10 +73,13 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
     loop.share_state()
     records = [step.record for step in loop.steps(Reader())]
+    kept = torch.zeros(0, dtype=torch.uint8) if loop.prior is None else loop.prior.planes
+    assert torch.equal(ranks.shared(kept.clone()), kept)
     if ranks.first:
         losses = [(record.clean_loss, record.adversarial_loss) for record in records]
         norms = [tensor.double().norm() for tensor in loop.result.state_dict().values()]
-        print(json.dumps({"losses": losses, "passes": loop.passes, "norm": float(sum(norms))}))
+        found = {"losses": losses, "passes": loop.passes, "norm": float(sum(norms)), "kept": kept.flatten().tolist()}
+        print(json.dumps(found))
 """
 
 
@@ -116,6 +119,7 @@ PLAIN = {
     "schedule": "rotate",
     "stored_steps": [],
     "method": "ensemble",
+    "rate": 0.05,
 }
 
 
@@ -157,6 +161,18 @@ def test_two_ranks_take_the_steps_of_one(changed):
     assert np.allclose(one["losses"], two["losses"], rtol=2e-4)
     assert one["norm"] == pytest.approx(two["norm"], rel=1e-5)
     assert one["losses"][0] != one["losses"][-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fgsm_ep", "fgsm_pgi"])
+def test_two_ranks_keep_the_perturbations_that_one_keeps(method):
+    options = {"batch_norm": False, **PLAIN, "sources": ["self"], "method": method, "rate": 0.001}
+    one, two = train(1, **options), train(2, **options)
+    assert np.allclose([loss for _, loss in one["losses"]], [loss for _, loss in two["losses"]], rtol=2e-3)
+    kept = [np.unpackbits(np.array(found["kept"], dtype=np.uint8)) for found in (one, two)]
+    assert len(kept[0]) == 60 * 2 * 784
+    # Where a gradient is next to 0, the order of a sum decides its sign.
+    assert (kept[0] != kept[1]).mean() < 1e-3
 
 
 LOST = """

@@ -61,12 +61,12 @@ def test_only_what_a_generation_needs_is_kept(generations, tmp_path):
     saved, opened = generations
     store = opened()
     save(store, saved, 25, 50)
-    store.keep_only(50)
+    store.remove_others()
     assert names(tmp_path) == ["00000025.safetensors", "00000050.safetensors"]
     save(store, saved, 75, 100, 125, 150)
     (tmp_path / "priors/00000175.new").mkdir()
     (tmp_path / "priors/.00000175.safetensors.x.tmp").touch()
-    store.keep_only(150)
+    store.remove_others()
     assert names(tmp_path) == ["00000125.zarr", "00000150.safetensors"]
     assert np.array_equal(opened().load(150), saved[150][0])
 
@@ -79,12 +79,12 @@ def test_a_generation_that_no_checkpoint_came_to_name_leaves_the_one_before(gene
     resumed = opened()
     before = steps[-2]
     assert np.array_equal(resumed.load(before), saved[before][0])
-    resumed.keep_only(before)
+    resumed.remove_others()
     save(resumed, saved, *(step for step in saved if step > before))
     undisturbed = PriorStore(tmp_path / "undisturbed", rows=ROWS, pixels=PIXELS)
     save(undisturbed, saved, *saved)
-    undisturbed.keep_only(225)
-    resumed.keep_only(225)
+    undisturbed.remove_others()
+    resumed.remove_others()
     for path in (tmp_path / "undisturbed").rglob("*"):
         if path.is_file():
             assert (tmp_path / "priors" / path.relative_to(tmp_path / "undisturbed")).read_bytes() == path.read_bytes()
@@ -117,4 +117,4 @@ def test_a_damaged_shard_is_told(generations, tmp_path):
 def test_before_anything_was_saved_no_row_holds_signs(generations):
     _, opened = generations
     assert (opened().load(0) == bitplanes.FILL_BYTE).all()
-    opened().keep_only(0)
+    opened().remove_others()

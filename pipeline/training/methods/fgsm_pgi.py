@@ -1,0 +1,55 @@
+"""FGSM-PGI (Jia et al. 2022, "Prior-Guided Initialization based Regularization"): FGSM-EP that may not stray."""
+
+import torch
+from torch import Tensor
+
+from gradshard.pipeline.gradients.input_gradient import gradient_through
+from gradshard.pipeline.gradients.perturb import project
+from gradshard.pipeline.training.adversary import Adversary
+from gradshard.pipeline.training.data import Batch
+from gradshard.pipeline.training.methods.fgsm_ep import FgsmEP
+from gradshard.pipeline.training.methods.method import Losses
+from gradshard.pipeline.training.passes import Passes, mean_loss
+from gradshard.pipeline.training.priors import PriorBuffer
+
+
+class FgsmPGI(FgsmEP):
+    """min J(x + d') + ``prior_weight`` * ||f(x + d') - f(x + d)||^2 / K, d and d' those of FGSM-EP, f its K logits.
+
+    The paper has the squared L2 distance; its authors' code takes the mean over classes, to which its weight of 10
+    belongs. Both passes are trained through: the one from the prior also gives the gradient that the step goes by.
+    """
+
+    def __init__(
+        self,
+        adversary: Adversary,
+        *,
+        shape: tuple[int, ...],
+        device: torch.device,
+        prior: PriorBuffer,
+        reset_epochs: int,
+        prior_weight: float,
+    ) -> None:
+        super().__init__(adversary, shape=shape, device=device, prior=prior, reset_epochs=reset_epochs)
+        self._prior_weight = prior_weight
+
+    def losses(self, batch: Batch, passes: Passes) -> Losses:
+        """J(x + d'), and the distance of its logits from those of x + d."""
+        before = self.prior_of(batch)
+        start = project(batch.images + batch.epsilon * batch.origin.view(before), batch.images, batch.epsilon)
+        start.requires_grad_(True)
+        logits_before = passes.logits(start, batch.part)
+        grad, _ = gradient_through(
+            logits_before, start, batch.labels, gradient=self._gradient, policy="true", keep_graph=True
+        )
+        perturbed = project(start.detach() + batch.epsilon * grad.sign(), batch.images, batch.epsilon)
+        logits = passes.logits(perturbed, batch.part)
+        adversarial = mean_loss(logits, batch)
+        total = adversarial + self._prior_weight * mean_square_distance(logits, logits_before, batch)
+        losses = Losses(total, adversarial=adversarial.detach())
+        return self.written_back(losses, batch, perturbed, before)
+
+
+def mean_square_distance(one: Tensor, other: Tensor, batch: Batch) -> Tensor:
+    """Return this rank's part of the mean over the whole batch and the classes of the squared distance of logits."""
+    return (one.float() - other.float()).square().mean(1).sum() / batch.part.total

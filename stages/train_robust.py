@@ -21,6 +21,7 @@ from gradshard.stages.support.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.support.training import held_back, training_run
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.stages.support.training.ranks import train_on_all_devices
+from gradshard.stages.support.training.regularisation import regularised
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
@@ -87,6 +88,7 @@ def command(
             replays=robust.replayed,
         )
         module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
+        auxiliary = regularised(module, params.training, data, run, where=f"architecture {robust.architecture}")
         check_before_training(
             module,
             data,
@@ -114,7 +116,7 @@ def command(
             snapshots=tuple(robust.snapshots),
             judge=_judge(params, held, reader, stores) if ranks.first else None,
         )
-        trainer = training_run.make_trainer(params, module, run, device)
+        trainer = training_run.make_trainer(params, module, run, device, auxiliary)
         training_run.run(job, trainer, reader)
 
 
@@ -163,7 +165,7 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         settings=robust.settings,
         epsilon=params.attack.epsilon,
         objective=adversarial.objective,
-        adversarial_weight=adversarial.adversarial_weight,
+        adversarial_weight=robust.adversarial_weight or adversarial.adversarial_weight,
         # The other methods are defined for one epsilon.
         epsilon_law=adversarial.epsilon_law if robust.method == DEFAULT_METHOD else "fixed",
         clean_weight=adversarial.clean_weight if robust.clean_weight is None else robust.clean_weight,

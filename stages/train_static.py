@@ -14,6 +14,7 @@ from gradshard.stages.support.training import imported_weights, training_run
 from gradshard.stages.support.training.initial_weights import initial_model
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.stages.support.training.ranks import train_on_all_devices
+from gradshard.stages.support.training.regularisation import regularised
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
@@ -68,6 +69,7 @@ def command(params: Params, model: str) -> None:
             learning_rate=training.learning_rate,
         )
         arithmetic = choose_precision(training.precision, device)
+        auxiliary = regularised(initial.module, training, data, run, where=called)
         check_before_training(initial.module, data, run, device, where=called, arithmetic=arithmetic)
         job = training_run.TrainingJob(
             name=model,
@@ -76,5 +78,5 @@ def command(params: Params, model: str) -> None:
             record=record,
             recipe={**training_run.training_recipe(params, reading, device), **recipe},
         )
-        trainer = training_run.make_trainer(params, initial.module, run, device)
+        trainer = training_run.make_trainer(params, initial.module, run, device, auxiliary)
         training_run.run(job, trainer, open_reader(data.train, {}, reading))

@@ -18,6 +18,9 @@ _ASKED_FOR = {
     "milestones": [],
     "weight_decay": 0.0,
     "clip_norm": None,
+    "label_smoothing": 0.0,
+    "dropout": None,
+    "auxiliary": None,
     "average": None,
 }
 # The choices that a key other than its usual value is for, by the key that chooses.
@@ -48,6 +51,8 @@ class TrainingParams(Section):
     epochs, ``step`` after each of the epochs in ``milestones``; ``cosine`` lets it fall along half a cosine.
     ``momentum`` is that of sgd, Nesterov's if ``nesterov``, or of rmsprop, whose mean squares keep ``rmsprop_decay`` of
     themselves. ``weight_decay`` times the weights is added to gradients that were clipped to ``clip_norm``.
+    ``label_smoothing`` is the share of each label that is spread over all classes, ``dropout`` the rate of the model's
+    dropout layers, ``auxiliary`` the weight of its auxiliary classifier's loss; null: as it was made, and without.
 
     ``compile`` says whether torch compiles the model; ``batch_norm`` whose statistics batch normalisation takes when
     several processes train. ``average`` is the decay of a moving average of the weights, which is published in their
@@ -68,6 +73,9 @@ class TrainingParams(Section):
     milestones: list[PositiveInt] = Field(default_factory=list)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: PositiveFloat | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    auxiliary: PositiveFloat | None = None
     augment: AugmentationParams = Field(default_factory=AugmentationParams)
     compilation: Compilation = Field(alias="compile", default="auto")
     batch_norm: BatchNorm = "per_rank"
@@ -107,6 +115,8 @@ def check_optimization(key: str, training: TrainingParams) -> None:
                 raise schema_error(f"{key}.{name}", f"is {value}, which {chosen} does not take: set it to {usual}")
     if training.nesterov and not training.momentum:
         raise schema_error(f"{key}.nesterov", "is for a momentum above 0: give one, or set it to false")
+    if training.auxiliary is not None and training.compilation == "on":
+        raise schema_error(f"{key}.auxiliary", "is for a model that is not compiled: set it to null, or compile to off")
     if training.learning_rate_schedule == "step":
         if training.milestones != sorted(set(training.milestones)) or not training.milestones:
             raise schema_error(

@@ -77,6 +77,8 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
             )
     if model.clean_weight is not None and adversarial.objective != "both":
         raise schema_error(f"{key}.clean_weight", "is for the objective both: remove it, or choose that")
+    if model.adversarial_weight is not None and adversarial.objective != "half":
+        raise schema_error(f"{key}.adversarial_weight", "is for the objective half: remove it, or choose that")
     if schedule in get_args(Combination) and len(model.crafters) > 1:
         _check_combination(key, model, adversarial, schedule)
 

@@ -210,9 +210,9 @@ class RobustModel(Section):
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
     takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
-    every batch, so no sources); ``gradient``, ``schedule`` and ``clean_weight`` override those of ``adversarial``,
-    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It is trained
-    once with every seed of the parameter ``seeds``.
+    every batch, so no sources). ``gradient``, ``schedule``, ``clean_weight`` and ``adversarial_weight`` override those
+    of ``adversarial``, ``training`` keys of the section of that name, and its ``learning_rate`` that of
+    ``adversarial``. It is trained once with every seed of the parameter ``seeds``.
     """
 
     architecture: str
@@ -225,6 +225,7 @@ class RobustModel(Section):
     live: bool = Field(alias="self", default=True)
     schedule: ScheduleKind | Combination | None = None
     clean_weight: Annotated[float, Field(ge=0, le=1)] | None = None
+    adversarial_weight: PositiveFloat | None = None
     training: TrainingOverrides = Field(default_factory=TrainingOverrides)
     method: MethodName = "ensemble"
     steps: PositiveInt | None = None
@@ -257,6 +258,7 @@ class RobustModel(Section):
             "live": True,
             "schedule": None,
             "clean_weight": None,
+            "adversarial_weight": None,
             "training": {},
             "method": "ensemble",
         }

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from gradshard.storage.errors import GradshardError
+
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -93,3 +95,20 @@ def _mask(like: Tensor, p: float) -> Tensor:
     mask = torch.empty_like(like, dtype=_INTEGERS[like.element_size()])
     torch.ge(numbers[:count], round(p * 2**bits), out=mask.as_strided((count,), (1,)))
     return mask.neg_()
+
+
+def set_dropout(model: nn.Module, rate: float, *, where: str) -> None:
+    """Let the dropout layers of a model drop at another rate; of a timm model, the one before its classifier.
+
+    Raises:
+        GradshardError: it has none.
+    """
+    heads = [
+        name for name, part in model.named_modules() if name.endswith("head_drop") and isinstance(part, nn.Dropout)
+    ]
+    names = heads or [name for name, part in model.named_modules() if isinstance(part, nn.Dropout)]
+    if not names:
+        raise GradshardError(f"training.dropout: {where} has no dropout layer whose rate could be set: set it to null")
+    for name in names:
+        # Torch's own would let the masks depend on who computes which rows.
+        model.set_submodule(name, Dropout(rate))

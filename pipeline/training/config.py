@@ -26,7 +26,8 @@ class TrainingRun:
 
     ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
     rows that are trained on the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
-    moving average, none if they are taken as they are. ``sample_shape`` is that of an image.
+    moving average, none if they are taken as they are. ``smoothing`` is the share of each label that is spread over all
+    classes. ``sample_shape`` is that of an image.
 
     An epoch is as many steps as there are batches. If each batch is trained on for ``replays`` steps, one after
     another, the rows are gone through so many times less often.
@@ -41,6 +42,7 @@ class TrainingRun:
     adversary: Adversary | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
     batch_norm: BatchNorm = "per_rank"
+    smoothing: float = 0.0
     average: float | None = None
     ranks: Rank = field(default_factory=Rank)
     held_back: Rows | None = field(default=None, compare=False)

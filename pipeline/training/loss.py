@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.models.precision import Arithmetic, precision_context
 from gradshard.pipeline.training.batch_norm import synchronised
 from gradshard.pipeline.training.data import Batch
@@ -16,8 +17,9 @@ from gradshard.pipeline.types import BatchNorm
 class BatchLoss(nn.Module):
     """The losses of a batch under a model, as a method defines them.
 
-    With several ranks ``total`` is so scaled that the mean of its gradients over the ranks is the gradient of the
-    loss of the whole batch.
+    ``smoothing`` spreads so much of each label over all classes; beside the model's own loss counts that of an
+    ``auxiliary`` classifier. With several ranks ``total`` is so scaled that the mean of its gradients over the ranks is
+    the gradient of the loss of the whole batch.
     """
 
     def __init__(
@@ -29,10 +31,15 @@ class BatchLoss(nn.Module):
         batch_norm: BatchNorm = "per_rank",
         ranks: int = 1,
         compiled: nn.Module | None = None,
+        smoothing: float = 0.0,
+        auxiliary: AuxiliaryHead | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.passes = Passes(model, through=compiled, alone=ranks == 1 and compiled is None)
+        self.auxiliary = auxiliary
+        self.passes = Passes(
+            model, through=compiled, alone=ranks == 1 and compiled is None, smoothing=smoothing, auxiliary=auxiliary
+        )
         self._method = method
         self._arithmetic = arithmetic
         self._synchronised = batch_norm == "synchronised" and ranks > 1

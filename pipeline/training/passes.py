@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.training.batch_norm import frozen_statistics
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.dropping import dropping
@@ -22,7 +24,7 @@ class PassCounts(NamedTuple):
 
 
 class Passes:
-    """A model that is trained, and how many images passed through it.
+    """A model that is trained, how many images passed through it, and the losses of what it gives.
 
     Called with images it gives logits, (n, classes), and counts both directions: a backward pass counts each time that
     a gradient reaches the logits.
@@ -31,28 +33,57 @@ class Passes:
         model: the model itself.
         through: the model compiled, if it is.
         alone: no other rank waits for this one's gradients, which a method may thus compute when it likes.
+        smoothing: the share of each label that is spread over all classes (Szegedy et al. 2016, section 7).
+        auxiliary: a second classifier, whose loss counts beside the model's own.
     """
 
-    def __init__(self, model: nn.Module, *, through: nn.Module | None = None, alone: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        through: nn.Module | None = None,
+        alone: bool = True,
+        smoothing: float = 0.0,
+        auxiliary: AuxiliaryHead | None = None,
+    ) -> None:
         self.model = model
-        self.alone = alone
+        self.alone = alone and not smoothing and auxiliary is None
         self._through = through or model
+        self._smoothing = smoothing
+        self._auxiliary = auxiliary
         self._forward = 0
         self._backward = 0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Pass images (n, C, H, W) as they are."""
-        logits: Tensor = self._through(images)
-        rows = len(images)
-        self._forward += rows
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._went_back(rows))  # type: ignore[no-untyped-call]
-        return logits
+        return self._pass(self._through, images)
 
     def logits(self, images: Tensor, part: RankSlice, *, copies: int = 1) -> Tensor:
-        """Pass a step's images, ``copies`` versions of its batch after one another, with that batch's dropout masks."""
+        """Pass a step's images, ``copies`` versions of its batch after one another, with that batch's dropout masks.
+
+        With an auxiliary classifier its logits are beside the model's ``own``, (n, 2, classes).
+        """
+        through = self._through if self._auxiliary is None else partial(self._auxiliary, self.model)
         with dropping(part, None, copies=copies):
-            return self(images)
+            return self._pass(through, images)
+
+    def own(self, logits: Tensor) -> Tensor:
+        """Return the model's own of ``logits``, (n, classes)."""
+        return logits if self._auxiliary is None else logits[:, 0]
+
+    def mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return this rank's part of the mean loss over the whole batch."""
+        if batch.part.whole:
+            return self.cross_entropy(logits, batch.labels)
+        return self.cross_entropy(logits, batch.labels, reduction="sum") / batch.part.total
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
+        """Return the cross-entropy with smoothed labels, that of the auxiliary classifier added by its weight."""
+        loss = partial(functional.cross_entropy, target=labels, reduction=reduction, label_smoothing=self._smoothing)
+        if self._auxiliary is None:
+            return loss(logits.float())
+        own, beside = logits.float().unbind(dim=1)
+        return loss(own) + self._auxiliary.weight * loss(beside)
 
     @contextmanager
     def crafting(
@@ -78,15 +109,15 @@ class Passes:
         self._forward = self._backward = 0
         return counts
 
+    def _pass(self, through: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        logits, rows = through(images), len(images)
+        self._forward += rows
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._went_back(rows))  # type: ignore[no-untyped-call]
+        return logits
+
     def _went_back(self, rows: int) -> None:
         self._backward += rows
-
-
-def mean_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Return this rank's part of the mean cross-entropy over the whole batch."""
-    if batch.part.whole:
-        return functional.cross_entropy(logits.float(), batch.labels)
-    return functional.cross_entropy(logits.float(), batch.labels, reduction="sum") / batch.part.total
 
 
 def whole_batch(batch: Batch, draw: Callable[[torch.Size], Tensor]) -> Tensor:

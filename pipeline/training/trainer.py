@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.malloc import keep_freed_memory
+from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import Batch, RankSlice, StoredBatch, cut, make_batch, rank_slice, read
@@ -64,6 +65,7 @@ class Trainer:
         arithmetic: Arithmetic,
         compiled: bool = False,
         rows_at_once: int | None = None,
+        auxiliary: AuxiliaryHead | None = None,
     ) -> None:
         """Prepare a model to be trained.
 
@@ -74,6 +76,7 @@ class Trainer:
             arithmetic: of the passes.
             compiled: whether torch compiles the model.
             rows_at_once: how many rows of a batch pass together at most; the gradients of several passes are added.
+            auxiliary: a second classifier that is trained with the model.
 
         Raises:
             GradshardError: what is trained, and how, needs a whole batch where it passes in pieces.
@@ -85,25 +88,26 @@ class Trainer:
         self.live_steps = 0
         self.passes = PassCounts()
         self.device = device
-        self._optimizer = make_optimizer(run.optimization, self.model)
         self._average = None if run.average is None else WeightAverage(self.model, run.average)
         self.method = make_method(
             run.adversary, shape=(run.batch, *run.sample_shape), device=device, rows=run.stored_rows
         )
         self._rows_at_once = rows_at_once
         self._check_pieces()
-        objective = BatchLoss(
+        self._objective = BatchLoss(
             self.model,
             self.method,
             arithmetic=arithmetic,
             batch_norm=run.batch_norm,
             ranks=run.ranks.size,
             compiled=_compiled(self.model) if compiled else None,
-        )
-        self._counted = objective.passes
-        self._losses: Callable[[Batch], Losses] = objective
+            smoothing=run.smoothing,
+            auxiliary=auxiliary,
+        ).to(device)
+        self._optimizer = make_optimizer(run.optimization, self._objective)
+        self._losses: Callable[[Batch], Losses] = self._objective
         if run.ranks.size > 1:
-            self._losses = nn.parallel.DistributedDataParallel(objective)
+            self._losses = nn.parallel.DistributedDataParallel(self._objective)
 
     @property
     def result(self) -> nn.Module:
@@ -133,16 +137,15 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
-        model = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
         average = {} if self._average is None else self._average.state_dict(prefix="average.")
         method = {f"method.{name}": tensor for name, tensor in self.method.state().items()}
         progress = torch.tensor([self.step, self.live_steps, *self.passes])
-        return {**model, **optimizer, **average, **method, "progress": progress}
+        return {**self._objective.state_dict(), **optimizer, **average, **method, "progress": progress}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what ``state`` gave."""
-        self.model.load_state_dict(_below("model.", state))
+        self._objective.load_state_dict({name: state[name] for name in self._objective.state_dict()})
         load_state(self._optimizer, _below("optimizer.", state))
         if self._average is not None:
             self._average.load_state_dict(_below("average.", state))
@@ -182,7 +185,7 @@ class Trainer:
             found.append(losses)
         losses = added(found)
         self.method.remember(batch, losses, self.run.ranks)
-        adjust_gradients(trained(self.model), self.run.optimization)
+        adjust_gradients(trained(self._objective), self.run.optimization)
         self._optimizer.step(self.run.rate(self.step))
         if self._average is not None:
             self._average.update_parameters(self.model)
@@ -195,7 +198,7 @@ class Trainer:
         batch = make_batch(rows, self.run, self.step, part)
         try:
             losses = self._losses(batch)
-            wanted = trained(self.model) if losses.inputs is None else [*trained(self.model), losses.inputs]
+            wanted = trained(self._objective) if losses.inputs is None else [*trained(self._objective), losses.inputs]
             torch.autograd.backward(losses.total, inputs=wanted)
         except torch.OutOfMemoryError as error:
             raise GradshardError(
@@ -248,7 +251,7 @@ class Trainer:
 
     def _count_passes(self) -> None:
         """Add the passes of all ranks since the record before."""
-        counted = self.run.ranks.total(torch.tensor(self._counted.take_counts(), device=self.device))
+        counted = self.run.ranks.total(torch.tensor(self._objective.passes.take_counts(), device=self.device))
         self.passes = PassCounts(*(torch.tensor(self.passes) + counted.cpu()).tolist())
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
@@ -15,7 +14,7 @@ from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.fused_backward import grad_with_the_loss
 from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise
-from gradshard.pipeline.training.passes import Passes, mean_loss
+from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.types import SELF
 
 
@@ -54,12 +53,12 @@ class Ensemble(Method):
         adversary = self._adversary
         if batch.live and adversary.attack == "fgsm" and adversary.live_mode == "train":
             clean, perturbed = self._clean_loss_and_perturbed(batch, passes)
-            adversarial = mean_loss(passes.logits(perturbed, batch.part), batch)
+            adversarial = passes.mean_loss(passes.logits(perturbed, batch.part), batch)
         else:
             perturbed = self._perturbed(batch, passes)
             both = passes.logits(torch.cat([batch.images, perturbed]), batch.part, copies=2)
             clean, adversarial = (
-                mean_loss(part, batch) for part in (both[: len(batch.images)], both[len(batch.images) :])
+                passes.mean_loss(part, batch) for part in (both[: len(batch.images)], both[len(batch.images) :])
             )
         return self._weighed(clean, adversarial)
 
@@ -71,7 +70,8 @@ class Ensemble(Method):
         adversary = self._adversary
         inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
         logits = passes.logits(inputs, batch.part)
-        clean, chosen = mean_loss(logits, batch), attack_labels(logits, batch.labels, adversary.policy)
+        clean, logits = passes.mean_loss(logits, batch), passes.own(logits)
+        chosen = attack_labels(logits, batch.labels, adversary.policy)
         fused = None
         if passes.alone and batch.part.whole:
             fused = grad_with_the_loss(passes, logits, inputs, batch, chosen, adversary, random)
@@ -93,7 +93,7 @@ class Ensemble(Method):
         versions = [batch.images, *(own[0] if name == SELF else next(stored) for name in adversary.sources)]
         logits = passes.logits(torch.cat(versions), batch.part, copies=len(versions))
         labels = batch.labels.repeat(len(versions))
-        losses = functional.cross_entropy(logits.float(), labels, reduction="none").view(len(versions), -1)
+        losses = passes.cross_entropy(logits, labels, reduction="none").view(len(versions), -1)
         parts, total = losses.sum(1) / batch.part.total, batch.part.total
         weights = self._weights if self._recent is None else self._weights * self._recent
         adversarial = combined(adversary.combination, losses[1:], weights, k=adversary.top_k).sum() / total
@@ -105,7 +105,7 @@ class Ensemble(Method):
         replaced = torch.arange(first, first + len(batch.images), device=batch.images.device) % 2 == 0
         images = batch.images.clone()
         images[replaced] = self._perturbed(batch, passes, replaced)
-        losses = functional.cross_entropy(passes.logits(images, batch.part).float(), batch.labels, reduction="none")
+        losses = passes.cross_entropy(passes.logits(images, batch.part), batch.labels, reduction="none")
         counts, sums = (total // 2, (total + 1) // 2), (losses[~replaced].sum(), losses[replaced].sum())
         weight = self._adversary.adversarial_weight
         return Losses(

@@ -9,7 +9,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.methods.fgsm_ep import FgsmEP
 from gradshard.pipeline.training.methods.method import Losses
-from gradshard.pipeline.training.passes import Passes, mean_loss
+from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.training.priors import PriorBuffer
 
 
@@ -40,12 +40,14 @@ class FgsmPGI(FgsmEP):
         start.requires_grad_(True)
         logits_before = passes.logits(start, batch.part)
         grad, _ = gradient_through(
-            logits_before, start, batch.labels, gradient=self._gradient, policy="true", keep_graph=True
+            passes.own(logits_before), start, batch.labels, gradient=self._gradient, policy="true", keep_graph=True
         )
         perturbed = project(start.detach() + batch.epsilon * grad.sign(), batch.images, batch.epsilon)
         logits = passes.logits(perturbed, batch.part)
-        adversarial = mean_loss(logits, batch)
-        total = adversarial + self._prior_weight * mean_square_distance(logits, logits_before, batch)
+        adversarial = passes.mean_loss(logits, batch)
+        total = adversarial + self._prior_weight * mean_square_distance(
+            passes.own(logits), passes.own(logits_before), batch
+        )
         losses = Losses(total, adversarial=adversarial.detach())
         return self.written_back(losses, batch, perturbed, before)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.distributed import Rank
-from gradshard.pipeline.training.passes import Passes, mean_loss, whole_batch
+from gradshard.pipeline.training.passes import Passes, whole_batch
 from gradshard.pipeline.training.priors import Kept, PriorBuffer, joined
 
 
@@ -84,13 +84,13 @@ class Clean(Method):
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
         """Compute J(x)."""
-        clean = mean_loss(passes.logits(batch.images, batch.part), batch)
+        clean = passes.mean_loss(passes.logits(batch.images, batch.part), batch)
         return Losses(clean, clean=clean.detach())
 
 
 def loss_of_perturbed(perturbed: Tensor, batch: Batch, passes: Passes) -> Losses:
     """Compute J(x_adv), the loss of perturbed images alone, (n, C, H, W)."""
-    adversarial = mean_loss(passes.logits(perturbed, batch.part), batch)
+    adversarial = passes.mean_loss(passes.logits(perturbed, batch.part), batch)
     return Losses(adversarial, adversarial=adversarial.detach())
 
 

@@ -9,7 +9,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise
 from gradshard.pipeline.training.methods.pgd_at import REACH
-from gradshard.pipeline.training.passes import Passes, mean_loss
+from gradshard.pipeline.training.passes import Passes
 
 # The deviation of the start, in pixels: the divergence has no gradient at the image itself.
 _START = 0.001
@@ -43,8 +43,9 @@ class Trades(Method):
         """Compute J(x) + beta KL; ``adversarial`` is the divergence, without beta."""
         perturbed = self._crafted(batch, passes)
         logits = passes.logits(batch.images, batch.part)
-        clean = mean_loss(logits, batch)
-        moved = divergence(logits, passes.logits(perturbed, batch.part)) / batch.part.total
+        clean = passes.mean_loss(logits, batch)
+        beside = passes.logits(perturbed, batch.part)
+        moved = divergence(passes.own(logits), passes.own(beside)) / batch.part.total
         return Losses(clean + self._beta * moved, clean.detach(), moved.detach())
 
     def _crafted(self, batch: Batch, passes: Passes) -> Tensor:

@@ -31,7 +31,7 @@ def check_before_training(
             f"{where}: the input gradient is NaN or infinite for {found.undefined} of {found.rows} images, so it has "
             "no sign to perturb them by: look for a norm, root or logarithm at 0 in its code"
         )
-    check_trainable(module, some, where=where, arithmetic=arithmetic, least_rows=_least_rows(run))
+    check_trainable(module, some, where=where, arithmetic=arithmetic, least_rows=least_rows(run))
     if run.ranks.first:
         tell_gradients(found, where)
         frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
@@ -39,7 +39,7 @@ def check_before_training(
             echo(f"{where}: {len(frozen)} tensors stay as they are, such as {frozen[0]}: they require no gradient")
 
 
-def _least_rows(run: TrainingRun) -> int:
+def least_rows(run: TrainingRun) -> int:
     """The rows of the smallest batch that passes in train mode: a rank's part of the last one of an epoch."""
     rows = run.batch_rows(run.steps_per_epoch - 1) // run.ranks.size
     adversary = run.adversary

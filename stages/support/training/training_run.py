@@ -15,6 +15,7 @@ from gradshard import storage
 from gradshard.pipeline.config.optimization import TrainingParams
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.augmentation import Augmentation
+from gradshard.pipeline.models import AuxiliaryHead
 from gradshard.pipeline.models.precision import choose_compilation, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -101,6 +102,7 @@ def make_run(
         adversary=adversary,
         augmentation=Augmentation(training.augment.padding, training.augment.flip),
         batch_norm=training.batch_norm,
+        smoothing=training.label_smoothing,
         average=training.average,
         ranks=ranks,
         held_back=held_back,
@@ -126,15 +128,20 @@ def _optimization(training: TrainingParams, learning_rate: float) -> Optimizatio
     )
 
 
-def make_trainer(params: Params, module: nn.Module, run: TrainingRun, device: torch.device) -> Trainer:
+def make_trainer(
+    params: Params, module: nn.Module, run: TrainingRun, device: torch.device, auxiliary: AuxiliaryHead | None
+) -> Trainer:
     """The trainer of a run, in the arithmetic and compiled as the parameters say."""
+    # The auxiliary classifier takes the features by a hook, which a compiled model may pass over.
+    compilation = params.training.compilation if auxiliary is None else "off"
     return Trainer(
         module,
         run,
         device=device,
         arithmetic=choose_precision(params.training.precision, device),
-        compiled=choose_compilation(params.training.compilation, device, steps=run.steps),
+        compiled=choose_compilation(compilation, device, steps=run.steps),
         rows_at_once=rows_at_once(),
+        auxiliary=auxiliary,
     )
 
 

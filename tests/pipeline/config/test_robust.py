@@ -40,6 +40,16 @@ def content():
             "robust.X.clean_weight is for the objective both: remove it, or choose that",
         ),
         (
+            {"adversarial_weight": 0.3},
+            {},
+            "robust.X.adversarial_weight is for the objective half: remove it, or choose that",
+        ),
+        (
+            {"training": {"auxiliary": 0.4, "compile": "on"}},
+            {},
+            "robust.X.training.auxiliary is for a model that is not compiled: set it to null, or compile to off",
+        ),
+        (
             {"sources": ["A"], "schedule": "all"},
             {"objective": "half"},
             "adversarial.objective is half, which replaces images by those of one source: choose both, or for robust.X "

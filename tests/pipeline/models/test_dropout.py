@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch import nn
 
-from gradshard.pipeline.models.dropout import Dropout, rows_of
+from gradshard.pipeline import models
+from gradshard.pipeline.models.dropout import Dropout, rows_of, set_dropout
+from gradshard.storage.errors import GradshardError
 
 
 @pytest.mark.parametrize("p", [0.2, 0.25, 0.5, 0.9])
@@ -69,3 +72,27 @@ def test_some_rows_of_a_batch_are_dropped_as_if_all_passed(p, memory_format):
     assert torch.equal(part, whole[positions])
     torch.manual_seed(7)
     assert torch.equal(layer(x), whole)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "expected"),
+    [
+        ("D", (1, 28, 28), [0.2] * 4),
+        ("timm:inception_v3", (3, 107, 107), [0.2]),
+        ("timm:vit_tiny_patch16_224", (3, 32, 32), [0.2]),
+    ],
+)
+def test_the_rate_is_set_where_a_model_drops(architecture, shape, expected):
+    """Of a model of timm, before its classifier alone: a transformer has layers that drop nothing everywhere."""
+    model = models.create_model(architecture, shape, 10, seed=1)
+    set_dropout(model, 0.2, where="x")
+    found = [part for part in model.modules() if isinstance(part, nn.Dropout) and part.p]
+    assert [part.p for part in found] == expected
+    assert all(type(part) is Dropout for part in found)
+
+
+def test_a_model_that_drops_nothing_is_refused():
+    with pytest.raises(GradshardError, match=r"^training\.dropout: architecture small_resnet has no dropout layer"):
+        set_dropout(
+            models.create_model("small_resnet", (3, 32, 32), 10, seed=1), 0.2, where="architecture small_resnet"
+        )

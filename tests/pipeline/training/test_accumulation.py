@@ -32,7 +32,7 @@ class Reader:
             planes = None if request.store is None else self.planes[request.rows]
             if isinstance(request.store, tuple):
                 planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
-            yield RawBatch(self.images[request.rows], self.labels[request.rows], planes)
+            yield RawBatch(request.rows, self.images[request.rows], self.labels[request.rows], planes)
 
 
 def trainer(rows_at_once, model=None, *, batch_norm="per_rank", **options):

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb
+from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.loss import BatchLoss
@@ -68,6 +69,49 @@ def test_half_of_a_batch_is_replaced_and_weighed_as_kurakin_defines(model, weigh
     )
     assert losses.clean.item() == pytest.approx(each[1::2].mean().item(), rel=1e-6)
     assert losses.adversarial.item() == pytest.approx(each[::2].mean().item(), rel=1e-6)
+
+
+def crafted(model, given):
+    """The images of a batch, perturbed by the model itself."""
+    grad, _ = input_gradient(model, given.images, given.labels, policy="least_likely")
+    return perturb(given.images, -grad.sign(), 0.1)
+
+
+@pytest.mark.parametrize("kind", ["half", "both"])
+def test_labels_are_smoothed_for_clean_and_perturbed_images_but_not_for_the_attack(model, kind):
+    given = batch(8, live=True)
+    found = losses_of(model, adversary(objective=kind), smoothing=0.1)(given)
+    clean, attacked = (
+        functional.cross_entropy(model(images), given.labels, reduction="none", label_smoothing=0.1)
+        for images in (given.images, crafted(model, given))
+    )
+    if kind == "half":
+        clean, attacked = clean[1::2], attacked[::2]
+    assert found.clean.item() == pytest.approx(clean.mean().item(), rel=1e-5)
+    assert found.adversarial.item() == pytest.approx(attacked.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("kind", ["half", "both"])
+def test_an_auxiliary_classifier_counts_by_its_weight_and_crafts_nothing(kind, live):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(100, 3))
+    head, images = AuxiliaryHead("1", torch.Size((4, 5, 5)), 3, weight=0.4), torch.rand(8, 1, 5, 5)
+    given = Batch(images, torch.arange(8) % 3, RankSlice(8, slice(0, 8)), torch.ones_like(images), 0.1, live)
+    losses = losses_of(model, adversary(objective=kind), auxiliary=head)(given)
+    losses.total.backward()
+
+    perturbed = crafted(model, given) if live else perturb(images, given.signs, 0.1)
+    mixed = torch.where(torch.arange(8).view(8, 1, 1, 1) % 2 == 0, perturbed, images)
+    apart, together = [images, perturbed], [torch.cat([images, perturbed])]
+    passes = [mixed] if kind == "half" else apart if live else together
+    expected = 0.0
+    for passing in passes:
+        labels = given.labels.repeat(len(passing) // 8)
+        own, beside = head(model, passing).unbind(dim=1)
+        expected += (functional.cross_entropy(own, labels) + 0.4 * functional.cross_entropy(beside, labels)).item()
+    assert losses.total.item() == pytest.approx(expected / len(passes), rel=1e-5)
+    assert all(parameter.grad.abs().sum() > 0 for parameter in head.parameters() if parameter.dim() > 1)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 63, 64])

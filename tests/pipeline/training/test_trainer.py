@@ -1,5 +1,7 @@
 """Training: what a step sees, what a live pass costs, and that a run resumed is the run undisturbed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
+from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.models.precision import choose_compilation
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
@@ -200,6 +203,27 @@ def test_replays_read_each_batch_once_and_train_on_it_so_many_steps(start):
         assert all(torch.equal(batches[first], batches[first + replay]) for replay in range(4))
     assert [len(images) for images in batches[::4]] == [64] * 10 + [60]
     assert trainer.passes == (4 * 700, 4 * 700)
+
+
+def test_an_auxiliary_classifier_is_resumed_to_the_same_bytes_and_is_not_published(start):
+    def make():
+        torch.manual_seed(0)
+        convolution = nn.Conv2d(1, 4, 6, stride=3)
+        model = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))
+        head = AuxiliaryHead("1", torch.Size((4, 8, 8)), 10, weight=0.4)
+        (given, reader), chosen = start(), Optimization("sgd", 0.05, momentum=0.9, weight_decay=1e-4)
+        run = replace(given.run, optimization=chosen, average=0.9, smoothing=0.1)
+        return Trainer(model, run, device=CPU, arithmetic="fp32", auxiliary=head), reader, head
+
+    whole, reader, head = make()
+    before = head.state_dict()["_layers.1.weight"].clone()
+    states = {step.number: {n: t.clone() for n, t in whole.state().items()} for step in whole.steps(reader)}
+    resumed, reader, _ = make()
+    resumed.load_state(states[11])
+    list(resumed.steps(reader))
+    assert equal(whole.state(), resumed.state())
+    assert not torch.equal(head.state_dict()["_layers.1.weight"], before)
+    assert whole.result.state_dict().keys() == {"0.weight", "0.bias", "3.weight", "3.bias"}
 
 
 def test_the_seed_decides_everything(start):

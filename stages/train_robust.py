@@ -180,5 +180,5 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         policy=adversarial.label,
         live_mode=adversarial.live_mode,
         directions={source: store.manifest.direction.step for source, store in stores.items()},
-        random_steps={source: random_steps(store) for source, store in stores.items()},
+        random_steps=random_steps(stores),
     )

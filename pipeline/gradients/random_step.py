@@ -1,6 +1,6 @@
 """The random step that stored signs begin after: RAND+FGSM (section 4) out of a store."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,10 +81,10 @@ def random_step(store: SignStore) -> RandomStep | None:
     return RandomStep(attack.alpha, attack.seed, store.copy)
 
 
-def random_steps(store: SignStore) -> tuple[RandomStep, ...]:
-    """Return the random step of each copy that training takes in turn; none if they begin at the image itself."""
-    steps = map(random_step, store.in_turn)
-    return tuple(step for step in steps if step is not None)
+def random_steps(stores: Mapping[str, SignStore]) -> dict[str, tuple[RandomStep, ...]]:
+    """Return those of the stores that begin after random steps: by name, of each copy that training takes in turn."""
+    steps = {name: tuple(map(random_step, store.in_turn)) for name, store in stores.items()}
+    return {name: tuple(step for step in each if step) for name, each in steps.items() if all(each)}
 
 
 def step_along(

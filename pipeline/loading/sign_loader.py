@@ -200,7 +200,7 @@ def _adversary(
         live_mode="train",
         directions={source: store.manifest.direction.step for source, store in stores.items()},
         epsilon_law=law,
-        random_steps={source: random_steps(store) for source, store in stores.items()},
+        random_steps=random_steps(stores),
     )
 
 

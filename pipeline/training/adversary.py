@@ -73,7 +73,7 @@ class Adversary:
         Raises:
             GradshardError: it does not, for every example.
         """
-        for name, step in ((name, steps[0]) for name, steps in self.random_steps.items() if steps):
+        for name, step in ((name, steps[0]) for name, steps in self.random_steps.items()):
             check_left(self.epsilon, step.alpha, f"source {name}")
             if self.epsilon_law != "fixed":
                 raise GradshardError(

@@ -18,7 +18,7 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import InMemoryReader, RawBatch, Reader
 from gradshard.storage.streaming.shuffle import Rows
-from gradshard.storage.streaming.windows import Request, names_of, of_turn
+from gradshard.storage.streaming.windows import Request, Stores, names_of, of_turn
 
 # Of a device's free memory; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5
@@ -105,7 +105,8 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice 
 
     It is this rank's part of the step's batch, or another ``part``.
     """
-    images, signs, drawn = raw.images, _signs(raw, run, step), _random_steps(raw, run, step)
+    stores = run.stores(step)
+    images, signs, drawn = raw.images, _signs(raw, run, stores), _random_steps(raw, run, stores, run.turn(step))
     part, views = part or rank_slice(run, step), None
     if run.augmentation:
         views = run.augmentation.draw(part.total, seed=run.seed, step=run.drawn(step))[part.rows]
@@ -115,7 +116,7 @@ def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice 
         images=to_unit_range(images),
         labels=raw.labels,
         part=part,
-        signs=torch.stack(signs) if isinstance(run.stores(step), tuple) else signs[0] if signs else None,
+        signs=torch.stack(signs) if isinstance(stores, tuple) else signs[0] if signs else None,
         epsilon=_epsilon(run, step, part, images),
         live=run.live(step),
         random_steps=drawn,
@@ -139,22 +140,21 @@ def cut(raw: "StoredBatch", part: RankSlice, most: int | None) -> Iterator[tuple
         yield StoredBatch(raw.rows[piece], raw.images[piece], raw.labels[piece], planes), RankSlice(part.total, place)
 
 
-def _signs(raw: "StoredBatch", run: TrainingRun, step: int) -> list[Tensor]:
+def _signs(raw: "StoredBatch", run: TrainingRun, stores: Stores) -> list[Tensor]:
     """The signs of each store that a step takes."""
     if raw.planes is None or run.adversary is None:
         return []
-    stores = run.stores(step)
     parts = raw.planes if isinstance(stores, tuple) else raw.planes.unsqueeze(0)
     directions = (run.adversary.directions[name] for name in names_of(stores))
     return [unpack_signs(part, raw.images.shape, scale=way) for part, way in zip(parts, directions, strict=True)]
 
 
-def _random_steps(raw: "StoredBatch", run: TrainingRun, step: int) -> tuple[DrawnStep | None, ...]:
+def _random_steps(raw: "StoredBatch", run: TrainingRun, stores: Stores, turn: int) -> tuple[DrawnStep | None, ...]:
     """Draw again the random steps that the signs of each store begin after, where any does."""
     if run.adversary is None or not run.adversary.random_steps:
         return ()
-    copies = (run.adversary.random_steps.get(name) for name in names_of(run.stores(step)))
-    steps = (of_turn(each, run.turn(step)) if each else None for each in copies)
+    copies = (run.adversary.random_steps.get(name) for name in names_of(stores))
+    steps = (of_turn(each, turn) if each else None for each in copies)
     shape, rows, device = raw.images.shape, raw.rows.tolist(), raw.images.device
     return tuple(None if one is None else one.draw(shape, rows, device) for one in steps)
 

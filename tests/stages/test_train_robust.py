@@ -14,7 +14,8 @@ from tests.helpers.projects import files, new_project
 pytestmark = pytest.mark.slow
 
 FOLDERS = ("models/robust", "models/snapshots", "training")
-PUBDEF = {"architecture": "D", "sources": ["A", "C"], "self": False, "clean_weight": 0.25, "weights": {"C": 2}}
+PUBDEF = {"architecture": "D", "sources": ["A", "C", "R"], "self": False, "clean_weight": 0.25, "weights": {"C": 2}}
+RANDOM = {"model": "A", "gradient": "exact", "label": "predicted", "attack": "rand_fgsm", "eps": 0.3, "alpha": 0.05}
 MODELS = {
     "stores": PUBDEF | {"epochs": 4, "snapshots": [1, 2, 3, 4], "schedule": "loss_weighted"},
     "averaged": {"architecture": "D", "epochs": 4, "sources": ["A"], "snapshots": [2], "training": {"average": 0.9}},
@@ -24,6 +25,7 @@ MODELS = {
 
 def change(params):
     params["robust"] |= MODELS
+    params["signs"]["R"] = RANDOM | {"copies": 3}
     params["adversarial"]["held_back"] = {"rows": 100, "every": 2, "steps": 3, "seed": 5}
     params["evaluation"].update(targets=["stores@best"], attacks={}, illustrated=[], diagnosed=[])
 
@@ -33,7 +35,7 @@ def before(tmp_path_factory, digits):
     """A project that has everything that robust models are trained on."""
     project = new_project(tmp_path_factory.mktemp("robust") / "project", digits)
     project.edit(change)
-    for stage in (["prepare"], *(["train-static", name] for name in "AC"), *(["precompute", name] for name in "AC")):
+    for stage in (["prepare"], *(["train-static", name] for name in "AC"), *(["precompute", name] for name in "ACR")):
         project.run(*stage)
     return project
 

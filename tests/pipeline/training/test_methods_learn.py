@@ -25,7 +25,8 @@ class Reader:
 
     def read(self, requests):
         for request in requests:
-            yield RawBatch(self.images[request.rows], self.labels[request.rows].astype(np.int64), None)
+            labels = self.labels[request.rows].astype(np.int64)
+            yield RawBatch(request.rows, self.images[request.rows], labels, None)
 
 
 def small_net():

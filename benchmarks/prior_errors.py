@@ -8,6 +8,7 @@ import itertools
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -23,40 +24,61 @@ from gradshard.storage.streaming.reader import open_reader
 
 EPSILON, EVERY, PGD_STEPS = 0.3, 5, 20
 _CPU = torch.device("cpu")
-# The method, and whether it keeps floats.
-_ROWS: dict[str, tuple[MethodName, bool]] = {
-    "FGSM-EP, signs": ("fgsm_ep", False),
-    "FGSM-EP, floats": ("fgsm_ep", True),
-    "FGSM-PGI, signs": ("fgsm_pgi", False),
-    "FGSM-PGI, floats": ("fgsm_pgi", True),
-    "PGD-AT, 10 steps": ("pgd_at", False),
-}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of the table: a method, what its prior is kept in, and what its distance of logits weighs."""
+
+    title: str
+    method: MethodName
+    floats: bool = False
+    prior_weight: float | None = None
+
+
+_ROWS = (
+    _Row("FGSM-EP, signs", "fgsm_ep"),
+    _Row("FGSM-EP, floats", "fgsm_ep", floats=True),
+    _Row("FGSM-PGI, weight 1, signs", "fgsm_pgi", prior_weight=1),
+    _Row("FGSM-PGI, weight 1, floats", "fgsm_pgi", floats=True, prior_weight=1),
+    _Row("FGSM-PGI, weight 10, signs", "fgsm_pgi", prior_weight=10),
+    _Row("FGSM-PGI, weight 10, floats", "fgsm_pgi", floats=True, prior_weight=10),
+    _Row("PGD-AT, 10 steps", "pgd_at"),
+)
 
 
 @click.command()
 @click.option("--seeds", default=3, show_default=True, help="How many.")
 @click.option("--epochs", default=15, show_default=True, help="Of each training.")
-def main(seeds: int, epochs: int) -> None:
+@click.option("--only", default="", help="Rows whose name begins so.")
+def main(seeds: int, epochs: int, only: str) -> None:
     """Train every method with every seed, and print the table of errors in percent."""
     with tempfile.TemporaryDirectory() as folder:
         split = dataset_of_digits(Path(folder) / "digits.zarr", rows=4000)
         probed = _probed(open_dataset(Path(folder) / "digits.zarr").test)
         tried = range(EVERY, epochs + 1, EVERY)
-        click.echo(f"| {EPSILON:g}, {seeds} seeds | clean | " + " | ".join(f"PGD, {e} epochs" for e in tried) + " |")
+        click.echo("| error | clean | " + " | ".join(f"PGD, {epoch} epochs" for epoch in tried) + " |")
         click.echo("| --- " * (len(tried) + 2) + "|")
-        for name, (method, floats) in _ROWS.items():
-            found = [_curve(split, probed, method, floats, seed, epochs) for seed in range(seeds)]
-            clean = _spread([curve[-1].clean for curve in found])
-            cells = [_spread([curve[n].pgd for curve in found]) for n in range(len(tried))]
-            click.echo(f"| {name} | {clean} | " + " | ".join(cells) + " |")
+        for row in _ROWS:
+            if row.title.startswith(only):
+                found = [_curve(row, split, probed, seed, epochs) for seed in range(seeds)]
+                clean = _spread([curve[-1].clean for curve in found])
+                cells = [_spread([curve[number].pgd for curve in found]) for number in range(len(tried))]
+                click.echo(f"| {row.title} | {clean} | " + " | ".join(cells) + " |")
 
 
-def _curve(
-    split: Split, probed: ProbedImages, method: MethodName, floats: bool, seed: int, epochs: int
-) -> Sequence[ErrorRates]:
+def _curve(row: _Row, split: Split, probed: ProbedImages, seed: int, epochs: int) -> Sequence[ErrorRates]:
     """Train once; the errors after every few epochs."""
-    trainer = make_trainer(split, method, "small_cnn", epsilon=EPSILON, epochs=epochs, seed=seed)
-    if floats:
+    trainer = make_trainer(
+        split,
+        row.method,
+        "small_cnn",
+        epsilon=EPSILON,
+        epochs=epochs,
+        seed=seed,
+        prior_weight=row.prior_weight,
+    )
+    if row.floats:
         trainer.method.prior = FloatBuffer(len(split), split.sample_shape, device=_CPU)
     steps = trainer.steps(open_reader(split, {}, trainer.run.reading))
     found = []

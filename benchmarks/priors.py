@@ -126,9 +126,12 @@ def make_trainer(
     epsilon: float,
     epochs: int = 10_000,
     seed: int = 0,
+    prior_weight: float | None = None,
     arithmetic: Arithmetic = "fp32",
 ) -> Trainer:
-    """The trainer of a robust model by one method; its prior, if it has one, never starts at random again."""
+    """Make the trainer of a robust model by one method; its prior, if it has one, never starts at random again."""
+    settings = {"reset_epochs": 10_000} if name in _TITLES else {}
+    weight = {} if prior_weight is None else {"prior_weight": prior_weight}
     adversary = Adversary(
         attack="fgsm",
         epsilon=epsilon,
@@ -141,7 +144,7 @@ def make_trainer(
         live_mode="train",
         directions={},
         method=name,
-        settings={"reset_epochs": 10_000} if name in _TITLES else {},
+        settings={**settings, **weight},
     )
     run = TrainingRun(
         rows=len(split),

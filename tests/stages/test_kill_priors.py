@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.helpers.projects import files, new_project
+from tests.helpers.projects import call, files, new_project
 
 pytestmark = pytest.mark.slow
 
@@ -27,14 +28,14 @@ MOMENTS = {
 
 def change(params):
     params["robust"] = {
-        "prior": {"architecture": "small_cnn", "epochs": 6, "snapshots": [1], "method": "fgsm_pgi", "reset_epochs": 4}
+        "prior": {"architecture": "small_cnn", "epochs": 14, "snapshots": [1], "method": "fgsm_pgi", "reset_epochs": 9}
     }
     params["evaluation"].update(targets=["A"], attacks={}, illustrated=[], diagnosed=[])
     params["analysis"].update(models=["A"])
     params["analysis"]["plane"]["model"] = "A"
     params["blackbox"]["targets"] = ["A"]
     # With rows that no epoch trains on, every second generation is an increment.
-    params["adversarial"]["held_back"] = {"rows": 100, "every": 6, "steps": 2}
+    params["adversarial"]["held_back"] = {"rows": 100, "every": 14, "steps": 2}
     params["training"].update(batch=50, precision="fp32", augment={"padding": 2, "flip": True})
 
 
@@ -98,10 +99,37 @@ def test_a_run_killed_as_it_writes_back_goes_on_to_the_same_bytes(before, undist
     assert files(project, *FOLDERS) == undisturbed(ranks)
 
 
+class Died(BaseException):
+    """The end of a process, just before it puts something in its place."""
+
+
+def test_a_run_that_dies_before_each_file_is_put_in_place_goes_on_to_the_same_bytes(
+    before, undisturbed, tmp_path, monkeypatch
+):
+    project = before.copy_to(tmp_path / "project")
+    monkeypatch.chdir(project.path)
+    for last in range(1, 9):
+        with monkeypatch.context() as patch:
+            left = iter(range(last, 0, -1))
+
+            def die_at_last(path, target, *, put, left=left):
+                if ".partial" in path.parts and next(left) == 1:
+                    raise Died
+                return put(path, target)
+
+            for name in ("replace", "rename"):
+                patch.setattr(Path, name, functools.partialmethod(die_at_last, put=getattr(Path, name)))
+            with pytest.raises(Died):
+                call(patch, "train-robust", "prior")
+        assert not list(project.path.glob("models/robust/*"))
+    assert call(monkeypatch, "train-robust", "prior") == 0
+    assert files(project, *FOLDERS) == undisturbed(1)
+
+
 def test_what_is_kept_takes_two_bits_a_pixel_and_passes_are_counted(undisturbed):
     found = json.loads(undisturbed(1)["training/prior-10.json"])
     assert found["prior_bytes"] == 600 * 2 * 784 // 8
-    assert found["passes"] == {"images": 6 * 500, "forward": 2 * 6 * 500, "backward": 3 * 6 * 500}
+    assert found["passes"] == {"images": 14 * 500, "forward": 2 * 14 * 500, "backward": 3 * 14 * 500}
 
 
 def test_a_lost_file_of_the_prior_is_told_in_a_sentence(before, tmp_path):

@@ -28,6 +28,7 @@ _COMMANDS = {
     "table": ("gradshard.stages.table", "Put a table of the results into a README or a paper."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
     "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
+    "weights": ("gradshard.stages.weights:group", "Convert weights that somebody else trained."),
     "store": ("gradshard.stages.store.group:group", "Look at, check, mend and share sign stores."),
 }
 

@@ -7,7 +7,8 @@ each batch, the batches in random order, then to the second place of each, and s
 - the batches of a store hold whole chunks of it, so no other store is read for their rows;
 - a stretch of places of every batch, such as one rank's, holds whole chunks, so no other rank reads them;
 - the rows of a chunk go to as many different batches as there are: a batch holds fewer neighbours than one that is
-  drawn from the window at random, unless a window has less batches of a store than a chunk has rows.
+  drawn from the window at random, if a window has more batches of a store than a chunk has rows. If it has less, two
+  stores are dealt as one: their chunks are read twice, and spread over twice as many batches.
 
 At the borders between stores and between ranks a chunk may be cut: of a window of n chunks, with s stores and w ranks,
 at most s * w. Which rows a batch holds follows from the order, from the batches' size and from the store that each of
@@ -82,7 +83,8 @@ class DealtBatches:
         return dealt
 
     def _turns(self, batches: Rows) -> Rows:
-        """Number the stores of the batches, from the first to the last, as they first occur."""
+        """Number the stores of the batches, from the first to the last, as they first occur; two alike if few."""
         numbers: dict[Stores, int] = {}
         stores = map(self.store_of, range(int(batches[0]), int(batches[-1]) + 1))
-        return np.array([numbers.setdefault(store, len(numbers)) for store in stores])
+        turns = np.array([numbers.setdefault(store, len(numbers)) for store in stores])
+        return turns if len(turns) >= self.order.chunk * len(numbers) else turns // 2

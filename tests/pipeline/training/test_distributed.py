@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.distributed import Rank
+from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.streaming.reader import ReadingPlan
 
 ROOT = Path(__file__).parents[3]
 # What each rank runs: a few steps on random images, every loss kept by the first.
@@ -211,6 +214,17 @@ def test_every_row_of_a_batch_is_one_ranks():
             taken = [row for part in parts for row in range(rows)[part]]
             assert taken == list(range(rows))
             assert max(len(range(rows)[p]) for p in parts) - min(len(range(rows)[p]) for p in parts) <= 1
+
+
+@pytest.mark.parametrize("reading", [ReadingPlan(True, 700, 1), ReadingPlan(False, 8, 20)], ids=["resident", "windows"])
+def test_one_rank_and_four_train_on_the_same_batches(reading):
+    runs = [
+        TrainingRun(700, 64, 2, 5, Optimization("adam", 0.1), reading, ranks=Rank(rank, ranks))
+        for rank, ranks in ((0, 1), (0, 4), (1, 4), (2, 4), (3, 4))
+    ]
+    for whole, *parts in zip(*(run.requests(3) for run in runs), strict=True):
+        assert np.array_equal(whole.rows, np.concatenate([part.rows for part in parts]))
+        assert {len(part.rows) for part in parts} <= {len(whole.rows) // 4, len(whole.rows) // 4 + 1}
 
 
 def test_a_batch_too_small_for_its_ranks_is_refused():

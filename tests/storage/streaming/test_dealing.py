@@ -104,6 +104,16 @@ def test_a_rank_gathers_each_window_of_the_order_at_once(shape, seed, ranks):
         assert np.array_equal(np.concatenate([c.rows for c in planned]), np.concatenate([r.rows for r in requests]))
 
 
+def test_two_stores_share_chunks_where_a_window_has_few_batches_of_each():
+    chunk, window = 16, 285
+    batches = dealt((3 * window * chunk, chunk, window, 800), 0)
+    read, drawn = chunks_read(batches, chunk, window, 1), batches.order.batches(800)
+    assert read["images"] == 3 * window
+    stored = sum(len(request.rows) for request in batches.requests() if request.store) / chunk
+    assert 1.2 * stored < sum(read[name] for name in "ACD") < 2 * stored + 3 * len(STORES)
+    assert neighbours((request.rows for request in batches.requests()), 16) < 2.5 * neighbours(drawn, 16)
+
+
 def neighbours(requests, chunk):
     """The mean, over rows, of how many others in its batch are of its chunk."""
     pairs = rows = 0

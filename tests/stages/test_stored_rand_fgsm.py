@@ -7,9 +7,12 @@ from torch.utils.data import DataLoader, default_collate
 
 import gradshard as gs
 from gradshard.pipeline.attacks.fgsm import rand_fgsm
+from gradshard.pipeline.config.training import HeldBackParams
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.stages.support.training.held_back import make_judge
+from gradshard.storage.streaming.reader import InMemoryReader
 from tests.helpers.projects import call, new_project
 
 EPSILON, ALPHA, SEED, COPIES, ROWS = 0.3, 0.05, 4, 3, 600
@@ -195,3 +198,14 @@ def test_a_batch_of_the_models_own_turn_has_nothing_stored_to_be_perturbed_by():
     assert second.perturbed().shape == second.images.shape
     with pytest.raises(gs.GradshardError, match="it is the turn of the model itself to craft"):
         first.perturbed()
+
+
+def test_on_held_back_rows_the_stored_attack_is_the_live_one(live, base):
+    data, stores = gs.open_dataset("data/npz.zarr"), {"R": gs.open_signs("signs/R.zarr")}
+    model = gs.load_model("models/static/A.safetensors", data)
+    held = np.array([3, 50, 51, 207, 300, 301, 302, 599])
+    judge = make_judge(HeldBackParams(rows=8, steps=1), held, InMemoryReader(data.train, stores), stores, EPSILON)
+    found = judge(model, 1, last=True).transfer_error
+    wrong = model(live[0, held]).argmax(1).numpy() != base[1][held]
+    assert found == pytest.approx(wrong.mean())
+    assert (judge.probed.random_steps[0].copy, judge.probed.rows) == (0, held.tolist())

@@ -2,30 +2,40 @@
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradshard import storage
 from gradshard.pipeline.analysis.gradient_accuracy import gradient_norms, sign_errors
 from gradshard.pipeline.analysis.loss_surface import curvature, fooling_directions, loss_plane
+from gradshard.pipeline.config.evaluation import PlaneParams
 from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.pipeline.models.precision import choose_device, precision_context
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
+from gradshard.stages.support.device_memory import device_of, tell_microbatches
 from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import echo, progress
+from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.workspace import workspace
 
-_BLOCK = 500
+# Images whose measurements are one file: what a killed run loses at most.
+_BLOCK = 128
 _GRID = 41
 _ZOOM = 10
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 @click.command()
@@ -35,114 +45,188 @@ def command(params: Params) -> None:
 
     Reads the prepared test images and the weights that `analysis` names; writes analysis/gradients.json (norms, as in
     the paper's table 7, the share of signs that fp32 gets wrong, and how many images are as those of figure 2) and
-    analysis/planes.npz (figures 2 and 3).
+    analysis/planes.npz (figures 2 and 3). Without models and plane nothing is measured, and both are empty. Killed and
+    started again, it goes on with the images that are left.
     """
     data = open_dataset(paths.dataset(params))
-    device = choose_device(params.device)
-    analysis = params.analysis
-    seed = params.seeds[0]
-    models = {name: load_model(*weights_of(params, name, seed), data, device) for name in analysis.named}
+    device = device_of(params)
+    seed, wanted = params.seeds[0], params.analysis
+    models = {name: load_model(*weights_of(params, name, seed), data, device) for name in wanted.named}
     check_defined(models, key="analysis")
-    with precision_context("fp32", device):
-        gradients = _gradients(params, data.test, {name: models[name] for name in analysis.models}, device)
-        for name in gradients:
-            gradients[name]["directions"] = _directions(params, data.test, models, name, device)
-        planes = _planes(params, data.test, models, device)
-    record = {
-        "seed": seed,
-        "models": gradients,
+    origin = {
         "digests": {name: model.digest for name, model in models.items()},
         "test": data.test.digest,
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
     }
-    write_text(paths.ANALYSIS / "gradients.json", json.dumps(record, indent=1) + "\n")
-    with atomic_path(paths.ANALYSIS / "planes.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **planes)
+    recipe = origin | {"analysis": wanted.model_dump(exclude={"tables"}), "eps": params.attack.epsilon}
+    if models:
+        tell_microbatches({name: model.module for name, model in models.items()}, data.sample_shape, device)
+    else:
+        echo("analysis names no models and no plane: nothing to measure")
+    with (
+        workspace("analyze", recipe, on_wait=echo_waiting(paths.ANALYSIS)) as work,
+        precision_context("fp32", device),
+    ):
+        analysis = _Analysis(params, data.test, models, device, work.folder)
+        gradients, planes = analysis.gradients(), analysis.planes()
+        write_text(
+            paths.ANALYSIS / "gradients.json",
+            json.dumps({"seed": seed, "models": gradients, **origin}, indent=1) + "\n",
+        )
+        _save(paths.ANALYSIS / "planes.npz", planes)
     echo(f"{paths.ANALYSIS}: gradients of {len(gradients)} models, loss around {len(planes['rows'])} images")
 
 
-def _gradients(
-    params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
-) -> dict[str, dict[str, Any]]:
-    found = {}
-    with progress("analyze", len(models) * len(split), "images") as advance:
-        for name, model in models.items():
-            exact, rounded, wrong = [], [], []
-            reference = copy.deepcopy(model.module).double()
-            for start, images, labels in _blocks(split, device):
-                norms = gradient_norms(model.module, images, labels)
-                exact.append(norms.exact)
-                rounded.append(norms.cross_entropy)
-                compared = max(0, min(params.analysis.examples - start, len(images)))
-                if compared:
-                    wrong.append(sign_errors(model.module, reference, images[:compared], labels[:compared]))
-                advance(len(images))
-            found[name] = {
-                "n": len(split),
-                "norm": _summary(torch.cat(exact)),
-                "norm_cross_entropy": _summary(torch.cat(rounded)),
-                "wrong_signs": _summary(torch.cat([w.exact for w in wrong])),
-                "wrong_signs_cross_entropy": _summary(torch.cat([w.cross_entropy for w in wrong])),
-                "zero_rows_cross_entropy": int(torch.cat([w.zero_rows for w in wrong]).sum()),
+@dataclass(frozen=True)
+class _Analysis:
+    """Measurements of some models on test images; what was measured of a block of them is kept in ``folder``."""
+
+    params: Params
+    split: Split
+    models: Mapping[str, LoadedModel]
+    device: torch.device
+    folder: Path
+
+    def gradients(self) -> dict[str, dict[str, Any]]:
+        """Measure the gradients of every model that is asked for, and who fools it."""
+        names, plane = self.params.analysis.models, self.params.analysis.plane
+        found = {}
+        passes = 1 if plane is None else 2
+        with progress("analyze", passes * len(names) * len(self.split), "images") as advance:
+            for name in names:
+                found[name] = self._norms(name, advance)
+                if plane is not None:
+                    found[name]["directions"] = self._directions(name, plane, advance)
+        return found
+
+    def planes(self) -> Arrays:
+        """Map the loss over the plane, full range and zoomed in, at the first images that the source alone fools on."""
+        plane, epsilon = self.params.analysis.plane, self.params.attack.epsilon
+        ranges = {
+            name: torch.linspace(0, reach, _GRID) for name, reach in (("full", epsilon), ("zoom", epsilon / _ZOOM))
+        }
+        rows = [] if plane is None else self._fooled_by_the_source(plane)
+        found = [self._plane(plane, row, ranges) for row in rows] if plane is not None else []
+        empty = np.empty((0, _GRID, _GRID), dtype=np.float32)
+        return {
+            "rows": np.array(rows, dtype=np.int64),
+            **{f"{name} steps": steps.numpy() for name, steps in ranges.items()},
+            **{name: np.stack([each[name] for each in found]) if found else empty for name in ranges},
+        }
+
+    def _norms(self, name: str, advance: Callable[[int], None]) -> dict[str, Any]:
+        module = self.models[name].module
+        reference = copy.deepcopy(module).double()
+        blocks = []
+        for start in self._starts():
+            blocks.append(self._kept(f"norms-{name}", start, lambda at: self._norms_of(module, reference, at)))
+            advance(self._size(start))
+        joined = {key: torch.from_numpy(np.concatenate([block[key] for block in blocks])) for key in blocks[0]}
+        return {
+            "n": len(self.split),
+            **{key: _summary(joined[key]) for key in _SUMMARISED},
+            "zero_rows_cross_entropy": int(joined["zero_rows"].sum()),
+        }
+
+    def _norms_of(self, module: nn.Module, reference: nn.Module, start: int) -> Arrays:
+        images, labels = self._read(start)
+        compared = images[: max(0, self.params.analysis.examples - start)]
+        norms = in_microbatches(lambda at: gradient_norms(module, images[at], labels[at]), images, module)
+        wrong = in_microbatches(
+            lambda at: sign_errors(module, reference, compared[at], labels[at]), compared, module, reference
+        )
+        none = np.empty(0)
+        return {
+            "norm": np.concatenate([part.exact for part in norms]),
+            "norm_cross_entropy": np.concatenate([part.cross_entropy for part in norms]),
+            "wrong_signs": np.concatenate([none, *(part.exact for part in wrong)]),
+            "wrong_signs_cross_entropy": np.concatenate([none, *(part.cross_entropy for part in wrong)]),
+            "zero_rows": np.concatenate([none, *(part.zero_rows for part in wrong)]).astype(np.bool_),
+        }
+
+    def _directions(self, name: str, plane: PlaneParams, advance: Callable[[int], None]) -> dict[str, int | str]:
+        """Count the test images that the source of figure 2 fools a model on and its own gradient does not, and so on.
+
+        Images that the source alone fools it on are also looked at more closely: is the loss curved as in the figure?
+        """
+        counts: dict[str, int] = {}
+        for start in self._starts():
+            for key, found in self._fooled(name, plane.source, start).items():
+                counts[key] = counts.get(key, 0) + int(found.sum())
+            advance(self._size(start))
+        return {"source": plane.source, "n": len(self.split), **counts}
+
+    def _fooled(self, name: str, other: str, start: int) -> Arrays:
+        return self._kept(f"directions-{name}", start, lambda at: self._fooled_on(name, other, at))
+
+    def _fooled_on(self, name: str, other: str, start: int) -> Arrays:
+        """Tell which images of a block are fooled by whom, bool (n,), and count those whose loss is curved, (1,)."""
+        (images, labels), epsilon = self._read(start), self.params.attack.epsilon
+        model, source = self.models[name].module, self.models[other].module
+        parts = in_microbatches(
+            lambda at: fooling_directions(model, source, images[at], labels[at], epsilon=epsilon), images, model, source
+        )
+        found = {
+            key: torch.cat([getattr(part, key) for part in parts]).cpu().numpy()
+            for key in ("right", "own", "other", "other_alone", "own_alone")
+        }
+        chosen = torch.from_numpy(found["other_alone"]).to(self.device)
+        around, of = images[chosen], labels[chosen]
+        curved = in_microbatches(
+            lambda at: curvature(model, source, around[at], of[at], epsilon=epsilon), around, model, source
+        )
+        return found | {
+            key: np.array([sum(getattr(part, key) for part in curved)]) for key in ("near_own", "falls_again")
+        }
+
+    def _fooled_by_the_source(self, plane: PlaneParams) -> list[int]:
+        """Find the first images that figure 2 can be drawn around."""
+        rows: list[int] = []
+        for start in self._starts():
+            if len(rows) < plane.points:
+                found = self._fooled(plane.model, plane.source, start)["other_alone"]
+                rows += [start + int(at) for at in np.flatnonzero(found)]
+        return rows[: plane.points]
+
+    def _plane(self, plane: PlaneParams, row: int, ranges: Mapping[str, Tensor]) -> Arrays:
+        model, source = self.models[plane.model].module, self.models[plane.source].module
+
+        def around(at: int) -> Arrays:
+            images, labels = self._read(at, count=1)
+            return {
+                name: loss_plane(model, source, images, labels, steps.to(self.device)).numpy()
+                for name, steps in ranges.items()
             }
-    return found
+
+        return self._kept("plane", row, around)
+
+    def _kept(self, name: str, start: int, measure: Callable[[int], Arrays]) -> Arrays:
+        """Measure the images from ``start`` on, or read what was measured of them before the run was killed."""
+        file = self.folder / f"{name}-{start:09d}.npz"
+        if not file.exists():
+            _save(file, measure(start))
+        with np.load(file, allow_pickle=False) as archive:
+            return dict(archive)
+
+    def _starts(self) -> range:
+        return range(0, len(self.split), _BLOCK)
+
+    def _size(self, start: int) -> int:
+        return min(_BLOCK, len(self.split) - start)
+
+    def _read(self, start: int, *, count: int = _BLOCK) -> tuple[Tensor, Tensor]:
+        stop = min(start + count, len(self.split))
+        images = to_unit_range(torch.from_numpy(self.split.read_images(start, stop)).to(self.device))
+        return images, torch.from_numpy(self.split.read_labels(start, stop)).to(self.device)
 
 
-def _blocks(split: Split, device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:
-    for start in range(0, len(split), _BLOCK):
-        stop = min(start + _BLOCK, len(split))
-        images = to_unit_range(torch.from_numpy(split.read_images(start, stop)).to(device))
-        yield start, images, torch.from_numpy(split.read_labels(start, stop)).to(device)
+_SUMMARISED = ("norm", "norm_cross_entropy", "wrong_signs", "wrong_signs_cross_entropy")
 
 
 def _summary(values: Tensor) -> dict[str, float]:
     return {"mean": float(values.mean()), "deviation": float(values.std()), "examples": len(values)}
 
 
-def _directions(
-    params: Params, split: Split, models: Mapping[str, LoadedModel], name: str, device: torch.device
-) -> dict[str, int | str]:
-    """Count the test images that the source of figure 2 fools a model on and its own gradient does not, and the like.
-
-    Images that the source alone fools it on are also looked at more closely: is the loss curved as in the figure?
-    """
-    epsilon, other = params.attack.epsilon, params.analysis.plane.source
-    model, source = models[name].module, models[other].module
-    counts = {"right": 0, "own": 0, "other": 0, "other_alone": 0, "own_alone": 0, "near_own": 0, "falls_again": 0}
-    for _, images, labels in _blocks(split, device):
-        found = fooling_directions(model, source, images, labels, epsilon=epsilon)
-        chosen = found.other_alone
-        for key in ("right", "own", "other", "other_alone", "own_alone"):
-            counts[key] += int(getattr(found, key).sum())
-        if chosen.any():
-            curved = curvature(model, source, images[chosen], labels[chosen], epsilon=epsilon)
-            counts["near_own"] += curved.near_own
-            counts["falls_again"] += curved.falls_again
-    return {"source": other, "n": len(split), **counts}
-
-
-def _planes(
-    params: Params, split: Split, models: Mapping[str, LoadedModel], device: torch.device
-) -> dict[str, np.ndarray[Any, Any]]:
-    """The loss over the plane, full range and zoomed in, for the first images that the source alone fools it on."""
-    plane, epsilon = params.analysis.plane, params.attack.epsilon
-    model, source = models[plane.model].module, models[plane.source].module
-    ranges = {name: torch.linspace(0, reach, _GRID) for name, reach in (("full", epsilon), ("zoom", epsilon / _ZOOM))}
-    rows: list[int] = []
-    planes: dict[str, list[Tensor]] = {name: [] for name in ranges}
-    for start, images, labels in _blocks(split, device):
-        found = fooling_directions(model, source, images, labels, epsilon=epsilon).other_alone
-        for at in found.nonzero().flatten().tolist():
-            if len(rows) < plane.points:
-                rows.append(start + at)
-                for name, steps in ranges.items():
-                    around = (images[at : at + 1], labels[at : at + 1], steps.to(device))
-                    planes[name].append(loss_plane(model, source, *around))
-        if len(rows) == plane.points:
-            break
-    empty = torch.empty(0, _GRID, _GRID)
-    return {
-        "rows": np.array(rows, dtype=np.int64),
-        **{f"{name} steps": steps.numpy() for name, steps in ranges.items()},
-        **{name: (torch.stack(found) if found else empty).numpy() for name, found in planes.items()},
-    }
+def _save(path: Path, arrays: Arrays) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

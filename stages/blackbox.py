@@ -24,8 +24,9 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb, random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.pipeline.models.precision import choose_device, precision_context
+from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.support import paths
+from gradshard.stages.support.device_memory import device_of, tell_microbatches
 from gradshard.stages.support.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo, progress
@@ -46,12 +47,17 @@ def command(params: Params) -> None:
     target's labels and for gradients estimated from its confidences; and the forest's error on examples that transfer.
     """
     data = open_dataset(paths.dataset(params))
-    data.check_trainable()
-    device = choose_device(params.device)
+    device = device_of(params)
     wanted = params.blackbox
+    if wanted.forest is not None:
+        data.check_trainable()
+    if not wanted.named:
+        echo("blackbox names no targets and no forest: nobody is asked")
     seed = params.seeds[0]
     loaded = {name: load_model(*weights_of(params, name, seed), data, device) for name in wanted.named}
     check_defined(loaded, key="blackbox")
+    if loaded:
+        tell_microbatches({name: model.module for name, model in loaded.items()}, data.sample_shape, device)
     own = wanted.substitute.images
     forest: dict[str, Any] | None = None
     targets = {}

@@ -18,7 +18,6 @@ from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import CLEAN
 from gradshard.stages.support import paths
 from gradshard.stages.support.attack_blocks import (
@@ -35,6 +34,7 @@ from gradshard.stages.support.attack_blocks import (
     undefined_gradients,
 )
 from gradshard.stages.support.dask_cluster import dask_client
+from gradshard.stages.support.device_memory import device_of, tell_microbatches
 from gradshard.stages.support.devices import on_all_devices
 from gradshard.stages.support.gradient_masking import diagnose
 from gradshard.stages.support.models import ModelFile, model_file
@@ -69,18 +69,21 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     folder = paths.evaluation(seed)
     data = open_dataset(paths.dataset(params))
     check_attacks(params.evaluation.crafters, classes=data.test.classes, attacks=all_attacks(params))
-    device = choose_device(params.device)
+    device = device_of(params)
     cluster = on_all_devices(cluster, device)
     files = tuple(model_file(params, name, seed) for name in params.evaluation.named)
     provenance = _provenance(params, seed, data, files)
     measured = portions(params, len(data.test), planned_cases(params))
+    if not measured:
+        echo("evaluation.targets is empty: no error to measure")
     with (
         workspace(f"evaluate-{seed}", provenance, on_wait=echo_waiting(folder)) as work,
         dask_client(cluster, device.type) as client,
     ):
         where = paths.dataset(params).resolve()
         bench = EvaluationContext(params, where, data.test.digest, files, device.type, work.folder.resolve())
-        load_context(bench)  # every model is checked before the first is attacked
+        _, models = load_context(bench)  # every model is checked before the first is attacked
+        tell_microbatches(models, data.sample_shape, device)
         attacked = [(part, attack(bench, part, client)) for part in measured]
         undefined = undefined_gradients(file for _, files in attacked for file in files)
         right = functools.partial(iter_correct, params, data.name, seed=seed, withheld=undefined.keys())

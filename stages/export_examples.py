@@ -12,11 +12,11 @@ import torch
 from gradshard import storage
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support import paths
 from gradshard.stages.support.attack_blocks import EvaluationContext, all_attacks, load_context
 from gradshard.stages.support.dask_cluster import dask_client
+from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.exported_cell import CellName, ExportedCell, craft, find_cell, read_crafted
 from gradshard.stages.support.models import ModelFile, model_file
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
@@ -74,7 +74,7 @@ def command(
     data = open_dataset(paths.dataset(params))
     found = find_cell(params, cell, gradient or params.evaluation.gradients[0], seed=seed, n=len(data.test))
     check_attacks([cell[2]], classes=data.test.classes, attacks=all_attacks(params))
-    device = choose_device(params.device)
+    device = device_of(params)
     models = tuple(model_file(params, name, seed) for name in dict.fromkeys(cell[:2]))
     about = _about(params, found, models, data, seed=seed)
     with (

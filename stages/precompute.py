@@ -17,13 +17,14 @@ from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.gradients.device_memory import limit_memory
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
-from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import OWN_LOSS, LabelPolicy
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
+from gradshard.stages.support.device_memory import device_of, tell_microbatches
 from gradshard.stages.support.devices import on_all_devices
 from gradshard.stages.support.models import LoadedModel, load_model, static_weights_of
 from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
@@ -54,7 +55,8 @@ WRITERS = 1
 class ShardTask:
     """Inputs that a worker needs to compute shards: paths and digests, never the model itself.
 
-    ``at_once`` is how many shards a process computes at once; without it, as many as it has threads.
+    ``at_once`` is how many shards a process computes at once; without it, as many as it has threads. ``memory`` is what
+    images on their way through the model may take; without it, a share of what the device has.
     """
 
     dataset: Path
@@ -63,6 +65,7 @@ class ShardTask:
     direction: GradientSpec | AttackSpec
     builder: StoreBuilder
     at_once: int | None = None
+    memory: int | None = None
 
 
 @click.command()
@@ -83,12 +86,13 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     wanted = params.signs[store]
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
-    device = choose_device(params.device)
+    device = device_of(params)
     cluster = on_all_devices(cluster, device)
     file, architecture = static_weights_of(params, wanted.model)
     direction = direction_of(wanted, store)
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
     _check_gradients(loaded, file, store, wanted)
+    tell_microbatches({wanted.model: loaded.module}, data.sample_shape, device)
     if isinstance(direction, AttackSpec):
         check_attacks([direction.attack], classes=data.classes, attacks={direction.attack: direction.entry})
     spec = store_spec(wanted, loaded, data.train, direction, device)
@@ -106,6 +110,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
             direction=direction,
             builder=builder,
             at_once=threads(cluster, device.type),
+            memory=params.memory,
         )
         with dask_client(cluster, device.type, spare=WRITERS) as client:
             compute_missing(task, store, client)
@@ -171,6 +176,7 @@ _opening = threading.Lock()
 
 def _open(task: ShardTask) -> _Opened:
     with _opening:
+        limit_memory(task.memory)
         return _open_once(task.dataset, task.weights, task.device, task.builder.spec, task.at_once)
 
 

@@ -71,16 +71,17 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     blackbox = found.json(found.blackbox)
     norms = (found.json(found.gradients) or {"models": {}})["models"]
     sections = [
-        _section(params, seeds, rows, examples, diagnostics, gradient, top)
+        section
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
+        if (section := _section(params, seeds, rows, examples, diagnostics, gradient, top)).shown
     ]
     general = _general_tables(params, seeds, rows, examples, norms, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
     curves = _curves(params, seeds, found)
     page = template("page.html").render(
-        dataset=rows[0]["dataset"],
-        n=rows[0]["n"],
+        dataset=params.dataset.name,
+        n=rows[0]["n"] if rows else 0,
         sample=params.evaluation.sample,
         attack=recorded["attack"],
         compared=bool(paper_figures.names(params)),
@@ -101,7 +102,8 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         docs=Path(os.path.relpath("docs", into)).as_posix(),
     )
     _write_tables(into, sections, general)
-    _write_figure(into, sections[0])
+    for section in sections[:1]:
+        _write_figure(into, section)
     if found.merged:
         merging.write(into, found, rows, provenance)
     write_text(into / "index.html", page)
@@ -121,6 +123,11 @@ class Section:
     probes: Sequence[Table]
     flags: Mapping[str, Sequence[Mapping[str, str]]]
     curves_svg: str
+
+    @property
+    def shown(self) -> bool:
+        """Tell whether there is anything in it."""
+        return bool(self.tables or self.flags)
 
 
 def _section(
@@ -209,14 +216,14 @@ def _both(
 
 def _planes(params: Params, found: ReportFiles) -> str:
     """Draw the loss around some images, if `analyze` measured it."""
-    if not found.has(found.planes):
+    plane = params.analysis.plane
+    if plane is None or not found.has(found.planes):
         return ""
     with np.load(found.planes, allow_pickle=False) as archive:
         if not len(archive["rows"]):
             return ""
         planes = {name: (archive[f"{name} steps"], archive[name]) for name in ("full", "zoom")}
         titles = [f"#{row}" for row in archive["rows"]]
-    plane = params.analysis.plane
     return figures.loss_planes(planes, titles, first=plane.model, second=plane.source)
 
 
@@ -242,13 +249,13 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
 
 
 def _write_figure(into: Path, section: Section) -> None:
-    table = next(table for table in section.tables if table.name == "defences")
-    if table.rows:
-        write_text(into / "defences.svg", figures.rate_bars(table))
+    for table in section.tables:
+        if table.name == "defences":
+            write_text(into / "defences.svg", figures.rate_bars(table))
 
 
 def _images(params: Params, found: ReportFiles) -> str:
-    if not found.has(found.first / "images.npz"):
+    if not params.evaluation.illustrated or not found.has(found.first / "images.npz"):
         return ""
     with np.load(found.first / "images.npz", allow_pickle=False) as archive:
         shown = {"image": archive["images"]}

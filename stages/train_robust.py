@@ -8,12 +8,13 @@ from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.gradients.random_step import random_steps
-from gradshard.pipeline.models.precision import choose_device, choose_precision
+from gradshard.pipeline.models.precision import choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.stages.store.open import cache_options
 from gradshard.stages.support import paths
+from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo
 from gradshard.stages.support.seeds import chosen_seed, seed_option
@@ -70,7 +71,7 @@ def command(
     tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory, window=params.streaming.window)
     held = held_back.rows_of(params.adversarial.held_back, len(data.train))
-    chosen = choose_device(params.device)
+    chosen = device_of(params)
     if train_on_all_devices(chosen):
         return
     with init_distributed(chosen) as (ranks, device):

@@ -4,10 +4,11 @@ import click
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.models.precision import choose_device, choose_precision
+from gradshard.pipeline.models.precision import choose_precision
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM
 from gradshard.stages.support import paths
+from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.model_checks import check_given
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.training import imported_weights, training_run
@@ -49,13 +50,13 @@ def command(params: Params, model: str) -> None:
     }
     if not static.epochs:
         recipe |= training_run.versions()
-        place, device = paths.static_weights(model), choose_device(params.device)
+        place, device = paths.static_weights(model), device_of(params)
         check_given(initial.module.to(device), data, device, where=called)
         imported_weights.publish(model, initial.module, data, place, {**record, "recipe": recipe}, device)
         return
     data.check_trainable()
     reading = plan_reading(data.train, {}, memory=params.streaming.memory, window=params.streaming.window)
-    chosen = choose_device(params.device)
+    chosen = device_of(params)
     if train_on_all_devices(chosen):
         return
     with init_distributed(chosen) as (ranks, device):

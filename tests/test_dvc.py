@@ -32,6 +32,7 @@ WITHOUT_EFFECT = (
     "stages/support/cluster_health.py",
     "stages/support/code.py",
     "stages/support/dask_cluster.py",
+    "stages/support/device_memory.py",
     "stages/support/devices.py",
     "stages/support/lazy_group.py",
     "stages/support/model_checks.py",

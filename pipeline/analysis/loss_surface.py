@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import logit_margin
+from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.types import Gradient
 
@@ -118,8 +119,12 @@ def loss_plane(
     """
     own, other = (input_gradient(m, image, label, gradient=gradient)[0].sign() for m in (model, source))
     labels = label.expand(len(steps))
-    rows = [_loss(model, perturb(image + step * own, other, steps.view(-1, 1, 1, 1)), labels).cpu() for step in steps]
-    return torch.stack(rows)
+
+    def row(step: Tensor) -> Tensor:
+        tried = perturb(image + step * own, other, steps.view(-1, 1, 1, 1))
+        return torch.cat(in_microbatches(lambda at: _loss(model, tried[at], labels[at]).cpu(), tried, model))
+
+    return torch.stack([row(step) for step in steps])
 
 
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

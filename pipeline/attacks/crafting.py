@@ -37,7 +37,7 @@ class AttackNoise:
 def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
     """Draw for images of a shape (N, C, H, W), on the generator's device."""
     signs = random_signs(shape, generator=generator)
-    starts = 2 * torch.rand((restarts, *shape), generator=generator, device=generator.device) - 1
+    starts = torch.rand((restarts, *shape), generator=generator, device=generator.device).mul_(2).sub_(1)
     seed = torch.randint(2**31, (), generator=generator, device=generator.device)
     return AttackNoise(signs, starts, int(seed))
 

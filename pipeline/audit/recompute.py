@@ -153,7 +153,8 @@ def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor,
             logits = model(to_unit_range(images[part])).float()
         best = logits.amin(1) if policy == "least_likely" else logits.amax(1)
         distance = (logits.gather(1, stored[part].unsqueeze(1)).squeeze(1) - best).abs()
-        return distance <= TIE * logits.abs().amax(1)
+        near: Tensor = distance <= TIE * logits.abs().amax(1)
+        return near
 
     return torch.cat(in_microbatches(match, images, model))
 

@@ -97,7 +97,7 @@ class EvaluationParams(Section):
     holdout: ModelName
     targets: list[str]
     attacks: dict[str, list[str]]
-    gradients: list[Gradient]
+    gradients: Annotated[list[Gradient], Field(min_length=1)]
     illustrated: list[str]
     diagnosed: list[str]
     sweep: list[Pixels]
@@ -143,18 +143,20 @@ class PlaneParams(Section):
 class AnalysisParams(Section):
     """Models whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
 
-    ``tables`` are your own for the report, each made by a package.module:function from the error matrix.
+    Without a ``plane`` it is nowhere, and who fools the models is not counted. ``tables`` are your own for the report,
+    each made by a package.module:function from the error matrix.
     """
 
     models: list[str]
     examples: PositiveInt
-    plane: PlaneParams
+    plane: PlaneParams | None
     tables: list[Reference] = Field(default_factory=list)
 
     @property
     def named(self) -> list[str]:
         """Every model that takes part, once."""
-        return list(dict.fromkeys([*self.models, self.plane.model, self.plane.source]))
+        plane = [] if self.plane is None else [self.plane.model, self.plane.source]
+        return list(dict.fromkeys([*self.models, *plane]))
 
 
 class SubstituteParams(Section):

@@ -1,11 +1,15 @@
 """The parameters: a typed schema of ``params.yaml``, checked as a whole before anything runs."""
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import (
+    ByteSize,
+    Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from ruamel.yaml import YAML
@@ -21,7 +25,7 @@ from gradshard.pipeline.config.fields import (
 from gradshard.pipeline.config.names import same_file
 from gradshard.pipeline.config.optimization import TrainingParams, check_optimization
 from gradshard.pipeline.config.robust import check_training
-from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
 from gradshard.pipeline.config.training import (
     AdversarialParams,
@@ -47,10 +51,14 @@ def _is_group(value: object) -> bool:
 
 
 class Params(Section):
-    """All parameters of the pipeline."""
+    """All parameters of the pipeline.
+
+    ``memory`` is what images on their way through models may take of the device's; without, a share of what it has.
+    """
 
     profile: str
     device: DeviceName
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
     dataset: DatasetParams
     training: TrainingParams
     static: dict[ModelName, StaticModel]
@@ -64,6 +72,10 @@ class Params(Section):
     evaluation: EvaluationParams
     analysis: AnalysisParams
     blackbox: BlackboxParams
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_usual(dump(self), {"memory": None})
 
     @property
     def models(self) -> list[str]:
@@ -116,10 +128,10 @@ class Params(Section):
         self._check_names("evaluation.targets", evaluation.targets, self.models, "a model")
         self._check_names("evaluation.illustrated", evaluation.illustrated, self.models, "a model")
         self._check_names("evaluation.diagnosed", evaluation.diagnosed, self.models, "a model")
-        plane = self.analysis.plane
         self._check_names("analysis.models", self.analysis.models, self.models, "a model")
-        self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
-        self._check_names("analysis.plane.source", [plane.source], self.models, "a model")
+        if (plane := self.analysis.plane) is not None:
+            self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
+            self._check_names("analysis.plane.source", [plane.source], self.models, "a model")
         self._check_names("blackbox.targets", self.blackbox.targets, self.models, "a model")
         if self.blackbox.forest is not None:
             self._check_names("blackbox.forest.sources", self.blackbox.forest.sources, self.models, "a model")

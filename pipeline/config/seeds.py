@@ -112,7 +112,7 @@ def _names_in_use(params: "Params") -> dict[str, str]:
         "evaluation.illustrated": evaluation.illustrated,
         "evaluation.diagnosed": evaluation.diagnosed,
         "analysis.models": analysis.models,
-        "analysis.plane": [analysis.plane.model, analysis.plane.source],
+        "analysis.plane": [analysis.plane.model, analysis.plane.source] if analysis.plane else [],
         "blackbox.targets": blackbox.targets,
         "blackbox.forest.sources": blackbox.forest.sources if blackbox.forest else [],
     }

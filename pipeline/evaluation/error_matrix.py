@@ -185,8 +185,9 @@ def _evaluate_batch(
         with torch.no_grad():
             rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
     # Not before: a batch that ran out of memory is crafted again.
-    for crafting, examples in made:
-        crafted(crafting, images, examples)
+    if crafted is not None:
+        for crafting, examples in made:
+            crafted(crafting, images, examples)
     return torch.stack(rows)
 
 

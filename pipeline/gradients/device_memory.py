@@ -1,4 +1,4 @@
-"""How much memory passes through models may take: of what the device has, or of what the user allows."""
+"""The memory that passes through models may take: of what the device has, or of what the user allows."""
 
 import functools
 import os

@@ -51,7 +51,7 @@ _measuring = threading.Lock()
 
 @dataclass(frozen=True)
 class Fit:
-    """How many images pass at once; each takes ``image`` bytes, and all of them may take ``room``."""
+    """Number of images that pass at once; each takes ``image`` bytes, and all of them may take ``room``."""
 
     rows: int
     image: int

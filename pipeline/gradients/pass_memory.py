@@ -24,16 +24,17 @@ def pass_bytes(model: nn.Module, images: Tensor) -> int:
         images: of the model's own dtype.
     """
     # Those of bf16 would take less, but its first pass may be made by whoever computes in fp32 later.
-    with as_it_was(model, images.device), torch.autocast(images.device.type, enabled=False), _Height() as height:
+    height = _Height()
+    with as_it_was(model, images.device), torch.autocast(images.device.type, enabled=False), height:
         input_gradient(model, images, None, policy="predicted")
     return height.most
 
 
-class _Height(TorchDispatchMode):
+class _Height(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of the storages that operations give, now and at most."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.most = 0
         self._now = 0
         self._known: dict[int, weakref.finalize[Any, Any]] = {}

@@ -79,4 +79,5 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
 
 def make_tables(of: Results) -> list[Table]:
     """Make every table that has something to show, with the words for the seeds that it is over."""
-    return [of.matrix.seeds.captioned(table) for make in TABLES for table in make(of)]
+    made = (table for make in TABLES for table in make(of))
+    return [of.matrix.seeds.captioned(table) for table in made if table.measured]

@@ -56,6 +56,11 @@ class Table:
     rows: Sequence[tuple[str, Sequence[TableCell]]]
     caption: str = ""
 
+    @property
+    def measured(self) -> bool:
+        """Tell whether there is a figure in it."""
+        return any(cell.text != UNMEASURED for _, cells in self.rows for cell in cells)
+
 
 @dataclass(frozen=True)
 class RateCell:

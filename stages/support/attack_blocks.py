@@ -33,6 +33,7 @@ from gradshard.pipeline.evaluation.error_matrix import (
     worst_cases,
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.gradients.device_memory import limit_memory
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.precision import precision_context
@@ -100,8 +101,10 @@ def sampled_rows(params: Params, n: int) -> Rows:
 
 
 def portions(params: Params, n: int, planned: Sequence[Case]) -> list[EvaluationSubset]:
-    """Split ``n`` test images into portions, and say what is measured on each."""
+    """Split ``n`` test images into portions, and say what is measured on each; without anything to, there is none."""
     rows = sampled_rows(params, n)
+    if not planned:
+        return []
     if len(rows) == n:
         return [EvaluationSubset("all", rows, planned, planned, worst=True)]
     own = [cell for cell in planned if cell.own]
@@ -135,6 +138,7 @@ def load_context(bench: EvaluationContext) -> tuple[Split, dict[str, nn.Module]]
         GradshardError: a file changed since the run began.
     """
     with _opening:
+        limit_memory(bench.params.memory)
         return _open_once(bench.dataset, bench.digest, bench.models, bench.device)
 
 
@@ -181,10 +185,11 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
     if file.exists():  # when a worker dies, Dask asks again for the results that it held
         return
     _, models = load_context(bench)
-    images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=bench.params.attack.restarts)
+    attacks = all_attacks(bench.params)
+    restarts = bench.params.attack.restarts if _draws_starts(portion.planned, attacks) else 0
+    images, labels, draws = read_block(bench, portion.blocks[block], block=block, restarts=restarts)
     watched = {name: Watched(model) for name, model in models.items()}
     with precision_context("fp32", images.device):
-        attacks = all_attacks(bench.params)
         ranks = evaluate_block(watched, portion.planned, images, labels, draws=draws, attacks=attacks)
     # Before the ranks, which say that the block is done.
     found = {name: [model.undefined, model.rows] for name, model in watched.items() if model.undefined}
@@ -192,6 +197,12 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
         write_text(_undefined_file(file), json.dumps(found))
     with atomic_path(file) as temporary, temporary.open("wb") as opened_file:
         np.save(opened_file, ranks.numpy())
+
+
+def _draws_starts(planned: Sequence[Case], attacks: Mapping[str, Attack]) -> bool:
+    """Tell whether an attack draws starts, or what is drawn after them: 500 photographs' take half a gigabyte."""
+    takes = {what for case in planned if case.crafting for what in attacks[case.crafting.attack].takes.values()}
+    return bool(takes & {"starts", "seed"})
 
 
 def _block_file(bench: EvaluationContext, portion: EvaluationSubset, block: int) -> Path:

@@ -77,7 +77,7 @@ def _probe_block(
     if task.file(bench).exists():
         return
     _, models = load_context(bench)
-    images, labels, draws = read_block(bench, blocks[task.block], block=task.block, restarts=1)
+    images, labels, draws = read_block(bench, blocks[task.block], block=task.block, restarts=0)
     with precision_context("fp32", images.device):
         measured = probe(
             models[task.name],

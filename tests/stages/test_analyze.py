@@ -1,0 +1,32 @@
+"""The stage ``analyze``: interrupted and started again, it goes on with what is left."""
+
+from gradshard.stages import analyze
+from tests.helpers.projects import call, files
+
+
+def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_bytes(finished_project, tmp_path, monkeypatch):
+    project = finished_project.copy_to(tmp_path / "project")
+    before = files(project, "analysis")
+    for path in (project.path / "analysis").iterdir():
+        path.unlink()
+    monkeypatch.chdir(project.path)
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(analyze, "fooling_directions", interrupted)
+        assert call(patch, "analyze") != 0
+    (kept,) = project.path.glob(".partial/analyze-*/norms-A-*.npz")
+    assert not list((project.path / "analysis").iterdir())
+
+    measure, measured = analyze.gradient_norms, []
+
+    def counting(*arguments):
+        measured.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr(analyze, "gradient_norms", counting)
+    assert call(monkeypatch, "analyze") == 0
+    assert len(measured) == len(project.params()["analysis"]["models"]) - 1, f"{kept} was there"
+    assert files(project, "analysis") == before

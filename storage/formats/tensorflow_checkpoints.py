@@ -24,7 +24,7 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where the bytes of one tensor are, and what they mean."""
+    """The bytes of one tensor in its file, and what they mean."""
 
     dtype: int = 0
     shape: tuple[int, ...] = ()

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradshard.pipeline.training.schedule import source
+from gradshard.pipeline.training.schedule import source, turn
 
 SOURCES = ["self", "A", "C", "D"]
 
@@ -65,3 +65,8 @@ def test_rotation_gives_a_source_as_many_batches_in_turn_as_it_weighs():
     turns = ["self", "A", "A", "A", "C", "D", "D"]
     rotated = sources("rotate", weights={"A": 3, "D": 2}, epochs=2, batches=25)
     assert rotated == [turns[i % 7] for i in range(50)]
+
+
+@given(st.integers(0, 2**31), st.integers(0, 99), st.integers(1, 15))
+def test_so_many_epochs_as_there_are_copies_show_each_once(seed, first, copies):
+    assert sorted(turn(seed=seed, epoch=first + epoch) % copies for epoch in range(copies)) == list(range(copies))

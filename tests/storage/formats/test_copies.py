@@ -57,6 +57,13 @@ def test_every_copy_is_read_as_it_was_written(published):
     assert 0.9 < store.manifest.bits_per_pixel < 2.2
 
 
+def test_all_copies_are_taken_in_turn_unless_one_was_chosen(published):
+    store = open_store(published[0])
+    assert (store.copy, [copy.copy for copy in store.in_turn]) == (0, [0, 1, 2])
+    assert [copy.copy for copy in store.of_copy(0).in_turn] == [0]
+    assert [copy.copy for copy in store.of_copy(2).in_turn] == [2]
+
+
 def test_plain_zarr_reads_every_copy(published):
     path, signs, _, _ = published
     group = zarr.open_group(path, mode="r")

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Measured:
-    """What passes of one and of two images took, in bytes; and the most images since the device ran out of memory."""
+    """Bytes that passes of one and of two images took; and the most images since the device ran out of memory."""
 
     one: int
     two: int

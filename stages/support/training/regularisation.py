@@ -1,4 +1,4 @@
-"""What training changes of a model before its first step: the rate of its dropout, and a second classifier."""
+"""Changes of a model before its first step: another rate of dropout, and a second classifier."""
 
 from torch import nn
 

@@ -29,8 +29,8 @@ from gradshard.storage.ingest.sources import mnist5k
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 EPSILON, BATCH, RATE = 0.2, 64, 0.002
-# Of the training digits, those that a model is tried on after every second epoch, by fewer steps.
-_HELD_BACK, _FEW = 200, 10
+# Steps by which a model is tried on held-back digits, after every second epoch.
+_FEW = 10
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Digits:
     test: ProbedImages
 
     @classmethod
-    def read(cls, rows: int, test: int, folder: Path) -> "Digits":
-        """Take the first ``rows`` of the 4,000 training digits, the last of them, and ``test`` test digits."""
+    def read(cls, folder: Path, *, rows: int, held_back: int, test: int) -> "Digits":
+        """Take the first ``rows`` of the 4,000 training digits, the last ``held_back``, and ``test`` test digits."""
         splits = mnist5k().splits
         (images, labels), (others, their_labels) = (
             (part[0][:], part[1].astype(np.int64)) for part in (splits["train"], splits["test"])
         )
         return cls(
             dataset_of_digits(folder / "digits.zarr", rows=rows),
-            _probed(images[-_HELD_BACK:], labels[-_HELD_BACK:]),
+            _probed(images[-held_back:], labels[-held_back:]),
             _probed(others[:test], their_labels[:test]),
         )
 
@@ -161,7 +161,7 @@ def _spread(values: list[float]) -> str:
 def main(rows: int, test: int, seeds: int) -> None:
     """Print errors of each way of training as a table in Markdown, for docs/baselines.md."""
     with TemporaryDirectory() as folder:
-        for line in table(Digits.read(rows, test, Path(folder)), seeds):
+        for line in table(Digits.read(Path(folder), rows=rows, held_back=200, test=test), seeds):
             click.echo(line)
 
 

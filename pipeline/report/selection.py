@@ -60,8 +60,12 @@ def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
 
 
 def standard(params: Params, names: Sequence[str]) -> list[str]:
-    """Return those of ``names`` that are robust models without stores (standard adversarial training)."""
-    return [name for name in names if name in params.robust and not params.robust[name].sources]
+    """Return those of ``names`` that are robust models without stores (standard adversarial training).
+
+    Models trained by another paper's method are not what this one compares its own with.
+    """
+    robust = {name: params.robust[name] for name in names if name in params.robust}
+    return [name for name, model in robust.items() if model.method == "ensemble" and not model.sources]
 
 
 def ensembles(params: Params, names: Sequence[str]) -> list[str]:

@@ -30,4 +30,4 @@ def test_the_passes_of_a_run_are_counted(trained):
     found = json.loads((trained.path / "training/pgd-10.json").read_text())
     images = 3 * 500
     assert found["passes"] == {"images": images, "forward": 6 * images, "backward": 6 * images}
-    assert found["method"] == "pgd_at"
+    assert found["method"] == "PGD-AT"

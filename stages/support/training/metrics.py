@@ -1,6 +1,7 @@
 """Numbers of a finished training run: steps, losses, passes through the model, and errors on held-back rows."""
 
 from gradshard.pipeline.training.held_back import best, catastrophic_overfitting
+from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.stages.support.training.curves import Curves
 
@@ -9,8 +10,7 @@ def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
     """Gather what training/NAME.json holds.
 
     ``passes`` are numbers of images: those that the steps were about, and how many went through the model forward and
-    backward for them, crafting included. ``prior_bytes`` is the memory of what the method
-    keeps of every image.
+    backward for them, crafting included. ``prior_bytes`` is the memory of what the method keeps of every image.
     """
     last, run = curves.records[-1], trainer.run
     found: dict[str, object] = {"steps": trainer.step}
@@ -18,7 +18,7 @@ def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
         found["loss"] = last.clean_loss
     if run.adversary is not None:
         found |= {"live_steps": trainer.live_steps, "live_share": trainer.live_steps / trainer.step}
-        found["method"] = run.adversary.method
+        found["method"] = METHODS[run.adversary.method].title
     images = sum(run.batch_rows(step) for step in range(run.steps))
     found["passes"] = {"images": images, **trainer.passes._asdict()}
     if trainer.prior is not None:

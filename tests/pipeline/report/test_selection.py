@@ -27,6 +27,12 @@ def test_each_gradients_tables_show_the_models_trained_on_it(params):
     ]
 
 
+def test_no_claim_of_the_paper_is_about_a_model_that_another_papers_method_trained(params):
+    other = params.robust["A_adv"].model_copy(update={"method": "pgd_at"})
+    beside = params.model_copy(update={"robust": {"pgd": other, **params.robust}})
+    assert selection.standard(beside, ["A", "pgd", "A_adv", "A_adv-ens"]) == ["A_adv"]
+
+
 def test_the_models_that_a_claim_would_be_about_are_the_robust_ones_among_the_targets(params):
     assert selection.trained_here(params) == [
         "A_adv",

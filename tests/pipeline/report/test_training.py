@@ -15,8 +15,8 @@ def shown(**training):
 
 
 def test_passes_are_shown_per_image_and_step():
-    page = shown(**{"fast-10": RECORD | {"method": "fast_at", "passes": PASSES}})
-    assert "fast-10 fast_at 10 10 100.0 % 2.00 2.25" in page
+    page = shown(**{"fast-10": RECORD | {"method": "Fast-AT", "passes": PASSES}})
+    assert "fast-10 Fast-AT 10 10 100.0 % 2.00 2.25" in page
 
 
 def test_records_of_before_passes_were_counted_are_shown_without():

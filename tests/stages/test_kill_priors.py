@@ -113,7 +113,9 @@ def test_a_run_that_dies_before_each_file_is_put_in_place_goes_on_to_the_same_by
             left = iter(range(last, 0, -1))
 
             def die_at_last(path, target, *, put, left=left):
-                if ".partial" in path.parts and next(left) == 1:
+                # A folder that is being filled is nothing yet.
+                filling = any(part.endswith(".new") for part in path.parts[:-1])
+                if ".partial" in path.parts and not filling and next(left) == 1:
                     raise Died
                 return put(path, target)
 

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from gradshard.pipeline.models.normalize import Normalised
+from gradshard.pipeline.models.tensorflow_pooling import pool_as_tensorflow
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.optional import remedy
 
@@ -48,6 +49,8 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
             f"timm cannot build {name} for images of {channels}x{height}x{width} ({problem}): {advice(name)}"
         ) from error
     _check_patches(model, name, height, width)
+    if name.startswith("inception_v3.tf_"):
+        pool_as_tensorflow(model)
     return Normalised(model, config.mean, config.std, channels=channels)
 
 

@@ -1,6 +1,7 @@
 """``timm:NAME``: what is built, how it normalises, and what is said of names and images that do not fit."""
 
 import sys
+from functools import partial
 
 import pytest
 import timm
@@ -150,3 +151,16 @@ def test_the_four_of_the_paper_follow_the_seed(name):
     state, again, third = (model.state_dict() for model in (one, same, other))
     assert all(torch.equal(state[key], again[key]) for key in state)
     assert sum(not torch.equal(state[key], third[key]) for key in state) > 50
+
+
+def test_tensorflows_weights_are_pooled_as_tensorflow_pools(monkeypatch):
+    """Which leaves padding out of means; weights that were trained elsewhere are pooled as timm does."""
+    images, pool = torch.rand(2, 3, 75, 75), torch.nn.functional.avg_pool2d
+    ours = models.create_model("timm:inception_v3.tf_in1k", (3, 75, 75), 5, seed=0).eval()
+    others = models.create_model("timm:inception_v3.gluon_in1k", (3, 75, 75), 5, seed=0).eval()
+    with torch.no_grad():
+        found, other = ours(images), others.model(2 * images - 1)
+        monkeypatch.setattr(torch.nn.functional, "avg_pool2d", partial(pool, count_include_pad=False))
+        expected = others.model(2 * images - 1)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(found, other, rtol=1e-2, atol=1e-3)

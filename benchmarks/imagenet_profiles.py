@@ -27,7 +27,7 @@ _SECONDS = 0.2
 
 @dataclass
 class StageUsage:
-    """What a stage took: wall and processor seconds, and the most memory of it and its workers together, in bytes."""
+    """Usage of a stage: wall and processor seconds, and the most memory of it and its workers together, in bytes."""
 
     begun: float
     seconds: float = 0.0

@@ -54,7 +54,7 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
     if not each or not found.merged:
         return each[0] if each else None
     return {
-        "params": json.loads(params.model_dump_json(by_alias=True, exclude={"device"})),
+        "params": json.loads(params.model_dump_json(by_alias=True, exclude={"device", "memory"})),
         "dataset": each[0]["dataset"],
         **{part: {name: value for its in each for name, value in its[part].items()} for part in ("models", "stores")},
         "versions": {

@@ -24,7 +24,7 @@ SHOWN = {
     "diagnoses": r"Can this gradient be trusted",
     "gradients": r"Norm of the input gradient",
     "queries": r"FGSM from a substitute",
-    "forest": r"random forest, ",
+    "forest": r"A random forest of",
 }
 STAGES = ("sources", "digests", "evaluate", "analyze", "blackbox", "report")
 

@@ -26,6 +26,7 @@ WITHOUT_EFFECT = (
     "pipeline/config",
     "pipeline/malloc.py",
     "pipeline/plugins.py",
+    "pipeline/training/methods/registry.py",
     "pipeline/types.py",
     "stages/cli.py",
     "stages/store/open.py",

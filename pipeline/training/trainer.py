@@ -18,8 +18,8 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import Batch, RankSlice, StoredBatch, cut, make_batch, rank_slice, read
 from gradshard.pipeline.training.distributed import lost_ranks_told
 from gradshard.pipeline.training.loss import BatchLoss
+from gradshard.pipeline.training.methods.making import make_method
 from gradshard.pipeline.training.methods.method import Losses, added
-from gradshard.pipeline.training.methods.registry import make_method
 from gradshard.pipeline.training.optimizers import adjust_gradients, load_state, make_optimizer, trained
 from gradshard.pipeline.training.passes import PassCounts
 from gradshard.pipeline.training.priors import SignBuffer

@@ -6,16 +6,8 @@ whoever checks parameters loads no torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
-from typing import TYPE_CHECKING
 
 from gradshard.pipeline.types import MethodName
-
-if TYPE_CHECKING:
-    import torch
-
-    from gradshard.pipeline.training.adversary import Adversary
-    from gradshard.pipeline.training.methods.method import Method
 
 _ROOM = "gradshard.pipeline.training.methods"
 
@@ -54,31 +46,3 @@ METHODS: Mapping[MethodName, MethodEntry] = {
         "TRADES", f"{_ROOM}.trades:Trades", {"steps": 10, "step_size": None, "beta": 6.0}, own_signs=True
     ),
 }
-
-
-def make_method(
-    adversary: "Adversary | None", *, shape: tuple[int, ...], device: "torch.device", rows: int = 0
-) -> "Method":
-    """Make the method of an adversary, for one run; without one, training on clean images.
-
-    Args:
-        adversary: names the method and has its settings.
-        shape: of the images of a whole batch, over all ranks.
-        device: that of the model.
-        rows: of the dataset, those held back from training too; for a method that has a prior.
-    """
-    if adversary is None:
-        from gradshard.pipeline.training.methods.method import Clean
-
-        return Clean()
-    entry = METHODS[adversary.method]
-    module, _, name = entry.function.partition(":")
-    given: dict[str, object] = {}
-    if entry.prior:
-        from gradshard.pipeline.training.priors import SignBuffer
-
-        given["prior"] = SignBuffer(rows, shape[1:], device=device)
-    method: Method = getattr(import_module(module), name)(
-        adversary, shape=shape, device=device, **given, **{**entry.settings, **adversary.settings}
-    )
-    return method

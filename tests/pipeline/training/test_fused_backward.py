@@ -10,7 +10,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.fused_backward import grads_on_the_way, row_by_row
 from gradshard.pipeline.training.loss import BatchLoss
-from gradshard.pipeline.training.methods.registry import make_method
+from gradshard.pipeline.training.methods.making import make_method
 
 ROWS, SHAPE = 16, (1, 28, 28)
 

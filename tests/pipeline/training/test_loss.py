@@ -11,7 +11,7 @@ from gradshard.pipeline.models.auxiliary import AuxiliaryHead
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.loss import BatchLoss
-from gradshard.pipeline.training.methods.registry import make_method
+from gradshard.pipeline.training.methods.making import make_method
 from tests.helpers.linear_model import LinearModel
 
 

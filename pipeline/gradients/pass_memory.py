@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.input_gradient import gradient_through
 from gradshard.pipeline.gradients.model_checks import as_it_was
 
 
@@ -24,9 +24,17 @@ def pass_bytes(model: nn.Module, images: Tensor) -> int:
         images: of the model's own dtype.
     """
     # Those of bf16 would take less, but its first pass may be made by whoever computes in fp32 later.
-    height = _Height()
-    with as_it_was(model, images.device), torch.autocast(images.device.type, enabled=False), height:
-        input_gradient(model, images, None, policy="predicted")
+    height, inputs = _Height(), images.detach().requires_grad_(True)
+    with (
+        as_it_was(model, images.device),
+        torch.autocast(images.device.type, enabled=False),
+        torch.enable_grad(),
+        height,
+    ):
+        logits = model(inputs)
+        # Of a model without a gradient examples may be classified; whoever attacks it is told.
+        if logits.requires_grad:
+            gradient_through(logits, inputs, None, gradient="exact", policy="predicted")
     return height.most
 
 

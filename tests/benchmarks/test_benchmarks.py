@@ -23,9 +23,9 @@ def test_a_benchmark_runs_and_says_what_it_does_not_show(name):
     assert "What it does not show: " in " ".join(module.__doc__.split())
     # In a process of its own, as it is when it counts: some loaders fork, which some libraries' threads do not survive.
     claims = _measure(name, quick=True)
-    assert claims
+    assert any(found["value"] > 0 for found in claims)
     for found in claims:
-        assert found["value"] > 0
+        assert found["value"] >= 0
         assert found["name"] in Claim.restore(found).line()
 
 

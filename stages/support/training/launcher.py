@@ -47,14 +47,21 @@ def launch(ranks: int, device: torch.device) -> None:
 
 
 def _cause(failures: Mapping[int, ProcessFailure], ranks: int, logs: Path) -> str:
-    """Say why a training failed: of a rank that was killed, the others only say that it is gone."""
+    """Say why a training failed.
+
+    Of a rank that was killed, the others only say that it is gone; and where one fails, the others may be ended by a
+    signal before they say the same.
+    """
+    told = [failure for failure in failures.values() if rank_process.was_told(failure)]
+    for failure in told:
+        if not rank_process.is_consequence(failure):
+            return str(failure.message)
     for rank, failure in failures.items():
         if failure.exitcode < 0:
             return (
                 f"rank {rank} of {ranks} was killed ({failure.signal_name()}; if that was not you, memory was short): "
                 "run the same command again to go on from the last checkpoint"
             )
-    told = sorted((f for f in failures.values() if rank_process.was_told(f)), key=rank_process.is_consequence)
     if told:
         return str(told[0].message)
     rank, failure = next(iter(failures.items()))

@@ -92,7 +92,6 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     direction = direction_of(wanted, store)
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
     _check_gradients(loaded, file, store, wanted)
-    tell_microbatches({wanted.model: loaded.module}, data.sample_shape, device)
     if isinstance(direction, AttackSpec):
         check_attacks([direction.attack], classes=data.classes, attacks={direction.attack: direction.entry})
     spec = store_spec(wanted, loaded, data.train, direction, device)
@@ -101,6 +100,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
         if work.waited and _is_published(target, spec):
             echo(f"{target}: made by the other process")
             return
+        tell_microbatches({wanted.model: loaded.module}, data.sample_shape, device)
         builder = StoreBuilder(work.folder.resolve(), spec)
         builder.create()
         task = ShardTask(

@@ -10,7 +10,7 @@ from gradshard.pipeline.attacks.fgsm import rand_fgsm
 from gradshard.pipeline.config.training import HeldBackParams
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.microbatches import microbatches
-from gradshard.pipeline.training.loss import AdversarialLoss
+from gradshard.pipeline.training.passes import Passes
 from gradshard.stages.support.training.held_back import make_judge
 from gradshard.storage.streaming.reader import InMemoryReader
 from tests.helpers.projects import call, new_project
@@ -61,7 +61,7 @@ def live(project, images):
     model = gs.load_model(project.path / "models/static/A.safetensors", gs.open_dataset(project.path / "data/npz.zarr"))
     crafted = []
     for copy in range(COPIES):
-        for rows in microbatches(images):
+        for rows in microbatches(images, model):
             labels, drawn = model(images[rows]).argmax(1), noise(range(ROWS)[rows], copy)
             crafted.append(rand_fgsm(model, images[rows], labels, epsilon=EPSILON, alpha=ALPHA, noise=drawn))
     return torch.cat(crafted).view(COPIES, *images.shape)
@@ -161,7 +161,7 @@ def test_train_robust_trains_on_what_is_crafted_live_another_copy_each_epoch(
     project, live, rows_of, monkeypatch, memory
 ):
     """Seen from within the model: each step passes the clean images, and those that are perturbed, as one batch."""
-    monkeypatch.setattr(AdversarialLoss, "_logits", noting(AdversarialLoss._logits, passed := []))
+    monkeypatch.setattr(Passes, "logits", noting(Passes.logits, passed := []))
     project.edit(lambda params: params["streaming"].update(memory=memory))
     assert call(monkeypatch, "train-robust", "stored", "--seed", "10") == 0
     steps = -(-ROWS // 32)

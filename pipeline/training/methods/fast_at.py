@@ -2,14 +2,11 @@
 
 import torch
 
-from gradshard.pipeline.attacks.pgd import iterate_linf
 from gradshard.pipeline.training.adversary import Adversary
-from gradshard.pipeline.training.data import Batch
-from gradshard.pipeline.training.methods.method import Losses, Method, loss_of_perturbed, uniform_noise
-from gradshard.pipeline.training.passes import Passes
+from gradshard.pipeline.training.methods.pgd_at import PgdAT
 
 
-class FastAT(Method):
+class FastAT(PgdAT):
     """min J(x + d), d = clip(d0 + a sign(grad J(x + d0)), -e, e), d0 uniform in the ball of radius e.
 
     The step a is ``step_size`` epsilons, 1.25 in the paper. As in the authors' code, both x + d0 and x + d are clipped
@@ -17,21 +14,4 @@ class FastAT(Method):
     """
 
     def __init__(self, adversary: Adversary, *, shape: tuple[int, ...], device: torch.device, step_size: float) -> None:
-        del shape, device
-        self._gradient = adversary.gradient
-        self._step_size = step_size
-
-    def losses(self, batch: Batch, passes: Passes) -> Losses:
-        """Compute J(x + d)."""
-        with passes.crafting(batch.part) as model:
-            perturbed = iterate_linf(
-                model,
-                batch.images,
-                batch.labels,
-                start=batch.images + batch.epsilon * uniform_noise(batch),
-                epsilon=batch.epsilon,
-                step=self._step_size * batch.epsilon,
-                steps=1,
-                loss=self._gradient,
-            )
-        return loss_of_perturbed(perturbed, batch, passes)
+        super().__init__(adversary, shape=shape, device=device, steps=1, step_size=step_size)

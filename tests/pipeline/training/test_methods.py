@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch, RankSlice
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.loss import BatchLoss
 from gradshard.pipeline.training.methods.making import make_method
+from tests.helpers.adversaries import adversary_of
 from tests.helpers.linear_model import LinearModel
 
 EPSILON = 0.1
@@ -19,20 +19,7 @@ CPU = torch.device("cpu")
 
 
 def adversary(method, **settings):
-    return Adversary(
-        attack="fgsm",
-        epsilon=EPSILON,
-        alpha=0.0,
-        clean_weight=0.5,
-        sources=("self",),
-        schedule="random",
-        gradient="exact",
-        policy="predicted",
-        live_mode="train",
-        directions={},
-        method=method,
-        settings=settings,
-    )
+    return adversary_of(method, epsilon=EPSILON, **settings)
 
 
 @pytest.fixture
@@ -51,7 +38,7 @@ def batch(rows=7, *, part=None):
 
 
 def step(model, given, name, *, seed=5, ranks=1, **settings):
-    """What passed the model in one step, and the losses."""
+    """Return what passed the model in one step, and the losses."""
     passed = []
     handle = model.register_forward_hook(lambda module, args, _: passed.append(args[0].detach().clone()))
     method = make_method(adversary(name, **settings), shape=(given.part.total, *SHAPE), device=CPU)

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from gradshard.pipeline.evaluation.robust_error import ProbedImages, error_rates, random_starts
-from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
+from tests.helpers.adversaries import adversary_of
 
 ROWS, EPSILON = 1000, 0.1
 
@@ -38,20 +38,7 @@ def small_net():
 
 def errors(digits, method, **settings):
     """Clean and own-PGD error of a small net on other digits, after eight epochs."""
-    adversary = Adversary(
-        attack="fgsm",
-        epsilon=EPSILON,
-        alpha=0.0,
-        clean_weight=0.5,
-        sources=("self",),
-        schedule="random",
-        gradient="exact",
-        policy="predicted",
-        live_mode="train",
-        directions={},
-        method=method or "ensemble",
-        settings=settings,
-    )
+    adversary = adversary_of(method or "ensemble", epsilon=EPSILON, **settings)
     run = TrainingRun(
         rows=ROWS,
         batch=50,

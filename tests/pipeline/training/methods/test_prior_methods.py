@@ -10,7 +10,6 @@ from gradshard.pipeline import models
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.perturb import nearest_signs, perturb
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import Batch, Origin, RankSlice
 from gradshard.pipeline.training.distributed import Rank
@@ -21,6 +20,7 @@ from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.training.priors import SignBuffer
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.storage.streaming.reader import open_reader, plan_reading
+from tests.helpers.adversaries import adversary_of
 from tests.helpers.linear_model import LinearModel
 
 CPU, EPSILON = torch.device("cpu"), 0.25
@@ -31,20 +31,7 @@ GRADIENT = -WEIGHTS[0].sign().view(1, *SHAPE)
 
 
 def adversary(method, **settings):
-    return Adversary(
-        attack="fgsm",
-        epsilon=EPSILON,
-        alpha=0.05,
-        clean_weight=0.5,
-        sources=("self",),
-        schedule="random",
-        gradient="exact",
-        policy="predicted",
-        live_mode="train",
-        directions={},
-        method=method,
-        settings=settings,
-    )
+    return adversary_of(method, epsilon=EPSILON, **settings)
 
 
 def batch(images, rows, *, epoch, views=None):

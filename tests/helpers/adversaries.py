@@ -1,0 +1,21 @@
+"""Adversaries of training methods that perturb by themselves, without stores."""
+
+from gradshard.pipeline.training.adversary import Adversary
+
+
+def adversary_of(method, *, epsilon, **settings):
+    """Return that of a method; what else an adversary says is the default method's."""
+    return Adversary(
+        attack="fgsm",
+        epsilon=epsilon,
+        alpha=0.0,
+        clean_weight=0.5,
+        sources=("self",),
+        schedule="random",
+        gradient="exact",
+        policy="predicted",
+        live_mode="train",
+        directions={},
+        method=method,
+        settings=settings,
+    )

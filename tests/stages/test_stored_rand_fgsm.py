@@ -1,4 +1,4 @@
-"""What trains on a RAND+FGSM store of several copies gets the attack that the model would craft live, bit for bit."""
+"""Training on a RAND+FGSM store of several copies takes the attack that the model would craft live, bit for bit."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How many images pass at once: from measured memory and the device's, never from pixels."""
+"""The number of images that pass at once follows from measured memory and the device's, never from pixels."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a perturbation is stored as is the signed step that comes nearest to it."""
+"""A perturbation is stored as the signed step that comes nearest to it."""
 
 import pytest
 import torch

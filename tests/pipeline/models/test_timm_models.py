@@ -154,7 +154,7 @@ def test_the_four_of_the_paper_follow_the_seed(name):
 
 
 def test_tensorflows_weights_are_pooled_as_tensorflow_pools(monkeypatch):
-    """Which leaves padding out of means; weights that were trained elsewhere are pooled as timm does."""
+    """Padding is left out of means; weights that were trained elsewhere are pooled as timm does."""
     images, pool = torch.rand(2, 3, 75, 75), torch.nn.functional.avg_pool2d
     ours = models.create_model("timm:inception_v3.tf_in1k", (3, 75, 75), 5, seed=0).eval()
     others = models.create_model("timm:inception_v3.gluon_in1k", (3, 75, 75), 5, seed=0).eval()

@@ -15,6 +15,7 @@ from gradshard.storage.errors import GradshardError
 from tests.helpers.projects import Project, files, new_project
 
 CPU = torch.device("cpu")
+CHECKPOINT = ".partial/train-robust-A_adv-10-*/checkpoint.safetensors"
 TRAINED = ("models/robust", "models/snapshots", "training")
 
 
@@ -81,15 +82,25 @@ def ranks_of(process) -> list[psutil.Process]:
     return sorted((child for child in children if "RANK" in child.environ()), key=lambda child: child.environ()["RANK"])
 
 
+@pytest.fixture(scope="module")
+def trained(before, tmp_path_factory) -> Project:
+    """The project after two undisturbed ranks trained."""
+    whole = before.copy_to(tmp_path_factory.mktemp("trained") / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADSHARD_DEVICES", "2")
+        said = whole.run("train-robust", "A_adv")
+    assert said.count("8 epochs, clean loss") == 1
+    return whole
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_dies_ends_training_with_a_sentence_and_the_same_command_goes_on(before, tmp_path, two, rank):
-    whole, project = (before.copy_to(tmp_path / name) for name in ("whole", "killed"))
-    said = whole.run("train-robust", "A_adv")
-    assert said.count("8 epochs, clean loss") == 1
-
+def test_a_rank_that_dies_ends_training_with_a_sentence_and_the_same_command_goes_on(
+    before, trained, tmp_path, two, rank
+):
+    project = before.copy_to(tmp_path / "killed")
     with project.popen("train-robust", "A_adv") as process:
-        wait_for(project, process, ".partial/train-robust-A_adv-10-*/checkpoint.safetensors")
+        wait_for(project, process, CHECKPOINT)
         os.kill(ranks_of(process)[rank].pid, signal.SIGKILL)
         output, _ = process.communicate(timeout=200)
     assert process.returncode == 2, output
@@ -101,7 +112,23 @@ def test_a_rank_that_dies_ends_training_with_a_sentence_and_the_same_command_goe
     assert not (project.path / "models/robust/A_adv-10.safetensors").exists()
 
     assert "going on from step " in project.run("train-robust", "A_adv")
-    assert files(project, *TRAINED) == files(whole, *TRAINED)
+    assert files(project, *TRAINED) == files(trained, *TRAINED)
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_killed_takes_its_ranks_along_and_the_same_command_goes_on(before, trained, tmp_path, two):
+    project = before.copy_to(tmp_path / "killed")
+    with project.popen("train-robust", "A_adv") as process:
+        wait_for(project, process, CHECKPOINT)
+        ranks = ranks_of(process)
+        assert len(ranks) == 2
+        process.kill()
+        _, left = psutil.wait_procs(ranks, timeout=10)
+        assert left == []
+    assert not (project.path / "models/robust/A_adv-10.safetensors").exists()
+
+    assert "going on from step " in project.run("train-robust", "A_adv")
+    assert files(project, *TRAINED) == files(trained, *TRAINED)
 
 
 @pytest.mark.slow
@@ -128,6 +155,7 @@ def test_evaluation_by_workers_goes_on_after_a_kill_to_the_bytes_of_one_process(
         workers = psutil.Process(process.pid).children(recursive=True)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    psutil.wait_procs(workers, timeout=60)
+    _, left = psutil.wait_procs(workers, timeout=60)
+    assert left == []
     assert "2 workers" in project.run("evaluate")
     assert files(project, "evaluation") == files(whole, "evaluation")

@@ -39,7 +39,7 @@ def launch(ranks: int, device: torch.device) -> None:
             logs_specs=DefaultLogsSpecs(folder, redirects=dict.fromkeys(range(1, ranks), Std.ALL)),
         )
         try:
-            elastic_launch(config, sys.executable)("-m", rank_process.__name__, *sys.argv[1:])
+            elastic_launch(config, sys.executable)("-m", rank_process.__name__, os.getpid(), *sys.argv[1:])
         except ChildFailedError as error:
             raise GradshardError(_cause(error.failures, ranks, Path(folder))) from error
         except SignalException as stop:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,10 +13,15 @@ from gradshard.pipeline.training.distributed import LostRankError
 from gradshard.stages import cli
 
 _CONSEQUENCE = "consequence"
+_LOOK_SECONDS = 0.5
 
 
 def main() -> None:
-    """Run the command line; a mistake's sentence goes to the file that torch's agent reads."""
+    """Run the command line that follows the stage's process number, for as long as the stage runs.
+
+    A mistake's sentence goes to the file that torch's agent reads.
+    """
+    threading.Thread(target=_end_with, args=(int(sys.argv.pop(1)),), name="gradshard-stage", daemon=True).start()
     try:
         cli.run()
     except cli.ToldError as error:
@@ -23,6 +29,13 @@ def main() -> None:
         found = {"message": str(error), "timestamp": int(time.time()), _CONSEQUENCE: lost}
         Path(os.environ["TORCHELASTIC_ERROR_FILE"]).write_text(json.dumps(found), encoding="utf-8")
         sys.exit(error.code)
+
+
+def _end_with(stage: int) -> None:
+    """End this process, as if it were killed, once the stage that started it is gone: a killed stage ends no rank."""
+    while os.getppid() == stage:
+        time.sleep(_LOOK_SECONDS)
+    os._exit(1)
 
 
 def was_told(failure: ProcessFailure) -> bool:

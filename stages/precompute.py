@@ -5,22 +5,20 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import click
 import numpy as np
 import torch
 from distributed import Client
 
-from gradshard.pipeline.attacks import custom
-from gradshard.pipeline.attacks.crafting import check_attacks
-from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record
+from gradshard.pipeline.attacks.stored_rows import Direction
+from gradshard.pipeline.config.direction import direction_of
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.device_memory import limit_memory
-from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
-from gradshard.pipeline.types import OWN_LOSS, LabelPolicy
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
@@ -33,8 +31,6 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import (
     AgreementRecord,
-    AttackRecord,
-    DirectionRecord,
     ModelRecord,
     StoreSpec,
     read_manifest,
@@ -43,7 +39,6 @@ from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.workspace import workspace
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
 
 
@@ -62,7 +57,7 @@ class ShardTask:
     dataset: Path
     weights: Path
     device: str
-    direction: GradientSpec | AttackSpec
+    direction: Direction
     builder: StoreBuilder
     at_once: int | None = None
     memory: int | None = None
@@ -89,11 +84,10 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     device = device_of(params)
     cluster = on_all_devices(cluster, device)
     file, architecture = static_weights_of(params, wanted.model)
-    direction = direction_of(wanted, store)
+    direction = direction_of(wanted, f"signs.{store}.attack")
     loaded = load_model(file, architecture, data, device, arithmetic=wanted.precision)
     _check_gradients(loaded, file, store, wanted)
-    if isinstance(direction, AttackSpec):
-        check_attacks([direction.attack], classes=data.classes, attacks={direction.attack: direction.entry})
+    check_direction(direction, classes=data.classes)
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
     with workspace(f"precompute-{store}", spec.model_dump(), on_wait=echo_waiting(target)) as work:
@@ -211,28 +205,8 @@ def _rows(task: ShardTask, shard: int) -> int:
     return int(rows.stop - rows.start)
 
 
-def direction_of(wanted: SignsParams, store: str) -> GradientSpec | AttackSpec:
-    """Return the directions that a store holds the signs of: of gradients, or of an attack."""
-    if wanted.attack is None:
-        # A target needs an attack, which the schema sees to.
-        return GradientSpec(wanted.gradient, cast(LabelPolicy, wanted.label), wanted.precision)
-    return AttackSpec(
-        attack=wanted.attack,
-        gradient=wanted.gradient,
-        policy=wanted.label,
-        epsilon=wanted.epsilon or 1.0,
-        alpha=wanted.alpha or 0.0,
-        steps=wanted.steps or 1,
-        arguments=wanted.arguments,
-        seed=wanted.seed,
-        copies=wanted.copies,
-        precision=wanted.precision,
-        where=f"signs.{store}.attack",
-    )
-
-
 def store_spec(
-    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec | AttackSpec, device: torch.device
+    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: Direction, device: torch.device
 ) -> StoreSpec:
     """Describe a store that the parameters name, before it is computed."""
     return make_spec(
@@ -243,51 +217,15 @@ def store_spec(
             digest=loaded.digest,
             weights_sha256=loaded.weights_sha256,
         ),
-        _direction_record(wanted, loaded, split, direction, device),
+        direction_record(direction, agreement=_agreement(loaded, split, direction, device)),
         licence=wanted.licence,
     )
 
 
-def _direction_record(
-    wanted: SignsParams, loaded: LoadedModel, split: Split, direction: GradientSpec | AttackSpec, device: torch.device
-) -> DirectionRecord:
-    dtype = _DTYPES[wanted.precision]
-    if isinstance(direction, AttackSpec):
-        return DirectionRecord(
-            gradient=OWN_LOSS if direction.entry.own_loss else wanted.gradient,
-            label=wanted.label,
-            mode="eval",
-            dtype=dtype,
-            step=1,
-            attack=_attack_record(wanted, direction),
-        )
-    return DirectionRecord(
-        gradient=wanted.gradient,
-        label=wanted.label,
-        mode="eval",
-        dtype=dtype,
-        step=step_sign(wanted.label),
-        agreement=None if wanted.precision == "fp32" else _agreement(loaded, split, direction, device),
-    )
-
-
-def _attack_record(wanted: SignsParams, direction: AttackSpec) -> AttackRecord:
-    name = direction.attack
-    return AttackRecord(
-        name=name,
-        epsilon=wanted.epsilon,
-        alpha=wanted.alpha,
-        steps=wanted.steps,
-        arguments=dict(wanted.arguments),
-        code=custom.provenance(name=direction.where, call=name) if ":" in name else None,
-        threshold=None if direction.one_step else direction.threshold,
-        seed=wanted.seed,
-        copies=wanted.copies,
-    )
-
-
-def _agreement(loaded: LoadedModel, split: Split, direction: GradientSpec, device: torch.device) -> AgreementRecord:
+def _agreement(loaded: LoadedModel, split: Split, direction: Direction, device: torch.device) -> AgreementRecord | None:
     """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
+    if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
+        return None
     rows = np.linspace(0, len(split) - 1, min(_AGREEMENT_ROWS, len(split))).astype(np.int64)
     images = torch.from_numpy(split.take_images(rows)).to(device)
     labels = torch.from_numpy(split.read_labels()[rows]).to(device)

@@ -27,10 +27,10 @@ from gradshard.pipeline.config.optimization import TrainingParams, check_optimiz
 from gradshard.pipeline.config.robust import check_training
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.config.training import (
     AdversarialParams,
     RobustModel,
-    SignsParams,
     StaticModel,
     StreamingParams,
 )

@@ -5,7 +5,7 @@ gradients, when every row must have the hash that it had before.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record
+from gradshard.pipeline.attacks.stored_rows import Direction
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
 from gradshard.pipeline.loading.making import Making, check_unchanged, computing, make, read_probe
 from gradshard.pipeline.loading.places import CACHE
+from gradshard.pipeline.loading.request import direction_asked_for
 from gradshard.pipeline.loading.row_hashes import OnRows, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
 from gradshard.pipeline.models.tensors import check_plain
-from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
+from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import (
     AgreementRecord,
     DatasetRecord,
-    DirectionRecord,
     ModelRecord,
 )
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import spec_for
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
 _PROBED_ROWS = 8
 # What a manifest takes for a name.
@@ -58,9 +58,16 @@ def compute_signs(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     output: Output | None = None,
-    gradient: Gradient = "exact",
-    label: LabelPolicy = "predicted",
+    gradient: Gradient | None = None,
+    label: StoreLabel = "predicted",
     precision: StorePrecision = "fp32",
+    attack: str | None = None,
+    epsilon: float | None = None,
+    alpha: float | None = None,
+    steps: int | None = None,
+    arguments: Mapping[str, object] | None = None,
+    copies: int = 1,
+    seed: int = 0,
     licence: str | None = None,
     workers: int = 0,
     threads: int | None = None,
@@ -87,17 +94,39 @@ def compute_signs(
         mean: what is taken off each channel between these images and the model; it becomes part of the gradient.
         std: what each channel is then divided by.
         output: a function from what the model gives to logits.
-        gradient: whose sign is stored, as the parameter ``signs.NAME.gradient`` has it.
-        label: for whose label.
+        gradient: whose sign is stored, or which the attack climbs: ``exact``, the default, or ``cross_entropy``; none
+            for an attack whose loss is its own.
+        label: for whose label; ``least_likely`` and ``random`` are an attack's target.
         precision: of the forward passes.
+        attack: whose end directions are stored in place of the gradient: by its name in ``ATTACKS``,
+            ``torchattacks:NAME`` and its like, or ``package.module:function``.
+        epsilon: of the attack, as far as it takes one, in units of pixels in [0, 1].
+        alpha: of RAND+FGSM, its random step.
+        steps: of the attack, as far as it takes a number.
+        arguments: of an attack from elsewhere, its own keywords.
+        copies: how many draws of the attack, 15 at most.
+        seed: what they follow from.
         licence: an SPDX identifier.
         workers: how many processes read the dataset; 0: none but this one.
         threads: how many pieces are computed at once on a CPU; by default as many as torch has threads.
         on_rows: called with the rows done and all rows, as they are computed.
 
     Raises:
-        GradshardError: the model, the dataset or the target is not one that a store can be made of or at.
+        GradshardError: the model, the dataset or the target is not one that a store can be made of or at, or there is
+            no such attack.
     """
+    direction = direction_asked_for(
+        gradient=gradient,
+        label=label,
+        precision=precision,
+        attack=attack,
+        epsilon=epsilon,
+        alpha=alpha,
+        steps=steps,
+        arguments=arguments,
+        copies=copies,
+        seed=seed,
+    )
     target = Path(target)
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
@@ -111,16 +140,16 @@ def compute_signs(
         probed = _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device)
         classes = count_classes(logits, probed)
         check_model(logits, probed, classes)
-        direction = GradientSpec(gradient, label, precision)
-        agreement = None if precision == "fp32" else _agreement(logits, rows, direction, device)
+        check_direction(direction, classes=classes)
+        record = direction_record(direction, agreement=_agreement(logits, rows, direction, device))
         with computing(logits, direction, device, threads, image.shape) as computer:
-            first = read_probe(rows, computer.at_once)
-            probing = computer.begin(*first)
-            if workers:
+            piece, images, labels = read_probe(rows, computer, image.shape)
+            probing = computer.begin(piece, images, labels)
+            if workers or not computer.ahead:
                 # A process is not to be forked while another thread computes.
                 wait([probing])
             hashes = hash_rows(rows, workers=workers)
-            check_unchanged(hashes, *first)
+            check_unchanged(hashes, piece.rows, images, labels)
             probe, _ = probing.result()
             spec = spec_for(
                 DatasetRecord(
@@ -132,14 +161,7 @@ def compute_signs(
                     classes=classes,
                 ),
                 _model_record(whole, model, model_name or target.stem, architecture, weights),
-                DirectionRecord(
-                    gradient=gradient,
-                    label=label,
-                    mode="eval",
-                    dtype=_DTYPES[precision],
-                    step=step_sign(label),
-                    agreement=agreement,
-                ),
+                record,
                 licence=licence,
             )
             store = make(Making(rows, hashes, spec, computer, probe, workers, on_rows), target)
@@ -152,8 +174,10 @@ def _pixels(rows: Rows, numbers: Sequence[int], device: torch.device) -> torch.T
     return to_unit_range(torch.from_numpy(images).to(device))
 
 
-def _agreement(logits: Logits, rows: Rows, direction: GradientSpec, device: torch.device) -> AgreementRecord:
+def _agreement(logits: Logits, rows: Rows, direction: Direction, device: torch.device) -> AgreementRecord | None:
     """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
+    if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
+        return None
     numbers = np.linspace(0, len(rows) - 1, min(_AGREEMENT_ROWS, len(rows))).astype(np.int64).tolist()
     images, labels = (torch.from_numpy(part).to(device) for part in rows.read_many(numbers))
     share = agreement_with_float64(logits, images, labels, direction)

@@ -1,6 +1,7 @@
 """A sign store on its way: pieces of a dataset read in order, computed by several threads, written shard by shard."""
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,15 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.attacks.stored_rows import Direction, Piece, packed_piece, pieces
 from gradshard.pipeline.gradients.microbatches import rows_at_once
-from gradshard.pipeline.gradients.packed import packed_signs
-from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.loading.logits import Logits
 from gradshard.pipeline.loading.places import work_root
-from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, changing, row_pieces
+from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, changing
 from gradshard.pipeline.loading.rows import Rows, read_pieces
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import bitplanes, chunking
 from gradshard.storage.formats.bitplanes import Labels, Planes
 from gradshard.storage.formats.dataset import Images
 from gradshard.storage.formats.digests import row_hashes
@@ -28,23 +30,31 @@ from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.workspace import workspace
 
-# Another machine's last bits differ; of another model half of the signs do.
-_SAME_SIGNS = 0.99
+# Another machine's last bits differ, and with them where some ways of many steps end; another model's signs differ
+# in half of the places.
+_SAME_SIGNS, _SAME_ENDS = 0.99, 0.9
 
 
 @dataclass(frozen=True)
 class Computer:
-    """Threads that compute pieces, in their order; ``ahead`` is how many are on their way.
+    """Threads that compute pieces of a direction, in their order; ``ahead`` is how many are on their way.
 
     ``at_once`` is how many images pass through the model at once.
     """
 
-    compute: Callable[[slice, Images, Labels], tuple[Planes, Labels]]
+    direction: Direction
+    compute: Callable[[Piece, Images, Labels], tuple[Planes, Labels]]
     pool: ThreadPoolExecutor
     ahead: int
     at_once: int
 
-    def begin(self, piece: slice, images: Images, labels: Labels) -> Future[tuple[Planes, Labels]]:
+    def cut(self, wanted: slice, *, total: int, sample_shape: tuple[int, ...]) -> list[Piece]:
+        """Cut rows into what is read and computed at once, as ``precompute`` does, whose bytes follow from it."""
+        pixels = math.prod(sample_shape)
+        chunk = chunking.plan(total, pixels).chunk
+        return list(pieces(self.direction, wanted, total=total, pixels=pixels, chunk=chunk, at_once=self.at_once))
+
+    def begin(self, piece: Piece, images: Images, labels: Labels) -> Future[tuple[Planes, Labels]]:
         """Begin to compute one piece, as all are computed."""
         return self.pool.submit(self.compute, piece, images, labels)
 
@@ -80,27 +90,24 @@ def _fill(task: Making, builder: StoreBuilder) -> None:
     """Compute and write every shard that has no receipt."""
     missing, shape = builder.missing(), task.spec.dataset.sample_shape
     total = len(task.rows)
-    cut = {
-        shard: row_pieces(
-            builder.layout.shard_rows(shard), total=total, sample_shape=shape, at_once=task.computer.at_once
-        )
-        for shard in missing
-    }
-    done = total - sum(piece.stop - piece.start for parts in cut.values() for piece in parts)
+    rows = {shard: builder.layout.shard_rows(shard) for shard in missing}
+    cut = {shard: task.computer.cut(wanted, total=total, sample_shape=shape) for shard, wanted in rows.items()}
+    done = total - sum(wanted.stop - wanted.start for wanted in rows.values())
     results = _in_order(task, [piece for parts in cut.values() for piece in parts])
     for shard, parts in cut.items():
         found = [next(results) for _ in parts]
-        planes, labels = (np.concatenate(part) for part in zip(*found, strict=True))
-        builder.write_shard(shard, planes, labels)
+        labels = np.concatenate([used for _, used in found])
+        builder.write_shard(shard, np.concatenate([planes for planes, _ in found], axis=1), labels)
         done += len(labels)
         if task.on_rows is not None:
             task.on_rows(done, total)
 
 
-def _in_order(task: Making, cut: list[slice]) -> Iterator[tuple[Planes, Labels]]:
+def _in_order(task: Making, cut: list[Piece]) -> Iterator[tuple[Planes, Labels]]:
     """Read pieces, compute some at once, and give what each has, in their order."""
     waiting: deque[Future[tuple[Planes, Labels]]] = deque()
-    for piece, images, labels in read_pieces(task.rows, cut, workers=task.workers):
+    read = read_pieces(task.rows, [piece.rows for piece in cut], workers=task.workers)
+    for piece, (_, images, labels) in zip(cut, read, strict=True):
         waiting.append(task.computer.pool.submit(_checked, task, piece, images, labels))
         if len(waiting) > task.computer.ahead:
             yield waiting.popleft().result()
@@ -120,14 +127,14 @@ def check_unchanged(hashes: RowHashes, piece: slice, images: Images, labels: Lab
         raise changing(changed)
 
 
-def _checked(task: Making, piece: slice, images: Images, labels: Labels) -> tuple[Planes, Labels]:
+def _checked(task: Making, piece: Piece, images: Images, labels: Labels) -> tuple[Planes, Labels]:
     """Compute a piece whose rows are still those of the digest."""
-    check_unchanged(task.hashes, piece, images, labels)
+    check_unchanged(task.hashes, piece.rows, images, labels)
     wrong = np.flatnonzero(labels >= task.spec.dataset.classes)
     if len(wrong):
         raise GradshardError(
-            f"row {piece.start + int(wrong[0])} of the dataset has the label {int(labels[wrong[0]])}, but the model "
-            f"has {task.spec.dataset.classes} logits: give a model for these classes"
+            f"row {piece.rows.start + int(wrong[0])} of the dataset has the label {int(labels[wrong[0]])}, but the "
+            f"model has {task.spec.dataset.classes} logits: give a model for these classes"
         )
     return task.computer.compute(piece, images, labels)
 
@@ -142,25 +149,33 @@ def _made_before(task: Making, target: Path) -> SignStore:
         store = open_store(target)
     except GradshardError as error:
         raise GradshardError(f"{target} is there already and is no sign store: name another folder") from error
-    same = store.manifest.spec == task.spec
-    if not same or (store.read(0, len(task.probe)) == task.probe).mean() < _SAME_SIGNS:
+    if store.manifest.spec != task.spec or not _same_signs(task, store):
         raise GradshardError(
-            f"{target} is there already and holds the signs of another model, dataset or gradient: remove it, or name "
-            "another folder"
+            f"{target} is there already and holds the signs of another model, dataset, gradient or attack: remove it, "
+            "or name another folder"
         )
     return store
 
 
-def read_probe(rows: Rows, at_once: int) -> tuple[slice, Images, Labels]:
+def _same_signs(task: Making, store: SignStore) -> bool:
+    """Hold the first rows of a store against what was computed of them now."""
+    there = np.stack([copy.read(0, task.probe.shape[1]) for copy in store.in_turn])
+    ours, theirs = (bitplanes.unpack(planes, task.spec.dataset.pixels) for planes in (task.probe, there))
+    least = _SAME_ENDS if isinstance(task.computer.direction, AttackSpec) else _SAME_SIGNS
+    return bool((ours == theirs).mean() >= least)
+
+
+def read_probe(rows: Rows, computer: Computer, sample_shape: tuple[int, ...]) -> tuple[Piece, Images, Labels]:
     """Read the first rows: their signs tell apart models that no digest does, such as by another ``output``."""
-    piece = slice(0, min(len(rows), at_once))
-    return piece, *rows.read_many(range(piece.stop))
+    first = slice(0, min(len(rows), computer.at_once))
+    piece = computer.cut(first, total=len(rows), sample_shape=sample_shape)[0]
+    return piece, *rows.read_many(range(piece.rows.stop))
 
 
 @contextmanager
 def computing(
     model: Logits,
-    direction: GradientSpec,
+    direction: Direction,
     device: torch.device,
     threads: int | None,
     sample_shape: tuple[int, ...],
@@ -168,22 +183,25 @@ def computing(
     """Threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
     keep_freed_memory()
     before = torch.get_num_threads()
-    count = (threads or before) if device.type == "cpu" else 1
+    seeded = isinstance(direction, AttackSpec) and direction.seeded
+    count = (threads or before) if device.type == "cpu" and not seeded else 1
     twins = deque(model.twin() for _ in range(count - 1))
     twins.append(model)
 
-    def compute(piece: slice, images: Images, labels: Labels) -> tuple[Planes, Labels]:
+    def compute(piece: Piece, images: Images, labels: Labels) -> tuple[Planes, Labels]:
         twin = twins.popleft()
         try:
             pixels, true = (torch.from_numpy(part).to(device) for part in (images, labels))
-            return packed_signs(twin, pixels, true, direction, first=piece.start)
+            return packed_piece(twin, pixels, true, direction, piece)
         finally:
             twins.append(twin)
 
     alone = (lambda: torch.set_num_threads(1)) if device.type == "cpu" else None
     pool = ThreadPoolExecutor(count, "gradshard-signs", initializer=alone)
     try:
-        yield Computer(compute, pool, ahead=2 * count, at_once=rows_at_once(sample_shape, device, model))
+        # Of what is seeded one piece at a time, and none is read meanwhile: the generators are the process's.
+        ahead = 0 if seeded else 2 * count
+        yield Computer(direction, compute, pool, ahead, at_once=rows_at_once(sample_shape, device, model))
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)

@@ -11,10 +11,11 @@ import torch
 from gradshard.pipeline.attacks.end_direction import end_directions, to_signs
 from gradshard.pipeline.attacks.fgsm import rand_fgsm
 from gradshard.pipeline.audit.store import audit_store, plan_audit
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.direction import direction_of
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.random_step import random_step, step_along
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.stages.precompute import direction_of, store_spec
+from gradshard.stages.precompute import store_spec
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.models import LoadedModel
 from gradshard.stages.support.stored_attacks import tell_of_other_epsilons

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradshard.pipeline import models
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.stages import precompute
 from gradshard.stages.precompute import ShardTask, compute_shard

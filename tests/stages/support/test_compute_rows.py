@@ -38,7 +38,7 @@ def test_pieces_give_what_all_rows_at_once_do(split, model, rows):
     images, labels = split.read_images(rows.start, rows.stop), split.read_labels(rows.start, rows.stop)
     signs, used = compute_signs(model.module, torch.from_numpy(images), torch.from_numpy(labels), DIRECTION)
     planes, chosen = compute_rows(model, split, rows, DIRECTION, torch.device("cpu"))
-    assert (bitplanes.unpack(planes, 48 * 48) == signs.numpy()).all()
+    assert (bitplanes.unpack(planes[0], 48 * 48) == signs.numpy()).all()
     assert (chosen == used.numpy()).all()
 
 

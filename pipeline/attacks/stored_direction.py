@@ -1,0 +1,66 @@
+"""The record of a store's directions in its manifest, wherever it is made."""
+
+from typing import Any, cast
+
+from gradshard.pipeline.attacks import custom
+from gradshard.pipeline.attacks.crafting import check_attacks
+from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.attacks.stored_rows import Direction
+from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.types import OWN_LOSS, StorePrecision
+from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, DirectionRecord
+
+_DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
+
+
+def check_direction(direction: Direction, *, classes: int) -> None:
+    """Refuse an attack that cannot be run here, before anything long is.
+
+    Raises:
+        GradshardError: its package is missing, it needs more classes, or takes other arguments.
+    """
+    if isinstance(direction, AttackSpec):
+        check_attacks([direction.attack], classes=classes, attacks={direction.attack: direction.entry})
+
+
+def direction_record(direction: Direction, *, agreement: AgreementRecord | None = None) -> DirectionRecord:
+    """Describe the directions that a store holds the signs of.
+
+    ``agreement``, of gradients alone, is that with float64.
+
+    Raises:
+        GradshardError: the attack is somebody else's code, and cannot be imported.
+    """
+    dtype = _DTYPES[direction.precision]
+    if isinstance(direction, AttackSpec):
+        return DirectionRecord(
+            gradient=OWN_LOSS if direction.entry.own_loss else direction.gradient,
+            label=direction.policy,
+            mode="eval",
+            dtype=dtype,
+            step=1,
+            attack=_attack_record(direction),
+        )
+    return DirectionRecord(
+        gradient=direction.gradient,
+        label=direction.policy,
+        mode="eval",
+        dtype=dtype,
+        step=step_sign(direction.policy),
+        agreement=agreement,
+    )
+
+
+def _attack_record(attack: AttackSpec) -> AttackRecord:
+    name, takes = attack.attack, attack.entry.takes.values()
+    return AttackRecord(
+        name=name,
+        epsilon=None if name == "fgsm" else attack.epsilon,
+        alpha=attack.alpha if "alpha" in takes else None,
+        steps=None if {"steps", "pgd_steps"}.isdisjoint(takes) else attack.steps,
+        arguments=cast(Any, dict(attack.arguments)),
+        code=custom.provenance(name=attack.where, call=name) if ":" in name else None,
+        threshold=None if attack.one_step else attack.threshold,
+        seed=attack.seed,
+        copies=attack.copies,
+    )

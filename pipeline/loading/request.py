@@ -1,0 +1,57 @@
+"""A store that ``compute_signs`` is asked for, held against the schema of ``params.yaml``: both ask in one way."""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from gradshard.pipeline.attacks.stored_rows import Direction
+from gradshard.pipeline.config.direction import direction_of
+from gradshard.pipeline.config.errors import explain
+from gradshard.pipeline.config.signs import StoredSigns
+from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
+from gradshard.storage.errors import GradshardError
+
+# What stands for an argument that was not given.
+_USUAL: Mapping[str, object] = {"copies": 1, "seed": 0}
+
+
+def direction_asked_for(
+    *,
+    gradient: Gradient | None,
+    label: StoreLabel,
+    precision: StorePrecision,
+    attack: str | None,
+    epsilon: float | None,
+    alpha: float | None,
+    steps: int | None,
+    arguments: Mapping[str, object] | None,
+    copies: int,
+    seed: int,
+) -> Direction:
+    """Return the directions that were asked for; arguments are those of ``compute_signs``.
+
+    Raises:
+        GradshardError: an argument is missing, wrong, or not one of the attack's; the sentence begins with its name.
+    """
+    if gradient is None and attack is None:
+        gradient = "exact"
+    asked = {
+        "gradient": gradient,
+        "label": label,
+        "precision": precision,
+        "attack": attack,
+        "eps": epsilon,
+        "alpha": alpha,
+        "steps": steps,
+        "arguments": None if arguments is None else dict(arguments),
+        "copies": copies,
+        "seed": seed,
+    }
+    given = {name: value for name, value in asked.items() if value is not None and value != _USUAL.get(name)}
+    try:
+        return direction_of(StoredSigns.model_validate(given), "attack")
+    except ValidationError as error:
+        # The parameters' word for it is shorter.
+        sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns))
+        raise GradshardError(f"compute_signs: {sentence}") from None

@@ -33,6 +33,7 @@ from gradshard.stages.support.attack_blocks import (
     portions,
     undefined_gradients,
 )
+from gradshard.stages.support.costs import costs
 from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.device_memory import device_of, tell_microbatches
 from gradshard.stages.support.devices import on_all_devices
@@ -61,9 +62,9 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
 
     Reads the prepared test images and all weights that the parameters name; writes into evaluation/SEED/:
     matrix.parquet (an error rate with its 95 % interval per target, source and attack), examples.parquet (which
-    examples each of them got right), diagnostics.json (flags that a model hides its gradient), metrics.json, and what
-    the report shows. Each block of test images is one task; killed and started again, the stage goes on with the
-    missing ones. Results do not depend on the number of workers.
+    examples each of them got right), diagnostics.json (flags that a model hides its gradient), costs.json (passes and
+    bytes that each target took), metrics.json, and what the report shows. Each block of test images is one task; killed
+    and started again, the stage goes on with the missing ones. Results do not depend on the number of workers.
     """
     seed = chosen_seed(params, given_seed)
     folder = paths.evaluation(seed)
@@ -92,6 +93,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
         if undefined:
             diagnostics["undefined_gradients"] = undefined
         write_text(folder / "diagnostics.json", json.dumps(diagnostics, indent=1) + "\n")
+        write_text(folder / "costs.json", json.dumps(_costs(params, seed, data, files), indent=1) + "\n")
         write_text(folder / "provenance.json", json.dumps(provenance, indent=1) + "\n")
         _write_images(bench, data, folder)
     for name, counts in undefined.items():
@@ -125,6 +127,11 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
         if source in columns:
             metrics.setdefault(target, {})[columns[source]] = row["error_rate"]
     return metrics
+
+
+def _costs(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, dict[str, Any]]:
+    """The costs of the targets by the seed, as the report puts those of all seeds together."""
+    return {str(seed): costs(params, seed, len(data.train), {file.name: dict(file.stores) for file in files})}
 
 
 def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None:

@@ -17,6 +17,7 @@ from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
 from gradshard.pipeline.report import export, figures, measurements, paper_figures, probing, selection, tables
 from gradshard.pipeline.report.claim_checks import CheckedClaim, check_over_images, check_over_seeds
 from gradshard.pipeline.report.claims import measured_claims
+from gradshard.pipeline.report.costs import Costs
 from gradshard.pipeline.report.custom import custom_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
 from gradshard.pipeline.report.registry import Results, make_tables
@@ -55,8 +56,8 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     FOLDER, the files that a folder of kept results such as results/mnist keeps, and leaves out what it does not
     keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
     report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg.
-    What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json
-    and provenance.json.
+    What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json,
+    costs.json and provenance.json.
     """
     if folder:
         report_files.check_results(folder)
@@ -66,6 +67,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     seeds = Seeds.of_params(params, list(found.evaluations))
     rows = merging.rows(found)
     examples = merging.examples(found)
+    costs = merging.costs(found)
     provenance = merging.provenance(found, params)
     diagnostics = found.each("diagnostics.json")
     blackbox = found.json(found.blackbox)
@@ -74,7 +76,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         section
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
-        if (section := _section(params, seeds, rows, examples, diagnostics, gradient, top)).shown
+        if (section := _section(params, seeds, rows, examples, costs, diagnostics, gradient, top)).shown
     ]
     general = _general_tables(params, seeds, rows, examples, norms, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
@@ -105,7 +107,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     for section in sections[:1]:
         _write_figure(into, section)
     if found.merged:
-        merging.write(into, found, rows, provenance)
+        merging.write(into, found, rows, provenance, costs)
     write_text(into / "index.html", page)
     missing = f" (without {', '.join(found.left_out)}: not in {folder})" if found.left_out else ""
     echo(f"{into / 'index.html'}: open it in a browser{missing}")
@@ -135,6 +137,7 @@ def _section(
     seeds: Seeds,
     rows: Sequence[Mapping[str, Any]],
     examples: Mapping[int, Examples],
+    costs: Costs,
     diagnostics: Mapping[int, Any],
     gradient: Gradient,
     top: int,
@@ -151,7 +154,7 @@ def _section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=check_over_seeds(claims) if seeds.several else check_over_images(claims),
-        tables=make_tables(Results(params, matrix, shown, groups)),
+        tables=make_tables(Results(params, matrix, shown, groups, costs)),
         comparisons=(compare_training if seeds.several else compare_models)(groups, holdout, matrix),
         probes=probing.tables(probes, called, holdout, seeds) if probes else [],
         flags=probing.flags(probed, seeds),

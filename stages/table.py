@@ -13,10 +13,11 @@ from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import Gradient
+from gradshard.stages.support.merging import merged_costs
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import echo
-from gradshard.stages.support.report_files import EXAMPLES
+from gradshard.stages.support.report_files import COSTS, EXAMPLES
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
@@ -80,10 +81,11 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     examples = results.read_examples(beside, seed=params.seeds[0]) if seeds.several and beside.exists() else {}
     found = ErrorMatrix(rows, gradient, seeds, paper_figures.names(params), examples=examples)
     shown = selection.shown_targets(params, gradient)
-    tables = make_tables(Results(params, found, shown, selection.compared(params, shown)))
+    costs = merged_costs([matrix.parent / COSTS])
+    tables = make_tables(Results(params, found, shown, selection.compared(params, shown), costs))
     for table in tables:
         if table.name == name:
-            return seeds.captioned(table)
+            return table
     raise GradshardError(f"{matrix} has no table {name}: choose one of {', '.join(table.name for table in tables)}")
 
 

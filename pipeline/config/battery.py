@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from gradshard.pipeline.config.schema import Params
 
 Half = Literal["all", "seen", "same architecture", "unseen"]
+# What stands for a half in results of the sources that are unseen for every target.
+UNSEEN_BY_ALL = "unseen by all"
 
 
 class BatteryParams(Section):
@@ -41,6 +43,13 @@ def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
         known = _architecture(params, source) in architectures
         parts["seen" if source in seen else "same architecture" if known else "unseen"].append(source)
     return {part: names for part, names in parts.items() if names}
+
+
+def unseen_by_all(params: "Params") -> list[str]:
+    """Return the sources of the battery that are ``unseen`` for every target: the same adversary for all of them."""
+    battery, targets = params.evaluation.battery, params.evaluation.targets
+    unseen = [split_battery(params, target).get("unseen", []) for target in targets]
+    return [source for source in battery.sources if all(source in its for its in unseen)] if battery and unseen else []
 
 
 def _trained_on(params: "Params", target: str) -> list[str]:

@@ -23,7 +23,7 @@ from gradshard.pipeline.config.fields import (
     Reference,
     word,
 )
-from gradshard.pipeline.config.section import Section
+from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.types import (
     CLEAN,
     WORST_CASE,
@@ -144,13 +144,19 @@ class AnalysisParams(Section):
     """Models whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
 
     Without a ``plane`` it is nowhere, and who fools the models is not counted. ``tables`` are your own for the report,
-    each made by a package.module:function from the error matrix.
+    each made by a package.module:function from the error matrix. ``baseline`` is the target that the report's study
+    compares the others with.
     """
 
     models: list[str]
     examples: PositiveInt
     plane: PlaneParams | None
     tables: list[Reference] = Field(default_factory=list)
+    baseline: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
+        return without_usual(dump(self), {"baseline": None})
 
     @property
     def named(self) -> list[str]:

@@ -129,6 +129,8 @@ class Params(Section):
         self._check_names("evaluation.illustrated", evaluation.illustrated, self.models, "a model")
         self._check_names("evaluation.diagnosed", evaluation.diagnosed, self.models, "a model")
         self._check_names("analysis.models", self.analysis.models, self.models, "a model")
+        if (baseline := self.analysis.baseline) is not None:
+            self._check_names("analysis.baseline", [baseline], evaluation.targets, "a target (evaluation.targets)")
         if (plane := self.analysis.plane) is not None:
             self._check_names("analysis.plane.model", [plane.model], self.models, "a model")
             self._check_names("analysis.plane.source", [plane.source], self.models, "a model")

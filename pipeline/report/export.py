@@ -10,7 +10,8 @@ from gradshard.pipeline.report.table import Table, TableCell
 from gradshard.storage.errors import GradshardError
 
 _FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
-_OVER_SEEDS = "varying"
+# Columns of files that have such a value in some cell.
+_OF_SOME = ("varying", "p")
 
 
 def to_markdown(table: Table) -> str:
@@ -26,11 +27,12 @@ def to_csv(table: Table) -> str:
 
     ``value`` is in the table's unit, for error rates percent, with both 95 % intervals; or the mean over runs that
     differ in their seed, with their deviation and the 95 % interval for seeds and images, and ``varying`` then tells
-    what differs with the seed. What a cell has not is empty, ``paper`` where the paper has no such figure.
+    what differs with the seed. A difference has its ``p``, corrected for all of the table. What a cell has not is
+    empty, ``paper`` where the paper has no such figure.
     """
     buffer = io.StringIO()
-    over = [_OVER_SEEDS] if any(_OVER_SEEDS in cell.fields for _, cells in table.rows for cell in cells) else []
-    writer = csv.DictWriter(buffer, ["row", "column", *_FIELDS, *over], lineterminator="\n", restval="")
+    some = [name for name in _OF_SOME if any(name in cell.fields for _, cells in table.rows for cell in cells)]
+    writer = csv.DictWriter(buffer, ["row", "column", *_FIELDS, *some], lineterminator="\n", restval="")
     writer.writeheader()
     for head, cells in table.rows:
         for column, cell in zip(table.columns, cells, strict=True):

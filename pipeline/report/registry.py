@@ -1,12 +1,14 @@
 """The tables of one gradient and one top k: what each shows, in the order of the page. A new one is one entry."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import findings, selection, tables
 from gradshard.pipeline.report.battery import battery_table
+from gradshard.pipeline.report.costs import Costs
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.study import Study, compared_table, study_table
 from gradshard.pipeline.report.table import Table
 
 # Those of the paper's attacks that tables of their own, or table 4, show.
@@ -21,11 +23,18 @@ class Results:
     matrix: ErrorMatrix
     shown: Sequence[str]
     groups: Mapping[str, Sequence[str]]
+    costs: Costs = field(default_factory=Costs)
 
     @property
     def holdout(self) -> str:
         """The model that no training saw."""
         return self.params.evaluation.holdout
+
+    @property
+    def study(self) -> Study | None:
+        """The targets under the battery, beside what they cost, if there is a battery."""
+        battery = self.params.evaluation.battery
+        return Study(self.params, battery, self.matrix, self.costs) if battery else None
 
 
 def _other_attacks(of: Results) -> list[Table]:
@@ -62,6 +71,14 @@ def _battery(of: Results) -> list[Table]:
     return [table] if table and table.rows else []
 
 
+def _study(of: Results) -> list[Table]:
+    study, baseline = of.study, of.params.analysis.baseline
+    if study is None:
+        return []
+    found = [study_table(study), compared_table(study, baseline) if baseline else None]
+    return [table for table in found if table is not None]
+
+
 # Each gives no table where there is nothing to show.
 TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.transfer_table(of.matrix, "fgsm", of.shown)],
@@ -72,6 +89,7 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
     lambda of: [tables.defence_table(of.matrix, of.groups, of.holdout)],
     _holdouts,
     _battery,
+    _study,
     _random_training,
     _findings,
 )

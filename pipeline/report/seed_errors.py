@@ -79,6 +79,21 @@ def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
     return tied_for_best_over_seeds(_on_shared_images(images))
 
 
+def worst_case(errors: Sequence[SeedErrors]) -> SeedErrors:
+    """Return the errors on images that any of them is wrong on, over the seeds and images of all.
+
+    There are none where some are not known image by image.
+    """
+    seeds = shared_seeds(errors)
+    images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []
+    if len(images) < len(errors) or not images:
+        return SeedErrors({})
+    wrong = np.logical_or.reduce(_on_shared_images(images))
+    numbers = reduce(np.intersect1d, (its.numbers for its in images))
+    rates = {seed: ErrorRate(int(row.sum()), len(row)) for seed, row in zip(seeds, wrong, strict=True)}
+    return SeedErrors(rates, ImageErrors(numbers, wrong))
+
+
 def _on_shared_images(each: Sequence[ImageErrors]) -> list[npt.NDArray[np.bool_]]:
     shared = reduce(np.intersect1d, (its.numbers for its in each))
     return [its.wrong[:, np.searchsorted(its.numbers, shared)] for its in each]

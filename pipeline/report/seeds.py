@@ -56,7 +56,7 @@ class Seeds:
         return RateCell(next(iter(errors.rates.values()), None), marked=marked, paper=paper)
 
     def captioned(self, table: Table) -> Table:
-        """Give a table whose cells are over several seeds the words for it."""
+        """Give a table whose cells are over several seeds the words for it, before its own caption."""
         over = [cell for _, cells in table.rows for cell in cells if isinstance(cell, TrainingCell)]
         if not over:
             return table
@@ -65,7 +65,8 @@ class Seeds:
             if any(cell.lacks_images for cell in over)
             else ""
         )
-        return replace(table, caption=f"Mean ± standard deviation {self.said}.{lacking}")
+        own = f" {table.caption}" if table.caption else ""
+        return replace(table, caption=f"Mean ± standard deviation {self.said}.{lacking}{own}")
 
     def alone(self, table: Table) -> Table:
         """Give a table of the first seed the words for it, where there are several."""

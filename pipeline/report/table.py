@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Protocol, runtime_checkable
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
@@ -139,6 +140,37 @@ class NumberCell:
     def fields(self) -> Mapping[str, float | int | str]:
         """The number."""
         return {"value": self.number} | paper_field(self.paper)
+
+
+@dataclass(frozen=True)
+class AmountCell:
+    """The mean over seeds of an amount, such as of passes or bytes; nothing where it is not known."""
+
+    amounts: Mapping[int, float]
+    beside: str = ""
+    bold: bool = False
+    marked: bool = False
+    heat: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The mean: whole from a thousand on, and where it is."""
+        if not self.amounts:
+            return UNMEASURED
+        mean = fmean(self.amounts.values())
+        return f"{mean:,.0f}" if mean >= 1000 or mean == int(mean) else f"{mean:,.1f}"
+
+    @property
+    def note(self) -> str:
+        """Each seed's amount."""
+        return ", ".join(f"{seed}: {amount:,.2f}" for seed, amount in self.amounts.items()) or "not known"
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """The mean, and over how many seeds it is."""
+        if not self.amounts:
+            return {}
+        return {"value": round(fmean(self.amounts.values()), 4), "runs": len(self.amounts)}
 
 
 def beside_paper(percent: float, paper: float | None) -> str:

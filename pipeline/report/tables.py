@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.evaluation import statistics
-from gradshard.pipeline.report import seed_errors
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import RateCell, Table
+from gradshard.pipeline.report.ties import tied_for_best
 from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
 
@@ -88,7 +87,8 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
         cells: dict[str, list[RateCell | TrainingCell]] = {model: [] for model in models}
         for column in columns:
             shown = [matrix.cell(*column.key(model)) for model in models]
-            ties = _ties(matrix, [column.key(model) for model in models])
+            keys = [column.key(model) for model in models]
+            ties = tied_for_best(matrix.seeds, [((key[0], key[1]), matrix.errors(*key)) for key in keys])
             for model, cell, tied in zip(models, shown, ties, strict=True):
                 cells[model].append(replace(cell, bold=tied))
         rows += [(f"{model.partition('@')[0]}, {group}", cells[model]) for model in models]
@@ -152,19 +152,3 @@ def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, st
         for gradient in matrices
     ]
     return Table("two-gradients", "The same attacks with both gradients", "model", columns, rows)
-
-
-def _ties(matrix: ErrorMatrix, keys: Sequence[tuple[str, str, str]]) -> list[bool]:
-    """Tell which of some cells, by target, source and attack, are tied for best; one alone is not.
-
-    Over several seeds by paired differences; of models that no seed changes by their intervals over the test images.
-    """
-    known = [key for key in keys if matrix.rates(*key)]
-    if len(known) < 2:
-        return [False] * len(keys)
-    if matrix.seeds.several and not all(matrix.seeds.same(target, source) for target, source, _ in known):
-        ties = seed_errors.tied_for_best([matrix.errors(*key) for key in known])
-    else:
-        ties = statistics.tied_for_best([next(iter(matrix.rates(*key).values())) for key in known])
-    tied = {key for key, best in zip(known, ties, strict=True) if best}
-    return [key in tied for key in keys]

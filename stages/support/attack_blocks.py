@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import AttackNoise
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, custom_attack
-from gradshard.pipeline.config.battery import battery_source, split_battery
+from gradshard.pipeline.config.battery import UNSEEN_BY_ALL, battery_source, split_battery, unseen_by_all
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
@@ -294,8 +294,9 @@ def _worst(params: Params, portion: EvaluationSubset) -> list[tuple[Key, list[in
     found = [(_worst_key(params, target, gradient, ANY_SOURCE), members) for target, gradient, members in over_all]
     if battery is None:
         return found
+    common = {UNSEEN_BY_ALL: sources} if (sources := unseen_by_all(params)) else {}
     for target, gradient, _ in over_all:
-        for half, sources in split_battery(params, target).items():
+        for half, sources in (*split_battery(params, target).items(), *common.items()):
             members = members_of(planned, target, gradient, sources=sources, attacks=battery.attacks)
             found.append((_worst_key(params, target, gradient, battery_source(half)), members))
     return found

@@ -1,15 +1,16 @@
 """The findings of all seeds, put together: error matrix, metrics, and everything that they follow from."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import mean_and_std
+from gradshard.pipeline.report.costs import Costs
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.stages.support.report_files import EXAMPLES, MATRIX, ReportFiles
+from gradshard.stages.support.report_files import COSTS, EXAMPLES, MATRIX, ReportFiles
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
@@ -44,6 +45,17 @@ def examples(found: ReportFiles) -> dict[int, dict[results.CellKey, tuple[Any, A
     return read
 
 
+def costs(found: ReportFiles) -> Costs:
+    """Read what the targets cost, of the seeds that have it: older versions of `evaluate` did not write it."""
+    return merged_costs(folder / COSTS for folder in found.evaluations.values())
+
+
+def merged_costs(files: Iterable[Path]) -> Costs:
+    """Read files of costs, each of some seeds, as one; a file that is not there has none."""
+    read = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    return Costs({int(seed): costs for each in read for seed, costs in each.items()})
+
+
 def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
     """Return everything that the results follow from: parameters, digests, versions; none if that was not kept.
 
@@ -73,9 +85,13 @@ def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping
 
 
 def write(
-    into: Path, found: ReportFiles, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any] | None
+    into: Path,
+    found: ReportFiles,
+    rows: Sequence[Mapping[str, Any]],
+    provenance: Mapping[str, Any] | None,
+    costs: Costs,
 ) -> None:
-    """Write the results of all seeds beside the page; the examples where every seed has them."""
+    """Write the results of all seeds beside the page; the examples where every seed has them, costs where any has."""
     results.write_matrix(into / MATRIX, rows)
     each = {seed: folder / EXAMPLES for seed, folder in found.evaluations.items()}
     if all(path.exists() for path in each.values()):
@@ -84,6 +100,8 @@ def write(
         (into / EXAMPLES).unlink(missing_ok=True)
     write_text(into / "errors.csv", _errors_csv(rows))
     write_text(into / "metrics.json", json.dumps(_metrics(found), indent=1) + "\n")
+    if costs.of:
+        write_text(into / COSTS, json.dumps(costs.of, indent=1) + "\n")
     if provenance:
         write_text(into / "provenance.json", json.dumps(provenance, indent=1) + "\n")
 

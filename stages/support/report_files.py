@@ -11,6 +11,7 @@ from gradshard.storage.errors import GradshardError
 
 MATRIX = "matrix.parquet"
 EXAMPLES = "examples.parquet"
+COSTS = "costs.json"
 
 
 @dataclass(frozen=True)

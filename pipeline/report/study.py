@@ -1,0 +1,135 @@
+"""The study: what each defence withstands beside what it cost, the same adversary for every row.
+
+The battery's table splits its sources by what each target's training saw, so that its halves differ from row to row.
+Here the transferred attacks are those of sources that no target's training saw.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from gradshard.pipeline.attacks.registry import attack_title
+from gradshard.pipeline.config.battery import UNSEEN_BY_ALL, BatteryParams, battery_source, unseen_by_all
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.evaluation.paired_defences import correct_for_number
+from gradshard.pipeline.report import seed_errors
+from gradshard.pipeline.report.costs import Costs
+from gradshard.pipeline.report.difference_cell import DifferenceCell
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.table import AmountCell, Table, TableCell
+from gradshard.pipeline.report.ties import tied_for_best
+from gradshard.pipeline.types import CLEAN, WORST_CASE
+
+
+@dataclass(frozen=True)
+class Study:
+    """Results that the study is made from: the matrix of one gradient and top k, and what the targets cost."""
+
+    params: Params
+    battery: BatteryParams
+    matrix: ErrorMatrix
+    costs: Costs
+
+    @property
+    def targets(self) -> list[str]:
+        """The targets, in the order of the parameters."""
+        return [name for name in self.params.evaluation.targets if name in self.matrix.targets]
+
+    @property
+    def sources(self) -> list[str]:
+        """The sources of the battery that no target's training saw."""
+        return unseen_by_all(self.params)
+
+    def transferred(self, target: str) -> SeedErrors:
+        """Return the worst case of a target over those sources, example by example, clean images among them.
+
+        Where ``evaluate`` did not write it, as older versions did not, it is put together from the examples of its
+        cells, if these are known.
+        """
+        found = self.matrix.errors(target, battery_source(UNSEEN_BY_ALL), WORST_CASE)
+        if found.rates or not self.sources:
+            return found
+        cells = [(source, attack) for source in self.sources for attack in self.battery.attacks]
+        return seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in (("", CLEAN), *cells)])
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of errors: its title, those of a target, and which models take part besides the target."""
+
+    title: str
+    errors: Callable[[str], SeedErrors]
+    sources: Sequence[str] = ()
+
+
+def study_table(study: Study) -> Table | None:
+    """Make the table: errors of every target, and what it cost; none if no source is unseen by all of them.
+
+    In each column those tied for best are bold. Costs are an image of the training set: passes count forward and
+    backward ones.
+    """
+    columns = _columns(study)
+    if columns is None:
+        return None
+    rows: dict[str, list[TableCell]] = {target: [] for target in study.targets}
+    for column in columns:
+        found = {target: column.errors(target) for target in rows}
+        models = {target: (target, *column.sources) for target in rows}
+        ties = tied_for_best(study.matrix.seeds, [(models[target], errors) for target, errors in found.items()])
+        for (target, errors), tied in zip(found.items(), ties, strict=True):
+            rows[target].append(replace(study.matrix.seeds.cell(errors, *models[target]), bold=tied))
+    amounts = _amounts(study.costs, study.targets)
+    for target, cells in rows.items():
+        cells += [AmountCell(of_target[target]) for of_target in amounts.values()]
+    titles = [*(column.title for column in columns), *amounts]
+    said = "Passes, forward and backward, and bytes are those of one training image." if amounts else ""
+    return Table("study", "Defences and what they cost", "target", titles, list(rows.items()), said)
+
+
+def compared_table(study: Study, baseline: str) -> Table | None:
+    """Make the table of every other target's error less the baseline's, in points, on the same seeds and images.
+
+    Intervals are of each comparison alone; p-values are corrected for all comparisons of the table (Holm 1979).
+    """
+    columns = _columns(study)
+    others = [target for target in study.targets if target != baseline]
+    if columns is None or baseline not in study.targets or not others:
+        return None
+    found = {
+        (target, column.title): seed_errors.difference(column.errors(target), column.errors(baseline))
+        for target in others
+        for column in columns
+        if seed_errors.shared_seeds([column.errors(target), column.errors(baseline)])
+    }
+    corrected = dict(zip(found, correct_for_number(list(found.values())), strict=True))
+    titles = [column.title for column in columns]
+    rows = [(target, [DifferenceCell(corrected.get((target, title))) for title in titles]) for target in others]
+    said = f"95 % intervals are of each comparison alone, p-values corrected for all {len(corrected)} (Holm)."
+    return Table("study-compared", f"Errors less those of {baseline}, in points", "target", titles, rows, said)
+
+
+def _columns(study: Study) -> list[_Column] | None:
+    """The columns of errors, if every target was measured under sources that are unseen by all."""
+    targets, matrix = study.targets, study.matrix
+    if not targets or not all(study.transferred(target).rates for target in targets):
+        return None
+    title = f"worst case from {', '.join(study.sources)}"
+    own = [_Column(f"own {attack_title(attack)}", partial(_own, matrix, attack)) for attack in study.battery.own]
+    clean = _Column("Clean", lambda target: matrix.errors(target, "", CLEAN))
+    return [clean, _Column(title, study.transferred, study.sources), *own]
+
+
+def _own(matrix: ErrorMatrix, attack: str, target: str) -> SeedErrors:
+    return matrix.errors(target, target, attack)
+
+
+def _amounts(costs: Costs, targets: Sequence[str]) -> Mapping[str, Mapping[str, Mapping[int, float]]]:
+    """The costs by column, target and seed, of columns in which something is known."""
+    columns = {
+        "passes of training": costs.training,
+        "passes of making stores": costs.making,
+        "bytes kept": costs.kept,
+    }
+    found = {title: {target: amount(target) for target in targets} for title, amount in columns.items()}
+    return {title: of_target for title, of_target in found.items() if any(of_target.values())}

@@ -1,0 +1,68 @@
+"""Costs of the models that are attacked: passes and bytes, from what training and the making of stores left behind."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gradshard.pipeline.attacks.store_passes import store_passes
+from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.types import BEST
+from gradshard.stages.support import paths
+from gradshard.storage.formats.manifest import Manifest, read_manifest
+from gradshard.storage.formats.store_paths import MANIFEST
+
+# Of a target: counts of its training, none where they are not known, and those of each of its stores.
+Cost = dict[str, Any]
+
+
+def costs(params: Params, seed: int, rows: int, stores: Mapping[str, Mapping[str, str]]) -> dict[str, Cost]:
+    """Gather what each target of the evaluation cost.
+
+    Args:
+        params: of the project in the working directory.
+        seed: that of the robust models.
+        rows: of the training set.
+        stores: by target, the contents of the stores that its weights were trained on, by source.
+
+    Returns:
+        By target ``rows``; the images that passed ``forward`` and ``backward`` in its training, and ``prior_bytes`` if
+        its method kept any; and by source in ``stores`` its ``rows``, its ``bytes``, and the images that passed
+        ``forward`` and ``backward`` to make it. What is not known is null: of weights from elsewhere, of a snapshot of
+        an epoch, of a store that is not in the project.
+    """
+    return {
+        target: {"rows": rows, **_training(params, target, seed)}
+        | {"stores": {source: _store(params, source, seed, content) for source, content in stores[target].items()}}
+        for target in params.evaluation.targets
+    }
+
+
+def _training(params: Params, target: str, seed: int) -> dict[str, int | None]:
+    """Count the passes of a whole training; the snapshot that was found best in it took all of it."""
+    model, _, epoch = target.partition("@")
+    file, _ = paths.training(params.in_run(model, seed))
+    found = json.loads(file.read_text(encoding="utf-8")) if epoch in ("", BEST) and file.exists() else {}
+    passes = found.get("passes", {})
+    prior = {"prior_bytes": found["prior_bytes"]} if "prior_bytes" in found else {}
+    return {"forward": passes.get("forward"), "backward": passes.get("backward"), **prior}
+
+
+def _store(params: Params, source: str, seed: int, content: str) -> dict[str, int | None] | None:
+    """Count what the store cost that was trained on, if it is in the project."""
+    place = paths.store(params.in_run(source, seed))
+    if not (place / MANIFEST).exists() or (manifest := read_manifest(place)).content != content:
+        return None
+    return _of_manifest(manifest)
+
+
+def _of_manifest(manifest: Manifest) -> dict[str, int | None]:
+    rows, direction = manifest.dataset.rows, manifest.direction
+    attack = direction.attack
+    passes = store_passes(
+        None if attack is None else attack.name,
+        label=direction.label,
+        steps=1 if attack is None else attack.steps or 1,
+        copies=manifest.copies,
+    )
+    forward, backward = (None, None) if passes is None else (rows * passes.forward, rows * passes.backward)
+    return {"rows": rows, "bytes": manifest.size, "forward": forward, "backward": backward}

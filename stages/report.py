@@ -23,6 +23,8 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, TrainingComparison, compare_models, compare_training
+from gradshard.pipeline.report.study import study_table
+from gradshard.pipeline.report.study_points import cost_points, store_panels
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.templates import template
 from gradshard.pipeline.types import Gradient
@@ -55,7 +57,8 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     Reads what `evaluate` wrote for every seed, what `analyze` and `blackbox` wrote, and the training curves; or, with
     FOLDER, the files that a folder of kept results such as results/mnist keeps, and leaves out what it does not
     keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
-    report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg.
+    report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg,
+    and a study (docs/battery.md) in study-cost.svg and study-stores.svg.
     What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json,
     costs.json and provenance.json.
     """
@@ -105,7 +108,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     )
     _write_tables(into, sections, general)
     for section in sections[:1]:
-        _write_figure(into, section)
+        _write_figures(into, section)
     if found.merged:
         merging.write(into, found, rows, provenance, costs)
     write_text(into / "index.html", page)
@@ -125,6 +128,7 @@ class Section:
     probes: Sequence[Table]
     flags: Mapping[str, Sequence[Mapping[str, str]]]
     curves_svg: str
+    study_svg: Mapping[str, str]
 
     @property
     def shown(self) -> bool:
@@ -150,15 +154,17 @@ def _section(
     probed = probing.records(diagnostics, gradient) if top == 1 else {}
     probes = probing.restored(probed)
     claims = measured_claims(params, matrix, probes, shown)
+    results = Results(params, matrix, shown, groups, costs)
     return Section(
         name=gradient.replace("_", "-") + (f"-top-{top}" if top > 1 else ""),
         title=_GRADIENT_TITLES[gradient] + (f", top {top}" if top > 1 else ""),
         findings=check_over_seeds(claims) if seeds.several else check_over_images(claims),
-        tables=make_tables(Results(params, matrix, shown, groups, costs)),
+        tables=make_tables(results),
         comparisons=(compare_training if seeds.several else compare_models)(groups, holdout, matrix),
         probes=probing.tables(probes, called, holdout, seeds) if probes else [],
         flags=probing.flags(probed, seeds),
         curves_svg=probing.curves(probes, holdout, seeds) if probes else "",
+        study_svg=_study_figures(results),
     )
 
 
@@ -251,10 +257,23 @@ def _write_tables(into: Path, sections: Sequence[Section], general: General) -> 
         write_text(into / name, text)
 
 
-def _write_figure(into: Path, section: Section) -> None:
+def _write_figures(into: Path, section: Section) -> None:
     for table in section.tables:
         if table.name == "defences":
             write_text(into / "defences.svg", figures.rate_bars(table))
+    for name, drawn in section.study_svg.items():
+        write_text(into / f"{name}.svg", drawn)
+
+
+def _study_figures(of: Results) -> dict[str, str]:
+    """Draw the study, by file; without what was not measured or does not vary."""
+    study = of.study
+    if study is None or study_table(study) is None:
+        return {}
+    title = f"Worst case from {', '.join(study.sources)}"
+    points, panels = cost_points(study), store_panels(study)
+    drawn = {"study-cost": figures.errors_against_cost(points, title)} if points else {}
+    return drawn | ({"study-stores": figures.errors_against_stores(panels, title)} if panels else {})
 
 
 def _images(params: Params, found: ReportFiles) -> str:

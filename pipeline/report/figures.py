@@ -10,12 +10,17 @@ import numpy.typing as npt
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
+from gradshard.pipeline.report.study_points import CostPoint, Panel
 from gradshard.pipeline.report.table import RateCell, Table
 from gradshard.pipeline.report.training_cell import TrainingCell
 
 # Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
 _INK = "#010203"
+# Of files of their own, which are white.
+_DARK = "#222222"
+_MARKERS = "osD^vPX"
 _RC = {
     "svg.hashsalt": "gradshard",
     "svg.fonttype": "none",
@@ -121,10 +126,55 @@ def rate_bars(table: Table) -> str:
                 if cell.paper is not None:
                     axes.plot(place, cell.paper, "o", markersize=4, color=_INK, fillstyle="none", label="the paper")
         axes.set(ylabel="error, %", ylim=(0, None), xticks=range(len(table.columns)), xticklabels=table.columns)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(*_once(axes), frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+        _finish(figure, axes)
+        return _svg(figure, ink=_DARK)
+
+
+def errors_against_cost(points: Mapping[str, Sequence[CostPoint]], title: str) -> str:
+    """Error in percent against passes of a training image, a point a seed; hollow ones count making the stores too.
+
+    As ``rate_bars`` it is a file of its own.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (name, seeds) in enumerate(points.items()):
+            colour, marker = f"C{number % 10}", _MARKERS[number % len(_MARKERS)]
+            for seed in seeds:
+                error = 100 * seed.error
+                if seed.total > seed.training:
+                    axes.plot([seed.training, seed.total], [error, error], color=colour, linewidth=0.6)
+                    axes.plot(seed.total, error, marker, color=colour, markersize=5, fillstyle="none")
+                axes.plot(seed.training, error, marker, color=colour, markersize=5, label=name)
+        axes.set(title=title, ylabel="error, %", xlabel="passes of a training image", xscale="log", ylim=(0, 102))
+        _plain_ticks(axes)
+        _finish(figure, axes)
+        return _svg(figure, ink=_DARK)
+
+
+def errors_against_stores(panels: Mapping[str, Panel], title: str) -> str:
+    """Error in percent against what of their stores defences differ in, a panel a thing, a line through the means.
+
+    As ``rate_bars`` it is a file of its own.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(max(4.5 * len(panels), 6), 3.6), layout="constrained")
+        drawn = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (name, panel) in zip(drawn, panels.items(), strict=True):
+            places = {value: place for place, value in enumerate(panel.values)}
+            for number, (line, rates) in enumerate(panel.lines.items()):
+                ordered = sorted((places[value], [100 * rate for rate in its]) for value, its in rates.items())
+                xs, means = [place for place, _ in ordered], [fmean(its) for _, its in ordered]
+                axes.plot(xs, means, color=f"C{number}", label=line)
+                for place, its in ordered:
+                    axes.plot([place] * len(its), its, "o", color=f"C{number}", markersize=3, alpha=0.6)
+            axes.set(xlabel=name, ylabel="error, %", ylim=(0, 102), xlim=(-0.3, len(places) - 0.7))
+            axes.set(xticks=range(len(places)), xticklabels=places)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=7)
+        figure.suptitle(title, fontsize=10)
         figure.set_facecolor("white")
-        return _svg(figure, ink="#222222")
+        return _svg(figure, ink=_DARK)
 
 
 def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
@@ -148,6 +198,19 @@ def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str
         for axes, title in zip(grid[0], titles, strict=True):
             axes.set_title(title)
         return _svg(figure)
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    """Make a figure of one panel a file of its own: white, its legend beside it."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(*_once(axes), frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.set_facecolor("white")
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Write a logarithmic axis's numbers as they are, also those between powers of ten."""
+    for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatted(StrMethodFormatter("{x:,.0f}"))
 
 
 def _once(axes: Axes) -> tuple[list[Artist], list[str]]:

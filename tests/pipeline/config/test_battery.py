@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gradshard.pipeline.config.battery import split_battery
+from gradshard.pipeline.config.battery import split_battery, unseen_by_all
 from gradshard.pipeline.config.schema import Params, check_params
 from gradshard.storage.errors import GradshardError
 
@@ -34,6 +34,14 @@ def test_sources_are_split_by_what_the_training_of_each_target_saw():
     assert "B" not in split_battery(params, "B")["all"]
 
 
+def test_sources_are_unseen_by_all_if_no_target_saw_them_nor_their_architecture_nor_is_one():
+    params = of(sources=["C", "D", "D2", "B"], attacks=["fgsm"])
+    assert "B" in params.evaluation.targets
+    assert unseen_by_all(params) == []
+    targets = params.evaluation.model_copy(update={"targets": ["A", "A_adv", "A_adv-ens"]})
+    assert unseen_by_all(params.model_copy(update={"evaluation": targets})) == ["B"]
+
+
 def test_a_battery_adds_its_cells_and_own_attacks_to_those_of_the_evaluation_each_once():
     evaluation = of(sources=["B", "C"], attacks=["fgsm", "mifgsm"]).evaluation
     assert evaluation.crafters["fgsm"] == [*evaluation.attacks["fgsm"], "C"]
@@ -58,3 +66,12 @@ def test_parameters_without_a_battery_are_recorded_as_they_were_before_there_was
 def test_a_battery_of_what_there_is_not_is_refused(battery, saying):
     with pytest.raises(GradshardError, match=saying):
         of(**battery)
+
+
+def test_the_baseline_of_the_study_must_be_a_target():
+    params = copy.deepcopy(YAML(typ="safe").load((ROOT / "params.yaml").read_text()))
+    params["analysis"]["baseline"] = "D"
+    with pytest.raises(
+        GradshardError, match=r"analysis.baseline names D, which is not a target \(evaluation.targets\)"
+    ):
+        check_params(params, where="params.yaml")

@@ -33,7 +33,7 @@ class DifferenceCell:
 
     @property
     def note(self) -> str:
-        """What it is over."""
+        """Tell what it is over."""
         if self.measured is None:
             return "not measured"
         over = f"{self.measured.seeds} seeds, {self.measured.images} images"

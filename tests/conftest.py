@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from gradshard.pipeline.models.precision import choose_device
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.sign_reader import SignStore
@@ -39,6 +40,12 @@ def linear_model() -> Callable[..., LinearModel]:
         return LinearModel(weight, torch.randn(classes, generator=generator))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU: of the tests with the marker ``device``."""
+    return choose_device("auto")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.config.training import SignsParams
+from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.report.study import Study
 
 

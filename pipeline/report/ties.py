@@ -1,4 +1,4 @@
-"""Which of some models' errors in one column of a table are tied for best."""
+"""Ties: models whose errors in one column of a table are as good as the best."""
 
 from collections.abc import Sequence
 

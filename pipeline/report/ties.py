@@ -1,4 +1,4 @@
-"""Ties: models whose errors in one column of a table are as good as the best."""
+"""Ties for best among some models' errors in one column of a table."""
 
 from collections.abc import Sequence
 

@@ -1,12 +1,14 @@
-"""The stage ``train-static``: a model trained on clean images, or given, then frozen; it crafts perturbations."""
+"""The stage ``train-static``: a model that is trained, or given, and then frozen; it crafts perturbations."""
 
 import click
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.config.training import StaticModel
 from gradshard.pipeline.models.precision import choose_precision
+from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
-from gradshard.pipeline.types import PRETRAINED, RANDOM
+from gradshard.pipeline.types import PRETRAINED, RANDOM, SELF
 from gradshard.stages.support import paths
 from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.model_checks import check_given
@@ -25,6 +27,8 @@ from gradshard.storage.streaming.reader import open_reader, plan_reading
 @params_option
 def command(params: Params, model: str) -> None:
     """Train the static model MODEL on clean images, or take weights as they are.
+
+    With static.MODEL.method it is trained adversarially, by one of the methods of docs/baselines.md.
 
     Reads the prepared dataset and, if static.MODEL.weights names them, the weights to begin with; writes
     models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed and started again, it goes on from
@@ -68,6 +72,9 @@ def command(params: Params, model: str) -> None:
             epochs=static.epochs,
             seed=static.seed,
             learning_rate=training.learning_rate,
+            adversary=_adversary(static),
+            sample_shape=data.sample_shape,
+            replays=static.replayed,
         )
         arithmetic = choose_precision(training.precision, device)
         auxiliary = regularised(initial.module, training, data, run, where=called)
@@ -81,3 +88,23 @@ def command(params: Params, model: str) -> None:
         )
         trainer = training_run.make_trainer(params, initial.module, run, device, auxiliary)
         training_run.run(job, trainer, open_reader(data.train, {}, reading))
+
+
+def _adversary(static: StaticModel) -> Adversary | None:
+    """Return who perturbs: nobody, or the model itself by its method, which passes over what the default one takes."""
+    if static.method is None or static.epsilon is None:
+        return None
+    return Adversary(
+        method=static.method,
+        settings=static.settings,
+        epsilon=static.epsilon,
+        sources=(SELF,),
+        gradient="exact",
+        attack="fgsm",
+        alpha=0.0,
+        clean_weight=0.0,
+        schedule="random",
+        policy="true",
+        live_mode="train",
+        directions={},
+    )

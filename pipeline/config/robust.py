@@ -1,9 +1,10 @@
-"""Checks of how a robust model is trained that its own section cannot make alone."""
+"""Checks of how a model is trained adversarially that its own section cannot make alone."""
 
 from typing import get_args
 
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
-from gradshard.pipeline.config.training import AdversarialParams, RobustModel
+from gradshard.pipeline.config.methods import check_settings
+from gradshard.pipeline.config.training import AdversarialParams, RobustModel, StaticModel
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD, METHODS
 from gradshard.pipeline.types import Combination
 
@@ -22,13 +23,29 @@ def check_training(key: str, model: RobustModel, adversarial: AdversarialParams)
         _check_ensemble(key, model, adversarial)
 
 
+def check_adversarial_source(key: str, model: StaticModel) -> None:
+    """Check that a static model that is trained adversarially has all it takes, and no other has what is for those.
+
+    Raises:
+        PydanticCustomError: it is not so; the error names the key.
+    """
+    others = ", ".join(name for name in METHODS if name != DEFAULT_METHOD)
+    if model.method == DEFAULT_METHOD:
+        raise schema_error(
+            f"{key}.method", f"is {DEFAULT_METHOD}, which only robust models are trained by: choose one of {others}"
+        )
+    if model.method and not model.epochs:
+        raise schema_error(f"{key}.method", "is given, but epochs is 0, which takes weights as they are: remove one")
+    if model.method and model.epsilon is None:
+        raise schema_error(f"{key}.eps", f"is missing, within which {model.method} perturbs")
+    if model.epsilon is not None and not model.method:
+        raise schema_error(f"{key}.eps", f"is for adversarial training: name a method ({others}), or remove it")
+    check_settings(key, model, epochs=model.epochs)
+
+
 def _check_method(key: str, model: RobustModel) -> None:
     """Refuse what is another method's."""
-    entry = METHODS[model.method]
-    for name in model.settings:
-        if name not in entry.settings:
-            takers = ", ".join(method for method, other in METHODS.items() if name in other.settings)
-            raise schema_error(f"{key}.{name}", f"is for the method {takers}, not for {model.method}: remove it")
+    check_settings(key, model, epochs=model.epochs)
     if model.method == DEFAULT_METHOD:
         return
     for name, field in _ENSEMBLE.items():
@@ -36,29 +53,10 @@ def _check_method(key: str, model: RobustModel) -> None:
             raise schema_error(
                 f"{key}.{name}", f"is not for the method {model.method}, which perturbs every image itself: remove it"
             )
-    if entry.own_signs and model.gradient is not None:
+    if METHODS[model.method].own_signs and model.gradient is not None:
         raise schema_error(
             f"{key}.gradient", f"is not for the method {model.method}, whose signs are its own loss's: remove it"
         )
-    _check_reach(key, model)
-    if model.epochs % model.replayed:
-        raise schema_error(
-            f"{key}.epochs",
-            f"is {model.epochs}, which {model.replayed} replays of every batch do not divide: an epoch counts as many "
-            "steps as it has batches, so choose a multiple, or other replays",
-        )
-
-
-def _check_reach(key: str, model: RobustModel) -> None:
-    """Refuse steps too small to get from an image to the surface of its ball."""
-    if model.step_size is not None and "steps" in METHODS[model.method].settings:
-        steps = model.steps or METHODS[model.method].settings["steps"] or 1
-        if steps * model.step_size < 1:
-            raise schema_error(
-                f"{key}.step_size",
-                f"is {model.step_size:g} times attack.eps, by which {steps} steps never reach eps: a step of 2/255 at "
-                "eps 8/255 is written 0.25",
-            )
 
 
 def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:

@@ -24,7 +24,7 @@ from gradshard.pipeline.config.fields import (
 )
 from gradshard.pipeline.config.names import same_file
 from gradshard.pipeline.config.optimization import TrainingParams, check_optimization
-from gradshard.pipeline.config.robust import check_training
+from gradshard.pipeline.config.robust import check_adversarial_source, check_training
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
 from gradshard.pipeline.config.signs import SignsParams
@@ -109,6 +109,8 @@ class Params(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         self._check_robust()
+        for name, static in self.static.items():
+            check_adversarial_source(f"static.{name}", static)
         check_optimization("training", self.training)
         for section, models in (("static", self.static), ("robust", self.robust)):
             for name in models:

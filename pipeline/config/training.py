@@ -14,10 +14,10 @@ from pydantic import (
 )
 
 from gradshard.pipeline.config.errors import schema_error
-from gradshard.pipeline.config.fields import Label, ModelName
+from gradshard.pipeline.config.fields import Label, ModelName, Pixels
+from gradshard.pipeline.config.methods import METHOD_SETTINGS, MethodSettings
 from gradshard.pipeline.config.optimization import TrainingOverrides
 from gradshard.pipeline.config.section import Section, without_usual
-from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
@@ -34,8 +34,11 @@ from gradshard.pipeline.types import (
 )
 
 
-class StaticModel(Section):
+class StaticModel(MethodSettings):
     """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
+
+    With a ``method`` it is trained adversarially, within ``eps``, as a robust model without stores may be: for sources
+    that differ in how they were trained. ``steps`` and the like are settings of methods.
 
     ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those that its library has; or a
     checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
@@ -49,10 +52,13 @@ class StaticModel(Section):
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     output: Output = "logits"
     training: TrainingOverrides = Field(default_factory=TrainingOverrides)
+    epsilon: Annotated[Pixels, Field(gt=0, le=1)] | None = Field(alias="eps", default=None)
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        return without_usual(dump(self), {"weights_key": None, "output": "logits", "training": {}})
+        usual: dict[str, object] = {"weights_key": None, "output": "logits", "training": {}}
+        unnamed = dict.fromkeys(("method", "epsilon", "eps", *METHOD_SETTINGS))
+        return without_usual(dump(self), usual | unnamed)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -110,11 +116,7 @@ class AdversarialParams(Section):
         return without_usual(dump(self), {"top_k": 1, "ema_decay": 0.9, "held_back": None})
 
 
-# Fields of a robust model that its method takes, if it does.
-METHOD_SETTINGS = tuple(dict.fromkeys(name for entry in METHODS.values() for name in entry.settings))
-
-
-class RobustModel(Section):
+class RobustModel(MethodSettings):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
     ``method`` is how it is trained. ``steps``, ``step_size``, ``noise``, ``replays`` and ``beta`` are settings of
@@ -140,23 +142,6 @@ class RobustModel(Section):
     adversarial_weight: PositiveFloat | None = None
     training: TrainingOverrides = Field(default_factory=TrainingOverrides)
     method: MethodName = "ensemble"
-    steps: PositiveInt | None = None
-    step_size: PositiveFloat | None = None
-    noise: Annotated[float, Field(ge=0)] | None = None
-    replays: PositiveInt | None = None
-    beta: PositiveFloat | None = None
-    reset_epochs: PositiveInt | None = None
-    prior_weight: PositiveFloat | None = None
-
-    @property
-    def settings(self) -> dict[str, float]:
-        """The settings of its method that were given, by name."""
-        return {name: value for name in METHOD_SETTINGS if (value := getattr(self, name)) is not None}
-
-    @property
-    def replayed(self) -> int:
-        """The steps that each batch is trained on, one after another."""
-        return int(self.replays or METHODS[self.method].settings.get("replays") or 1)
 
     @property
     def crafters(self) -> tuple[str, ...]:

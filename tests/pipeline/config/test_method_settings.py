@@ -3,9 +3,10 @@
 import pytest
 from ruamel.yaml import YAML
 
+from gradshard.pipeline.config.methods import METHOD_SETTINGS
 from gradshard.pipeline.config.profiles import profiles
 from gradshard.pipeline.config.schema import check_params
-from gradshard.pipeline.config.training import METHOD_SETTINGS, RobustModel
+from gradshard.pipeline.config.training import RobustModel
 from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.storage.errors import GradshardError
 
@@ -45,7 +46,7 @@ def content():
         ({"method": "pgd_at", "attack": "fgsm"}, "robust.X.attack is not for the method pgd_at"),
         (
             {"method": "pgd_at", "step_size": 0.01},
-            "robust.X.step_size is 0.01 times attack.eps, by which 10 steps never reach eps: a step of 2/255 at eps "
+            "robust.X.step_size is 0.01 times eps, by which 10 steps never reach eps: a step of 2/255 at eps "
             "8/255 is written 0.25",
         ),
         ({"method": "pgd_at", "step_size": "2/255"}, "robust.X.step_size should be a valid number, but is '2/255'"),
@@ -69,3 +70,30 @@ def test_what_was_given_to_a_method_is_what_its_model_is_recorded_with():
 def test_every_setting_of_a_method_is_a_key_and_may_be_left_out(name):
     assert set(METHODS[name].settings) <= set(METHOD_SETTINGS)
     assert RobustModel.model_validate({"architecture": "A", "epochs": 8, "method": name}).settings == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ({"method": "pgd_at"}, "static.X.eps is missing, within which pgd_at perturbs"),
+        ({"eps": 0.3}, "static.X.eps is for adversarial training: name a method (fast_at, "),
+        ({"steps": 7}, "static.X.steps is for the method pgd_at, trades, and none is named: name one in method"),
+        ({"method": "ensemble", "eps": 0.3}, "static.X.method is ensemble, which only robust models are trained by: "),
+        ({"method": "pgd_at", "eps": 0.3, "beta": 6.0}, "static.X.beta is for the method trades, not for pgd_at"),
+        ({"method": "free_at", "eps": 0.3, "replays": 3}, "static.X.epochs is 2, which 3 replays of every batch do"),
+        (
+            {"method": "pgd_at", "eps": 0.3, "epochs": 0, "weights": "pretrained"},
+            "static.X.method is given, but epochs is 0, which takes weights as they are: remove one",
+        ),
+    ],
+)
+def test_what_a_static_model_lacks_for_adversarial_training_is_told_in_one_sentence(content, model, sentence):
+    content["static"]["X"] = {"architecture": "A", "epochs": 2, **model}
+    with pytest.raises(GradshardError) as told:
+        check_params(content, where="params.yaml")
+    assert str(told.value).startswith(f"params.yaml: {sentence}")
+
+
+def test_a_static_model_without_a_method_is_recorded_as_before_there_were_any(content):
+    dumped = check_params(content, where="").static["A"].model_dump()
+    assert set(dumped) == {"architecture", "epochs", "seed", "weights"}

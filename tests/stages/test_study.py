@@ -104,7 +104,9 @@ def test_costs_are_those_of_the_trainings_and_of_the_stores(studied, capsys):
 
 def test_the_page_the_tables_and_the_figures_have_the_study(studied):
     report = studied.path / "report"
-    assert "Defences and what they cost" in (report / "index.html").read_text()
+    page = (report / "index.html").read_text()
+    assert "Defences and what they cost" in page
+    assert "Worst case from B" in page, "a figure's title"
     for name in ("study", "study-compared"):
         assert (report / f"tables/{name}-exact.csv").exists()
         assert (report / f"tables/{name}-exact.tex").exists()

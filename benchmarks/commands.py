@@ -68,7 +68,8 @@ def run(folder: Path, *arguments: str) -> Usage:
         RuntimeError: it failed; with what it said.
     """
     command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "gradshard", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(_ROOT)}
+    places = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
     found = json.loads(done.stdout)
     if found["failed"] is not None:

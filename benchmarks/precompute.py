@@ -10,14 +10,17 @@ an eighth.
 What it does not show: a GPU; the start of the process and of the cluster; several processes (`scaling` does).
 """
 
+import functools
 import io
 import itertools
 import logging
 import os
 import shutil
+import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +28,7 @@ from distributed import Client
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.devices import awaited
 from benchmarks.digits import dataset_of_digits
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
@@ -36,7 +40,7 @@ from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import StorePrecision
 from gradshard.stages.precompute import WRITERS, ShardTask, compute_missing, store_spec
 from gradshard.stages.support.dask_cluster import dask_client, threads
-from gradshard.stages.support.models import load_model
+from gradshard.stages.support.models import LoadedModel, load_model
 from gradshard.stages.support.options import ClusterConfig
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset, open_dataset
@@ -49,32 +53,77 @@ EPSILON = 0.3
 _CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What signs are of, and where they are computed: a model with its weights file, and the images of a dataset.
+
+    ``folder`` holds the dataset, ``data.zarr``, and the weights, ``model.safetensors``; stores are made there.
+    """
+
+    folder: Path
+    architecture: str
+    device: torch.device
+
+    @classmethod
+    def made(cls, folder: Path, architecture: str, device: torch.device) -> "Setting":
+        """Give a model random weights, beside the dataset that is there."""
+        data = open_dataset(folder / "data.zarr")
+        model = models.create_model(architecture, data.sample_shape, data.classes, seed=0)
+        checkpoints.save(folder / "model.safetensors", model.state_dict(), {"architecture": architecture})
+        return cls(folder, architecture, device)
+
+    @property
+    def weights(self) -> Path:
+        """The weights file."""
+        return self.folder / "model.safetensors"
+
+    @functools.cached_property
+    def data(self) -> Dataset:
+        """The dataset."""
+        return open_dataset(self.folder / "data.zarr")
+
+    @functools.cached_property
+    def loaded(self) -> LoadedModel:
+        """The model on the device."""
+        return load_model(self.weights, self.architecture, self.data, self.device)
+
+    @functools.cached_property
+    def images(self) -> Tensor:
+        """All images on the device, as pixels in [0, 1]."""
+        return to_unit_range(torch.from_numpy(self.data.train.load()[0]).to(self.device))
+
+
 def measure(*, quick: bool = False) -> list[Claim]:
     """Time each over all rows, in turns."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dataset_of_digits(folder / "digits.zarr", rows=256 if quick else 8192)
-        data = open_dataset(folder / "digits.zarr")
-        model = models.create_model("A", data.sample_shape, data.classes, seed=0).eval().requires_grad_(False)
-        checkpoints.save(folder / "A.safetensors", model.state_dict(), {"architecture": "A"})
-        images = to_unit_range(torch.from_numpy(data.train.load()[0]))
+        dataset_of_digits(folder / "data.zarr", rows=256 if quick else 8192)
+        setting = Setting.made(folder, "A", _CPU)
         with dask_client(ClusterConfig(), "cpu", spare=WRITERS) as client:
-            stores = {precision: _stored(folder, data, precision, client) for precision in PRECISIONS}
-            claims = [_beside_bare(store, model, images, precision, quick=quick) for precision, store in stores.items()]
-            times = seconds(stores | _libraries(images), repeats=1 if quick else 5)
+            claims = [
+                beside_bare(setting, precision, client, repeats=1 if quick else 15)[0] for precision in PRECISIONS
+            ]
+            stores = {precision: stored(setting, precision, client) for precision in PRECISIONS}
+            times = seconds(stores | _libraries(setting.images), repeats=1 if quick else 5)
     return claims + _beside_libraries(times)
 
 
-def _beside_bare(store: Step, model: nn.Module, images: Tensor, precision: StorePrecision, *, quick: bool) -> Claim:
-    batch = _best_batch(model, images[: len(images) // 16], precision, repeats=1 if quick else 5)
-    times = seconds({"store": store, "bare": _bare(model, images, batch, precision)}, repeats=1 if quick else 15)
+def beside_bare(
+    setting: Setting, precision: StorePrecision, client: Client, *, repeats: int, batches: Sequence[int] = BATCHES
+) -> tuple[Claim, float]:
+    """Time a store in turn with a bare loop at the best of some batch sizes; gives the store's images/s too."""
+    images = setting.images[: max(1, len(setting.images) // 16)]
+    tried = {str(size): _bare(setting, images, size, precision) for size in batches}
+    tuned = seconds(tried, repeats=min(repeats, 5))
+    batch = int(min(tuned, key=lambda size: sum(tuned[size])))
+    steps = {
+        "store": stored(setting, precision, client),
+        "bare": _bare(setting, setting.images, batch, precision),
+    }
+    times = seconds(steps, repeats=repeats)
     name = f"rate of a store in {precision} over that of a bare loop"
-    return claim(name, ratios(times, "bare", "store"), target=0.97, at="least")
-
-
-def _best_batch(model: nn.Module, images: Tensor, precision: StorePrecision, *, repeats: int) -> int:
-    times = seconds({str(size): _bare(model, images, size, precision) for size in BATCHES}, repeats=repeats)
-    return min(BATCHES, key=lambda size: sum(times[str(size)]))
+    rate = len(setting.images) / statistics.median(times["store"])
+    return claim(name, ratios(times, "bare", "store"), target=0.97, at="least"), rate
 
 
 def _beside_libraries(times: dict[str, list[float]]) -> list[Claim]:
@@ -92,20 +141,23 @@ def _beside_libraries(times: dict[str, list[float]]) -> list[Claim]:
     return claims
 
 
-def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Client) -> Step:
+def stored(setting: Setting, precision: StorePrecision, client: Client) -> Step:
     """Everything that `precompute` does between the start of its cluster and publishing."""
     wanted = SignsParams(model="A", gradient="exact", label="predicted", precision=precision)
-    direction = GradientSpec("exact", "predicted", precision)
-    file = folder / "A.safetensors"
-    loaded = load_model(file, "A", data, _CPU)
-    spec = store_spec(wanted, loaded, data.train, direction, _CPU)
+    direction, device = GradientSpec("exact", "predicted", precision), setting.device.type
+    spec = store_spec(wanted, setting.loaded, setting.data.train, direction, setting.device)
     number = itertools.count()
 
     def step() -> None:
-        builder = StoreBuilder(folder / f"{precision}-{next(number)}", spec)
+        builder = StoreBuilder(setting.folder / f"{precision}-{next(number)}", spec)
         builder.create()
         task = ShardTask(
-            folder / "digits.zarr", file, "cpu", direction, builder, at_once=threads(ClusterConfig(), "cpu")
+            setting.folder / "data.zarr",
+            setting.weights,
+            device,
+            direction,
+            builder,
+            at_once=threads(ClusterConfig(), device),
         )
         with redirect_stderr(io.StringIO()):
             compute_missing(task, "A", client)
@@ -114,15 +166,15 @@ def _stored(folder: Path, data: Dataset, precision: StorePrecision, client: Clie
     return step
 
 
-def _bare(model: nn.Module, images: Tensor, batch: int, precision: StorePrecision) -> Step:
-    """The gradients and nothing else, with all cores on each batch."""
+def _bare(setting: Setting, images: Tensor, batch: int, precision: StorePrecision) -> Step:
+    """The gradients of images on the device and nothing else, with all cores on each batch."""
 
     def step() -> None:
-        with _all_cores(), precision_context(precision, _CPU):
+        with _all_cores(), precision_context(precision, setting.device):
             for start in range(0, len(images), batch):
-                input_gradient(model, images[start : start + batch], None, policy="predicted")
+                input_gradient(setting.loaded.module, images[start : start + batch], None, policy="predicted")
 
-    return step
+    return awaited(step, setting.device)
 
 
 def _libraries(images: Tensor) -> dict[str, Step]:

@@ -14,12 +14,14 @@ computes before it.
 import logging
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.devices import awaited
 from benchmarks.digits import dataset_of_digits, random_store
 from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline import models
@@ -43,47 +45,88 @@ STEPS = 4  # of them one is live, for four sources that take turns
 _CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What is trained and where: a model of an architecture on batches of a split, with stores of other sources."""
+
+    split: Split
+    stores: Mapping[str, SignStore]
+    device: torch.device
+    architecture: str = "A"
+    batch: int = BATCH
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The precision that the trainer chooses on the device."""
+        return choose_precision("auto", self.device)
+
+    def model(self) -> nn.Module:
+        """A new model, the same each time."""
+        return models.create_model(self.architecture, self.split.sample_shape, self.split.classes, seed=0).to(
+            self.device
+        )
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The first batch on the device: pixels in [0, 1], and labels."""
+        images, labels = self.split.read_images(0, self.batch), self.split.read_labels(0, self.batch)
+        return to_unit_range(torch.from_numpy(images).to(self.device)), torch.from_numpy(labels).to(self.device)
+
+
 def measure(*, quick: bool = False) -> list[Claim]:
     """Time rounds of a few steps each."""
-    arithmetic = choose_precision("auto", _CPU)
     with tempfile.TemporaryDirectory() as folder:
         split = dataset_of_digits(Path(folder) / "digits.zarr", rows=512 if quick else 4000)
-        stores = {name: random_store(split, Path(folder), name=name, seed=n) for n, name in enumerate(SOURCES)}
-        steps: dict[str, Step] = {
-            "ensemble": _trained(split, stores, arithmetic),
-            "self": _trained(split, {}, arithmetic),
-            "separate": _trained(split, {}, arithmetic, live_mode="eval"),
-            "twice": _trained(split, {}, arithmetic, known=False),
-            "compiled": _trained(split, stores, arithmetic, compiled=not quick),
-            "ready": _ready_made(split, arithmetic),
-            "all": _crafted_from_all(split, arithmetic),
-            "loop": _plain_loop(split),
-            "art": _art_loop(split),
-        }
-        times = seconds(steps, repeats=1 if quick else 45)
-    return _claims(times, arithmetic)
+        setting = Setting(split, random_stores(split, Path(folder)), _CPU)
+        peers = {"all": _crafted_from_all(setting), "loop": _plain_loop(split), "art": _art_loop(split)}
+        times = seconds(our_steps(setting, compiled=not quick) | peers, repeats=1 if quick else 45)
+    return our_claims(setting, times) + _claims_on_peers(f"A_adv-ens ({setting.arithmetic})", times)
 
 
-def _claims(times: Mapping[str, list[float]], arithmetic: Arithmetic) -> list[Claim]:
+def random_stores(split: Split, folder: Path) -> dict[str, SignStore]:
+    """Stores of random signs of the sources besides the model itself, made in a folder."""
+    return {name: random_store(split, folder, name=name, seed=seed) for seed, name in enumerate(SOURCES)}
+
+
+def our_steps(setting: Setting, *, compiled: bool) -> dict[str, Step]:
+    """What needs no other library; with a ``compiled`` model or without."""
+    steps = {
+        "ensemble": _trained(setting, setting.stores),
+        "self": _trained(setting, {}),
+        "separate": _trained(setting, {}, live_mode="eval"),
+        "twice": _trained(setting, {}, known=False),
+        "ready": _ready_made(setting),
+    }
+    return steps | ({"compiled": _trained(setting, setting.stores, compiled=True)} if compiled else {})
+
+
+def our_claims(setting: Setting, times: Mapping[str, list[float]]) -> list[Claim]:
+    """Claims on the times of ``our_steps``."""
     limit = [ready + (live - ready) / 4 for ready, live in zip(times["ready"], times["self"], strict=True)]
     against_limit = [ours / least for ours, least in zip(times["ensemble"], limit, strict=True)]
-    name = f"A_adv-ens ({arithmetic})"
-    return [
+    alone, arithmetic = f"{setting.architecture}_adv", setting.arithmetic
+    name = f"{alone}-ens ({arithmetic})"
+    claims = [
         claim(f"{name} over ready-made adversarial batches and the live share", against_limit, target=1.03),
-        claim(f"{name} over A_adv with a pass of its own", ratios(times, "ensemble", "separate"), target=0.85),
-        claim(f"{name} over our A_adv, which shares the clean passes", ratios(times, "ensemble", "self")),
-        claim(f"A_adv ({arithmetic}) over the same with two backward passes", ratios(times, "self", "twice")),
+        claim(f"{name} over {alone} with a pass of its own", ratios(times, "ensemble", "separate"), target=0.85),
+        claim(f"{name} over our {alone}, which shares the clean passes", ratios(times, "ensemble", "self")),
+        claim(f"{alone} ({arithmetic}) over the same with two backward passes", ratios(times, "self", "twice")),
+    ]
+    if "compiled" in times:
+        claims.append(claim(f"{name} with a compiled model over {name}", ratios(times, "compiled", "ensemble")))
+    return claims
+
+
+def _claims_on_peers(name: str, times: Mapping[str, list[float]]) -> list[Claim]:
+    return [
         claim(f"{name} over crafting from all sources live", ratios(times, "ensemble", "all"), target=0.5),
         claim(f"{name} over a PyTorch loop with torchattacks (fp32)", ratios(times, "ensemble", "loop"), target=0.4),
         claim(f"{name} over ART's AdversarialTrainer (fp32)", ratios(times, "ensemble", "art"), target=0.4),
-        claim(f"{name} with a compiled model over {name}", ratios(times, "compiled", "ensemble")),
     ]
 
 
 def _trained(
-    split: Split,
+    setting: Setting,
     stores: Mapping[str, SignStore],
-    arithmetic: Arithmetic,
     *,
     live_mode: Mode = "train",
     compiled: bool = False,
@@ -93,6 +136,7 @@ def _trained(
 
     Of a model that is not ``known`` to treat rows by themselves, it has a backward pass of its own.
     """
+    split = setting.split
     reading = plan_reading(split, stores, memory=1 << 32)
     adversary = Adversary(
         attack="fgsm",
@@ -107,18 +151,18 @@ def _trained(
         directions=dict.fromkeys(stores, 1),
     )
     run = TrainingRun(
-        rows=len(split) // BATCH * BATCH,
-        batch=BATCH,
+        rows=len(split) // setting.batch * setting.batch,
+        batch=setting.batch,
         epochs=10_000,
         seed=0,
         optimization=Optimization("adam", 1e-3),
         reading=reading,
         adversary=adversary,
     )
-    model = _model(split) if known else _Unknown(_model(split))
-    trainer = Trainer(model, run, device=_CPU, arithmetic=arithmetic, compiled=compiled)
+    model = setting.model() if known else _Unknown(setting.model())
+    trainer = Trainer(model, run, device=setting.device, arithmetic=setting.arithmetic, compiled=compiled)
     steps = trainer.steps(open_reader(split, stores, reading))
-    return lambda: [next(steps) for _ in range(STEPS)]
+    return awaited(lambda: [next(steps) for _ in range(STEPS)], setting.device)
 
 
 class _Unknown(nn.Module):
@@ -133,48 +177,49 @@ class _Unknown(nn.Module):
         return logits
 
 
-def _ready_made(split: Split, arithmetic: Arithmetic) -> Step:
+def _ready_made(setting: Setting) -> Step:
     """The training alone: adversarial images lie in memory."""
-    model, (images, labels) = _model(split).train(), _batch(split)
+    model, (images, labels) = setting.model().train(), setting.rows()
     optimizer = Adam(model)
     both = torch.cat([images, images])
 
     def step() -> None:
-        with precision_context(arithmetic, _CPU):
-            logits = model(both).float()
-        loss = 0.5 * functional.cross_entropy(logits[:BATCH], labels)
-        loss = loss + 0.5 * functional.cross_entropy(logits[BATCH:], labels)
-        torch.autograd.backward(loss)
+        _train_on(model, both, labels, setting)
         optimizer.step(1e-3)
 
-    return _repeated(step)
+    return awaited(_repeated(step), setting.device)
 
 
-def _crafted_from_all(split: Split, arithmetic: Arithmetic) -> Step:
+def _crafted_from_all(setting: Setting) -> Step:
     """As the original code does it: every source crafts for every batch, and one is used."""
-    model, (images, labels) = _model(split).train(), _batch(split)
-    statics = [
-        models.create_model(name, split.sample_shape, 10, seed=1).eval().requires_grad_(False) for name in SOURCES
-    ]
+    model, (images, labels) = setting.model().train(), setting.rows()
+    others = [replace(setting, architecture=name).model() for name in SOURCES]
+    statics = [model.eval().requires_grad_(False) for model in others]
     optimizer = Adam(model)
 
     def step() -> None:
-        with precision_context(arithmetic, _CPU):
+        with precision_context(setting.arithmetic, setting.device):
             crafted = [fgsm(source, images, labels, epsilon=EPSILON) for source in (model, *statics)]
-            logits = model(torch.cat([images, crafted[1]])).float()
-        loss = 0.5 * functional.cross_entropy(logits[:BATCH], labels)
-        loss = loss + 0.5 * functional.cross_entropy(logits[BATCH:], labels)
-        torch.autograd.backward(loss)
+        _train_on(model, torch.cat([images, crafted[1]]), labels, setting)
         optimizer.step(1e-3)
 
-    return _repeated(step)
+    return awaited(_repeated(step), setting.device)
+
+
+def _train_on(model: nn.Module, both: Tensor, labels: Tensor, setting: Setting) -> None:
+    """Add the gradients of a batch of clean and adversarial images, (2n, C, H, W), to those of the parameters."""
+    with precision_context(setting.arithmetic, setting.device):
+        logits = model(both).float()
+    loss = 0.5 * functional.cross_entropy(logits[: setting.batch], labels)
+    loss = loss + 0.5 * functional.cross_entropy(logits[setting.batch :], labels)
+    torch.autograd.backward(loss)
 
 
 def _plain_loop(split: Split) -> Step:
     """Standard adversarial training as people write it: eager, fp32, default layout, FGSM by torchattacks."""
     import torchattacks
 
-    model, (images, labels) = tramer.build("A", split.sample_shape, 10, seed=0), _batch(split)
+    model, (images, labels) = tramer.build("A", split.sample_shape, split.classes, seed=0), _batch(split)
     optimizer = torch.optim.Adam(model.parameters())
     attack = torchattacks.FGSM(model, eps=EPSILON)
 
@@ -197,13 +242,13 @@ def _art_loop(split: Split) -> Step:
     from art.estimators.classification import PyTorchClassifier
 
     logging.getLogger("art").setLevel(logging.ERROR)
-    model, (images, labels) = tramer.build("A", split.sample_shape, 10, seed=0), _batch(split)
+    model, (images, labels) = tramer.build("A", split.sample_shape, split.classes, seed=0), _batch(split)
     classifier = PyTorchClassifier(
         model,
         loss=nn.CrossEntropyLoss(),
         optimizer=torch.optim.Adam(model.parameters()),
         input_shape=split.sample_shape,
-        nb_classes=10,
+        nb_classes=split.classes,
         clip_values=(0.0, 1.0),
         device_type="cpu",
     )
@@ -220,10 +265,6 @@ def _repeated(step: Step) -> Step:
 def _batch(split: Split) -> tuple[Tensor, Tensor]:
     images, labels = split.load()
     return to_unit_range(torch.from_numpy(images[:BATCH])), torch.from_numpy(labels[:BATCH])
-
-
-def _model(split: Split) -> nn.Module:
-    return models.create_model("A", split.sample_shape, 10, seed=0)
 
 
 if __name__ == "__main__":

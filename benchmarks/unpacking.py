@@ -8,10 +8,13 @@ What it does not show: a GPU, or what `torch.compile` makes of it, which is one 
 that.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
-from benchmarks.ratios import Claim, claim, ratios, seconds
+from benchmarks.devices import awaited
+from benchmarks.ratios import Claim, Step, claim, ratios, seconds
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.storage.formats import bitplanes
@@ -30,42 +33,44 @@ def measure(*, quick: bool = False) -> list[Claim]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _measure(repeats=2 if quick else 15)
+        return measure_on(torch.device("cpu"), repeats=2 if quick else 15)
     finally:
         torch.set_num_threads(threads)
 
 
-def _measure(repeats: int) -> list[Claim]:
-    small, large = _planes(_SMALL), _planes(_LARGE)
+def measure_on(device: torch.device, *, repeats: int, compiled: bool = False) -> list[Claim]:
+    """Compare them on a device; ``compiled`` is unpacking by one kernel that torch compiles."""
+    unpack: Callable[..., torch.Tensor] = torch.compile(unpack_signs) if compiled else unpack_signs
+    small, large = _planes(_SMALL).to(device), _planes(_LARGE).to(device)
     small_shape, large_shape = torch.Size((_BATCH, *_SMALL)), torch.Size((_BATCH, *_LARGE))
-    images = torch.rand(large_shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(large_shape, generator=torch.Generator().manual_seed(0)).to(device)
     signs = unpack_signs(large, large_shape)
-    times = seconds(
-        {
-            "copy": lambda: images.numpy().copy(),
-            "large": lambda: unpack_signs(large, large_shape, scale=EPSILON),
-            "small": lambda: [unpack_signs(small, small_shape, scale=EPSILON) for _ in range(_TIMES)],
-            "from bits": lambda: perturb(images, unpack_signs(large, large_shape), EPSILON),
-            "from signs": lambda: perturb(images, signs, EPSILON),
-        },
-        repeats=repeats,
-    )
+    steps: dict[str, Step] = {
+        "copy": (lambda: images.numpy().copy()) if device.type == "cpu" else images.clone,
+        "large": lambda: unpack(large, large_shape, scale=EPSILON),
+        "small": lambda: [unpack(small, small_shape, scale=EPSILON) for _ in range(_TIMES)],
+        "from bits": lambda: perturb(images, unpack(large, large_shape), EPSILON),
+        "from signs": lambda: perturb(images, signs, EPSILON),
+    }
+    times = seconds({name: awaited(step, device) for name, step in steps.items()}, repeats=repeats)
     share = _TIMES * small_shape.numel() / large_shape.numel()
+    how = ", compiled," * compiled
     return [
         claim(
-            "rate of unpacking ImageNet-size rows over bandwidth",
+            f"rate of unpacking ImageNet-size rows{how} over bandwidth",
             ratios(times, "copy", "large"),
             target=TARGET,
             at="least",
         ),
         claim(
-            "rate of unpacking MNIST-size rows over bandwidth",
+            f"rate of unpacking MNIST-size rows{how} over bandwidth",
             [share * ratio for ratio in ratios(times, "copy", "small")],
             target=TARGET,
             at="least",
         ),
         claim(
-            "perturbing by bits over perturbing by signs that are in memory", ratios(times, "from bits", "from signs")
+            f"perturbing by bits{how} over perturbing by signs that are in memory",
+            ratios(times, "from bits", "from signs"),
         ),
     ]
 

@@ -31,7 +31,7 @@ from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expect
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
 
-# A store of 1,252 shards has a manifest of 360 kB, one of 100,000 shards of 29 MB.
+# A store of 1,252 shards has a manifest of 360 kB, one of 100,000 shards of 26 MB.
 SIZE_LIMIT = 1 << 25
 # A file has an entry of two values.
 _ENTRIES_LIMIT = 1 << 18

@@ -13,7 +13,7 @@ from gradshard.pipeline.training.distributed import LostRankError
 from gradshard.stages import cli
 
 _CONSEQUENCE = "consequence"
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
 
 
 def main() -> None:

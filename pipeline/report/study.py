@@ -44,14 +44,12 @@ class Study:
     def transferred(self, target: str) -> SeedErrors:
         """Return the worst case of a target over those sources, example by example, clean images among them.
 
-        Where ``evaluate`` did not write it, as older versions did not, it is put together from the examples of its
-        cells, if these are known.
+        It is put together from the examples of its cells. Where these are not known it is what ``evaluate`` wrote, if
+        that wrote it, for the targets that the parameters had then.
         """
-        found = self.matrix.errors(target, battery_source(UNSEEN_BY_ALL), WORST_CASE)
-        if found.rates or not self.sources:
-            return found
         cells = [(source, attack) for source in self.sources for attack in self.battery.attacks]
-        return seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in (("", CLEAN), *cells)])
+        found = seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in (("", CLEAN), *cells)])
+        return found if found.rates else self.matrix.errors(target, battery_source(UNSEEN_BY_ALL), WORST_CASE)
 
 
 @dataclass(frozen=True)
@@ -105,14 +103,15 @@ def compared_table(study: Study, baseline: str) -> Table | None:
     corrected = dict(zip(found, correct_for_number(list(found.values())), strict=True))
     titles = [column.title for column in columns]
     rows = [(target, [DifferenceCell(corrected.get((target, title))) for title in titles]) for target in others]
-    said = f"95 % intervals are of each comparison alone, p-values corrected for all {len(corrected)} (Holm)."
+    tested = sum(its.corrected_p is not None for its in corrected.values())
+    said = f"95 % intervals are of each comparison alone, p-values corrected for all {tested} (Holm)." if tested else ""
     return Table("study-compared", f"Errors less those of {baseline}, in points", "target", titles, rows, said)
 
 
 def _columns(study: Study) -> list[_Column] | None:
     """The columns of errors, if every target was measured under sources that are unseen by all."""
     targets, matrix = study.targets, study.matrix
-    if not targets or not all(study.transferred(target).rates for target in targets):
+    if not targets or not study.sources or not all(study.transferred(target).rates for target in targets):
         return None
     title = f"worst case from {', '.join(study.sources)}"
     own = [_Column(f"own {attack_title(attack)}", partial(_own, matrix, attack)) for attack in study.battery.own]

@@ -94,7 +94,7 @@ def test_every_row_is_of_the_same_sources_and_says_what_it_cost():
     assert bold == {"live": False, "one": False, "two": True}
 
 
-def test_a_worst_case_that_was_not_written_is_put_together_from_its_cells():
+def test_the_worst_case_is_put_together_from_its_cells_whatever_was_written():
     wrong = wrong_of()
     cells = {key: np.zeros((3, IMAGES), dtype=bool) for target in TRANSFERRED for key in _cells(target)}
     half = np.arange(IMAGES) % 2 == 0
@@ -104,8 +104,10 @@ def test_a_worst_case_that_was_not_written_is_put_together_from_its_cells():
         cells[target, "B", "fgsm"], cells[target, "B", "pgd"] = whole & half, whole & ~half
         cells[target, "C", "fgsm"] = ~cells[target, "C", "fgsm"]  # which is not asked for
         expected[target] = (whole | clean).mean()
-    study = study_of(wrong | cells)
-    assert {target: study.transferred(target).mean for target in TRANSFERRED} == pytest.approx(expected)
+    # As of a run whose targets had left other sources unseen.
+    written = {(target, UNSEEN, "worst_case"): np.ones((3, IMAGES), dtype=bool) for target in TRANSFERRED}
+    for study in (study_of(wrong | cells), study_of(wrong | cells | written)):
+        assert {target: study.transferred(target).mean for target in TRANSFERRED} == pytest.approx(expected)
     assert study_table(study_of(wrong | cells, known=False)) is None, "of numbers alone it cannot be told"
 
 
@@ -149,6 +151,16 @@ def test_the_others_are_compared_with_the_baseline_on_the_same_seeds_and_images(
     line = export.to_csv(table).splitlines()
     assert line[0].endswith(",p")
     assert float(line[5].rpartition(",")[2]) == pytest.approx(cell.measured.corrected_p, rel=1e-3)
+
+
+def test_of_one_seed_nothing_is_said_of_ways_of_training():
+    wrong = {key: its[:1] for key, its in wrong_of().items()}
+    matrix = ErrorMatrix(matrix_rows(wrong, SEEDS[:1]), "exact", Seeds(SEEDS[:1]), {}, 1, examples_of(wrong, SEEDS[:1]))
+    params = params_of()
+    table = compared_table(Study(params, params.evaluation.battery, matrix, Costs()), "live")
+    cell = column(table, "worst case from B")["two"]
+    assert (cell.text, cell.beside, cell.note) == ("-40.0", "", "one seed: no claim about training")
+    assert table.caption == ""
 
 
 def test_errors_against_cost_have_a_point_a_seed_and_both_costs():

@@ -4,7 +4,7 @@ set -euo pipefail
 usage="usage: benchmarks/gpu.sh [--rehearse] [--parts 'NAME ...'] [--seconds N] [--limits 'NAME=N ...'] [--jobs N] [--wheels FOLDER] [--mnist FOLDER] [--scratch FOLDER] RESULTS
 
 Writes RESULTS/NAME.json for each part, and everything that was said to RESULTS/log.txt. A part whose file is there is
-skipped; one that found only something, or ran out of its time, leaves NAME.partial.json.
+skipped, unless a rehearsal wrote it; one that failed, or ran out of its time, leaves what it found in NAME.partial.json.
 
   --rehearse  on the CPU, as little of everything as runs
   --parts     some of: tests signs ratios inception mnist
@@ -16,13 +16,13 @@ skipped; one that found only something, or ran out of its time, leaves NAME.part
   --scratch   where the part mnist's project stays, to go on from (\$TMPDIR/gradshard-gpu)"
 fail() { echo "gpu.sh: $1" >&2; exit 2; }
 
-device=cuda small='' seconds=540 jobs=4 wheels='' mnist='' results=''
+device=cuda rehearsal=false small='' seconds=540 jobs=4 wheels='' mnist='' results=''
 names='tests signs ratios inception mnist' limits='tests=100 signs=60 ratios=110 inception=80'
 parts=$names
 scratch=${TMPDIR:-/tmp}/gradshard-gpu
 while [ $# -gt 0 ]; do
   case $1 in
-    --rehearse) device=cpu small=--small jobs=1 limits=''; shift ;;
+    --rehearse) device=cpu rehearsal=true small=--small jobs=1 limits=''; shift ;;
     --parts | --limits | --seconds | --jobs | --wheels | --mnist | --scratch)
       [ $# -gt 1 ] || fail "$1 needs a value"
       printf -v "${1#--}" %s "$2"; shift 2 ;;
@@ -73,7 +73,7 @@ run() {
     tests) module=device_tests ;;
     mnist)
       module=profile
-      options+=(--project "$scratch/mnist" --jobs "$jobs" ${mnist:+--mnist "$mnist"}) ;;
+      options+=(--project "$scratch/mnist${small:+-rehearsed}" --jobs "$jobs" ${mnist:+--mnist "$mnist"}) ;;
   esac
   most=$(limit "$name")
   if [ "$most" -le 0 ]; then outcome="no time left"; return; fi
@@ -88,7 +88,7 @@ run() {
 finished='' left=''
 for part in $parts; do
   outcome="done before"
-  [ -e "$results/$part.json" ] || run "$part"
+  grep -qs "\"rehearsal\": $rehearsal" "$results/$part.json" || run "$part"
   case $outcome in done*) finished+=" $part" ;; *) left+=" $part ($outcome)" ;; esac
 done
 echo "done:${finished:- nothing}; not done:${left:- nothing}"

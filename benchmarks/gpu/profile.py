@@ -6,7 +6,6 @@ A stage that ran is noted in the project and not run again; one that was killed 
 import itertools
 import json
 import os
-import re
 import signal
 import sys
 import tarfile
@@ -29,7 +28,6 @@ from gradshard.storage.formats.atomic import write_text
 KEPT = ("params.yaml", "analysis", "blackbox", "evaluation", "report", "training")
 NOTES = "stages.json"
 
-_NAME = re.compile(r"\$\{(?:item\.)?(\w+)\}")
 _PREFIX = "python -m gradshard "
 
 
@@ -59,17 +57,12 @@ def stage_commands(params: Mapping[str, Any]) -> list[list[str]]:
 def _commands(stage: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
     """The commands of a stage: of one with ``foreach`` or ``matrix`` as many as there are combinations."""
     over = stage.get("matrix", {"key": stage["foreach"]} if "foreach" in stage else {})
-    lists = [list(params[_name_in(values)]) for values in over.values()]
+    lists = [list(params[values.removeprefix("${").removesuffix("}")]) for values in over.values()]
     for values in itertools.product(*lists):
-        chosen = dict(zip(over, map(str, values), strict=True))
-        command = stage.get("do", stage)["cmd"]
-        yield _NAME.sub(lambda match, chosen=chosen: chosen[match[1]], command).removeprefix(_PREFIX)
-
-
-def _name_in(text: str) -> str:
-    match = _NAME.fullmatch(text)
-    assert match, f"dvc.yaml loops over {text}"
-    return match[1]
+        command: str = stage.get("do", stage)["cmd"]
+        for name, value in zip(over, map(str, values), strict=True):
+            command = command.replace(f"${{{name}}}", value).replace(f"${{item.{name}}}", value)
+        yield command.removeprefix(_PREFIX)
 
 
 def _make_project(folder: Path, mnist: Path | None, device: str, *, small: bool) -> None:

@@ -50,7 +50,7 @@ def wait_for(happened, process):
 
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_without_what_was_done(script, tmp_path):
-    notes = tmp_path / "scratch/mnist" / NOTES
+    notes = tmp_path / "scratch/mnist-rehearsed" / NOTES
     first = script("--rehearse", "--parts", "signs mnist")
     wait_for(lambda: notes.exists() and "train-static A" in json.loads(notes.read_text())["stages"], first)
     first.send_signal(signal.SIGTERM)

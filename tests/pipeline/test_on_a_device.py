@@ -19,6 +19,7 @@ from gradshard.pipeline.gradients.pack import pack_signs
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, compute_signs, to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
 from gradshard.pipeline.loading import SignLoader
+from gradshard.pipeline.models.dropout import Dropout, rows_of
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.pipeline.training.optimizers import Optimization
@@ -72,6 +73,18 @@ def test_compiled_unpacking_gives_the_same_signs(device):
     assert torch.equal(unpack(pack_signs(signs), signs.shape, scale=EPSILON), EPSILON * signs.float())
 
 
+@pytest.mark.parametrize("rate", [0.5, 0.3], ids=["a byte a unit", "two bytes"])
+def test_dropout_of_some_rows_is_that_of_the_whole_batch(device, rate):
+    layer, values, some = Dropout(rate).train(), torch.ones(6, 40, device=device), torch.tensor([1, 4])
+    dropped = []
+    for rows in (torch.arange(6), some):
+        torch.manual_seed(0)
+        with rows_of(6, rows):
+            dropped.append(layer(values[rows.to(device)]))
+    assert torch.equal(dropped[0][some.to(device)], dropped[1])
+    assert 0 < (dropped[0] == 0).double().mean() < 1
+
+
 def test_views_of_images_are_those_of_the_cpu(device, rows):
     views = Augmentation(padding=3, flip=True).draw(len(rows[0]), seed=1, step=2)
     assert torch.equal(views.apply(rows[0].to(device)).cpu(), views.apply(rows[0]))
@@ -114,10 +127,10 @@ class TestTraining:
 
     @pytest.fixture
     def trainer_on(self, tmp_path, small_dataset) -> Callable[..., tuple[Trainer, Reader]]:
-        """Make a trainer of a model that draws nothing, and its reader."""
+        """Make a trainer and its reader; without dropout no device draws anything of its own."""
         store = build_store(tmp_path / "building", small_dataset, tmp_path / "A.zarr")
 
-        def make(place, *, method="ensemble", optimization=None, arithmetic="fp32", epochs=1, **options):
+        def make(place, *, method="ensemble", optimization=None, arithmetic="fp32", epochs=1, dropout=False, **options):
             adversary = adversary_of(method, epsilon=EPSILON)
             if method == "ensemble":
                 adversary = replace(adversary, sources=("self", "A"), directions={"A": 1}, schedule="rotate")
@@ -136,7 +149,7 @@ class TestTraining:
             )
             model = models.create_model("D", SHAPE, 10, seed=3)
             for module in model.modules():
-                if isinstance(module, nn.Dropout):
+                if isinstance(module, nn.Dropout) and not dropout:
                     module.p = 0.0
             trainer = Trainer(model, run, device=place, arithmetic=arithmetic)
             return trainer, open_reader(small_dataset.train, stores, reading)
@@ -166,10 +179,10 @@ class TestTraining:
         )
         assert found == pytest.approx(expected, rel=0.02)
 
-    @pytest.mark.parametrize("method", [name for name in METHODS if name != "ensemble"])
+    @pytest.mark.parametrize("method", METHODS)
     def test_a_method_takes_steps(self, device, trainer_on, method):
         replays = 2 if method == "free_at" else 1
-        trainer, reader = trainer_on(device, method=method, epochs=replays, replays=replays)
+        trainer, reader = trainer_on(device, method=method, epochs=replays, replays=replays, dropout=True)
         losses = self.losses(trainer, reader)
         assert losses
         assert np.isfinite(losses).all()
@@ -193,13 +206,12 @@ class TestTraining:
         assert found == pytest.approx(expected, rel=0.1)
 
 
-def test_a_loader_gives_the_cpus_batches(device, tmp_path, small_dataset, small_dataset_path):
+@pytest.mark.parametrize("memory", [1 << 30, 200_000], ids=["resident", "in windows"])
+def test_a_loader_gives_the_cpus_batches(device, tmp_path, small_dataset, small_dataset_path, memory):
     build_store(tmp_path / "building", small_dataset, tmp_path / "A.zarr")
     stores = {"A": str(tmp_path / "A.zarr")}
-    batches = [
-        list(SignLoader(small_dataset_path, stores, batch=64, epsilon=EPSILON, live=False, device=place))
-        for place in (CPU, device)
-    ]
+    options = {"batch": 64, "epsilon": EPSILON, "epsilon_law": "truncated_normal", "live": False, "memory": memory}
+    batches = [list(SignLoader(small_dataset_path, stores, **options, device=place)) for place in (CPU, device)]
     for expected, found in zip(*batches, strict=True):
         assert found.images.device.type == device.type
         assert torch.equal(found.perturbed().cpu(), expected.perturbed())

@@ -51,7 +51,7 @@ def wait_for(happened, process):
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_without_what_was_done(script, tmp_path):
     notes = tmp_path / "scratch/mnist-rehearsed" / NOTES
-    first = script("--rehearse", "--parts", "signs mnist")
+    first = script("--rehearse", "--parts", "signs mnist", "--seconds", "3000")
     wait_for(lambda: notes.exists() and "train-static A" in json.loads(notes.read_text())["stages"], first)
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=60)
@@ -59,7 +59,7 @@ def test_killed_in_the_middle_it_goes_on_without_what_was_done(script, tmp_path)
     noted = json.loads(notes.read_text())
     signs = (tmp_path / "results/signs.json").read_bytes()
     assert not (tmp_path / "results/mnist.json").exists()
-    assert last_line(script("--rehearse", "--parts", "signs mnist")) == "done: signs mnist; not done: nothing"
+    assert last_line(script("--rehearse", "--parts", "signs mnist", "--seconds", "3000")) == "done: signs mnist; not done: nothing"
     assert (tmp_path / "results/signs.json").read_bytes() == signs
     after = json.loads(notes.read_text())
     assert len(after["calls"]) == 2

@@ -176,6 +176,7 @@ def _adversary(params: Params, robust: RobustModel, stores: dict[str, SignStore]
         top_k=adversarial.top_k,
         ema_decay=adversarial.ema_decay,
         attack=robust.attack,
+        label_at=robust.label_at or "moved",
         alpha=params.attack.alpha,
         gradient=robust.gradient or adversarial.gradient,
         policy=adversarial.label,

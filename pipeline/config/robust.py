@@ -9,7 +9,10 @@ from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD, METHODS
 from gradshard.pipeline.types import Combination
 
 # Keys that say who perturbs and what clean images weigh, by their fields.
-_ENSEMBLE = {name: name for name in ("sources", "attack", "weights", "schedule", "clean_weight")} | {"self": "live"}
+_ENSEMBLE = {
+    **{name: name for name in ("sources", "attack", "label_at", "weights", "schedule", "clean_weight")},
+    "self": "live",
+}
 
 
 def check_training(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:
@@ -65,6 +68,10 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
         raise schema_error(f"{key}.self", "is false and there are no sources, so nothing perturbs: name sign stores")
     if model.attack != "fgsm" and model.sources:
         raise schema_error(f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty")
+    if model.label_at is not None and (model.attack != "rand_fgsm" or adversarial.label == "true"):
+        raise schema_error(
+            f"{key}.label_at", "says which image's label rand_fgsm takes where labels are not the true ones: remove it"
+        )
     for name, weight in model.weights.items():
         if name not in model.crafters:
             known = did_you_mean(name, list(model.crafters))

@@ -25,6 +25,7 @@ from gradshard.pipeline.types import (
     Combination,
     EpsilonDistribution,
     Gradient,
+    LabelledImage,
     MethodName,
     Mode,
     Objective,
@@ -124,9 +125,10 @@ class RobustModel(MethodSettings):
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
     takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
-    every batch, so no sources). ``gradient``, ``schedule``, ``clean_weight`` and ``adversarial_weight`` override those
-    of ``adversarial``, ``training`` keys of the section of that name, and its ``learning_rate`` that of
-    ``adversarial``. It is trained once with every seed of the parameter ``seeds``.
+    every batch, so no sources), about the label of the image after the random step or, ``label_at: clean``, before it.
+    ``gradient``, ``schedule``, ``clean_weight`` and ``adversarial_weight`` override those of ``adversarial``,
+    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It is trained once
+    with every seed of the parameter ``seeds``.
     """
 
     architecture: str
@@ -134,6 +136,7 @@ class RobustModel(MethodSettings):
     epochs: PositiveInt
     snapshots: list[PositiveInt] = Field(default_factory=list)
     attack: TrainingAttack = "fgsm"
+    label_at: LabelledImage | None = None
     gradient: Gradient | None = None
     weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     live: bool = Field(alias="self", default=True)
@@ -150,7 +153,8 @@ class RobustModel(MethodSettings):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
-        usual = {
+        usual: dict[str, object] = {
+            "label_at": None,
             "weights": {},
             "live": True,
             "schedule": None,

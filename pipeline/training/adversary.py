@@ -12,6 +12,7 @@ from gradshard.pipeline.types import (
     Combination,
     EpsilonDistribution,
     Gradient,
+    LabelledImage,
     LabelPolicy,
     MethodName,
     Mode,
@@ -32,8 +33,9 @@ class Adversary:
     for ``ensemble``; other methods perturb every image themselves, about its true label, within the same ``epsilon``.
 
     ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
-    on it did not help). ``directions`` gives, per store, which way to step along its signs; ``random_steps``, for each
-    of its copies, the step at random that its signs begin after, where they do.
+    on it did not help), about the label of the ``moved`` image, as in the authors' code, or of the ``clean`` one
+    (``label_at``), as evaluation and stores have it. ``directions`` gives, per store, which way to step along its
+    signs; ``random_steps``, for each of its copies, the step at random that its signs begin after, where they do.
 
     ``schedule`` says which source crafts for a batch, ``random`` or ``rotate``, each as often as it weighs; or that all
     do and how their losses are combined: ``all``, the ``top_k`` largest, or ``loss_weighted`` by a moving average that
@@ -66,6 +68,7 @@ class Adversary:
     method: MethodName = "ensemble"
     settings: Mapping[str, float] = field(default_factory=dict)
     random_steps: Mapping[str, tuple[RandomStep, ...]] = field(default_factory=dict)
+    label_at: LabelledImage = "moved"
 
     def __post_init__(self) -> None:
         """Check that epsilon leaves something for the signs after each random step.

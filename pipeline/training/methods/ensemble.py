@@ -123,13 +123,17 @@ class Ensemble(Method):
 
     def _crafted(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
         """The chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
-        adversary, start = self._adversary, batch.images
+        adversary, start, policy = self._adversary, batch.images, self._adversary.policy
         if adversary.attack == "rand_fgsm":
             start = perturb(start, normal_noise(batch).sign(), adversary.alpha)
             epsilon = epsilon - adversary.alpha
         start, labels = _chosen(start, chosen), _chosen(batch.labels, chosen)
         with passes.crafting(batch.part, mode=adversary.live_mode, chosen=chosen) as model:
-            grad, _ = input_gradient(model, start, labels, gradient=adversary.gradient, policy=adversary.policy)
+            if adversary.label_at == "clean":
+                with torch.no_grad():
+                    labels = attack_labels(model(_chosen(batch.images, chosen)), labels, policy)
+                policy = "true"
+            grad, _ = input_gradient(model, start, labels, gradient=adversary.gradient, policy=policy)
         return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
 
     def _weighed(self, clean: Tensor, adversarial: Tensor) -> Losses:

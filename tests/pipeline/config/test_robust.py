@@ -63,6 +63,8 @@ def content():
         ({"training": {"batches": 8}}, {}, "unknown key robust.X.training.batches (did you mean batch?)"),
         ({"training": {"average": 1.0}}, {}, "robust.X.training.average should be less than 1, but is 1.0"),
         ({"sources": ["A"], "attack": "rand_fgsm"}, {}, "robust.X.attack is rand_fgsm, which no stored sign serves"),
+        ({"label_at": "clean"}, {}, "robust.X.label_at says which image's label rand_fgsm takes"),
+        ({"attack": "rand_fgsm", "label_at": "clean"}, {"label": "true"}, "robust.X.label_at says which image's"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(content, model, adversarial, sentence):

@@ -12,6 +12,7 @@ from gradshard.pipeline import models
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.input_gradient import input_gradient
+from gradshard.pipeline.gradients.loss import attack_loss
 from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs, to_unit_range
 from gradshard.pipeline.models.auxiliary import AuxiliaryHead
@@ -368,6 +369,26 @@ def test_training_on_rand_fgsm_moves_at_random_first(start, small_dataset):
     step = (both[64:] - moved).abs()[(moved > 0.2) & (moved < 0.8)]
     assert torch.allclose(step, torch.tensor(0.2))
     assert (both[64:] - images).abs().max() <= 0.3 + 1e-6
+
+
+@pytest.mark.parametrize("label_at", ["clean", "moved"])
+def test_rand_fgsm_is_about_the_label_of_the_clean_image_or_of_the_moved_one(start, monkeypatch, label_at):
+    robust = adversary(sources=("self",), attack="rand_fgsm", alpha=0.2, label_at=label_at)
+    trainer, reader = start(robust=robust, epochs=1)
+    without_dropout(trainer)
+    model, taken = trainer.model, []
+    raw = next(iter(reader.read(trainer.run.requests(0))))
+    clean = model(to_unit_range(torch.from_numpy(raw.images))).argmax(1)
+
+    def loss(logits, labels, gradient):
+        taken.append((labels, logits.argmax(1)))
+        return attack_loss(logits, labels, gradient)
+
+    monkeypatch.setattr("gradshard.pipeline.gradients.input_gradient.attack_loss", loss)
+    next(trainer.steps(reader))
+    ((labels, moved),) = taken
+    assert not torch.equal(moved, clean)
+    assert torch.equal(labels, clean if label_at == "clean" else moved)
 
 
 def test_records_are_means_since_the_record_before(start):

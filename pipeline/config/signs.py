@@ -11,6 +11,8 @@ from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import Gradient, StorePrecision
 
+# Kept results have them in this order, and are made again to the same bytes.
+_RECORDED_FIRST = ("model", "gradient", "label", "precision", "licence")
 _OF_AN_ATTACK = {"attack", "epsilon", "alpha", "steps", "arguments", "copies", "seed"}
 
 
@@ -99,4 +101,4 @@ class SignsParams(StoredSigns):
     def _without_what_no_sign_follows_from(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         dumped: dict[str, object] = dump(self)
         passed_over = {"zero_rows"} if self.attack else {"zero_rows", *_OF_AN_ATTACK, "eps"}
-        return {key: value for key, value in dumped.items() if key not in passed_over}
+        return {key: dumped[key] for key in dict.fromkeys((*_RECORDED_FIRST, *dumped)) if key not in passed_over}

@@ -26,12 +26,17 @@ TIE = 0.02
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits that an honest store reaches: the gain and agreement of every row, and the means of both."""
+    """Limits that an honest store reaches: the gain and agreement of every row, and the means of both.
+
+    ``mean_surplus`` is that of the mean gain over the mean agreement: signs that rounding decides are worth little,
+    so it is below 0 only where others are wrong too.
+    """
 
     gain: float
     agreement: float
     mean_gain: float
     mean_agreement: float = 0.0
+    mean_surplus: float = -math.inf
 
 
 def limits(gradient: str, dtype: str) -> Thresholds:
@@ -49,7 +54,7 @@ def limits(gradient: str, dtype: str) -> Thresholds:
 
 
 _ENDS = Thresholds(gain=0.8, agreement=0.8, mean_gain=0.98, mean_agreement=0.98)
-_ENDS_BF16 = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.92, mean_agreement=0.9)
+_ENDS_BF16 = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.72, mean_agreement=0.7, mean_surplus=-0.01)
 _ENDS_ROUNDED = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8, mean_agreement=0.8)
 
 
@@ -57,8 +62,8 @@ def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
     """The limits for a store of an attack.
 
     One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each: in bf16
-    single rows end elsewhere, so of such stores, and of those that climb another loss than the exact one, only the
-    means are judged. docs/transfer-defence.md has the measurements.
+    single rows end elsewhere, of few steps and towards a target most; so of these, and of stores that climb another
+    loss than the exact one, only the means are judged. docs/transfer-defence.md has the measurements.
     """
     if attack.one_step:
         return limits(gradient, dtype)

@@ -65,6 +65,7 @@ class StoreAudit:
         """Tell if nothing was found."""
         gain, agreement = float(self.sample.gain.mean()), float(self.sample.agreement.mean())
         means = gain >= self.limits.mean_gain and agreement >= self.limits.mean_agreement
+        means &= gain - agreement >= self.limits.mean_surplus
         return means and not len(self.bad) and not len(self.labels_wrong)
 
 

@@ -57,6 +57,7 @@ def _record(store: SignStore, result: StoreAudit, seed: int) -> dict[str, object
             "agreement": result.limits.agreement,
             "mean_gain": result.limits.mean_gain,
             "mean_agreement": result.limits.mean_agreement,
+            "mean_surplus": _finite(result.limits.mean_surplus),
         },
         "critical_rows": len(critical.rows),
         "zero_rows": sample.zero_rows,
@@ -88,7 +89,7 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
     entries = {
         "rows compared": f"{len(sample.rows)} at random (seed {seed}), {len(result.critical.rows)} critical ones",
         "signs that agree": f"{sample.agreement.mean():.4%}{_least(result.limits.mean_agreement)}",
-        "mean gain": f"{sample.gain.mean():.6f} (an honest store: at least {result.limits.mean_gain})",
+        "mean gain": f"{sample.gain.mean():.6f} (an honest store: at least {_least_gain(result)})",
         "worst rows": worst,
         "rows without gradient": f"{sample.zero_rows}{' (0 in every pixel: masked)' if sample.zero_rows else ''}",
         "bad rows": f"{len(result.bad)}{_some(result.bad)}",
@@ -105,6 +106,11 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
 
 def _some(rows: Rows) -> str:
     return f" (first: {', '.join(map(str, rows[:5]))})" if len(rows) else ""
+
+
+def _least_gain(result: StoreAudit) -> str:
+    least = result.limits.mean_surplus
+    return f"{result.limits.mean_gain}{f', and signs that agree {least:+}' if np.isfinite(least) else ''}"
 
 
 def _least(agreement: float) -> str:

@@ -69,9 +69,9 @@ def honest(model, split):
     return functools.cache(lambda kind: compute_rows(model, split, whole, direction_of(wanted_by(kind), "D"), CPU))
 
 
-def published(folder, model, split, kind, planes, labels):
+def published(folder, model, split, kind, planes, labels, **more):
     """Publish a store of an attack that holds these signs, honest or not: every digest is right."""
-    params = wanted_by(kind)
+    params = wanted_by(kind, **more)
     builder = StoreBuilder(folder / "building", store_spec(params, model, split, direction_of(params, "D"), CPU))
     builder.create()
     for shard in builder.missing():
@@ -167,6 +167,20 @@ def test_a_forged_store_is_refused(tmp_path, model, other, split, honest, kind, 
     planes, labels = honest(kind)
     forged = forge(planes, kind, other, split)
     assert not audited(published(tmp_path, model, split, kind, forged, labels), split, model).honest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pgd", "pgd to the least likely"])
+def test_a_store_in_bf16_passes_its_audit_and_flipped_signs_do_not_pass_for_rounding(
+    tmp_path, model, split, honest, kind
+):
+    spec = direction_of(wanted_by(kind, precision="bf16"), "D")
+    rough, labels = compute_rows(model, split, slice(0, len(split)), spec, CPU)
+    assert audited(published(tmp_path, model, split, kind, rough, labels, precision="bf16"), split, model).honest
+    planes, labels = honest(kind)
+    forged = flipped(planes, kind, None, split, share=0.05)
+    found = audited(published(tmp_path / "forged", model, split, kind, forged, labels, precision="bf16"), split, model)
+    assert not found.honest
 
 
 @pytest.mark.parametrize("kind", ["mifgsm", "pgd"])

@@ -14,6 +14,9 @@ class FloatBuffer:
     def __init__(self, rows: int, sample_shape: tuple[int, ...], *, device: torch.device) -> None:
         self.values = torch.zeros((rows, *sample_shape), device=device)
 
+    def __len__(self) -> int:
+        return len(self.values)
+
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
         """Give the perturbations themselves, (n, C, H, W)."""
         return (perturbed - images) / epsilon

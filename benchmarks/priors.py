@@ -25,6 +25,7 @@ from gradshard.pipeline.models.precision import Arithmetic, choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.distributed import Rank
+from gradshard.pipeline.training.methods.registry import METHODS
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.priors import Kept, SignBuffer
 from gradshard.pipeline.training.trainer import Trainer
@@ -130,7 +131,7 @@ def make_trainer(
     arithmetic: Arithmetic = "fp32",
 ) -> Trainer:
     """Make the trainer of a robust model by one method; its prior, if it has one, never starts at random again."""
-    settings = {"reset_epochs": 10_000} if name in _TITLES else {}
+    settings = {"reset_epochs": 10_000} if METHODS[name].prior else {}
     weight = {} if prior_weight is None else {"prior_weight": prior_weight}
     adversary = Adversary(
         attack="fgsm",

@@ -19,7 +19,7 @@ LabelPolicy = Literal["predicted", "true", "least_likely"]
 StoreLabel = Literal["predicted", "true", "least_likely", "random"]
 EvaluationLabel = Literal["true", "least_likely"]
 # Ways of training a robust model; the table: pipeline/training/methods/registry.py.
-MethodName = Literal["ensemble", "fast_at", "n_fgsm", "free_at", "fgsm_ep", "fgsm_pgi", "pgd_at", "trades"]
+MethodName = Literal["ensemble", "fast_at", "n_fgsm", "free_at", "fgsm_ep", "fgsm_pgi", "fgsm_mep", "pgd_at", "trades"]
 TrainingAttack = Literal["fgsm", "rand_fgsm"]
 # The image that a label is predicted of, where an attack begins with a random step.
 LabelledImage = Literal["moved", "clean"]

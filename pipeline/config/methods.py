@@ -22,7 +22,8 @@ class MethodSettings(Section):
     replays: PositiveInt | None = None
     beta: PositiveFloat | None = None
     reset_epochs: PositiveInt | None = None
-    prior_weight: PositiveFloat | None = None
+    prior_weight: Annotated[float, Field(ge=0)] | None = None
+    prior_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @property
     def settings(self) -> dict[str, float]:

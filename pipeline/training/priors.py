@@ -24,19 +24,32 @@ _SHARED_ROWS = 1 << 14
 
 
 class Kept(NamedTuple):
-    """Perturbations to be kept: those of some rows of a dataset, int64 (n,), as a buffer encodes them, (n, C, H, W)."""
+    """Perturbations to be kept: those of some rows of a dataset, int64 (n,), as a buffer encodes them, (n, C, H, W).
+
+    ``momentum`` is that of their gradients, float32 (n, C, H, W), if the method has one.
+    """
 
     rows: Rows
     values: Tensor
+    momentum: Tensor | None = None
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
     """Join what is to be kept of pieces of a batch."""
-    return Kept(np.concatenate([part.rows for part in parts]), torch.cat([part.values for part in parts]))
+    momenta = [part.momentum for part in parts if part.momentum is not None]
+    return Kept(
+        np.concatenate([part.rows for part in parts]),
+        torch.cat([part.values for part in parts]),
+        torch.cat(momenta) if momenta else None,
+    )
 
 
 class PriorBuffer(Protocol):
     """Buffer of any kind, of a perturbation for each row, in units of epsilon."""
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        ...
 
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
         """Give what is to be kept of the perturbations of some images, (n, C, H, W)."""
@@ -65,6 +78,9 @@ class SignBuffer:
         shape = (rows, 2, packed_bytes(self._shape.numel()))
         self.planes = torch.full(shape, FILL_BYTE, dtype=torch.uint8, device=_home(shape, device))
         self._changed: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.planes)
 
     @property
     def pixels(self) -> int:

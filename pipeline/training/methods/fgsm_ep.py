@@ -1,7 +1,5 @@
 """FGSM-EP (Jia et al. 2022, "Prior From the Previous Epoch"): FGSM from where each image's last perturbation ended."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -20,9 +18,6 @@ class FgsmEP(Method):
     d' lies within epsilon and x + d' in [0, 1]. In every ``reset_epochs``-th epoch, from the first on, each pixel of d
     is -epsilon or +epsilon at random, as in the authors' code. The step goes by the gradient of J for the true label,
     and the model crafts in train mode.
-
-    The variant with a momentum of all epochs' gradients, FGSM-MEP, keeps real numbers of each pixel, which no sign
-    tells, so it is not among the methods.
     """
 
     prior: PriorBuffer
@@ -64,10 +59,14 @@ class FgsmEP(Method):
 
     def prior_of(self, batch: Batch) -> Tensor:
         """Give each image's d in units of epsilon, float32 (n, C, H, W), in the coordinates of the image as stored."""
-        if batch.origin.epoch % self._reset_epochs:
+        if not self.starts_anew(batch):
             return self.prior.read(batch.origin.rows)
         device = batch.images.device
         return whole_batch(batch, lambda shape: 2.0 * torch.randint(0, 2, shape, device=device) - 1)
+
+    def starts_anew(self, batch: Batch) -> bool:
+        """Tell whether a batch is of an epoch of a reset, which goes on from nothing."""
+        return batch.origin.epoch % self._reset_epochs == 0
 
     def written_back(self, losses: Losses, batch: Batch, perturbed: Tensor, before: Tensor) -> Losses:
         """Add to a step's losses what its perturbed images, (n, C, H, W), leave for the next epoch.
@@ -80,4 +79,4 @@ class FgsmEP(Method):
         """
         with torch.no_grad():
             after = self.prior.encode(batch.images, perturbed, batch.epsilon)
-            return replace(losses, prior=Kept(batch.origin.rows, batch.origin.undo(after, before)))
+            return losses.with_prior(Kept(batch.origin.rows, batch.origin.undo(after, before)))

@@ -48,7 +48,29 @@ class FgsmPGI(FgsmEP):
         total = adversarial + self._prior_weight * mean_square_distance(
             passes.own(logits), passes.own(logits_before), batch
         )
-        losses = Losses(total, adversarial=adversarial.detach())
+        return self.left_behind(
+            Losses(total, adversarial=adversarial.detach()),
+            batch,
+            start=start.detach(),
+            grad=grad,
+            perturbed=perturbed,
+            before=before,
+        )
+
+    def left_behind(
+        self, losses: Losses, batch: Batch, *, start: Tensor, grad: Tensor, perturbed: Tensor, before: Tensor
+    ) -> Losses:
+        """Add to a step's losses what it leaves for the next epoch: d'.
+
+        Args:
+            losses: of the step.
+            batch: of the step.
+            start: x + d, (n, C, H, W).
+            grad: of the loss there, (n, C, H, W).
+            perturbed: x + d', (n, C, H, W).
+            before: what ``prior_of`` gave.
+        """
+        del start, grad
         return self.written_back(losses, batch, perturbed, before)
 
 

@@ -1,7 +1,7 @@
 """The interface of a training method: from a step's batch to what the model is to go down."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,10 @@ class Losses:
     by_source: Tensor | None = None
     inputs: Tensor | None = None
     prior: Kept | None = None
+
+    def with_prior(self, kept: Kept) -> "Losses":
+        """Return the same with what the method keeps of the images' perturbations."""
+        return replace(self, prior=kept)
 
 
 def added(parts: Sequence[Losses]) -> Losses:

@@ -41,6 +41,12 @@ METHODS: Mapping[MethodName, MethodEntry] = {
     "fgsm_pgi": MethodEntry(
         "FGSM-PGI", f"{_ROOM}.fgsm_pgi:FgsmPGI", {"reset_epochs": 40, "prior_weight": 10}, prior=True
     ),
+    "fgsm_mep": MethodEntry(
+        "FGSM-MEP",
+        f"{_ROOM}.fgsm_mep:FgsmMEP",
+        {"reset_epochs": 40, "prior_weight": 10, "prior_momentum": 0.3},
+        prior=True,
+    ),
     "pgd_at": MethodEntry("PGD-AT", f"{_ROOM}.pgd_at:PgdAT", {"steps": 10, "step_size": None}),
     "trades": MethodEntry(
         "TRADES", f"{_ROOM}.trades:Trades", {"steps": 10, "step_size": None, "beta": 6.0}, own_signs=True

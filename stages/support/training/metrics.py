@@ -22,7 +22,9 @@ def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
     images = sum(run.batch_rows(step) for step in range(run.steps))
     found["passes"] = {"images": images, **trainer.passes._asdict()}
     if trainer.prior is not None:
-        found["prior_bytes"] = trainer.prior.planes.nbytes
+        found["prior_bytes"] = trainer.prior.planes.nbytes + sum(
+            kept.nbytes for kept in trainer.method.state().values()
+        )
     if curves.held_back:
         kept = {"best": best(curves.held_back), "last": curves.held_back[-1]}
         found["held_back"] = {name: {"epoch": errors.epoch, **errors.rates} for name, errors in kept.items()}

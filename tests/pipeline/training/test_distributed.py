@@ -167,7 +167,7 @@ def test_two_ranks_take_the_steps_of_one(changed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["fgsm_ep", "fgsm_pgi"])
+@pytest.mark.parametrize("method", ["fgsm_ep", "fgsm_pgi", "fgsm_mep"])
 def test_two_ranks_keep_the_perturbations_that_one_keeps(method):
     options = {"batch_norm": False, **PLAIN, "sources": ["self"], "method": method, "rate": 0.001}
     one, two = train(1, **options), train(2, **options)

@@ -1,4 +1,4 @@
-"""FGSM-EP and FGSM-PGI on models whose gradients are known; what they keep, and that two bits of it are enough."""
+"""FGSM-EP, -PGI and -MEP on models whose gradients are known; what they keep, and that two bits of it are enough."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.data import Batch, Origin, RankSlice
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.methods.fgsm_ep import FgsmEP
+from gradshard.pipeline.training.methods.fgsm_mep import FgsmMEP
 from gradshard.pipeline.training.methods.fgsm_pgi import FgsmPGI
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.passes import Passes
@@ -41,7 +42,7 @@ def batch(images, rows, *, epoch, views=None):
 
 
 def method(kind, buffer, **settings):
-    name = "fgsm_ep" if kind is FgsmEP else "fgsm_pgi"
+    name = {FgsmEP: "fgsm_ep", FgsmPGI: "fgsm_pgi", FgsmMEP: "fgsm_mep"}[kind]
     return kind(adversary(name), shape=(4, *SHAPE), device=CPU, prior=buffer, reset_epochs=40, **settings)
 
 
@@ -101,6 +102,33 @@ def test_pgi_adds_the_weighed_distance_of_the_logits_and_trains_through_both_pas
     assert torch.allclose(found, model.linear.weight.grad, atol=1e-6)
 
 
+def test_mep_begins_where_the_momentum_of_all_epochs_leads_and_trains_along_the_gradient_alone():
+    images, settings = torch.full((3, *SHAPE), 0.5), {"prior_weight": 10.0, "prior_momentum": 0.3}
+    mep = method(FgsmMEP, SignBuffer(3, SHAPE, device=CPU), **settings)
+    # The second pixel's gradient turns round, but is smaller than what the momentum keeps of the first epoch's.
+    later = torch.stack([torch.tensor([1.0, 0.4, 0.0, 3.0, -1.0, 2.0]), torch.zeros(6)])
+    step(mep, batch(images, [0, 1, 2], epoch=0), Passes(LinearModel(WEIGHTS)))
+    before, first = mep.prior.read(np.arange(3)), -(WEIGHTS[0] / 9).view(1, *SHAPE)
+    given, gradient = batch(images, [0, 1, 2], epoch=1), -(later[0] / later[0].abs().sum()).view(1, *SHAPE)
+    losses = step(mep, given, Passes(LinearModel(later)))
+    momentum = gradient + 0.3 * first
+    assert momentum.sign().flatten()[1] == -gradient.sign().flatten()[1] != 0
+    assert torch.allclose(mep.state()["momentum"], momentum.expand(3, *SHAPE), atol=1e-6)
+    assert torch.equal(mep.prior.read(np.arange(3)), (before + momentum.sign()).clamp(-1, 1))
+    trained = LinearModel(later)(images + EPSILON * (before + gradient.sign()).clamp(-1, 1))
+    assert torch.allclose(losses.adversarial, functional.cross_entropy(trained, given.labels))
+
+
+def test_mep_forgets_its_momentum_in_an_epoch_of_a_reset():
+    images = torch.full((3, *SHAPE), 0.5)
+    mep = method(FgsmMEP, SignBuffer(3, SHAPE, device=CPU), prior_weight=10.0, prior_momentum=0.3)
+    found = []
+    for epoch in (0, 40):
+        step(mep, batch(images, [0, 1, 2], epoch=epoch), Passes(LinearModel(WEIGHTS)))
+        found.append(mep.state()["momentum"].clone())
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("kind", [FgsmEP, FgsmPGI])
 def test_a_step_takes_two_passes_forward_and_pgi_three_backward(kind):
     settings = {"prior_weight": 10.0} if kind is FgsmPGI else {}
@@ -153,7 +181,7 @@ def trainer(small_dataset):
     return make
 
 
-@pytest.mark.parametrize(("name", "arithmetic"), [("fgsm_ep", "fp32"), ("fgsm_pgi", "bf16")])
+@pytest.mark.parametrize(("name", "arithmetic"), [("fgsm_ep", "fp32"), ("fgsm_pgi", "bf16"), ("fgsm_mep", "fp32")])
 def test_a_resumed_run_ends_with_the_same_weights_and_the_same_perturbations(trainer, name, arithmetic):
     augment = Augmentation(padding=2)
     whole, reader = trainer(name, arithmetic=arithmetic, augment=augment)
@@ -172,10 +200,11 @@ def test_a_resumed_run_ends_with_the_same_weights_and_the_same_perturbations(tra
         assert torch.equal(value, resumed.model.state_dict()[key])
 
 
-def test_a_batch_that_passes_in_pieces_keeps_what_one_keeps_that_passes_at_once(trainer):
+@pytest.mark.parametrize("name", ["fgsm_pgi", "fgsm_mep"])
+def test_a_batch_that_passes_in_pieces_keeps_what_one_keeps_that_passes_at_once(trainer, name):
     found = []
     for rows_at_once in (None, 10):
-        made, reader = trainer("fgsm_pgi", augment=Augmentation(2, True), epochs=1, rows_at_once=rows_at_once)
+        made, reader = trainer(name, augment=Augmentation(2, True), epochs=1, rows_at_once=rows_at_once)
         for _ in made.steps(reader):
             pass
         assert len(made.prior.take_changes()) == 700

@@ -65,12 +65,14 @@ def run(folder: Path, *arguments: str) -> Usage:
     """Run ``gradshard`` in a project.
 
     Raises:
-        RuntimeError: it failed; with what it said.
+        RuntimeError: it failed, with what it said, or was killed.
     """
     command = [sys.executable, "-c", _MEASURED, sys.executable, "-m", "gradshard", *arguments]
     places = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
-    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} was ended by signal {-done.returncode}")
     found = json.loads(done.stdout)
     if found["failed"] is not None:
         raise RuntimeError(f"{' '.join(arguments)} failed: {found['failed']}")

@@ -8,7 +8,7 @@ skipped, unless a rehearsal wrote it; one that failed, or ran out of its time, l
 
   --rehearse  on the CPU, as little of everything as runs
   --parts     some of: tests signs ratios inception mnist
-  --seconds   for all parts together (540)
+  --seconds   for all parts together (530)
   --limits    for single parts, so that none takes the others' (tests=100 signs=60 ratios=110 inception=80)
   --jobs      runs of a stage at once, in the part mnist (4; 1 in a rehearsal)
   --wheels    a folder of wheels of packages that are missing here, installed below the scratch folder
@@ -16,7 +16,7 @@ skipped, unless a rehearsal wrote it; one that failed, or ran out of its time, l
   --scratch   where the part mnist's project stays, to go on from (\$TMPDIR/gradshard-gpu)"
 fail() { echo "gpu.sh: $1" >&2; exit 2; }
 
-device=cuda rehearsal=false small='' seconds=540 jobs=4 wheels='' mnist='' results=''
+device=cuda rehearsal=false small='' seconds=530 jobs=4 wheels='' mnist='' results=''
 names='tests signs ratios inception mnist' limits='tests=100 signs=60 ratios=110 inception=80'
 parts=$names
 scratch=${TMPDIR:-/tmp}/gradshard-gpu

@@ -12,6 +12,7 @@ import torch
 from benchmarks.__main__ import machine, versions
 from benchmarks.ratios import Claim
 from gradshard.pipeline.models.precision import choose_device
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -55,9 +56,13 @@ def findings(result: Path, device: str, *, small: bool) -> Iterator[Findings]:
     """Give a part's findings, to be added to; what was added before an error stays in the partial file.
 
     Raises:
-        GradshardError: the device is not there.
+        ClickException: the device is not there.
     """
-    found = Findings(result, choose_device("cuda" if device == "cuda" else "cpu"), small=small)
+    try:
+        chosen = choose_device("cuda" if device == "cuda" else "cpu")
+    except GradshardError as error:
+        raise click.ClickException(str(error)) from error
+    found = Findings(result, chosen, small=small)
     yield found
     found.finish()
 

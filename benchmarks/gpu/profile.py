@@ -108,7 +108,12 @@ def _run_all(folder: Path, found: Findings, jobs: int) -> None:
         write_text(notes, json.dumps(record, indent=1) + "\n")
 
     def run_once(command: str) -> tuple[str, dict[str, Any]]:
-        return command, asdict(run(folder, *command.split()))
+        try:
+            return command, asdict(run(folder, *command.split()))
+        except RuntimeError:
+            # Where all runs are killed, the next ones must not take their places.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -123,8 +128,8 @@ def _run_all(folder: Path, found: Findings, jobs: int) -> None:
     except RuntimeError as error:
         raise click.ClickException(str(error)) from error
     finally:
-        pool.shutdown(cancel_futures=True)
         note()
+        pool.shutdown(cancel_futures=True)
     found.add("calls", len(calls), "until all was done")
     found.add("all stages", sum(calls), "s")
 

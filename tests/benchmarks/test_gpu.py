@@ -9,11 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from benchmarks.gpu import profile
 from benchmarks.gpu.device_tests import FILES
+from benchmarks.gpu.part import findings
 from benchmarks.gpu.profile import NOTES, stage_commands
 from gradshard.pipeline.config.profiles import profiles
 from tests.helpers.dvc_projects import new_dvc_project
@@ -73,6 +76,25 @@ def test_killed_in_the_middle_it_goes_on_without_what_was_done(script, tmp_path)
     assert (tmp_path / "kept/report/index.html").exists()
 
 
+def test_where_a_run_is_ended_none_takes_its_place(tmp_path, monkeypatch):
+    begun = []
+
+    def ended(folder, *arguments):
+        begun.append(arguments)
+        raise RuntimeError("train-static A was ended by signal 15")
+
+    monkeypatch.setattr(profile, "run", ended)
+    monkeypatch.setattr(profile, "stage_commands", lambda params: [["train-static A", "train-static B"]])
+    (tmp_path / "params.yaml").write_text("{}")
+    with (
+        pytest.raises(click.ClickException, match="was ended by signal 15"),
+        findings(tmp_path / "mnist.json", "cpu", small=True) as found,
+    ):
+        profile._run_all(tmp_path, found, jobs=1)
+    assert begun == [("train-static", "A")]
+    assert len(json.loads((tmp_path / NOTES).read_text())["calls"]) == 1
+
+
 @pytest.mark.slow
 def test_a_part_that_takes_too_long_leaves_the_next_its_time(script, tmp_path):
     process = script("--rehearse", "--parts", "ratios signs", "--limits", "ratios=1")
@@ -86,7 +108,9 @@ def test_without_a_gpu_it_says_so_and_finds_nothing(script, tmp_path):
     if "CUDA_VISIBLE_DEVICES" not in os.environ and shutil.which("nvidia-smi"):
         pytest.skip("there is a GPU")
     assert last_line(script("--parts", "signs")) == "done: nothing; not done: signs (failed)"
-    assert "cuda is not available here" in (tmp_path / "results/log.txt").read_text()
+    said = (tmp_path / "results/log.txt").read_text().splitlines()
+    assert said[1] == "Error: device: cuda is not available here: set it to auto or cpu"
+    assert len(said) == 3
 
 
 @pytest.mark.parametrize(

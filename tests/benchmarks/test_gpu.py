@@ -104,6 +104,7 @@ def test_a_part_that_takes_too_long_leaves_the_next_its_time(script, tmp_path):
     assert last_line(process) == "done: signs; not done: ratios (out of time)"
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_so_and_finds_nothing(script, tmp_path):
     if "CUDA_VISIBLE_DEVICES" not in os.environ and shutil.which("nvidia-smi"):
         pytest.skip("there is a GPU")

@@ -25,7 +25,7 @@ def main(result: Path, device: str, small: bool) -> None:
 
 
 class _Outcomes:
-    """What became of each test, in seconds that it took."""
+    """Keeps the outcome of each test and the seconds that it took."""
 
     def __init__(self, found: Findings) -> None:
         self._found = found

@@ -76,7 +76,9 @@ def shrink(params: dict[str, Any], *, size: int) -> None:
         model["weights"] = "random"
     for model in params["robust"].values():
         model["epochs"] = 1
-    params["training"].update(batch=4)
+    params["training"].update(batch=2)
+    # Of few batches each has another source: the model itself, then a store.
+    params["adversarial"].update(schedule="rotate")
     params["evaluation"].update(sample=2, sweep=[0, "16/256", 1])
     params["analysis"].update(examples=2)
     # One point is 3,362 passes.

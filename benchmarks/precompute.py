@@ -55,7 +55,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Setting:
-    """What signs are of, and where they are computed: a model with its weights file, and the images of a dataset.
+    """A model with its weights file, the images of a dataset whose signs it gives, and the device that computes them.
 
     ``folder`` holds the dataset, ``data.zarr``, and the weights, ``model.safetensors``; stores are made there.
     """

@@ -47,7 +47,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is trained and where: a model of an architecture on batches of a split, with stores of other sources."""
+    """A model of an architecture, trained on a device on batches of a split, with stores of other sources."""
 
     split: Split
     stores: Mapping[str, SignStore]
@@ -88,7 +88,7 @@ def random_stores(split: Split, folder: Path) -> dict[str, SignStore]:
 
 
 def our_steps(setting: Setting, *, compiled: bool) -> dict[str, Step]:
-    """What needs no other library; with a ``compiled`` model or without."""
+    """The steps that need no other library; with a ``compiled`` model or without."""
     steps = {
         "ensemble": _trained(setting, setting.stores),
         "self": _trained(setting, {}),

@@ -1,1 +1,1 @@
-"""The parts of `benchmarks/gpu.sh`, a module each: what is measured on a GPU, in one command of a few minutes."""
+"""Parts of `benchmarks/gpu.sh`, a module each: all that is measured on a GPU, in one command of a few minutes."""

@@ -15,7 +15,7 @@ FILES = sorted(ROOT.glob("tests/**/test_on_a_device.py"))
 @click.command()
 @part_options
 def main(result: Path, device: str, small: bool) -> None:
-    """Run the tests; ends with 1 if one fails."""
+    """Run the tests; where one fails, the part is not done."""
     with findings(result, device, small=small) as found:
         # The whole of them are slow on a CPU, and part of the test suite there.
         chosen = ["-k", "signs and not compiled"] if small else []
@@ -25,13 +25,13 @@ def main(result: Path, device: str, small: bool) -> None:
 
 
 class _Outcomes:
-    """Keeps the outcome of each test and the seconds that it took."""
+    """Outcomes of tests, each with the seconds that it took."""
 
     def __init__(self, found: Findings) -> None:
         self._found = found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the outcome of a test's call, and of whatever else did not pass."""
+        """Keep the outcome of a test, and of its fixtures where those did not pass."""
         if report.when == "call" or report.outcome != "passed":
             self._found.add(f"{report.nodeid} {report.outcome}", report.duration, "s")
 

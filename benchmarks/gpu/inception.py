@@ -1,4 +1,4 @@
-"""Inception v3 at 299 x 299: how many images pass at once, precompute's rate, a training step with and without stores.
+"""Inception v3 at 299 x 299: images at once, the rate of precompute, a training step with and without stores.
 
 Weights and images are random; the work does not depend on them.
 """

@@ -1,4 +1,4 @@
-"""What the parts share: where they compute, at which size, and findings that are kept as they come."""
+"""Findings of a part of the GPU run, kept as they come; where and at which size it computes."""
 
 import json
 from collections.abc import Callable, Iterator

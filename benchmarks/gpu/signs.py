@@ -1,4 +1,4 @@
-"""How many signs of the input gradient are not those of float64, in each arithmetic, of models trained on digits."""
+"""Share of the input gradient's signs that are not those of float64, by arithmetic, of models trained on digits."""
 
 import copy
 import tempfile

@@ -229,7 +229,7 @@ def gpu(device):
 
 def test_the_images_that_pass_at_once_take_no_more_than_their_room(gpu):
     model = models.create_model("A", SHAPE, 10, seed=0).to(gpu).eval().requires_grad_(False)
-    limit_memory(1 << 27)
+    limit_memory(1 << 28)
     found = fit(model, SHAPE, gpu)
     images = torch.zeros(found.rows, *SHAPE, dtype=torch.uint8, device=gpu)
     torch.cuda.synchronize()

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch import nn
 
 from gradshard.pipeline.audit import store as auditing
+from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.types import Gradient, LabelPolicy
@@ -113,7 +114,15 @@ def verify(place: str | Path) -> list[Fault]:
     return verifying.all_faults(*files_at(str(place)), advance=lambda shards: None)
 
 
-def audit(store: SignStore, split: Split, model: nn.Module, *, rows: int = 200, seed: int | None = None) -> StoreAudit:
+def audit(
+    store: SignStore,
+    split: Split,
+    model: nn.Module,
+    *,
+    rows: int = 200,
+    seed: int | None = None,
+    attack: str | None = None,
+) -> StoreAudit:
     """Compute random rows of a store again and compare; ``honest`` of the result is the verdict.
 
     Args:
@@ -122,10 +131,14 @@ def audit(store: SignStore, split: Split, model: nn.Module, *, rows: int = 200, 
         model: the model that it was made from, in eval mode.
         rows: how many to compute again.
         seed: of the choice; by default nobody can foresee it.
+        attack: the store's attack, where it is package.module:function or a library's: its code runs only if you name
+            it.
 
     Raises:
-        GradshardError: the store was made for other rows, or a shard is missing or damaged.
+        GradshardError: the store was made for other rows, a shard is missing or damaged, or the store's attack is
+            another's code that you did not name.
     """
+    check_attack(store.manifest, attack, where="the store", option="attack")
     plan = auditing.plan_audit(store, split, count=rows, seed=secrets.randbits(32) if seed is None else seed)
     return auditing.audit_store(plan, store, split, model)
 

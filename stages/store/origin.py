@@ -11,6 +11,7 @@ import torch
 
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.end_direction import AttackSpec
+from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import spec_of
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
@@ -126,7 +127,7 @@ def open_origin(
             f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
             f"--architecture {named}"
         )
-    _check_attack(manifest, attack, where=where)
+    check_attack(manifest, attack, where=where, option="--attack")
     data = open_dataset(dataset)
     split = {"train": data.train, "test": data.test}.get(manifest.dataset.split)
     if split is None or split.digest != manifest.dataset.digest:
@@ -142,14 +143,3 @@ def open_origin(
             "the weights that it was made from"
         )
     return Origin(model=model, data=data, split=split, direction=spec_of(manifest, where=where), device=chosen)
-
-
-def _check_attack(manifest: Manifest, attack: str | None, *, where: str) -> None:
-    """Refuse an attack that the caller did not name, if it runs code that is not gradshard's, or misnamed."""
-    record = manifest.direction.attack
-    named = None if record is None else record.name
-    if attack != named and (attack is not None or (named is not None and ":" in named)):
-        raise GradshardError(
-            f"{where} says that its attack is {named or 'none'}: "
-            + (f"if you trust the code of that name, give --attack {named}" if named else "leave out --attack")
-        )

@@ -1,4 +1,4 @@
-"""What a GPU computes is what a CPU does, as far as rounding goes; without a GPU these run on the CPU."""
+"""A GPU computes what a CPU does, as far as rounding goes; without a GPU these run on the CPU."""
 
 import copy
 from collections.abc import Callable

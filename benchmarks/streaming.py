@@ -113,16 +113,17 @@ def measure(*, quick: bool = False) -> list[Claim]:
             f"the best ready-made loader{but}": (ready_made, FASTER),
             f"the best reader by hand{but}": (by_hand, LEVEL),
         }
-        claims += _compare(small, rows, best, repeats=repeats)
+        loaders = [*ready_made, *by_hand, MAPPED]
+        claims += _compare(small, rows, best, loaders, repeats=repeats)
         claims.append(_training(small, steps=4 if quick else 100, repeats=repeats))
         rows = imagenet_rows(96 if quick else 3_000)
         large = _write("ImageNet-size rows", rows, Path(folder) / "large", share=1 / 2, quick=quick)
         best = {f"the best of all{but}": ([*ready_made, *by_hand], LEVEL)}
-        claims += _compare(large, rows, best, repeats=repeats, only=2 if quick else None)
+        loaders = loaders[-2 if quick else 0 :]
+        claims += _compare(large, rows, best, loaders, repeats=repeats)
         beyond = replace(
             large, name="ImageNet-size rows beyond memory", memory=min(large.memory, BUDGET) // 2, seconds=0.0
         )
-        loaders = [*ready_made, *by_hand, MAPPED][-2 if quick else 0 :]
         times = _in_turn(beyond, loaders, repeats=repeats, beyond_memory=True)
         claims += _best(beyond, times, {f"the best of all{but}": (loaders, LEVEL)})
     return claims
@@ -141,10 +142,9 @@ def _write(name: str, rows: LabelledSigns, folder: Path, *, share: float, quick:
 Best = Mapping[str, tuple[list[Loader], float]]
 
 
-def _compare(at: Stored, rows: LabelledSigns, best: Best, *, repeats: int, only: int | None = None) -> list[Claim]:
-    """Measure whole epochs of files that are in the cache, beside all other loaders or ``only`` the last of them."""
+def _compare(at: Stored, rows: LabelledSigns, best: Best, others: list[Loader], *, repeats: int) -> list[Claim]:
+    """Measure whole epochs of files that are in the cache, beside other loaders."""
     split, store = opened(at.ours)
-    others = [loader for loader in _OTHERS if loader.installed][-(only or 0) :]
     times = _in_turn(at, others, repeats=repeats, beyond_memory=False)
     whole = ReadingPlan(resident=True, chunk=len(rows), window=1)
     steps: dict[str, Step] = {

@@ -23,7 +23,6 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, TrainingComparison, compare_models, compare_training
-from gradshard.pipeline.report.study import study_table
 from gradshard.pipeline.report.study_points import cost_points, store_panels
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.templates import template
@@ -268,7 +267,7 @@ def _write_figures(into: Path, section: Section) -> None:
 def _study_figures(of: Results) -> dict[str, str]:
     """Draw the study, by file; without what was not measured or does not vary."""
     study = of.study
-    if study is None or study_table(study) is None:
+    if study is None or not study.measured:
         return {}
     title = f"Worst case from {', '.join(study.sources)}"
     points, panels = cost_points(study), store_panels(study)

@@ -41,6 +41,12 @@ class Study:
         """The sources of the battery that no target's training saw."""
         return unseen_by_all(self.params)
 
+    @property
+    def measured(self) -> bool:
+        """Tell if there are such sources, and every target was measured under them; without, there is no study."""
+        targets = self.targets
+        return bool(targets and self.sources) and all(self.transferred(target).rates for target in targets)
+
     def transferred(self, target: str) -> SeedErrors:
         """Return the worst case of a target over those sources, example by example, clean images among them.
 
@@ -110,8 +116,8 @@ def compared_table(study: Study, baseline: str) -> Table | None:
 
 def _columns(study: Study) -> list[_Column] | None:
     """The columns of errors, if every target was measured under sources that are unseen by all."""
-    targets, matrix = study.targets, study.matrix
-    if not targets or not study.sources or not all(study.transferred(target).rates for target in targets):
+    matrix = study.matrix
+    if not study.measured:
         return None
     title = f"worst case from {', '.join(study.sources)}"
     own = [_Column(f"own {attack_title(attack)}", partial(_own, matrix, attack)) for attack in study.battery.own]

@@ -1,6 +1,6 @@
 """The battery: sources and attacks that every target is held against, split by what its training saw."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -47,9 +47,23 @@ def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
 
 def unseen_by_all(params: "Params") -> list[str]:
     """Return the sources of the battery that are ``unseen`` for every target: the same adversary for all of them."""
+    return _sources_outside(params, ("seen", "same architecture"))
+
+
+def same_architecture_for_some(params: "Params") -> list[str]:
+    """Return the sources that no target's training saw, but some target's saw another training of the architecture."""
+    unseen = unseen_by_all(params)
+    return [source for source in _sources_outside(params, ("seen",)) if source not in unseen]
+
+
+def _sources_outside(params: "Params", halves: Sequence[Half]) -> list[str]:
+    """The sources of the battery that are in none of these parts of any target, and no target themselves."""
     battery, targets = params.evaluation.battery, params.evaluation.targets
-    unseen = [split_battery(params, target).get("unseen", []) for target in targets]
-    return [source for source in battery.sources if all(source in its for its in unseen)] if battery and unseen else []
+    if battery is None or not targets:
+        return []
+    parts = [split_battery(params, target) for target in targets]
+    outside = {source for part in parts for half in halves for source in part.get(half, [])}
+    return [source for source in battery.sources if source not in (*targets, *outside)]
 
 
 def _trained_on(params: "Params", target: str) -> list[str]:

@@ -1,7 +1,8 @@
 """The study: what each defence withstands beside what it cost, the same adversary for every row.
 
 The battery's table splits its sources by what each target's training saw, so that its halves differ from row to row.
-Here the transferred attacks are those of sources that no target's training saw.
+Here the transferred attacks are those of sources that no target's training saw: of architectures that none saw either,
+and, in a column of their own, other trainings of those that some saw.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gradshard.pipeline.attacks.registry import attack_title
-from gradshard.pipeline.config.battery import UNSEEN_BY_ALL, BatteryParams, battery_source, unseen_by_all
+from gradshard.pipeline.config.battery import (
+    UNSEEN_BY_ALL,
+    BatteryParams,
+    battery_source,
+    same_architecture_for_some,
+    unseen_by_all,
+)
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
 from gradshard.pipeline.report import seed_errors
@@ -47,15 +54,27 @@ class Study:
         targets = self.targets
         return bool(targets and self.sources) and all(self.transferred(target).rates for target in targets)
 
+    @property
+    def other_trainings(self) -> list[str]:
+        """The sources that no target's training saw, of architectures that some target's did."""
+        return same_architecture_for_some(self.params)
+
     def transferred(self, target: str) -> SeedErrors:
-        """Return the worst case of a target over those sources, example by example, clean images among them.
+        """Return the worst case of a target over ``sources``, example by example, clean images among them.
 
         It is put together from the examples of its cells. Where these are not known it is what ``evaluate`` wrote, if
         that wrote it, for the targets that the parameters had then.
         """
-        cells = [(source, attack) for source in self.sources for attack in self.battery.attacks]
-        found = seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in (("", CLEAN), *cells)])
+        found = self.worst_case(target, self.sources)
         return found if found.rates else self.matrix.errors(target, battery_source(UNSEEN_BY_ALL), WORST_CASE)
+
+    def worst_case(self, target: str, sources: Sequence[str]) -> SeedErrors:
+        """Return the worst case of a target over clean images and all the battery's attacks from these sources.
+
+        It has no rates where the examples of a cell are not known.
+        """
+        cells = [("", CLEAN), *((source, attack) for source in sources for attack in self.battery.attacks)]
+        return seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in cells])
 
 
 @dataclass(frozen=True)
@@ -119,10 +138,18 @@ def _columns(study: Study) -> list[_Column] | None:
     matrix = study.matrix
     if not study.measured:
         return None
-    title = f"worst case from {', '.join(study.sources)}"
+    transferred = [_Column(_worst_case_from(study.sources), study.transferred, study.sources)]
+    others = study.other_trainings
+    if others and all(study.worst_case(target, others).rates for target in study.targets):
+        from_others = partial(study.worst_case, sources=others)
+        transferred.append(_Column(_worst_case_from(others), from_others, others))
     own = [_Column(f"own {attack_title(attack)}", partial(_own, matrix, attack)) for attack in study.battery.own]
     clean = _Column("Clean", lambda target: matrix.errors(target, "", CLEAN))
-    return [clean, _Column(title, study.transferred, study.sources), *own]
+    return [clean, *transferred, *own]
+
+
+def _worst_case_from(sources: Sequence[str]) -> str:
+    return f"worst case from {', '.join(sources)}"
 
 
 def _own(matrix: ErrorMatrix, attack: str, target: str) -> SeedErrors:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from gradshard.pipeline.config.battery import split_battery, unseen_by_all
+from gradshard.pipeline.config.battery import same_architecture_for_some, split_battery, unseen_by_all
 from gradshard.pipeline.config.schema import Params, check_params
 from gradshard.storage.errors import GradshardError
 
@@ -39,7 +39,9 @@ def test_sources_are_unseen_by_all_if_no_target_saw_them_nor_their_architecture_
     assert "B" in params.evaluation.targets
     assert unseen_by_all(params) == []
     targets = params.evaluation.model_copy(update={"targets": ["A", "A_adv", "A_adv-ens"]})
-    assert unseen_by_all(params.model_copy(update={"evaluation": targets})) == ["B"]
+    params = params.model_copy(update={"evaluation": targets})
+    assert unseen_by_all(params) == ["B"]
+    assert same_architecture_for_some(params) == ["D2"], "C and D are seen by A_adv-ens"
 
 
 def test_a_battery_adds_its_cells_and_own_attacks_to_those_of_the_evaluation_each_once():

@@ -111,6 +111,28 @@ def test_the_worst_case_is_put_together_from_its_cells_whatever_was_written():
     assert study_table(study_of(wrong | cells, known=False)) is None, "of numbers alone it cannot be told"
 
 
+def test_other_trainings_of_architectures_that_were_seen_have_a_column_of_their_own():
+    params = params_of().model_dump(by_alias=True)
+    params["static"]["D2"] = params["static"]["D"] | {"seed": 99}
+    params["evaluation"]["battery"]["sources"].append("D2")
+    params = check_params(params, where="params.yaml")
+    cells = {key: np.zeros((3, IMAGES), dtype=bool) for target in TRANSFERRED for key in _cells(target)}
+    rates = {"live": [0.7, 0.7, 0.7], "one": [0.5, 0.5, 0.5], "two": [0.3, 0.3, 0.3]}
+    wrong = {(target, "", "clean"): wrong_images([0.01] * 3, 20) for target in TRANSFERRED}
+    for at, target in enumerate(TRANSFERRED):
+        cells[target, "D2", "pgd"] = wrong_images(rates[target], at)
+        cells[target, "D2", "fgsm"] = np.zeros((3, IMAGES), dtype=bool)
+        wrong[target, target, "pgd"] = np.ones((3, IMAGES), dtype=bool)
+    study = study_of(wrong | cells, params=params)
+    table = study_table(study)
+    assert table.columns[:3] == ["Clean", "worst case from B", "worst case from D2"]
+    for target, errors in rates.items():
+        whole = cells[target, "D2", "pgd"] | wrong[target, "", "clean"]
+        assert column(table, "worst case from D2")[target].text == f"{100 * whole.mean():.1f} ± 0.0"
+        assert whole.mean() == pytest.approx(errors[0], abs=0.01)
+    assert compared_table(study, "live").columns == ["Clean", "worst case from B", "worst case from D2", "own PGD"]
+
+
 def _cells(target):
     return [(target, source, attack) for source in ("B", "C", "D") for attack in ("fgsm", "pgd")]
 

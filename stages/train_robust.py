@@ -103,6 +103,7 @@ def command(
             name=trained,
             stage="train-robust",
             weights=paths.robust_weights(trained),
+            classes=data.classes,
             record={"kind": "robust", "name": model, "seed": seed, "architecture": robust.architecture},
             recipe={
                 **training_run.training_recipe(params, reading, device),

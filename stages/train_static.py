@@ -83,6 +83,7 @@ def command(params: Params, model: str) -> None:
             name=model,
             stage="train-static",
             weights=paths.static_weights(model),
+            classes=data.classes,
             record=record,
             recipe={**training_run.training_recipe(params, reading, device), **recipe},
         )

@@ -137,6 +137,14 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_old_weights(grads
     refused(gradshard, copied_project, "train-static", "A", saying="lower training.learning_rate")
 
 
+def test_a_training_that_learnt_nothing_says_so_and_one_that_learnt_does_not(gradshard, copied_project):
+    code, said = gradshard(copied_project, "train-static", "D")
+    assert code == 0
+    assert "D learnt nothing: guessing among 10 classes has a loss of 2.3026; lower its learning_rate" in said
+    copied_project.edit(lambda params: params["static"]["D"].update(epochs=15))
+    assert "learnt nothing" not in gradshard(copied_project, "train-static", "D")[1]
+
+
 def test_a_device_that_is_not_there_is_refused(gradshard, copied_project):
     copied_project.edit(lambda params: params.update(device="mps"))
     refused(gradshard, copied_project, "train-static", "A", saying="device: mps is not available here")

@@ -40,6 +40,15 @@ class Curves:
         named = {"clean loss": last.clean_loss, "adversarial loss": last.adversarial_loss}
         return ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None)
 
+    def shows_learning(self, classes: int) -> bool:
+        """Tell if the last loss is below ln(classes), what the same probability for every class gives.
+
+        It is the clean loss, or where none is trained on the adversarial one; half a percent below is taken for chance.
+        """
+        last = self.records[-1]
+        loss = last.adversarial_loss if last.clean_loss is None else last.clean_loss
+        return loss is None or loss < 0.995 * math.log(classes)
+
     def as_json(self) -> dict[str, object]:
         """Give what a checkpoint keeps of them."""
         held_back = {"held_back": [asdict(errors) for errors in self.held_back]} if self.held_back else {}

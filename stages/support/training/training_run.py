@@ -1,6 +1,7 @@
 """A training run that can be killed: checkpoints, snapshots, curves, and the outputs once it is through."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -52,13 +53,15 @@ class Judge(Protocol):
 class TrainingJob:
     """Inputs and outputs of one training run.
 
-    ``record`` is what the weights file says of itself; ``recipe`` is everything the weights follow from; a snapshot
-    is written after each epoch in ``snapshots``, and of the epoch that ``judge`` finds best.
+    ``classes`` is their number; ``record`` is what the weights file says of itself; ``recipe`` is everything the
+    weights follow from; a snapshot is written after each epoch in ``snapshots``, and of the epoch that ``judge`` finds
+    best.
     """
 
     name: str
     stage: str
     weights: Path
+    classes: int
     record: Mapping[str, object]
     recipe: Mapping[str, object]
     snapshots: tuple[int, ...] | None = None
@@ -187,6 +190,11 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
         _publish(job, trainer, work.folder, curves)
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
     echo(f"{job.weights}: {trainer.run.epochs} epochs, {curves.last_losses}{live}")
+    if not curves.shows_learning(job.classes):
+        echo(
+            f"{job.name} learnt nothing: guessing among {job.classes} classes has a loss of "
+            f"{math.log(job.classes):.4f}; lower its learning_rate, or train it longer"
+        )
 
 
 def _go_on(trainer: Trainer, wanted: bool) -> bool:

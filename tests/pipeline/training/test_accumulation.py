@@ -1,6 +1,5 @@
 """A batch that passes in pieces gives the losses and the step of one that passes at once."""
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,27 +11,10 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import Trainer
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
+from gradshard.storage.streaming.reader import ReadingPlan
+from tests.helpers.random_rows import RandomRows
 
 CPU = torch.device("cpu")
-
-
-class Reader:
-    """Sixty random rows, their signs, and the same signs of other rows for a second store."""
-
-    def __init__(self):
-        draws = np.random.default_rng(0)
-        self.images = draws.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8)
-        self.labels = draws.integers(0, 10, 60)
-        self.planes = np.packbits(draws.integers(0, 2, (60, 1, 784), dtype=np.uint8), axis=2).repeat(2, axis=1)
-        self.planes[:, 1] = 0
-
-    def read(self, requests):
-        for request in requests:
-            planes = None if request.store is None else self.planes[request.rows]
-            if isinstance(request.store, tuple):
-                planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
-            yield RawBatch(request.rows, self.images[request.rows], self.labels[request.rows], planes)
 
 
 def trainer(rows_at_once, model=None, *, batch_norm="per_rank", **options):
@@ -65,7 +47,7 @@ def trainer(rows_at_once, model=None, *, batch_norm="per_rank", **options):
 
 def trained(rows_at_once, **options):
     loop = trainer(rows_at_once, **options)
-    records = [step.record for step in loop.steps(Reader()) if step.record is not None]
+    records = [step.record for step in loop.steps(RandomRows()) if step.record is not None]
     return records[-1], torch.cat([tensor.flatten() for tensor in loop.model.state_dict().values()])
 
 
@@ -91,7 +73,7 @@ def test_no_pass_has_more_rows_than_are_allowed():
     loop = trainer(5, sources=("self",), attack="rand_fgsm")
     passed = []
     loop.model.register_forward_pre_hook(lambda _, inputs: passed.append(len(inputs[0])))
-    next(loop.steps(Reader()))
+    next(loop.steps(RandomRows()))
     # Clean and perturbed images pass together.
     assert max(passed) == 2 * 4
     assert sum(passed) == 3 * 16
@@ -105,7 +87,7 @@ def test_memory_that_is_too_small_is_told_with_the_remedy():
 
     loop.model.register_forward_pre_hook(full)
     with pytest.raises(GradshardError, match="not enough memory to train on 16 rows at once: set GRADSHARD_ROWS_AT"):
-        next(loop.steps(Reader()))
+        next(loop.steps(RandomRows()))
 
 
 def test_statistics_of_whole_batches_and_pieces_of_them_exclude_one_another():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +15,13 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.streaming.reader import ReadingPlan
+from tests.helpers.servers import free_port
 
 ROOT = Path(__file__).parents[3]
 # What each rank runs: a few steps on random images, every loss kept by the first.
 PROGRAM = """
 import json, sys
-import numpy as np, torch
+import torch
 from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.training import trainer
@@ -31,25 +31,11 @@ from gradshard.pipeline.gradients.random_step import RandomStep
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.training.config import TrainingRun
-from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
+from gradshard.storage.streaming.reader import ReadingPlan
+from tests.helpers.random_rows import RandomRows
 
 options = json.loads(sys.argv[1])
 trainer.RECORD_STEPS = 1
-
-class Reader:
-    def __init__(self):
-        draws = np.random.default_rng(0)
-        self.images = draws.integers(0, 256, (60, 1, 28, 28), dtype=np.uint8)
-        self.labels = draws.integers(0, 10, 60)
-        self.planes = np.packbits(draws.integers(0, 2, (60, 1, 784), dtype=np.uint8), axis=2).repeat(2, axis=1)
-        self.planes[:, 1] = 0
-
-    def read(self, requests):
-        for request in requests:
-            planes = None if request.store is None else self.planes[request.rows]
-            if isinstance(request.store, tuple):
-                planes = np.stack([self.planes[(request.rows + number) % 60] for number in range(len(request.store))])
-            yield RawBatch(request.rows, self.images[request.rows], self.labels[request.rows], planes)
 
 def with_batch_norm():
     torch.manual_seed(0)
@@ -75,7 +61,7 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
     model = with_batch_norm() if options["batch_norm"] else models.create_model("D", (1, 28, 28), 10, seed=0)
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
     loop.share_state()
-    records = [step.record for step in loop.steps(Reader())]
+    records = [step.record for step in loop.steps(RandomRows())]
     kept = torch.zeros(0, dtype=torch.uint8) if loop.prior is None else loop.prior.planes
     assert torch.equal(ranks.shared(kept.clone()), kept)
     if ranks.first:
@@ -84,12 +70,6 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
         found = {"losses": losses, "passes": loop.passes, "norm": float(sum(norms)), "kept": kept.flatten().tolist()}
         print(json.dumps(found))
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(program, arguments, ranks):

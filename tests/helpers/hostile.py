@@ -1,0 +1,26 @@
+"""Refusals of what somebody made who means harm: in one sentence, and in little memory."""
+
+import tracemalloc
+from collections.abc import Callable
+
+import pytest
+
+from gradshard.storage.errors import GradshardError
+
+MB = 1_000_000
+
+
+def refused(action: Callable[[], object], *, below: int = 30 * MB) -> str:
+    """The action is refused with one printable sentence, and takes little memory until then."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(GradshardError) as caught:
+            action()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    sentence = str(caught.value)
+    assert peak < below, f"{peak / MB:.0f} MB"
+    assert sentence.isprintable(), sentence
+    assert len(sentence) < 1000
+    return sentence

@@ -7,10 +7,11 @@ import pytest
 
 from gradshard.storage.formats.sign_reader import SignStore
 from tests.helpers import cloud_servers, hub_server, servers
+from tests.helpers.archives import exported
 from tests.helpers.places import Place, bucket_place, folder_place, hub_place
 from tests.helpers.projects import call
 from tests.helpers.stores import build_store
-from tests.helpers.transfers import clear_drivers
+from tests.helpers.transfers import clear_drivers, contents
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,38 @@ def source(small_store) -> Path:
 def other_store(tmp_path, small_dataset) -> SignStore:
     """Another store over the same rows."""
     return build_store(tmp_path / "building-other", small_dataset, tmp_path / "N.zarr", seed=1, model="N")
+
+
+@pytest.fixture
+def archive(source, tmp_path):
+    """A store's archive, with nothing else in its folder."""
+    path = tmp_path / "inbox" / "M.zip"
+    path.parent.mkdir()
+    exported(source, path)
+    return path
+
+
+@pytest.fixture
+def refused_import(monkeypatch, capsys):
+    """Import an archive by the command line: refused in one sentence, nothing is left, and the sentence is given."""
+
+    def run(archive, *options):
+        before = contents(archive.parent)
+        target = archive.parent / "imported" / "M.zarr"
+        capsys.readouterr()
+        code = call(monkeypatch, "store", "import", str(archive), str(target), *options)
+        err = capsys.readouterr().err
+        assert code == 2, err
+        assert err.startswith("gradshard: ")
+        assert err.count("\n") == 1
+        assert not target.exists()
+        after = contents(archive.parent)
+        # What was checked already waits in a folder of its own, for the next attempt.
+        assert {name for name in after if not name.startswith("imported/.partial/import-M")} == before.keys()
+        assert not list(archive.parent.parent.rglob("*evil*"))
+        return err
+
+    return run
 
 
 def _place(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:

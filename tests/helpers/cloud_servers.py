@@ -1,7 +1,12 @@
-"""Emulators of Google Cloud Storage and Azure Blob Storage, each a process that the tests of a session share."""
+"""Storage of clouds on this machine: an S3 server, and emulators of Google Cloud Storage and Azure Blob Storage.
 
+Each emulator is a process that the tests of a session share; the S3 server is a thread of one test.
+"""
+
+import functools
 import itertools
 import json
+import os
 import sys
 import urllib.parse
 import urllib.request
@@ -140,3 +145,61 @@ def azure(port: int, patch: pytest.MonkeyPatch) -> Azure:
     server = Azure(port, name, patch, client)
     server.use(port)
     return server
+
+
+@dataclass
+class S3:
+    """An S3 server with one empty bucket; the environment names it to the drivers."""
+
+    url: str
+    port: int
+    client: object
+    patch: pytest.MonkeyPatch
+
+    def use(self, port: int) -> None:
+        """Send the driver to another port."""
+        self.patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+
+    def contents(self, place: str) -> dict[str, bytes]:
+        """The objects under a URL, by their names below it."""
+        bucket, _, prefix = place.removeprefix("s3://").partition("/")
+        found = self.client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/").get("Contents", [])
+        read = functools.partial(self.client.get_object, Bucket=bucket)
+        return {entry["Key"].removeprefix(f"{prefix}/"): read(Key=entry["Key"])["Body"].read() for entry in found}
+
+    def put(self, place: str, content: bytes) -> None:
+        bucket, _, key = place.removeprefix("s3://").partition("/")
+        self.client.put_object(Bucket=bucket, Key=key, Body=content)
+
+    def remove(self, place: str) -> None:
+        bucket, _, key = place.removeprefix("s3://").partition("/")
+        self.client.delete_object(Bucket=bucket, Key=key)
+
+
+@contextmanager
+def s3(patch: pytest.MonkeyPatch) -> Iterator[S3]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }.items():
+        patch.setenv(name, value)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        port = server.get_host_and_port()[1]
+        endpoint = f"http://127.0.0.1:{port}"
+        client = boto3.client("s3", endpoint_url=endpoint)
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
+        client.create_bucket(Bucket="stores")
+        found = S3("s3://stores", port, client, patch)
+        found.use(port)
+        yield found
+    finally:
+        server.stop()

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.servers import Fault
+from tests.helpers.broken_servers import Fault
 
 TOKEN = "hf_testing"
 COMMITS_AN_HOUR = 128

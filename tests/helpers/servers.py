@@ -1,20 +1,17 @@
-"""Real servers on this machine: nginx, Python's own HTTP server, an S3 server, sshd, and two that break things."""
+"""Servers that are programs, started on this machine: nginx, Python's own HTTP server and sshd."""
 
-import functools
 import getpass
-import http.server
 import itertools
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,64 +124,6 @@ def plain_http(work: Path) -> Iterator[WebServer]:
 
 
 @dataclass
-class S3:
-    """An S3 server with one empty bucket; the environment names it to the drivers."""
-
-    url: str
-    port: int
-    client: object
-    patch: pytest.MonkeyPatch
-
-    def use(self, port: int) -> None:
-        """Send the driver to another port."""
-        self.patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-
-    def contents(self, place: str) -> dict[str, bytes]:
-        """The objects under a URL, by their names below it."""
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        found = self.client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/").get("Contents", [])
-        read = functools.partial(self.client.get_object, Bucket=bucket)
-        return {entry["Key"].removeprefix(f"{prefix}/"): read(Key=entry["Key"])["Body"].read() for entry in found}
-
-    def put(self, place: str, content: bytes) -> None:
-        bucket, _, key = place.removeprefix("s3://").partition("/")
-        self.client.put_object(Bucket=bucket, Key=key, Body=content)
-
-    def remove(self, place: str) -> None:
-        bucket, _, key = place.removeprefix("s3://").partition("/")
-        self.client.delete_object(Bucket=bucket, Key=key)
-
-
-@contextmanager
-def s3(patch: pytest.MonkeyPatch) -> Iterator[S3]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    }.items():
-        patch.setenv(name, value)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        port = server.get_host_and_port()[1]
-        endpoint = f"http://127.0.0.1:{port}"
-        client = boto3.client("s3", endpoint_url=endpoint)
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST")).close()
-        client.create_bucket(Bucket="stores")
-        found = S3("s3://stores", port, client, patch)
-        found.use(port)
-        yield found
-    finally:
-        server.stop()
-
-
-@dataclass
 class Sshd:
     """An SSH server that lets this user in by a key, and this user's home, with what a client keeps there."""
 
@@ -234,189 +173,3 @@ Subsystem sftp internal-sftp
         server = Sshd(port, work)
         server.know(port)
         yield server
-
-
-# What a broken server does to one answer: given the file's bytes, the length it promises and the bytes that it sends.
-Fault = Callable[[bytes], tuple[int, Iterator[bytes]]]
-
-
-def cut(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """The connection breaks in the middle."""
-    return len(content), iter([content[: len(content) // 2]])
-
-
-def changed(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """One byte is another one."""
-    return len(content), iter([bytes([*content[:-1], content[-1] ^ 1])])
-
-
-def endless(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """It never stops sending."""
-    return 1 << 50, itertools.chain([content], itertools.repeat(bytes(1 << 16)))
-
-
-@dataclass
-class BrokenServer(WebServer):
-    """A server of one folder that answers some of its files with a fault; one in ``once`` is whole the next time.
-
-    It refuses the first ``refusals`` requests with the status ``refusal``; and all of them without ``token``, if there
-    is one, as their query.
-    """
-
-    faults: dict[str, Fault] = field(default_factory=dict)
-    once: set[str] = field(default_factory=set)
-    sent: int = 0
-    refusal: int = 503
-    refusals: float = 0
-    token: str = ""
-
-
-@contextmanager
-def broken_http(folder: Path) -> Iterator[BrokenServer]:
-    asked: list[tuple[str, str, int]] = []
-    state = BrokenServer("", folder, lambda: list(asked))
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def refused(self) -> bool:
-            self.path, _, query = self.path.partition("?")
-            if query != state.token:
-                self.send_error(403)
-                return True
-            if state.refusals > 0:
-                state.refusals -= 1
-                self.send_error(state.refusal)
-                return True
-            return False
-
-        def do_GET(self) -> None:
-            if self.refused():
-                return
-            path = folder / self.path.lstrip("/")
-            if not path.is_file():
-                self.send_error(404)
-                return
-            name = self.path.lstrip("/")
-            fault = state.faults.pop(name, None) if name in state.once else state.faults.get(name)
-            content = path.read_bytes()
-            length, pieces = fault(content) if fault else (len(content), iter([content]))
-            self.send_response(200)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            for piece in pieces:
-                self.wfile.write(piece)
-                state.sent += len(piece)
-
-        def do_HEAD(self) -> None:
-            if self.refused():
-                return
-            path = folder / self.path.lstrip("/")
-            self.send_response(200 if path.is_file() else 404)
-            self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
-            self.end_headers()
-
-        def log_request(self, code="-", size="-") -> None:
-            asked.append((self.command, self.path, int(code)))
-
-        def log_message(self, *args) -> None:
-            pass
-
-        def handle(self) -> None:
-            with suppress(ConnectionError):  # the client had enough
-                super().handle()
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    state.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield state
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@dataclass
-class Proxy:
-    """Passes connections on to a port; after ``limit`` bytes from the client it passes on nothing more, or cuts.
-
-    With ``once`` it cuts the connection that comes to the limit, and no other.
-    """
-
-    port: int
-    limit: int | None = None
-    cuts: bool = False
-    once: bool = False
-    passed: int = 0
-    full: threading.Event = field(default_factory=threading.Event)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def allow(self, piece: bytes) -> tuple[bytes, bool]:
-        """As much of a piece as may pass, and whether its connection has come to the limit."""
-        with self.lock:
-            if self.limit is not None:
-                piece = piece[: max(0, self.limit - self.passed)]
-            self.passed += len(piece)
-            ends = self.limit is not None and self.passed >= self.limit
-            if ends:
-                self.full.set()
-                self.limit = None if self.once else self.limit
-        return piece, ends
-
-
-@contextmanager
-def proxy(target: int) -> Iterator[Proxy]:
-    """A real TCP proxy in front of a port of this machine."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    state = Proxy(listener.getsockname()[1])
-    connections: list[socket.socket] = []
-
-    def up(client: socket.socket, server: socket.socket) -> None:
-        while piece := _receive(client):
-            allowed, ends = state.allow(piece)
-            if allowed:
-                server.sendall(allowed)
-            if ends and state.cuts:
-                break
-            if ends:
-                return
-        _close(client, server)
-
-    def down(client: socket.socket, server: socket.socket) -> None:
-        while piece := _receive(server):
-            try:
-                client.sendall(piece)
-            except OSError:
-                break
-        _close(client, server)
-
-    def accept() -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", target))
-            connections.extend((client, server))
-            for way in (up, down):
-                threading.Thread(target=way, args=(client, server), daemon=True).start()
-
-    threading.Thread(target=accept, daemon=True).start()
-    try:
-        yield state
-    finally:
-        listener.close()
-        _close(*connections)
-
-
-def _receive(connection: socket.socket) -> bytes:
-    try:
-        return connection.recv(1 << 14)
-    except OSError:
-        return b""
-
-
-def _close(*connections: socket.socket) -> None:
-    for connection in connections:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()

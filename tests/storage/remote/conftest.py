@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gradshard.storage.formats.sign_reader import SignStore
-from tests.helpers import cloud_servers, hub_server, servers
+from tests.helpers import broken_servers, cloud_servers, hub_server, servers
 from tests.helpers.archives import exported
 from tests.helpers.places import Place, bucket_place, folder_place, hub_place
 from tests.helpers.projects import call
@@ -34,8 +34,8 @@ def plain_http(tmp_path) -> Iterator[servers.WebServer]:
 
 
 @pytest.fixture
-def s3(monkeypatch) -> Iterator[servers.S3]:
-    with servers.s3(monkeypatch) as server:
+def s3(monkeypatch) -> Iterator[cloud_servers.S3]:
+    with cloud_servers.s3(monkeypatch) as server:
         yield server
 
 
@@ -74,9 +74,9 @@ def sshd(tmp_path, monkeypatch) -> Iterator[servers.Sshd]:
 
 
 @pytest.fixture
-def broken_http(tmp_path, small_store) -> Iterator[servers.BrokenServer]:
+def broken_http(tmp_path, small_store) -> Iterator[broken_servers.BrokenServer]:
     """A server of the small store's own folder."""
-    with servers.broken_http(Path(small_store.where)) as server:
+    with broken_servers.broken_http(Path(small_store.where)) as server:
         yield server
 
 

@@ -14,7 +14,7 @@ from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of
 from gradshard.storage.remote.location import manifest_at, open_location
-from tests.helpers import servers
+from tests.helpers import broken_servers, servers
 from tests.helpers.projects import ROOT, call
 from tests.helpers.transfers import contents, one_sentence, pulled
 
@@ -69,7 +69,7 @@ def test_a_server_that_goes_down_while_a_store_is_verified_is_not_a_damaged_stor
     whole = manifest_at(broken_http.url)
     location = open_location(broken_http.url)
     assert location.read("manifest.json", 1 << 20)
-    broken_http.faults = dict.fromkeys(whole.files, servers.cut)
+    broken_http.faults = dict.fromkeys(whole.files, broken_servers.cut)
     sentence = says("store", "verify", broken_http.url)
     assert "damaged" not in sentence
     assert "run the same again" in sentence
@@ -125,7 +125,7 @@ def test_a_token_in_an_address_stays_behind_each_file_and_is_shown_to_nobody(bro
     assert contents(tmp_path / "back.zarr") == contents(source)
     store = open_remote(url, tmp_path / "cache", limit=1 << 30)
     assert len(store.load()) == len(store)
-    broken_http.faults = {signs_file(3): servers.cut}
+    broken_http.faults = {signs_file(3): broken_servers.cut}
     assert "geheim" not in says("store", "pull", url, tmp_path / "other.zarr")
     broken_http.token = "another"
     sentence = says("store", "info", url)

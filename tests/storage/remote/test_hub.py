@@ -13,7 +13,7 @@ from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.hub import HubFolder, hub_folder
 from gradshard.storage.remote.location import open_location
 from gradshard.storage.remote.transfer import push
-from tests.helpers import servers
+from tests.helpers import broken_servers, servers
 from tests.helpers.hub_server import COMMITS_AN_HOUR, is_large
 from tests.helpers.projects import Project
 from tests.helpers.transfers import StoppedError, contents, one_sentence, pulled, pushed, stop_after
@@ -132,7 +132,7 @@ def test_a_push_that_stops_in_the_middle_leaves_no_store_and_sends_nothing_twice
 @pytest.mark.slow
 def test_a_killed_push_leaves_no_store_and_sends_nothing_twice(hf, source, tmp_path):
     """The process is killed while the way to the hub, through a proxy, has come to a halt."""
-    with servers.proxy(hf.port) as slow:
+    with broken_servers.proxy(hf.port) as slow:
         hf.use(slow.port)
         slow.limit = read_manifest(source).size // 2
         process = Project(tmp_path).popen("store", "push", str(source), URL)
@@ -237,7 +237,7 @@ def test_a_hub_that_is_down_is_told_as_down_and_never_as_empty(hf, source, says)
     assert "nothing answers there" in one_sentence(code, err)
 
 
-@pytest.mark.parametrize("fault", [servers.changed, servers.endless, servers.cut])
+@pytest.mark.parametrize("fault", [broken_servers.changed, broken_servers.endless, broken_servers.cut])
 def test_a_hub_that_hands_out_something_else_is_refused(hf, source, tmp_path, fault):
     pushed(source, URL)
     hf.faults = {f"M.zarr/{signs_file(3)}": fault}

@@ -16,7 +16,7 @@ from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.location import manifest_at, open_location
 from gradshard.storage.remote.transfer import push
-from tests.helpers import servers
+from tests.helpers import broken_servers, servers
 from tests.helpers.places import serve
 from tests.helpers.transfers import (
     StoppedError,
@@ -167,7 +167,7 @@ def test_a_damaged_store_is_not_published(place, source):
 
 
 def test_a_connection_cut_once_is_made_again(broken_http, source, tmp_path):
-    broken_http.faults, broken_http.once = {signs_file(3): servers.cut}, {signs_file(3)}
+    broken_http.faults, broken_http.once = {signs_file(3): broken_servers.cut}, {signs_file(3)}
     pulled(broken_http.url, tmp_path / "back.zarr")
     assert contents(tmp_path / "back.zarr") == contents(source)
     assert broken_http.fetched().count(signs_file(3)) == 2
@@ -177,7 +177,7 @@ def test_a_connection_that_is_always_cut_keeps_what_arrived_for_a_healthy_server
     broken_http, nginx, source, tmp_path, says
 ):
     last = list(read_manifest(source).files)[-1]
-    broken_http.faults = {last: servers.cut}
+    broken_http.faults = {last: broken_servers.cut}
     code, _, err = says("store", "pull", broken_http.url, tmp_path / "back.zarr")
     assert f"{broken_http.url}/{last}" in one_sentence(code, err)
     assert "run the same again" in err
@@ -197,7 +197,7 @@ def test_a_connection_that_is_always_cut_keeps_what_arrived_for_a_healthy_server
 def test_a_connection_to_an_ssh_server_that_breaks_is_one_sentence_and_the_pull_goes_on_later(
     sshd, source, tmp_path, says
 ):
-    with servers.proxy(sshd.port) as weak:
+    with broken_servers.proxy(sshd.port) as weak:
         sshd.know(weak.port)
         manifest_at(sshd.url(source, port=weak.port))
         weak.limit, weak.cuts = weak.passed + 6000, True
@@ -230,7 +230,7 @@ def test_a_missing_shard_is_an_error_to_who_streams(web, source, tmp_path, way):
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [(servers.changed, "is not the file of the manifest"), (servers.endless, "bytes but gave more")],
+    [(broken_servers.changed, "is not the file of the manifest"), (broken_servers.endless, "bytes but gave more")],
     ids=["a wrong byte", "more than promised"],
 )
 def test_a_server_that_sends_something_else_is_refused(broken_http, source, tmp_path, fault, said):
@@ -253,7 +253,7 @@ def test_a_file_may_take_as_long_as_it_takes_while_something_comes(broken_http):
 
 
 def test_an_endless_manifest_is_refused(broken_http, tmp_path):
-    broken_http.faults = {"manifest.json": servers.endless}
+    broken_http.faults = {"manifest.json": broken_servers.endless}
     with pytest.raises(GradshardError, match="is no manifest of a sign store"):
         manifest_at(broken_http.url)
 

@@ -7,7 +7,7 @@ from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote import retries
 from gradshard.storage.remote.location import open_location
-from tests.helpers import servers
+from tests.helpers import broken_servers
 from tests.helpers.projects import Project
 from tests.helpers.transfers import clear_drivers, contents, one_sentence, pulled, pushed
 
@@ -60,7 +60,7 @@ def test_a_bucket_that_is_not_there_is_told_in_one_sentence(kind, request, sourc
 def test_a_connection_that_is_cut_is_made_again(kind, request, source, tmp_path):
     server = request.getfixturevalue(kind)
     url = "hf://datasets/someone/stores/M.zarr" if kind == "hf" else f"{server.url}/M.zarr"
-    with servers.proxy(server.port) as weak:
+    with broken_servers.proxy(server.port) as weak:
         server.use(weak.port)
         weak.limit, weak.cuts, weak.once = read_manifest(source).size // 2, True, True
         pushed(source, url)
@@ -78,7 +78,7 @@ def test_a_connection_that_is_cut_is_made_again(kind, request, source, tmp_path)
 def test_a_killed_push_leaves_no_store_and_is_finished_by_another(kind, request, source, tmp_path):
     """The process is killed while the way to the server, through a proxy, has come to a halt."""
     server = request.getfixturevalue("sshd" if kind == "ssh" else kind)
-    with servers.proxy(server.port) as slow:
+    with broken_servers.proxy(server.port) as slow:
         slow.limit = read_manifest(source).size // 2
         if kind == "ssh":
             server.know(slow.port)

@@ -1,0 +1,197 @@
+"""A server that breaks what it sends, and a proxy that breaks connections, on this machine."""
+
+import http.server
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.helpers.servers import WebServer
+
+# What a broken server does to one answer: given the file's bytes, the length it promises and the bytes that it sends.
+Fault = Callable[[bytes], tuple[int, Iterator[bytes]]]
+
+
+def cut(content: bytes) -> tuple[int, Iterator[bytes]]:
+    """The connection breaks in the middle."""
+    return len(content), iter([content[: len(content) // 2]])
+
+
+def changed(content: bytes) -> tuple[int, Iterator[bytes]]:
+    """One byte is another one."""
+    return len(content), iter([bytes([*content[:-1], content[-1] ^ 1])])
+
+
+def endless(content: bytes) -> tuple[int, Iterator[bytes]]:
+    """It never stops sending."""
+    return 1 << 50, itertools.chain([content], itertools.repeat(bytes(1 << 16)))
+
+
+@dataclass
+class BrokenServer(WebServer):
+    """A server of one folder that answers some of its files with a fault; one in ``once`` is whole the next time.
+
+    It refuses the first ``refusals`` requests with the status ``refusal``; and all of them without ``token``, if there
+    is one, as their query.
+    """
+
+    faults: dict[str, Fault] = field(default_factory=dict)
+    once: set[str] = field(default_factory=set)
+    sent: int = 0
+    refusal: int = 503
+    refusals: float = 0
+    token: str = ""
+
+
+@contextmanager
+def broken_http(folder: Path) -> Iterator[BrokenServer]:
+    asked: list[tuple[str, str, int]] = []
+    state = BrokenServer("", folder, lambda: list(asked))
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def refused(self) -> bool:
+            self.path, _, query = self.path.partition("?")
+            if query != state.token:
+                self.send_error(403)
+                return True
+            if state.refusals > 0:
+                state.refusals -= 1
+                self.send_error(state.refusal)
+                return True
+            return False
+
+        def do_GET(self) -> None:
+            if self.refused():
+                return
+            path = folder / self.path.lstrip("/")
+            if not path.is_file():
+                self.send_error(404)
+                return
+            name = self.path.lstrip("/")
+            fault = state.faults.pop(name, None) if name in state.once else state.faults.get(name)
+            content = path.read_bytes()
+            length, pieces = fault(content) if fault else (len(content), iter([content]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            for piece in pieces:
+                self.wfile.write(piece)
+                state.sent += len(piece)
+
+        def do_HEAD(self) -> None:
+            if self.refused():
+                return
+            path = folder / self.path.lstrip("/")
+            self.send_response(200 if path.is_file() else 404)
+            self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+            self.end_headers()
+
+        def log_request(self, code="-", size="-") -> None:
+            asked.append((self.command, self.path, int(code)))
+
+        def log_message(self, *args) -> None:
+            pass
+
+        def handle(self) -> None:
+            with suppress(ConnectionError):  # the client had enough
+                super().handle()
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    state.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield state
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Proxy:
+    """Passes connections on to a port; after ``limit`` bytes from the client it passes on nothing more, or cuts.
+
+    With ``once`` it cuts the connection that comes to the limit, and no other.
+    """
+
+    port: int
+    limit: int | None = None
+    cuts: bool = False
+    once: bool = False
+    passed: int = 0
+    full: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def allow(self, piece: bytes) -> tuple[bytes, bool]:
+        """As much of a piece as may pass, and whether its connection has come to the limit."""
+        with self.lock:
+            if self.limit is not None:
+                piece = piece[: max(0, self.limit - self.passed)]
+            self.passed += len(piece)
+            ends = self.limit is not None and self.passed >= self.limit
+            if ends:
+                self.full.set()
+                self.limit = None if self.once else self.limit
+        return piece, ends
+
+
+@contextmanager
+def proxy(target: int) -> Iterator[Proxy]:
+    """A real TCP proxy in front of a port of this machine."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    state = Proxy(listener.getsockname()[1])
+    connections: list[socket.socket] = []
+
+    def up(client: socket.socket, server: socket.socket) -> None:
+        while piece := _receive(client):
+            allowed, ends = state.allow(piece)
+            if allowed:
+                server.sendall(allowed)
+            if ends and state.cuts:
+                break
+            if ends:
+                return
+        _close(client, server)
+
+    def down(client: socket.socket, server: socket.socket) -> None:
+        while piece := _receive(server):
+            try:
+                client.sendall(piece)
+            except OSError:
+                break
+        _close(client, server)
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", target))
+            connections.extend((client, server))
+            for way in (up, down):
+                threading.Thread(target=way, args=(client, server), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield state
+    finally:
+        listener.close()
+        _close(*connections)
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 14)
+    except OSError:
+        return b""
+
+
+def _close(*connections: socket.socket) -> None:
+    for connection in connections:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()

@@ -29,6 +29,9 @@ def input_gradient(
 
     Returns:
         Gradient (N, C, H, W) in the dtype of the images, and labels int64 (N,).
+
+    Raises:
+        GradshardError: there is no such gradient or policy, or there are no labels for the policy ``true``.
     """
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)

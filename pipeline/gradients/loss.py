@@ -1,12 +1,13 @@
 """The losses that attacks ascend (section 2.2), and the labels that they are taken for."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from gradshard.pipeline.types import Gradient, LabelPolicy, StoreLabel
+from gradshard.storage.errors import GradshardError
 
 
 def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
@@ -21,7 +22,13 @@ def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
-    """Compute the loss that the attack ascends, summed over the examples so that each one's gradient is its own."""
+    """Compute the loss that the attack ascends, summed over the examples so that each one's gradient is its own.
+
+    Raises:
+        GradshardError: there is no such gradient.
+    """
+    if gradient not in get_args(Gradient):
+        raise GradshardError(f"gradient is {gradient}: choose {' or '.join(get_args(Gradient))}")
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     if gradient == "exact":
         return logit_margin(logits, labels).sum()
@@ -32,13 +39,18 @@ def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) ->
     """The labels an attack uses, int64 (N,): the model's prediction, the true label, or the least likely class.
 
     The least likely class is the arg min over all classes (section 2.2). ``labels`` is needed for ``true`` alone.
+
+    Raises:
+        GradshardError: there is no such policy, or no label.
     """
     if policy == "predicted":
         return logits.argmax(1)
     if policy == "least_likely":
         return logits.argmin(1)
+    if policy != "true":
+        raise GradshardError(f"policy is {policy}: choose {' or '.join(get_args(LabelPolicy))}")
     if labels is None:
-        raise ValueError("policy 'true' needs labels")
+        raise GradshardError("there are no labels, which the policy true needs: give them, or policy predicted")
     return labels
 
 

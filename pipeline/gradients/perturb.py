@@ -13,11 +13,17 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
 
     Raises:
-        GradshardError: the images are no floats, so that they cannot lie in [0, 1].
+        GradshardError: the images are no floats, so that they cannot lie in [0, 1], or epsilon has another shape.
     """
     if not images.is_floating_point():
         raise GradshardError(
             f"images of {images.dtype} cannot be perturbed, because epsilon is one of pixels in [0, 1]: divide by 255"
+        )
+    # Of any other shape it could fit the columns of an image, and scale those.
+    if isinstance(epsilon, Tensor) and epsilon.ndim and (epsilon.ndim, epsilon.shape[1:].numel()) != (images.ndim, 1):
+        raise GradshardError(
+            f"epsilon of shape {tuple(epsilon.shape)} is none of images of shape {tuple(images.shape)}: give a number, "
+            "or one for each image by epsilon.view(-1, 1, 1, 1)"
         )
     return (images + epsilon * signs).clamp_(0, 1)
 

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 
 
@@ -22,7 +23,16 @@ def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Te
 
     Returns:
         Float32 of -scale, 0 and +scale in the given shape; its examples may lie a few bytes apart.
+
+    Raises:
+        GradshardError: the planes are not those of images of this shape.
     """
+    wanted = (shape[0], 2, bitplanes.packed_bytes(shape[1:].numel()))
+    if planes.shape != wanted:
+        raise GradshardError(
+            f"packed signs of shape {tuple(planes.shape)} are none of images of shape {tuple(shape)}, whose are "
+            f"{wanted}: give the images that the signs came with, neither resized nor cropped after"
+        )
     if planes.device.type == "cpu" and not torch.compiler.is_compiling():
         return _looked_up(planes, scale)[:, : shape[1:].numel()].view(shape)
     shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=planes.device)

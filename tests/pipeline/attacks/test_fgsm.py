@@ -14,6 +14,7 @@ from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, attack_loss, logit_margin, step_sign
 from gradshard.pipeline.gradients.perturb import leaves_ball, perturb, random_signs
+from gradshard.storage.errors import GradshardError
 
 ATTACKS = ["fgsm", "ifgsm", "rand_fgsm"]
 
@@ -169,6 +170,14 @@ def test_epsilon_may_differ_between_examples(images):
     assert torch.equal(crafted, (images + epsilon).clamp(0, 1))
 
 
+def test_epsilons_that_would_scale_columns_in_place_of_images_are_refused():
+    images = torch.rand(5, 1, 3, 5, generator=torch.Generator().manual_seed(0))
+    for shape in ((5,), (5, 1), (5, 1, 1, 5)):
+        with pytest.raises(GradshardError, match=r"epsilon of shape .* give a number, or one for each image"):
+            perturb(images, torch.ones_like(images), torch.full(shape, 0.1))
+    assert torch.equal(perturb(images, torch.ones_like(images), torch.tensor(0.1)), (images + 0.1).clamp(0, 1))
+
+
 def test_what_leaves_the_ball_or_the_range_is_told():
     images = torch.full((4, 1, 2, 2), 0.5)
     examples = images.clone()
@@ -226,3 +235,19 @@ def test_random_signs_are_fair_and_follow_the_generator():
     assert torch.equal(one, same)
     assert set(one.unique().tolist()) == {-1.0, 1.0}
     assert abs(one.mean().item()) < 4 / math.sqrt(one.numel())
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"policy": "random"}, "policy is random: choose predicted or true or least_likely"),
+        ({"gradient": "exakt"}, "gradient is exakt: choose exact or cross_entropy"),
+        ({"labels": None}, "there are no labels, which the policy true needs"),
+    ],
+    ids=str,
+)
+def test_a_gradient_or_label_that_there_is_not_is_refused_and_not_taken_for_another(
+    linear_model, images, asked, sentence
+):
+    with pytest.raises(GradshardError, match=sentence):
+        input_gradient(linear_model(), images, **{"labels": torch.zeros(len(images), dtype=torch.int64), **asked})

@@ -9,6 +9,7 @@ from torch._inductor import metrics
 
 from gradshard.pipeline.gradients.perturb import perturb
 from gradshard.pipeline.gradients.unpack import unpack_signs
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 
 
@@ -41,6 +42,19 @@ def test_scaled_signs_are_signs_times_the_scale(shape, scale):
 def test_what_was_never_written_unpacks_to_a_code_that_is_no_sign():
     planes = torch.full((1, 2, 3), bitplanes.FILL_BYTE, dtype=torch.uint8)
     assert (unpack_signs(planes, torch.Size((1, 1, 4, 5))) == bitplanes.UNWRITTEN).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 3, 4), (2, 1, 6, 7), (3, 1, 4, 5)], ids=["cropped", "padded", "other rows"])
+def test_signs_are_not_unpacked_into_the_shape_of_other_images(shape):
+    planes, _ = example(2, 1, 4, 5, seed=0)
+    with pytest.raises(GradshardError, match=r"packed signs of shape \(2, 2, 3\) are none of images of shape"):
+        unpack_signs(planes, torch.Size(shape))
+
+
+def test_signs_below_which_a_random_step_is_packed_are_not_unpacked_without_it():
+    planes, _ = example(4, 1, 4, 5, seed=0)
+    with pytest.raises(GradshardError, match=r"packed signs of shape \(2, 4, 3\) are none of images"):
+        unpack_signs(planes.view(2, 4, 3), torch.Size((2, 1, 4, 5)))
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD, METHODS
 from gradshard.pipeline.types import Combination
 
 # Keys that say who perturbs and what clean images weigh, by their fields.
-_ENSEMBLE = {
-    **{name: name for name in ("sources", "attack", "label_at", "weights", "schedule", "clean_weight")},
-    "self": "live",
-}
+_ALIKE = ("sources", "attack", "label_at", "weights", "schedule", "clean_weight", "adversarial_weight")
+_ENSEMBLE = {**{name: name for name in _ALIKE}, "self": "live"}
 
 
 def check_training(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:

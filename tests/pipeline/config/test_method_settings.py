@@ -43,6 +43,7 @@ def content():
         ),
         ({"method": "pgd_at", "self": True}, "robust.X.self is not for the method pgd_at"),
         ({"method": "pgd_at", "clean_weight": 0.5}, "robust.X.clean_weight is not for the method pgd_at"),
+        ({"method": "trades", "adversarial_weight": 0.3}, "robust.X.adversarial_weight is not for the method trades"),
         ({"method": "pgd_at", "attack": "fgsm"}, "robust.X.attack is not for the method pgd_at"),
         (
             {"method": "pgd_at", "step_size": 0.01},

@@ -80,6 +80,7 @@ def _describe(params: Params, target: str) -> dict[str, str]:
         "sources": str(len({store.model for store in stores})),
         "copies": _joined(str(store.copies) for store in stores),
         "attack stored": _joined(_attack(store) for store in stores),
+        "else of the stores": _joined(_otherwise(store, params.attack.epsilon) for store in stores),
         "else": at + snapshot + model.model_dump_json(exclude={"sources", "weights", "snapshots"}),
     }
 
@@ -87,6 +88,12 @@ def _describe(params: Params, target: str) -> dict[str, str]:
 def _attack(store: SignsParams) -> str:
     title = attack_title(store.attack or "fgsm")
     return f"{title}, {store.steps} steps" if store.steps else title
+
+
+def _otherwise(store: SignsParams, epsilon: float) -> str:
+    """Name what else of a store's signs may differ; its own epsilon only if it is not that of training."""
+    other = "" if store.epsilon in (None, epsilon) else f", epsilon {store.epsilon:g}"
+    return f"{store.gradient}, {store.label}, {store.precision}{other}"
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -221,3 +221,15 @@ def test_panels_are_of_what_defences_differ_in_and_nothing_else():
     drawn = figures.errors_against_stores(panels, "title")
     assert drawn == figures.errors_against_stores(panels, "title"), "the same bytes"
     assert ">PGD, 10 steps<" in drawn
+
+
+@pytest.mark.parametrize("other", [{"label": "true"}, {"gradient": "cross_entropy"}, {"attack": "ifgsm", "eps": 0.1}])
+def test_no_line_goes_through_defences_whose_stores_differ_in_something_else_too(other):
+    content = params_of().model_dump(by_alias=True)
+    alike = {"attack": "ifgsm", "eps": 0.3, "steps": 10, "gradient": "exact", "label": "predicted"}
+    content["signs"] |= {"C": alike | {"model": "C"}, "D": alike | {"model": "D"}, "T": alike | {"model": "D"} | other}
+    content["robust"]["ours"] = content["robust"]["two"] | {"sources": ["C", "T"]}
+    content["evaluation"]["targets"].append("ours")
+    params = check_params(content, where="params.yaml")
+    panels = store_panels(study_of(wrong_of(TRANSFERRED | {"ours": [0.1] * 3}), params=params))
+    assert list(panels["sources"].lines) == ["one, two"]

@@ -1,12 +1,13 @@
 """The attacks, all with one signature, on any model that maps images in [0, 1] to logits."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
-from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
 from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -39,7 +40,7 @@ class Attack:
             images: float (N, C, H, W) in [0, 1], on the model's device.
             labels: the true labels, int64 (N,).
             epsilon: how far a pixel may move, in units of pixels in [0, 1].
-            alpha: of RAND+FGSM: its random step, by default half of epsilon.
+            alpha: of RAND+FGSM: its random step, at most epsilon, by default half of it.
             steps: of I-FGSM and MI-FGSM (by default 10), PGD and C&W (40).
             restarts: of PGD and C&W: from so many random starts.
             gradient: ``exact``, whose signs do not suffer from rounding, or ``cross_entropy`` as the paper computed it.
@@ -50,9 +51,12 @@ class Attack:
             Float (N, C, H, W) in [0, 1], at most epsilon from the images.
 
         Raises:
-            GradshardError: the images are no pixels in [0, 1].
+            GradshardError: the images are no pixels in [0, 1], the labels not theirs, or another argument is not one
+                that an attack has.
         """
         check_pixels(images)
+        check_labels(labels, images)
+        check_words(gradient, label)
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
         noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(seed))
         return craft_by_name(
@@ -63,14 +67,27 @@ class Attack:
             strength=config,
             draws=noise.to(images.device),
             gradient=gradient,
-            policy=label,
+            policy=label if ATTACKS[self.name].targeted else "true",
         )
 
 
 def attack_config(
     *, epsilon: float, alpha: float | None = None, steps: int | None = None, restarts: int = 1
 ) -> AttackConfig:
-    """Return what attacks may do, with the defaults of ``Attack`` filled in."""
+    """Return what attacks may do, with the defaults of ``Attack`` filled in.
+
+    Raises:
+        GradshardError: a number is out of its range; the sentence names it.
+    """
+    if not 0 <= epsilon <= 1:
+        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    if alpha is not None and not 0 <= alpha <= epsilon:
+        raise GradshardError(
+            f"alpha is {alpha:g}, but the random step is a part of epsilon, {epsilon:g}: give a number from 0 to that"
+        )
+    for name, number in (("steps", steps), ("restarts", restarts)):
+        if number is not None and number < 1:
+            raise GradshardError(f"{name} is {number}, by which nothing is attacked: give 1 or more")
     return AttackConfig(
         epsilon=epsilon,
         alpha=epsilon / 2 if alpha is None else alpha,
@@ -88,12 +105,41 @@ def check_pixels(images: Tensor) -> None:
     """
     if not images.is_floating_point():
         raise GradshardError(f"images are {images.dtype}, not float pixels in [0, 1]: divide them by 255")
+    if not images.numel():
+        raise GradshardError(f"there is no pixel in images of shape {tuple(images.shape)}: give one image at least")
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         raise GradshardError(
             f"pixels run from {low:.4g} to {high:.4g} and not from 0 to 1: normalise inside the model, so that epsilon "
             "keeps its unit"
         )
+
+
+def check_labels(labels: Tensor, images: Tensor, *, classes: int | None = None) -> None:
+    """Refuse labels that are not those of the images, or of no class, where it is known how many there are.
+
+    Raises:
+        GradshardError: they are not; the sentence names the remedy.
+    """
+    found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        raise GradshardError(f"labels are {found}: give the number of each image's class, int64 ({len(images)},)")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        known = "" if classes is None else f" to {classes - 1}"
+        raise GradshardError(f"labels run from {low} to {high}: give numbers of classes, from 0{known}")
+
+
+def check_words(gradient: str, label: str = "true") -> None:
+    """Refuse words that no attack knows, which would pass for others.
+
+    Raises:
+        GradshardError: one is such; the sentence lists those that there are.
+    """
+    known = {"gradient": (gradient, get_args(Gradient)), "label": (label, get_args(EvaluationLabel))}
+    for name, (word, words) in known.items():
+        if word not in words:
+            raise GradshardError(f"{name} is {word}: choose {' or '.join(words)}")
 
 
 fgsm = Attack("fgsm", "Step once along the signed gradient (FGSM, section 2.2).")

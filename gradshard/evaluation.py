@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gradshard.attacks import attack_config, check_pixels
+from gradshard.attacks import attack_config, check_labels, check_pixels, check_words
 from gradshard.examination import examine as examine
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
@@ -78,9 +78,12 @@ def evaluate(
         One result a target on clean images, then one for each attack, source and target.
 
     Raises:
-        GradshardError: a model is in training mode, the images are no pixels, or an attack cannot be run here.
+        GradshardError: a model is in training mode, the images are no pixels, the labels not theirs, an attack cannot
+            be run here, or another argument is not one that attacks have.
     """
     models = {**(sources or {}), **targets}
+    if not targets:
+        raise GradshardError("there are no targets: name one model at least")
     training = [name for name, model in models.items() if model.training]
     if training:
         raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
@@ -88,7 +91,13 @@ def evaluate(
     if unknown:
         raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
     check_pixels(images)
-    device = next(parameter.device for model in models.values() for parameter in model.parameters())
+    check_words(gradient, label)
+    tensors = (parameter for model in models.values() for parameter in model.parameters())
+    device = next((parameter.device for parameter in tensors), images.device)
+    with torch.no_grad():
+        classes = next(iter(targets.values()))(images[:1].to(device)).shape[1]
+    check_labels(labels, images, classes=classes)
+    check_attacks(attacks, classes=classes)
     config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
     crafters = list(sources if sources is not None else targets)
     planned = plan_cases(
@@ -97,9 +106,6 @@ def evaluate(
     ranks = []
     for block, start in enumerate(range(0, len(images), BLOCK)):
         some, true = images[start : start + BLOCK].to(device), labels[start : start + BLOCK].to(device)
-        if block == 0:
-            with torch.no_grad():
-                check_attacks(attacks, classes=next(iter(targets.values()))(some[:1]).shape[1])
         draws = block_draws(some.shape, restarts, seed=seed, block=block, device=device)
         ranks.append(evaluate_block(models, planned, some, true, draws=draws))
     correct = (torch.cat(ranks, dim=1) == 0).numpy()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from gradshard.attacks import attack_config, check_pixels
+from gradshard.attacks import attack_config, check_labels, check_pixels, check_words
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.evaluation.examination import (
@@ -60,8 +60,8 @@ def examine(
         of them by example, and ``probe``, with the error over epsilon.
 
     Raises:
-        GradshardError: the images are no pixels, an attack cannot be run here, or a model cannot be attacked as it is;
-            the sentence says why.
+        GradshardError: the images are no pixels, the labels not theirs, an attack cannot be run here, a model cannot be
+            attacked as it is, or another argument is not one that attacks have; the sentence says why.
     """
     models = {**(sources or {}), SELF: model}
     if SELF in (sources or {}):
@@ -73,9 +73,11 @@ def examine(
     if unknown:
         raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
     check_pixels(images)
+    check_words(gradient)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     with torch.no_grad():
         classes = model(images[:1].to(device)).shape[1]
+    check_labels(labels, images, classes=classes)
     check_attacks((*attacks, *transferred), classes=classes)
     tried = Sample(images[:_TRIED].to(device), labels[:_TRIED].to(device), classes)
     for name, module in models.items():

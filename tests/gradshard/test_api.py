@@ -70,6 +70,94 @@ def test_images_that_are_no_pixels_are_refused(linear_model, batch):
         gs.fgsm(linear_model(), images * float("nan"), labels, epsilon=0.1)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"epsilon": 8}, "epsilon is 8, no distance of pixels"),
+        ({"epsilon": -0.1}, "epsilon is -0.1, no distance of pixels"),
+        ({"epsilon": float("nan")}, "epsilon is nan, no distance of pixels"),
+        ({"alpha": 0.5}, "alpha is 0.5, but the random step is a part of epsilon, 0.1"),
+        ({"steps": 0}, "steps is 0, by which nothing is attacked"),
+        ({"restarts": 0}, "restarts is 0, by which nothing is attacked"),
+        ({"gradient": "exakt"}, "gradient is exakt: choose exact or cross_entropy"),
+    ],
+)
+def test_strength_and_gradient_that_no_attack_has_are_refused(linear_model, batch, wrong, sentence):
+    model, asked = linear_model(classes=5).eval(), {"epsilon": 0.1, **wrong}
+    for attacked in (
+        lambda: gs.pgd(model, *batch, **asked),
+        lambda: gs.evaluate({"m": model}, *batch, attacks=["pgd"], **asked),
+        lambda: gs.examine(model, *batch, **asked),
+    ):
+        with pytest.raises(gs.GradshardError, match=sentence):
+            attacked()
+
+
+@pytest.mark.parametrize("label", ["random", "least-likely"])
+def test_a_label_that_no_attack_is_about_is_refused_and_not_taken_for_the_true_one(linear_model, batch, label):
+    model = linear_model(classes=5).eval()
+    with pytest.raises(gs.GradshardError, match=f"label is {label}: choose true or least_likely"):
+        gs.fgsm(model, *batch, epsilon=0.1, label=label)
+    with pytest.raises(gs.GradshardError, match=f"label is {label}: choose true or least_likely"):
+        gs.evaluate({"m": model}, *batch, attacks=["fgsm"], epsilon=0.1, label=label)
+
+
+def test_an_attack_that_no_evaluation_turns_to_a_target_leaves_the_label_alone(linear_model, batch):
+    model = linear_model(classes=5).eval()
+    for attack in (gs.mi_fgsm, gs.pgd, gs.cw):
+        away, asked = (attack(model, *batch, epsilon=0.1, steps=2, label=label) for label in ("true", "least_likely"))
+        assert torch.equal(away, asked)
+    away, towards = (gs.fgsm(model, *batch, epsilon=0.1, label=label) for label in ("true", "least_likely"))
+    assert not torch.equal(away, towards)
+
+
+@pytest.mark.parametrize(
+    ("labels", "sentence"),
+    [
+        (torch.tensor([1]), r"labels are torch.int64 \(1,\): give .* int64 \(6,\)"),
+        (torch.zeros(9, dtype=torch.int64), r"labels are torch.int64 \(9,\): give .* int64 \(6,\)"),
+        (torch.zeros(6, 1, dtype=torch.int64), r"labels are torch.int64 \(6, 1\): give"),
+        (torch.zeros(6), r"labels are torch.float32 \(6,\): give"),
+        (np.zeros(6, dtype=np.int64), r"labels are a ndarray: give"),
+        (torch.tensor([0, 1, 2, 3, 4, -1]), "labels run from -1 to 4: give numbers of classes, from 0"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_images_are_refused(linear_model, batch, labels, sentence):
+    model, images = linear_model(classes=5).eval(), batch[0]
+    for attacked in (
+        lambda: gs.fgsm(model, images, labels, epsilon=0.1),
+        lambda: gs.evaluate({"m": model}, images, labels, attacks=["fgsm"], epsilon=0.1),
+        lambda: gs.examine(model, images, labels, epsilon=0.1),
+    ):
+        with pytest.raises(gs.GradshardError, match=sentence):
+            attacked()
+
+
+def test_labels_beyond_the_classes_are_refused(linear_model, batch):
+    model, labels = linear_model(classes=5).eval(), torch.tensor([1, 2, 3, 4, 5, 1])
+    with pytest.raises(gs.GradshardError, match="labels run from 1 to 5: give numbers of classes, from 0 to 4"):
+        gs.evaluate({"m": model}, batch[0], labels, attacks=["fgsm"], epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match="labels run from 1 to 5: give numbers of classes, from 0 to 4"):
+        gs.examine(model, batch[0], labels, epsilon=0.1)
+
+
+def test_without_images_or_targets_there_is_nothing_to_evaluate(linear_model, batch):
+    model, (images, labels) = linear_model(classes=5).eval(), batch
+    with pytest.raises(gs.GradshardError, match=r"no pixel in images of shape \(0, 1, 3, 4\): give one image"):
+        gs.evaluate({"m": model}, images[:0], labels[:0], attacks=["fgsm"], epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match="there are no targets: name one model"):
+        gs.evaluate({}, images, labels, attacks=["fgsm"], epsilon=0.1)
+
+
+def test_a_model_without_parameters_is_evaluated_where_the_images_are(batch):
+    class Sums(nn.Module):
+        def forward(self, images):
+            return images.flatten(1)[:, :5]
+
+    clean, _ = gs.evaluate({"m": Sums().eval()}, *batch, attacks=["fgsm"], epsilon=0.1)
+    assert clean.correct.tolist() == (batch[0].flatten(1)[:, :5].argmax(1) == batch[1]).tolist()
+
+
 def test_an_error_is_that_of_the_crafted_images(linear_model, batch):
     images, labels = batch
     models = {"one": linear_model(classes=5).eval(), "other": linear_model(classes=5, seed=1).eval()}

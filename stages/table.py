@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
@@ -72,13 +72,15 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     """A table of the report, with the paper's figures where it has them.
 
     Raises:
-        GradshardError: there is none of that name.
+        GradshardError: there is none of that name, or no results of the parameters' seeds.
     """
-    rows = results.read_matrix(matrix, seed=params.seeds[0])
+    rows = _rows(matrix, params)
     measured = {row["seed"] for row in rows}
     seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
     beside = matrix.parent / EXAMPLES
-    examples = results.read_examples(beside, seed=params.seeds[0]) if seeds.several and beside.exists() else {}
+    # Reading them takes long, and of one seed only worst cases over some of a battery's sources follow from them.
+    wanted = seeds.several or params.evaluation.battery is not None
+    examples = results.read_examples(beside, seed=params.seeds[0]) if wanted and beside.exists() else {}
     found = ErrorMatrix(rows, gradient, seeds, paper_figures.names(params), examples=examples)
     shown = selection.shown_targets(params, gradient)
     costs = merged_costs([matrix.parent / COSTS])
@@ -87,6 +89,19 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
         if table.name == name:
             return table
     raise GradshardError(f"{matrix} has no table {name}: choose one of {', '.join(table.name for table in tables)}")
+
+
+def _rows(matrix: Path, params: Params) -> list[dict[str, Any]]:
+    """The results of the seeds that the parameters list."""
+    found = results.read_matrix(matrix, seed=params.seeds[0])
+    rows = [row for row in found if row["seed"] in params.seeds]
+    if found and not rows:
+        theirs, listed = dict.fromkeys(row["seed"] for row in found), ", ".join(map(str, params.seeds))
+        raise GradshardError(
+            f"{matrix} has results of the seeds {', '.join(map(str, theirs))}, and none of {listed}: name the "
+            "parameters that it came from by --params, or list its seeds there"
+        )
+    return rows
 
 
 def replaced(file: Path, table: str, marks: tuple[str, str]) -> str:

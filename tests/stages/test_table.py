@@ -5,11 +5,17 @@ import io
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from gradshard.pipeline.config.profiles import profiles
+from gradshard.storage.formats import results
+from tests.helpers.error_matrices import write_results, wrong_images
 from tests.helpers.projects import call
 
 RUN = Path(__file__).parents[2] / "results/mnist"
 OF_RUN = [str(RUN / "matrix.parquet"), "--params", str(RUN / "params.yaml"), "--gradient", "cross_entropy"]
+TARGETS, SEEDS = ("A_adv", "A_adv-ens"), (10, 11, 12)
+FROM = [("B", "fgsm"), ("B2", "fgsm")]
 
 
 @pytest.fixture
@@ -60,3 +66,45 @@ def test_a_file_that_cannot_keep_the_table_is_left_as_it_is(table, tmp_path):
         assert (code, said.count("\n")) == (2, 1)
         assert remedy in said
     assert paper.read_text() == before
+
+
+@pytest.fixture
+def made_up(tmp_path, monkeypatch, capsys):
+    """Results of three seeds beside a parameter file; gives the table of a name for some seeds of it."""
+    wrong = {(target, "", "clean"): wrong_images([0.1, 0.2, 0.3], 1) for target in TARGETS}
+    wrong |= {
+        (target, source, attack): wrong_images([0.4, 0.5, 0.6], 2) for target in TARGETS for source, attack in FROM
+    }
+    write_results(tmp_path, wrong, SEEDS)
+    monkeypatch.chdir(tmp_path)
+    params = YAML(typ="safe").load(profiles()["mnist5k"])
+    params["static"]["B2"] = params["static"]["A"] | {"seed": 9}
+    params["evaluation"] |= {
+        "targets": list(TARGETS),
+        "battery": {"sources": ["B", "B2"], "attacks": ["fgsm"], "own": []},
+    }
+
+    def run(matrix, seeds, *options):
+        with Path("params.yaml").open("w") as file:
+            YAML().dump(params | {"seeds": seeds}, file)
+        code = call(monkeypatch, "table", matrix, *options)
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_table_is_of_the_seeds_that_the_parameters_list_and_of_no_others(made_up):
+    results.write_matrix(
+        Path("all.parquet"), [row for seed in SEEDS for row in results.read_matrix(Path(f"{seed}/matrix.parquet"))]
+    )
+    assert "| A_adv, 6 epochs | **20.0** |" in made_up("all.parquet", [11])[1]
+    assert "| A_adv, 6 epochs | 15.0 ± 7.1 |" in made_up("all.parquet", [10, 11])[1]
+    code, _, said = made_up("all.parquet", [3])
+    assert code == 2
+    assert "has results of the seeds 10, 11, 12, and none of 3: name the parameters" in said
+
+
+def test_of_one_seed_the_study_has_the_columns_that_it_has_in_the_report(made_up):
+    head, _, row, *_ = made_up("10/matrix.parquet", [10], "--name", "study")[1].splitlines()
+    assert head == "| target | Clean | worst case from B | worst case from B2 |"
+    assert row.startswith("| A_adv |")

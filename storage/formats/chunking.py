@@ -12,6 +12,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.storage.errors import GradshardError
+
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 1 << 26
 MIN_CHUNKS = 100
@@ -59,6 +61,18 @@ def split_slice(rows: slice, step: int) -> Iterator[slice]:
     """The rows, so many at a time; the last stretch may be short."""
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
+
+
+def check_range(start: int, stop: int, *, rows: int, where: str) -> None:
+    """Refuse rows that there are not: what lies before the first or fills the last shard is no row.
+
+    Raises:
+        GradshardError: rows from ``start`` to before ``stop`` are not all among ``rows`` rows.
+    """
+    if not 0 <= start <= stop <= rows:
+        raise GradshardError(
+            f"{where} has {rows} rows and not those from {start} to before {stop}: ask for rows from 0 to before {rows}"
+        )
 
 
 def group_by_chunk(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ShardingCodecInd
 from zarr.core.metadata import ArrayV3Metadata
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.chunking import Layout, check_range
 from gradshard.storage.formats.digests import RowsDigest
 from gradshard.storage.formats.gather import gather
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
@@ -78,16 +78,24 @@ class Split:
         """Read the images of rows, uint8 (n, C, H, W).
 
         Raises:
-            GradshardError: a shard is missing or damaged.
+            GradshardError: there are no such rows, or a shard is missing or damaged.
         """
+        check_range(start, stop, rows=len(self), where=self._called)
         return self.take_images(np.arange(start, stop))
 
     def take_images(self, rows: Rows) -> Images:
-        """Read the images of single rows, uint8 (n, C, H, W).
+        """Read the images of single rows, by their numbers; uint8 (n, C, H, W).
 
         Raises:
-            GradshardError: a shard is missing or damaged.
+            GradshardError: there are no such rows, or a shard is missing or damaged.
         """
+        if len(rows) and not np.issubdtype(rows.dtype, np.integer):
+            raise GradshardError(
+                f"rows are {rows.dtype}, but images are taken by the numbers of rows: give integers, of a mask "
+                "np.flatnonzero(mask)"
+            )
+        if len(rows):
+            check_range(int(rows.min()), int(rows.max()) + 1, rows=len(self), where=self._called)
         images = np.empty((len(rows), *self.sample_shape), dtype=np.uint8)
         gather(self, rows, images)
         return images
@@ -118,9 +126,10 @@ class Split:
         """Read the labels of rows, int64 (n,).
 
         Raises:
-            GradshardError: a shard's labels are missing or damaged.
+            GradshardError: there are no such rows, or a shard's labels are missing or damaged.
         """
         stop = len(self) if stop is None else stop
+        check_range(start, stop, rows=len(self), where=self._called)
         shards = range(start // self.layout.shard, -(-stop // self.layout.shard)) if stop > start else range(0)
         labels = np.empty(len(shards) * self.layout.shard, dtype=label_dtype(self.classes))
         for at, shard in enumerate(shards):
@@ -170,6 +179,10 @@ class Split:
                 f"{found[:12]}, recorded {self.digest[:12]}): {self._remedy}"
             )
         return images, labels
+
+    @property
+    def _called(self) -> str:
+        return f"the {self.name} split of {self.where}"
 
     def _missing(self, what: str, name: str) -> GradshardError:
         return GradshardError(

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, sign_arrays
 from gradshard.storage.formats.bitplanes import Planes
-from gradshard.storage.formats.chunking import Layout
+from gradshard.storage.formats.chunking import Layout, check_range
 from gradshard.storage.formats.dataset import Split, label_dtype
 from gradshard.storage.formats.gather import gather
 from gradshard.storage.formats.manifest import Manifest, read_manifest
@@ -78,8 +78,9 @@ class SignStore:
         """Read the packed signs of rows, uint8 (n, 2, ceil(P / 8)).
 
         Raises:
-            GradshardError: a shard is missing or damaged.
+            GradshardError: there are no such rows, or a shard is missing or damaged.
         """
+        check_range(start, stop, rows=len(self), where=self.where)
         planes = self._empty(stop - start)
         gather(self, np.arange(start, stop), planes)
         return planes

@@ -58,6 +58,26 @@ def test_single_rows_are_read_in_any_order_and_more_than_once(tmp_path, shape, v
     assert train.take_images(rows[:0]).shape == (0, *shape[1:])
 
 
+@pytest.mark.parametrize("rows", [[-1, 3], [299, 300], [1 << 40]])
+def test_rows_that_there_are_not_are_refused(tmp_path, images, labels, rows):
+    write(tmp_path / "d.zarr", images, labels)
+    train = open_dataset(tmp_path / "d.zarr").train
+    first, last = min(rows), max(rows) + 1
+    for read in (
+        lambda: train.take_images(np.array(rows)),
+        lambda: train.read_images(first, last),
+        lambda: train.read_labels(first, last),
+    ):
+        with pytest.raises(GradshardError, match=f"has 300 rows and not those from {first} to before {last}"):
+            read()
+
+
+def test_a_mask_is_not_taken_for_the_numbers_of_rows(tmp_path, images, labels):
+    write(tmp_path / "d.zarr", images, labels)
+    with pytest.raises(GradshardError, match=r"rows are bool, .* of a mask np.flatnonzero\(mask\)"):
+        open_dataset(tmp_path / "d.zarr").train.take_images(labels == 3)
+
+
 def test_images_that_were_compressed_by_an_earlier_version_read_as_ever(tmp_path, images, labels):
     write(tmp_path / "d.zarr", images, labels)
     group = zarr.open_group(tmp_path / "d.zarr/train", mode="r+")

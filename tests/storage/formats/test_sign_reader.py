@@ -34,6 +34,12 @@ def test_a_missing_shard_is_an_error_and_never_the_fill_value(small_store, metho
         small_store.load() if method == "load" else small_store.read(0, 700)
 
 
+@pytest.mark.parametrize(("start", "stop"), [(-3, 2), (690, 701), (5, 2)])
+def test_rows_that_there_are_not_are_refused(small_store, start, stop):
+    with pytest.raises(GradshardError, match=f"has 700 rows and not those from {start} to before {stop}"):
+        small_store.read(start, stop)
+
+
 def test_a_hole_inside_a_shard_is_an_error(small_store):
     layout = small_store.layout
     assert layout.shard > layout.chunk

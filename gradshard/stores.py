@@ -17,7 +17,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.dataset import Dataset, Split
-from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord
+from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord, check_word
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.maintenance import verify as verifying
@@ -82,8 +82,9 @@ def write_signs(
         label: whose label the loss was taken for.
 
     Raises:
-        GradshardError: something is there, or the signs or labels do not fit the split.
+        GradshardError: something is there, the signs or labels do not fit the split, or the name is none.
     """
+    check_word(name, what="name")
     target, flat = Path(path), signs.reshape(len(signs), -1)
     _check_signs(target, flat, split)
     chosen = split.read_labels() if labels is None else np.asarray(labels)
@@ -135,9 +136,11 @@ def audit(
             it.
 
     Raises:
-        GradshardError: the store was made for other rows, a shard is missing or damaged, or the store's attack is
-            another's code that you did not name.
+        GradshardError: the store was made for other rows, a shard is missing or damaged, the store's attack is
+            another's code that you did not name, or no row is to be computed again.
     """
+    if rows < 1:
+        raise GradshardError(f"rows is {rows}, of which nothing can be told: compute one again at least")
     check_attack(store.manifest, attack, where="the store", option="attack")
     plan = auditing.plan_audit(store, split, count=rows, seed=secrets.randbits(32) if seed is None else seed)
     return auditing.audit_store(plan, store, split, model)

@@ -4,7 +4,6 @@ The dataset is read twice: once for its digest, which a store is named by before
 gradients, when every row must have the hash that it had before.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
@@ -33,6 +32,7 @@ from gradshard.storage.formats.manifest import (
     AgreementRecord,
     DatasetRecord,
     ModelRecord,
+    check_word,
 )
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import spec_for
@@ -128,6 +128,12 @@ def compute_signs(
         seed=seed,
     )
     target = Path(target)
+    called, kind = model_name or target.stem, architecture or _kind(model)
+    # Before the dataset is read, which may take hours.
+    for what, word in {"name": name, "split": split, "model_name": called, "architecture": kind}.items():
+        check_word(word, what=what)
+    if weights is not None and not Path(weights).is_file():
+        raise GradshardError(f"weights {weights} is no file: name the one that the model's weights lay in, or none")
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
     check_plain(model, where="the model")
@@ -160,7 +166,7 @@ def compute_signs(
                     sample_shape=hashes.sample_shape,
                     classes=classes,
                 ),
-                _model_record(whole, model, model_name or target.stem, architecture, weights),
+                _model_record(whole, called, kind, weights),
                 record,
                 licence=licence,
             )
@@ -184,15 +190,15 @@ def _agreement(logits: Logits, rows: Rows, direction: Direction, device: torch.d
     return AgreementRecord(rows=len(numbers), share=round(share, 6))
 
 
-def _model_record(
-    whole: nn.Module, model: nn.Module, name: str, architecture: str | None, weights: str | Path | None
-) -> ModelRecord:
-    """Name the model and take its digest, which covers a normalisation that was told."""
+def _kind(model: nn.Module) -> str:
+    """Name a model by its class."""
     kind = f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
-    known = architecture or kind[-_LONGEST:].lstrip(".")
-    if not re.fullmatch(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}", known):
-        raise GradshardError(f"architecture {known[:100]} is no name for a manifest: give a short one by architecture=")
+    return kind[-_LONGEST:].lstrip(".")
+
+
+def _model_record(whole: nn.Module, name: str, architecture: str, weights: str | Path | None) -> ModelRecord:
+    """Name the model and take its digest, which covers a normalisation that was told."""
     tensors = {key: value for key, value in whole.state_dict().items() if isinstance(value, torch.Tensor)}
-    digest = tensors_digest(tensors, known)
+    digest = tensors_digest(tensors, architecture)
     file = digest if weights is None else file_sha256(Path(weights))
-    return ModelRecord(name=name, architecture=known, digest=digest, weights_sha256=file)
+    return ModelRecord(name=name, architecture=architecture, digest=digest, weights_sha256=file)

@@ -4,6 +4,7 @@ A store's chunk is decoded as a whole, which suits a reader that goes through it
 and a row there. The file takes two bits a pixel, is made once for a store's content, and may be deleted at any time.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 
 
 def planes_file(store: SignStore, cache: Path) -> Path:
-    """Give the file of a store's packed signs, made and checked against the manifest unless it is there.
+    """Give the file of a store's packed signs, made and checked against the manifest unless it is there, whole.
 
     Raises:
         GradshardError: a shard is missing, damaged or not the one that was published.
@@ -25,7 +26,7 @@ def planes_file(store: SignStore, cache: Path) -> Path:
     path = cache / f"planes-{store.manifest.content}{copy}.bin"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
+        if not path.exists() or path.stat().st_size != math.prod(_shape(store)):
             with atomic_path(path) as temporary:
                 planes = np.memmap(temporary, dtype=np.uint8, mode="w+", shape=_shape(store))
                 store.load_into(planes)

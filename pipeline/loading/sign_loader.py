@@ -77,8 +77,10 @@ class SignLoader:
             cache: the folder that keeps shards of remote stores.
 
         Raises:
-            GradshardError: something is not there, a store is for other rows, or a batch is too small for the ranks.
+            GradshardError: something is not there, a store is for other rows, a batch is too small for the ranks, or
+                another argument is out of its range.
         """
+        _check_numbers(batch=batch, epsilon=epsilon, rank=rank, ranks=ranks)
         split = dataset if isinstance(dataset, Split) else _training_split(Path(dataset))
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
@@ -89,6 +91,8 @@ class SignLoader:
             raise GradshardError(
                 f"schedule {schedule} is none of a loader's, which takes one source a batch: give random or rotate"
             )
+        if epsilon_law not in get_args(EpsilonDistribution):
+            raise GradshardError(f"epsilon_law is {epsilon_law}: give {' or '.join(get_args(EpsilonDistribution))}")
         self.step = 0
         self._device = torch.device(device)
         Rank(rank, ranks).check(len(split), batch)
@@ -176,6 +180,16 @@ class SignLoader:
         batches = read(self._reader, self._run.requests(start), self._device)
         for step, raw in enumerate(batches, start=start):
             yield make_batch(raw, self._run, step)
+
+
+def _check_numbers(*, batch: int, epsilon: float, rank: int, ranks: int) -> None:
+    """Refuse numbers by which batches would be empty, or their perturbations meaningless."""
+    if batch < 1:
+        raise GradshardError(f"batch is {batch}: give how many rows a step takes, 1 or more")
+    if not 0 < epsilon <= 1:
+        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    if not 0 <= rank < ranks:
+        raise GradshardError(f"rank is {rank} of {ranks} ranks: give one from 0 to {max(ranks - 1, 0)}")
 
 
 def _training_split(path: Path) -> Split:

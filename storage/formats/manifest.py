@@ -50,7 +50,20 @@ Sha256 = Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
 # Shown on terminals and in Markdown: no control characters, no markup.
-Word = Annotated[str, Field(pattern=r"^[\w.@:+/-][\w.@:+/ ()-]{0,99}$")]
+_WORD = re.compile(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}")
+Word = Annotated[str, Field(pattern=f"^{_WORD.pattern}$")]
+
+
+def check_word(word: str, *, what: str) -> None:
+    """Refuse a name that a manifest cannot have.
+
+    Raises:
+        GradshardError: it is such; the sentence begins with ``what``.
+    """
+    if not _WORD.fullmatch(word):
+        raise GradshardError(
+            f"{what} {word[:100]!r} is no name for a manifest: give 1 to 100 letters, digits, blanks and .@:+/-()"
+        )
 
 
 class _Record(BaseModel):

@@ -247,6 +247,8 @@ def test_an_honest_store_passes_the_audit_and_a_forged_one_does_not(small_datase
     for name, stored, honest in (("right", signs, True), ("turned", -signs, False)):
         gs.write_signs(tmp_path / f"{name}.zarr", stored, data, model=model, name="linear")
         assert gs.audit(gs.open_signs(tmp_path / f"{name}.zarr"), data, model, rows=50, seed=0).honest is honest
+    with pytest.raises(gs.GradshardError, match="rows is 0, of which nothing can be told"):
+        gs.audit(gs.open_signs(tmp_path / "right.zarr"), data, model, rows=0)
 
 
 def test_an_audit_runs_the_code_that_a_store_names_only_if_the_caller_names_it(

@@ -344,3 +344,22 @@ def test_a_normalisation_that_is_told_and_left_in_the_dataset_is_refused(model, 
     twice = Digits(*rows, lambda x: (x - 0.13) / 0.31)
     with pytest.raises(GradshardError, match=r"not in \[0, 1\]: take what normalises .* once"):
         compute_signs(model, twice, "signs/D.zarr", mean=[0.13], std=[0.31])
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ({"model_name": "mine!"}, "model_name 'mine!' is no name for a manifest"),
+        ({"name": "a\nb"}, r"name 'a\\nb' is no name for a manifest"),
+        ({"architecture": "x" * 101}, "architecture 'xxx"),
+        ({"weights": "none.pt"}, "weights none.pt is no file"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_names_that_no_manifest_has_are_refused_before_the_dataset_is_read(model, rows, named, sentence):
+    class Unread(Digits):
+        def __getitem__(self, row):
+            raise AssertionError("read")
+
+    with pytest.raises(GradshardError, match=sentence):
+        compute_signs(model, Unread(*rows), "signs/mine.zarr", **named)

@@ -227,3 +227,18 @@ def test_what_has_no_source_or_too_many_ranks_is_refused(small_dataset_path, loa
         loader(rank=0, ranks=65)
     with pytest.raises(GradshardError, match="schedule all is none of a loader's"):
         loader(schedule="all")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"batch": 0}, "batch is 0: give how many rows"),
+        ({"epsilon": 8}, "epsilon is 8, no distance of pixels"),
+        ({"epsilon": float("nan")}, "epsilon is nan, no distance of pixels"),
+        ({"epsilon_law": "uniform"}, "epsilon_law is uniform: give fixed or truncated_normal"),
+        ({"rank": 2, "ranks": 2}, "rank is 2 of 2 ranks: give one from 0 to 1"),
+    ],
+)
+def test_a_loader_of_empty_batches_or_of_no_epsilon_is_refused(loader, wrong, told):
+    with pytest.raises(GradshardError, match=told):
+        loader(**wrong)

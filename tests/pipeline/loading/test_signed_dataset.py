@@ -246,3 +246,12 @@ def test_a_damaged_store_is_refused_before_anything_is_read_of_it(base, store):
     file.write_bytes(content)
     with pytest.raises(GradshardError, match="is damaged"):
         SignedDataset(base, store)
+
+
+@pytest.mark.parametrize("size", [0, 17, 100 * 196])
+def test_a_file_of_signs_that_lost_its_end_is_made_again(base, store, signed, size):
+    (file,) = Path(".partial/loading").glob("planes-*.bin")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:size])
+    assert torch.equal(SignedDataset(base, store)[699][2], torch.from_numpy(store.read(699, 700)[0]))
+    assert file.read_bytes() == whole

@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
-import numpy as np
 import torch
 from distributed import Client
 
-from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record
+from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record, measure_agreement
 from gradshard.pipeline.attacks.stored_rows import Direction
 from gradshard.pipeline.config.direction import direction_of
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.device_memory import limit_memory
-from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.stages.support import paths
 from gradshard.stages.support.compute_rows import compute_rows
 from gradshard.stages.support.dask_cluster import dask_client, map_tasks, threads
@@ -29,18 +27,10 @@ from gradshard.stages.support.options import ClusterConfig, cluster_options, par
 from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
-from gradshard.storage.formats.manifest import (
-    AgreementRecord,
-    ModelRecord,
-    StoreSpec,
-    read_manifest,
-)
+from gradshard.storage.formats.manifest import ModelRecord, StoreSpec, read_manifest
 from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.workspace import workspace
-
-_AGREEMENT_ROWS = 256
-
 
 # While so many threads of a process write their shards, the others compute.
 WRITERS = 1
@@ -209,6 +199,13 @@ def store_spec(
     wanted: SignsParams, loaded: LoadedModel, split: Split, direction: Direction, device: torch.device
 ) -> StoreSpec:
     """Describe a store that the parameters name, before it is computed."""
+    agreement = measure_agreement(
+        loaded.module,
+        direction,
+        len(split),
+        lambda rows: (split.take_images(rows), split.read_labels()[rows]),
+        device,
+    )
     return make_spec(
         split,
         ModelRecord(
@@ -217,20 +214,9 @@ def store_spec(
             digest=loaded.digest,
             weights_sha256=loaded.weights_sha256,
         ),
-        direction_record(direction, agreement=_agreement(loaded, split, direction, device)),
+        direction_record(direction, agreement=agreement),
         licence=wanted.licence,
     )
-
-
-def _agreement(loaded: LoadedModel, split: Split, direction: Direction, device: torch.device) -> AgreementRecord | None:
-    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
-    if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
-        return None
-    rows = np.linspace(0, len(split) - 1, min(_AGREEMENT_ROWS, len(split))).astype(np.int64)
-    images = torch.from_numpy(split.take_images(rows)).to(device)
-    labels = torch.from_numpy(split.read_labels()[rows]).to(device)
-    share = agreement_with_float64(loaded.module, images, labels, direction)
-    return AgreementRecord(rows=len(rows), share=round(share, 6))
 
 
 def _is_published(target: Path, spec: StoreSpec) -> bool:

@@ -1,16 +1,25 @@
 """The record of a store's directions in its manifest, wherever it is made."""
 
+from collections.abc import Callable
 from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import nn
 
 from gradshard.pipeline.attacks import custom
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.attacks.stored_rows import Direction
 from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.pipeline.types import OWN_LOSS, StorePrecision
+from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, DirectionRecord
+from gradshard.storage.formats.shard_reader import Rows
 
 _DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
+_AGREEMENT_ROWS = 256
 
 
 def check_direction(direction: Direction, *, classes: int) -> None:
@@ -21,6 +30,30 @@ def check_direction(direction: Direction, *, classes: int) -> None:
     """
     if isinstance(direction, AttackSpec):
         check_attacks([direction.attack], classes=classes, attacks={direction.attack: direction.entry})
+
+
+def measure_agreement(
+    model: nn.Module,
+    direction: Direction,
+    rows: int,
+    read: Callable[[Rows], tuple[Images, Labels]],
+    device: torch.device,
+) -> AgreementRecord | None:
+    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere.
+
+    Args:
+        model: in eval mode, on ``device``.
+        direction: whose signs are stored; in single precision, or of an attack, nothing is measured.
+        rows: how many there are.
+        read: gives the images, uint8 (n, C, H, W), and the labels, int64 (n,), of the rows with some numbers.
+        device: where it is computed.
+    """
+    if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
+        return None
+    chosen = np.linspace(0, rows - 1, min(_AGREEMENT_ROWS, rows)).astype(np.int64)
+    images, labels = (torch.from_numpy(part).to(device) for part in read(chosen))
+    share = agreement_with_float64(model, images, labels, direction)
+    return AgreementRecord(rows=len(chosen), share=round(share, 6))
 
 
 def direction_record(direction: Direction, *, agreement: AgreementRecord | None = None) -> DirectionRecord:

@@ -9,13 +9,11 @@ from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record
-from gradshard.pipeline.attacks.stored_rows import Direction
-from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64, to_unit_range
+from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record, measure_agreement
+from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
 from gradshard.pipeline.loading.making import Making, check_unchanged, computing, make, read_probe
@@ -28,16 +26,10 @@ from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.digests import file_sha256
-from gradshard.storage.formats.manifest import (
-    AgreementRecord,
-    DatasetRecord,
-    ModelRecord,
-    check_word,
-)
+from gradshard.storage.formats.manifest import DatasetRecord, ModelRecord, check_word
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import spec_for
 
-_AGREEMENT_ROWS = 256
 _PROBED_ROWS = 8
 # What a manifest takes for a name.
 _LONGEST = 100
@@ -147,7 +139,10 @@ def compute_signs(
         classes = count_classes(logits, probed)
         check_model(logits, probed, classes)
         check_direction(direction, classes=classes)
-        record = direction_record(direction, agreement=_agreement(logits, rows, direction, device))
+        agreement = measure_agreement(
+            logits, direction, len(rows), lambda numbers: rows.read_many(numbers.tolist()), device
+        )
+        record = direction_record(direction, agreement=agreement)
         with computing(logits, direction, device, threads, image.shape) as computer:
             piece, images, labels = read_probe(rows, computer, image.shape)
             probing = computer.begin(piece, images, labels)
@@ -178,16 +173,6 @@ def compute_signs(
 def _pixels(rows: Rows, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
     images, _ = rows.read_many(numbers)
     return to_unit_range(torch.from_numpy(images).to(device))
-
-
-def _agreement(logits: Logits, rows: Rows, direction: Direction, device: torch.device) -> AgreementRecord | None:
-    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere."""
-    if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
-        return None
-    numbers = np.linspace(0, len(rows) - 1, min(_AGREEMENT_ROWS, len(rows))).astype(np.int64).tolist()
-    images, labels = (torch.from_numpy(part).to(device) for part in rows.read_many(numbers))
-    share = agreement_with_float64(logits, images, labels, direction)
-    return AgreementRecord(rows=len(numbers), share=round(share, 6))
 
 
 def _kind(model: nn.Module) -> str:

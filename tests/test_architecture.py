@@ -156,7 +156,10 @@ def test_every_folder_of_code_is_part_of_the_distribution():
         ),
         ("import gradshard.pipeline.config.schema", {"torch", "zarr", "distributed", "matplotlib", "pyarrow"}),
         ("import gradshard.stages.prepare, gradshard.stages.report", {"torch", "distributed"}),
-        ("import gradshard.stages.train_static", {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"}),
+        (
+            "import gradshard.stages.support.static_training",
+            {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"},
+        ),
     ],
 )
 def test_nothing_heavy_is_imported_before_it_is_needed(code, heavy):

@@ -193,7 +193,7 @@ def test_labels_follow_the_policy():
     assert attack_labels(logits, true, "predicted").tolist() == [1, 1]
     assert attack_labels(logits, true, "least_likely").tolist() == [2, 3]
     assert attack_labels(logits, true, "true").tolist() == [3, 0]
-    with pytest.raises(ValueError, match="needs labels"):
+    with pytest.raises(GradshardError, match="there are no labels, which the policy true needs"):
         attack_labels(logits, None, "true")
 
 

@@ -25,7 +25,8 @@ def trainer(rows_at_once, model=None, *, batch_norm="per_rank", **options):
         batch=16,
         epochs=1,
         seed=1,
-        optimization=Optimization("adam", 0.001),
+        # Adam's steps are of one length whatever the gradient's, and so show rounding where it is about 0.
+        optimization=Optimization("sgd", 0.1),
         reading=ReadingPlan(True, 60, 1),
         adversary=Adversary(
             epsilon=0.3,
@@ -66,7 +67,7 @@ def test_pieces_take_the_steps_of_whole_batches(options):
     (one, weights), (other, pieced) = trained(None, **options), trained(5, **options)
     assert other.clean_loss == pytest.approx(one.clean_loss, rel=1e-4)
     assert other.adversarial_loss == pytest.approx(one.adversarial_loss, rel=1e-3)
-    assert torch.allclose(pieced, weights, atol=1e-4)
+    assert torch.allclose(pieced, weights, atol=1e-5)
 
 
 def test_no_pass_has_more_rows_than_are_allowed():

@@ -103,6 +103,11 @@ def check_pixels(images: Tensor) -> None:
     Raises:
         GradshardError: they are not; the sentence names the remedy.
     """
+    if not isinstance(images, Tensor):
+        raise GradshardError(
+            f"images are a {type(images).__name__}, not a tensor: of an array of bytes "
+            "torch.from_numpy(images).float() / 255 makes one"
+        )
     if not images.is_floating_point():
         raise GradshardError(f"images are {images.dtype}, not float pixels in [0, 1]: divide them by 255")
     if not images.numel():

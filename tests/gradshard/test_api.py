@@ -64,6 +64,8 @@ def test_images_that_are_no_pixels_are_refused(linear_model, batch):
     images, labels = batch
     with pytest.raises(gs.GradshardError, match=r"not float pixels in \[0, 1\]: divide them by 255"):
         gs.fgsm(linear_model(), (images * 255).byte(), labels, epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match=r"images are a ndarray, not a tensor: .* torch\.from_numpy\(images\)"):
+        gs.fgsm(linear_model(), images.numpy(), labels, epsilon=0.1)
     with pytest.raises(gs.GradshardError, match=r"pixels run from .* normalise inside the model"):
         gs.pgd(linear_model(), images * 4 - 2, labels, epsilon=0.1)
     with pytest.raises(gs.GradshardError, match="pixels run from nan"):

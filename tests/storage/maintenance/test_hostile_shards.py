@@ -30,7 +30,7 @@ def compressed(size: int) -> bytes:
 
 
 def frames(size: int) -> dict[str, bytes]:
-    """What may stand in a chunk of ``size`` bytes but is none, its checksum right."""
+    """Return what may stand in the place of a chunk of ``size`` bytes but is none, its checksum right."""
     undeclared = b"\x28\xb5\x2f\xfd\x00\x58\x01\x00\x00"
     return {
         "a tebibyte": checked(frame(1 << 40)),

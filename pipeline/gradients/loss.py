@@ -27,12 +27,12 @@ def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
     Raises:
         GradshardError: there is no such gradient.
     """
-    if gradient not in get_args(Gradient):
-        raise GradshardError(f"gradient is {gradient}: choose {' or '.join(get_args(Gradient))}")
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     if gradient == "exact":
         return logit_margin(logits, labels).sum()
-    return functional.cross_entropy(logits, labels, reduction="sum")
+    if gradient == "cross_entropy":
+        return functional.cross_entropy(logits, labels, reduction="sum")
+    raise GradshardError(f"gradient is {gradient}: choose {' or '.join(get_args(Gradient))}")
 
 
 def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) -> Tensor:

@@ -32,13 +32,16 @@ def network() -> nn.Module:
 
 def train(model: nn.Module, dataset: SignedDataset | list, epochs: int = 3) -> nn.Module:
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=0.01)
+    batches_of_50 = DataLoader(dataset, batch_size=50, shuffle=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, epochs * len(batches_of_50))
     for _ in range(epochs):
-        for x, y, *signs in DataLoader(dataset, batch_size=50, shuffle=True):
-            batches = [x, *(perturb(x, dataset.unpack(some, x), EPSILON) for some in signs)]
-            loss = sum(nn.functional.cross_entropy(model(some).logits, y) for some in batches)
+        for x, y, *signs in batches_of_50:
+            images = torch.cat([x, *(perturb(x, dataset.unpack(some, x), EPSILON) for some in signs)])
+            loss = nn.functional.cross_entropy(model(images).logits, y.repeat(len(images) // len(y)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
     return model.eval()
 
 

@@ -38,8 +38,8 @@ def train(model: nn.Module, dataset, lr: float, epochs: int = 3) -> nn.Module:
     schedule, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))
     for step, (x, y, *signs) in enumerate((batch for _ in range(epochs) for batch in loader), start=1):
         x = x / 255
-        batches = [x, *(perturb(x, dataset.unpack(some, x), EPSILON) for some in signs)]
-        loss = sum(nn.functional.cross_entropy(model(normalize(some)), y) for some in batches)
+        images = torch.cat([x, *(perturb(x, dataset.unpack(some, x), EPSILON) for some in signs)])
+        loss = nn.functional.cross_entropy(model(normalize(images)), y.repeat(len(images) // len(y)))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

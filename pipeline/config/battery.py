@@ -32,12 +32,14 @@ def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
 
     A target trained on a store of a source has ``seen`` it; a source of an architecture that it has seen, but of
     another training, is of the ``same architecture``; all others are ``unseen``. The target itself is none of them:
-    that is a white box. A part without sources is left out, and all is where there is no battery.
+    that is a white box; another snapshot of its own training is ``seen``. A part without sources is left out, and all
+    is where there is no battery.
     """
     battery = params.evaluation.battery
     sources = [source for source in battery.sources if source != target] if battery else []
-    seen = _trained_on(params, target)
-    architectures = {_architecture(params, source) for source in seen}
+    stored = _trained_on(params, target)
+    architectures = {_architecture(params, source) for source in stored}
+    seen = {*stored, *(source for source in sources if _training(source) == _training(target))}
     parts: dict[Half, list[str]] = {"all": sources, "seen": [], "same architecture": [], "unseen": []}
     for source in sources:
         known = _architecture(params, source) in architectures
@@ -67,12 +69,18 @@ def _sources_outside(params: "Params", halves: Sequence[Half]) -> list[str]:
 
 
 def _trained_on(params: "Params", target: str) -> list[str]:
-    model = params.robust.get(target.partition("@")[0])
+    """Return the models of the stores that a target is trained on."""
+    model = params.robust.get(_training(target))
     return [params.signs[store].model for store in model.sources] if model else []
 
 
+def _training(name: str) -> str:
+    """Return the name of the training that a model, or a snapshot of one, is of."""
+    return name.partition("@")[0]
+
+
 def _architecture(params: "Params", name: str) -> str:
-    base = name.partition("@")[0]
+    base = _training(name)
     return params.robust[base].architecture if base in params.robust else params.static[base].architecture
 
 

@@ -34,6 +34,17 @@ def test_sources_are_split_by_what_the_training_of_each_target_saw():
     assert "B" not in split_battery(params, "B")["all"]
 
 
+def test_what_a_target_was_at_another_epoch_of_its_training_is_not_unseen():
+    params = copy.deepcopy(YAML(typ="safe").load((ROOT / "params.yaml").read_text()))
+    params["robust"]["A_adv"]["snapshots"] = [3]
+    params["evaluation"]["battery"] = {"sources": ["A", "B", "A_adv@3"], "attacks": ["fgsm"]}
+    assert split_battery(check_params(params, where="params.yaml"), "A_adv") == {
+        "all": ["A", "B", "A_adv@3"],
+        "seen": ["A_adv@3"],
+        "unseen": ["A", "B"],
+    }
+
+
 def test_sources_are_unseen_by_all_if_no_target_saw_them_nor_their_architecture_nor_is_one():
     params = of(sources=["C", "D", "D2", "B"], attacks=["fgsm"])
     assert "B" in params.evaluation.targets

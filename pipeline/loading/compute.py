@@ -119,6 +119,10 @@ def compute_signs(
         copies=copies,
         seed=seed,
     )
+    if workers < 0:
+        raise GradshardError(f"compute_signs: workers is {workers}, but must be 0 or more")
+    if threads is not None and threads < 1:
+        raise GradshardError(f"compute_signs: threads is {threads}, but must be 1 or more, or None")
     target = Path(target)
     called, kind = model_name or target.stem, architecture or _kind(model)
     # Before the dataset is read, which may take hours.

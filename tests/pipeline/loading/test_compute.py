@@ -353,10 +353,12 @@ def test_a_normalisation_that_is_told_and_left_in_the_dataset_is_refused(model, 
         ({"name": "a\nb"}, r"name 'a\\nb' is no name for a manifest"),
         ({"architecture": "x" * 101}, "architecture 'xxx"),
         ({"weights": "none.pt"}, "weights none.pt is no file"),
+        ({"workers": -1}, "workers is -1, but must be 0 or more"),
+        ({"threads": 0}, "threads is 0, but must be 1 or more, or None"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_names_that_no_manifest_has_are_refused_before_the_dataset_is_read(model, rows, named, sentence):
+def test_what_no_store_can_be_made_by_is_refused_before_the_dataset_is_read(model, rows, named, sentence):
     class Unread(Digits):
         def __getitem__(self, row):
             raise AssertionError("read")

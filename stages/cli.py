@@ -26,6 +26,7 @@ _COMMANDS = {
     "examine": ("gradshard.stages.examine", "Attack anybody's model, and tell whether its gradient can be trusted."),
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
     "table": ("gradshard.stages.table", "Put a table of the results into a README or a paper."),
+    "compare": ("gradshard.stages.compare", "Tell whether one model errs less than another."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
     "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
     "weights": ("gradshard.stages.weights:group", "Convert weights that somebody else trained."),

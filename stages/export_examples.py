@@ -19,7 +19,7 @@ from gradshard.stages.support.dask_cluster import dask_client
 from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.exported_cell import CellName, ExportedCell, craft, find_cell, read_crafted
 from gradshard.stages.support.models import ModelFile, model_file
-from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
+from gradshard.stages.support.options import ClusterConfig, cluster_options, gradient_option, params_option
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import echo, echo_waiting
 from gradshard.stages.support.seeds import chosen_seed, seed_option
@@ -50,7 +50,7 @@ def _tensor_file(context: click.Context, argument: click.Parameter, path: Path) 
 @click.command()
 @click.argument("cell", callback=_cell)
 @click.argument("file", type=PathType(dir_okay=False, path_type=Path), callback=_tensor_file)
-@click.option("--gradient", type=click.Choice(["exact", "cross_entropy"]), help="Default: the first evaluated.")
+@gradient_option
 @seed_option
 @cluster_options
 @params_option

@@ -15,6 +15,11 @@ from gradshard.stages.support.strays import set_strays_aside
 
 Command = Callable[..., Any]
 
+# Of an evaluation's two gradients.
+gradient_option = click.option(
+    "--gradient", type=click.Choice(["exact", "cross_entropy"]), help="Default: the first evaluated."
+)
+
 
 def params_option(command: Command) -> Command:
     """Add ``--params`` and pass the checked parameters to the command as ``params``."""

@@ -1,0 +1,124 @@
+"""Two models, or two ways of training, compared on any cells of the error matrix: the same seeds and images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gradshard.pipeline.attacks.registry import attack_title
+from gradshard.pipeline.config.errors import did_you_mean
+from gradshard.pipeline.evaluation.paired_defences import correct_for_number
+from gradshard.pipeline.report import seed_errors
+from gradshard.pipeline.report.difference_cell import DifferenceCell
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.table import Table
+from gradshard.pipeline.types import CLEAN
+from gradshard.storage.errors import GradshardError
+
+OWN = "own"
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Attacks from sources, or by each model's own gradient (``own``), or none: clean images.
+
+    Several are a worst case: an image counts as right only if it is so clean and under all of them.
+    """
+
+    sources: Sequence[str] = ()
+    attacks: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, text: str) -> "Adversary":
+        """Read ``clean``, or sources and attacks as in ``own:pgd`` and ``B,VGG:fgsm,pgd``.
+
+        Raises:
+            GradshardError: it is neither.
+        """
+        if text == CLEAN:
+            return cls()
+        sources, colon, attacks = (part.strip() for part in text.partition(":"))
+        found = cls(*(tuple(filter(None, map(str.strip, part.split(",")))) for part in (sources, attacks)))
+        if not (colon and found.sources and found.attacks):
+            raise GradshardError(f"{text!r} is no adversary: write clean, own:ATTACK or SOURCE:ATTACK, such as B:fgsm")
+        return found
+
+    @property
+    def title(self) -> str:
+        """Name it, as a row of a table."""
+        if not self.attacks:
+            return "Clean"
+        titles = ", ".join(map(attack_title, self.attacks))
+        if self.sources == (OWN,) and len(self.attacks) == 1:
+            return f"own {titles}"
+        worst = "worst case of " if len(self.sources) * len(self.attacks) > 1 else ""
+        return f"{worst}{titles} from {', '.join(self.sources)}"
+
+    def errors(self, matrix: ErrorMatrix, target: str) -> SeedErrors:
+        """Return the errors of a target under it.
+
+        Raises:
+            GradshardError: it was not measured, or of a worst case not image by image.
+        """
+        pairs = [(target if source == OWN else source, attack) for source in self.sources for attack in self.attacks]
+        cells = {pair: matrix.errors(target, *pair) for pair in pairs or [("", CLEAN)]}
+        for (source, attack), errors in cells.items():
+            if not errors.rates:
+                of = ", ".join(f"{source}:{attack}" for source, attack in matrix.attacks(target)) or "nothing"
+                raise GradshardError(
+                    f"{target} was not measured under {attack} from {source or 'nobody'}, but under {of}: "
+                    "evaluate it, or choose another"
+                )
+        if len(cells) == 1:
+            return next(iter(cells.values()))
+        worst = seed_errors.worst_case([matrix.errors(target, "", CLEAN), *cells.values()])
+        if not worst.rates:
+            raise GradshardError(
+                f"{self.title} of {target} follows from single images: put the run's examples.parquet beside its "
+                "matrix.parquet"
+            )
+        return worst
+
+
+def shared_adversaries(matrix: ErrorMatrix, first: str, second: str) -> list[Adversary]:
+    """Return clean images and every single attack that two targets were both measured under."""
+    theirs = [_own(matrix.attacks(target), target) for target in (first, second)]
+    shared = [pair for pair in theirs[0] if pair in theirs[1]]
+    return [Adversary(), *(Adversary((source,), (attack,)) for source, attack in shared)]
+
+
+def compared_table(matrix: ErrorMatrix, first: str, second: str, adversaries: Sequence[Adversary]) -> Table:
+    """Make the table of two targets' errors, and the first's less the second's, in points, adversary by adversary.
+
+    Intervals are of each comparison alone; p-values are corrected for all rows (Holm 1979).
+
+    Raises:
+        GradshardError: a target is none of the matrix, both are the same, or they were not measured with one seed.
+    """
+    for target in (first, second):
+        if target not in matrix.targets:
+            raise GradshardError(f"{target} is no target of these results{did_you_mean(target, matrix.targets)}")
+    if first == second:
+        raise GradshardError(f"{first} cannot be compared with itself: name two targets")
+    errors = [[adversary.errors(matrix, target) for target in (first, second)] for adversary in adversaries]
+    for adversary, both in zip(adversaries, errors, strict=True):
+        if not seed_errors.shared_seeds(both):
+            raise GradshardError(f"{first} and {second} were measured with no seed in common ({adversary.title})")
+    found = correct_for_number([seed_errors.difference(*both) for both in errors])
+    rows = [
+        (
+            adversary.title,
+            [
+                *(matrix.seeds.cell(its, target) for its, target in zip(both, (first, second), strict=True)),
+                DifferenceCell(difference, bold=difference.finding in ("lower", "higher")),
+            ],
+        )
+        for adversary, both, difference in zip(adversaries, errors, found, strict=True)
+    ]
+    tested = sum(difference.corrected_p is not None for difference in found)
+    said = f"95 % intervals are of each comparison alone, p-values corrected for all {tested} (Holm)." if tested else ""
+    title = f"Errors of {first} and {second}"
+    return Table("compared", title, "adversary", [first, second, "difference in points"], rows, said)
+
+
+def _own(attacks: Sequence[tuple[str, str]], target: str) -> list[tuple[str, str]]:
+    return [(OWN if source == target else source, attack) for source, attack in attacks]

@@ -1,0 +1,68 @@
+"""A table as a command writes it: in Markdown, LaTeX or CSV, printed or put between two marks of a file."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from gradshard.pipeline.report import export, latex
+from gradshard.pipeline.report.table import Table
+from gradshard.stages.support.places import PathType
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import write_text
+
+Format = Literal["markdown", "latex", "csv"]
+
+_WRITTEN: Mapping[Format, Callable[[Table], str]] = {
+    "markdown": export.to_markdown,
+    "latex": latex.to_latex,
+    "csv": export.to_csv,
+}
+# Lines between which a file keeps its table: comments, in both languages.
+_MARKS = {
+    "markdown": ("<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"),
+    "latex": ("% gradshard table: begin", "% gradshard table: end"),
+}
+
+format_option = click.option(
+    "--format", "form", type=click.Choice(list(_WRITTEN)), default="markdown", show_default=True, help="Its language."
+)
+into_option = click.option(
+    "--into", type=PathType(dir_okay=False, path_type=Path), help="The file it belongs in; default: print it."
+)
+
+
+def check_place(into: Path | None, form: Format) -> None:
+    """Refuse to keep a table in a language without comments.
+
+    Raises:
+        GradshardError: it is so.
+    """
+    if into is not None and form not in _MARKS:
+        raise GradshardError(f"{into} cannot keep a table in {form}, which has no comments: leave --into out")
+
+
+def put_table(table: Table, form: Format, into: Path | None) -> None:
+    """Print a table, or write it between the marks of a file.
+
+    Raises:
+        GradshardError: the file is missing, or has not the two marks.
+    """
+    text = _WRITTEN[form](table)
+    if into is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(into, _replaced(into, text, _MARKS[form]))
+
+
+def _replaced(file: Path, table: str, marks: tuple[str, str]) -> str:
+    """Return the text of a file with the table between its marks."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    before, begin, rest = text.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not (begin and end):
+        raise GradshardError(
+            f"{file} has no place for a table: put the lines {marks[0]} and {marks[1]} where it belongs"
+        )
+    return f"{before}{begin}\n{table}{end}{after}"

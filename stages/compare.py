@@ -49,7 +49,7 @@ def command(
     """
     check_place(into, form)
     adversaries = [Adversary.of(text) for text in on]
-    found = read_error_matrix(matrix, params, gradient or params.evaluation.gradients[0])
+    found = read_error_matrix(matrix, params, gradient or params.evaluation.gradients[0], image_by_image=True)
     rows = adversaries or shared_adversaries(found, first, second)
     put_table(found.seeds.captioned(compared_table(found, first, second, rows)), form, into)
     if into is not None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.errors import did_you_mean
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
 from gradshard.pipeline.report import seed_errors
-from gradshard.pipeline.report.difference_cell import DifferenceCell
+from gradshard.pipeline.report.difference_cell import DifferenceCell, said_of_differences
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import Table
@@ -59,8 +60,9 @@ class Adversary:
         Raises:
             GradshardError: it was not measured, or of a worst case not image by image.
         """
-        pairs = [(target if source == OWN else source, attack) for source in self.sources for attack in self.attacks]
-        cells = {pair: matrix.errors(target, *pair) for pair in pairs or [("", CLEAN)]}
+        sources = [target if source == OWN else source for source in self.sources]
+        pairs = list(product(sources, self.attacks)) or [("", CLEAN)]
+        cells = {pair: matrix.errors(target, *pair) for pair in pairs}
         for (source, attack), errors in cells.items():
             if not errors.rates:
                 of = ", ".join(f"{source}:{attack}" for source, attack in matrix.attacks(target)) or "nothing"
@@ -70,7 +72,7 @@ class Adversary:
                 )
         if len(cells) == 1:
             return next(iter(cells.values()))
-        worst = seed_errors.worst_case([matrix.errors(target, "", CLEAN), *cells.values()])
+        worst = matrix.worst_case(target, cells)
         if not worst.rates:
             raise GradshardError(
                 f"{self.title} of {target} follows from single images: put the run's examples.parquet beside its "
@@ -114,10 +116,8 @@ def compared_table(matrix: ErrorMatrix, first: str, second: str, adversaries: Se
         )
         for adversary, both, difference in zip(adversaries, errors, found, strict=True)
     ]
-    tested = sum(difference.corrected_p is not None for difference in found)
-    said = f"95 % intervals are of each comparison alone, p-values corrected for all {tested} (Holm)." if tested else ""
-    title = f"Errors of {first} and {second}"
-    return Table("compared", title, "adversary", [first, second, "difference in points"], rows, said)
+    columns = [first, second, "difference in points"]
+    return Table("compared", f"Errors of {first} and {second}", "adversary", columns, rows, said_of_differences(found))
 
 
 def _own(attacks: Sequence[tuple[str, str]], target: str) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Differences of error rates, as tables show them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, PairedDifference
@@ -55,3 +55,9 @@ class DifferenceCell:
         if self.measured.corrected_p is not None:
             found["p"] = float(f"{self.measured.corrected_p:.4g}")
         return found
+
+
+def said_of_differences(shown: Sequence[PairedDifference]) -> str:
+    """Return the caption of differences that are shown together; nothing if none has a p-value."""
+    tested = sum(its.corrected_p is not None for its in shown)
+    return f"95 % intervals are of each comparison alone, p-values corrected for all {tested} (Holm)." if tested else ""

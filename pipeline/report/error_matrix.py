@@ -1,6 +1,6 @@
 """The error matrix, looked up by target, source and attack."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import paper_figures
+from gradshard.pipeline.report import paper_figures, seed_errors
 from gradshard.pipeline.report.seed_errors import ImageErrors, SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import RateCell
@@ -65,6 +65,13 @@ class ErrorMatrix:
                 "again with each"
             )
         return SeedErrors(rates, ImageErrors(numbers, np.concatenate([its.wrong for its in found])))
+
+    def worst_case(self, target: str, cells: Iterable[tuple[str, str]]) -> SeedErrors:
+        """Return the errors of a target on images that it is wrong on clean, or under any of these sources' attacks.
+
+        It has no rates where the examples of a cell are not known.
+        """
+        return seed_errors.worst_case([self.errors(target, *cell) for cell in (("", CLEAN), *cells)])
 
     def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell | TrainingCell:
         """The error rate as a table shows it, with the paper's figure."""

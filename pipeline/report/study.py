@@ -8,6 +8,7 @@ and, in a column of their own, other trainings of those that some saw.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.battery import (
@@ -21,7 +22,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
 from gradshard.pipeline.report import seed_errors
 from gradshard.pipeline.report.costs import Costs
-from gradshard.pipeline.report.difference_cell import DifferenceCell
+from gradshard.pipeline.report.difference_cell import DifferenceCell, said_of_differences
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import AmountCell, Table, TableCell
@@ -73,8 +74,7 @@ class Study:
 
         It has no rates where the examples of a cell are not known.
         """
-        cells = [("", CLEAN), *((source, attack) for source in sources for attack in self.battery.attacks)]
-        return seed_errors.worst_case([self.matrix.errors(target, *cell) for cell in cells])
+        return self.matrix.worst_case(target, product(sources, self.battery.attacks))
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,8 @@ def compared_table(study: Study, baseline: str) -> Table | None:
     corrected = dict(zip(found, correct_for_number(list(found.values())), strict=True))
     titles = [column.title for column in columns]
     rows = [(target, [DifferenceCell(corrected.get((target, title))) for title in titles]) for target in others]
-    tested = sum(its.corrected_p is not None for its in corrected.values())
-    said = f"95 % intervals are of each comparison alone, p-values corrected for all {tested} (Holm)." if tested else ""
-    return Table("study-compared", f"Errors less those of {baseline}, in points", "target", titles, rows, said)
+    title = f"Errors less those of {baseline}, in points"
+    return Table("study-compared", title, "target", titles, rows, said_of_differences(list(corrected.values())))
 
 
 def _columns(study: Study) -> list[_Column] | None:

@@ -13,8 +13,10 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 
 
-def read_error_matrix(matrix: Path, params: Params, gradient: Gradient) -> ErrorMatrix:
-    """Read the results of the parameters' seeds, image by image where examples.parquet is beside them and of use.
+def read_error_matrix(matrix: Path, params: Params, gradient: Gradient, *, image_by_image: bool = False) -> ErrorMatrix:
+    """Read the results of the parameters' seeds, with the examples.parquet beside them where a table takes it.
+
+    With ``image_by_image`` it is read wherever there is one.
 
     Raises:
         GradshardError: there are no results of these seeds, or a file is damaged.
@@ -23,8 +25,8 @@ def read_error_matrix(matrix: Path, params: Params, gradient: Gradient) -> Error
     measured = {row["seed"] for row in rows}
     seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
     beside = matrix.parent / EXAMPLES
-    # Reading them takes long, and of one seed only worst cases over some of a battery's sources follow from them.
-    wanted = seeds.several or params.evaluation.battery is not None
+    # Reading them takes long, and of one seed's tables only worst cases over some of a battery's sources follow.
+    wanted = image_by_image or seeds.several or params.evaluation.battery is not None
     examples = results.read_examples(beside, seed=params.seeds[0]) if wanted and beside.exists() else {}
     return ErrorMatrix(rows, gradient, seeds, paper_figures.names(params), examples=examples)
 

@@ -50,6 +50,13 @@ def test_it_is_put_between_the_marks_of_a_file(compare, tmp_path):
     assert "| Clean | " in page.read_text()
 
 
+def test_of_one_seed_a_worst_case_is_read_from_the_examples_beside_it(monkeypatch, capsys):
+    of_seed = [str(RUN / "10/matrix.parquet"), *OF_RUN[1:]]
+    assert call(monkeypatch, "compare", *of_seed, "--on", "B:fgsm,ifgsm") == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| worst case of ")]
+    assert row.count("p = ") == 0
+
+
 def test_a_misspelt_adversary_ends_it_with_one_sentence(compare):
     code, printed, said = compare("--on", "B-fgsm")
     assert (code, printed, said.count("\n")) == (2, "", 1)

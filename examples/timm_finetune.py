@@ -32,7 +32,7 @@ def network() -> nn.Module:
     return timm.create_model("test_resnet", in_chans=1, num_classes=10)
 
 
-def train(model: nn.Module, dataset, lr: float, epochs: int = 3) -> nn.Module:
+def train(model: nn.Module, dataset, lr: float, epochs: int = 5) -> nn.Module:
     loader = DataLoader(dataset, batch_size=50, shuffle=True)
     optimizer = create_optimizer_v2(model.train(), opt="adamw", lr=lr, weight_decay=0.01)
     schedule, _ = create_scheduler_v2(optimizer, sched="cosine", num_epochs=epochs, updates_per_epoch=len(loader))

@@ -29,8 +29,7 @@ def test_an_example_makes_a_robust_model_in_60_lines(tmp_path, name):
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stdout.splitlines() if "the robust one" in line]
     clean, attacked = ([float(part) for part in re.findall(r"([\d.]+)%", line)] for line in told)
-    # Trained for seconds, the frozen model differs most from processor to processor.
-    assert clean[0] < 30
+    assert max(clean) < 15
     assert clean[1] < 10
     # Of some hundred digits; an attack from another architecture than one's own transfers less.
     assert attacked[1] < 0.7 * attacked[0]

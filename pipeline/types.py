@@ -20,7 +20,7 @@ StoreLabel = Literal["predicted", "true", "least_likely", "random"]
 EvaluationLabel = Literal["true", "least_likely"]
 # Ways of training a robust model; the table: pipeline/training/methods/registry.py.
 MethodName = Literal["ensemble", "fast_at", "n_fgsm", "free_at", "fgsm_ep", "fgsm_pgi", "fgsm_mep", "pgd_at", "trades"]
-TrainingAttack = Literal["fgsm", "rand_fgsm"]
+TrainingAttack = Literal["fgsm", "rand_fgsm", "pgd"]
 # The image that a label is predicted of, where an attack begins with a random step.
 LabelledImage = Literal["moved", "clean"]
 # One source a batch, or all of them and their losses combined.

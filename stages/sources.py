@@ -1,6 +1,7 @@
-"""The stage ``sources``: per robust model and seed one small file, the digests of the stores that it is trained on."""
+"""The stage ``sources``: per robust model and seed one small file, the digests of what else it is trained from."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -9,27 +10,39 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.atomic import remove_strays, write_text
+from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import read_manifest
 
 
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Note, for every robust model and seed, the digests of the sign stores that it is trained on.
+    """Note, for every robust model and seed, the digests of its sign stores and of the weights it begins with, if any.
 
-    Reads the manifests of the stores that the parameters robust.MODEL.sources name, or of those that stand for them;
-    writes sources/MODEL-SEED.json. DVC trains a model again only if its file changed: of all stores, its own count
-    alone.
+    Reads the manifests of the stores that the parameters robust.MODEL.sources name, and the weights of the static model
+    that robust.MODEL.init_from does, or of those that stand for them; writes sources/MODEL-SEED.json. DVC trains a
+    model again only if its file changed: of all stores and static models, its own count alone.
     """
-    wanted = {
-        run: {source: params.in_run(source, seed) for source in params.robust[model].sources}
-        for run, (model, seed) in params.runs.items()
-    }
-    used = {store for sources in wanted.values() for store in sources.values()}
-    digests = {store: read_manifest(paths.store(store)).content for store in sorted(used)}
+    wanted = {run: _wanted(params, model, seed) for run, (model, seed) in params.runs.items()}
+    used = {path for named in wanted.values() for path in named.values()}
+    digests = {path: _digest(path) for path in sorted(used)}
     paths.SOURCES.mkdir(exist_ok=True)
     remove_strays(paths.SOURCES, keep=[paths.sources(run).name for run in wanted])
-    for run, sources in wanted.items():
-        found = {source: digests[store] for source, store in sources.items()}
+    for run, named in wanted.items():
+        found = {name: digests[path] for name, path in named.items()}
         write_text(paths.sources(run), json.dumps(found, indent=1) + "\n")
-    echo(f"{paths.SOURCES}: the digests of {len(used)} sign stores, for {len(wanted)} runs of robust models")
+    echo(f"{paths.SOURCES}: the digests of {len(used)} stores and weights, for {len(wanted)} runs of robust models")
+
+
+def _wanted(params: Params, model: str, seed: int) -> dict[str, Path]:
+    """Return the stores and the weights that a training reads, by what the file calls them."""
+    robust = params.robust[model]
+    found = {source: paths.store(params.in_run(source, seed)) for source in robust.sources}
+    if robust.init_from is not None:
+        # No store can have this name, whose space and colon are refused.
+        found[f"init_from: {robust.init_from}"] = paths.existing_weights(params, robust.init_from, seed)
+    return found
+
+
+def _digest(path: Path) -> str:
+    return file_sha256(path) if path.suffix == ".safetensors" else read_manifest(path).content

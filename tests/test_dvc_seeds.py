@@ -13,13 +13,15 @@ pytestmark = pytest.mark.slow
 
 
 def small(params):
-    """Two static models, a robust model with a source and one without, and one attack."""
+    """Three static models, a robust model with a source, one that begins with weights, and one attack."""
     for name in ("C", "D"):
-        del params["static"][name], params["signs"][name]
+        del params["signs"][name]
+    del params["static"]["D"]
     for model in (*params["static"].values(), *params["robust"].values()):
         model["epochs"] = 1
         model.pop("snapshots", None)
     params["robust"]["A_adv-ens"]["sources"] = ["A"]
+    params["robust"]["A_adv"]["init_from"] = "C"
     names = ["A", "A_adv", "A_adv-ens"]
     params["evaluation"].update(targets=names, attacks={"fgsm": [*names, "B"]}, illustrated=["A"], diagnosed=names)
     params["analysis"].update(models=["A"], examples=5, plane={"model": "A_adv", "source": "B", "points": 1})
@@ -105,3 +107,12 @@ def test_a_seed_that_is_taken_out_leaves_every_table(project):
     assert {row["seed"] for row in pq.read_table(project.path / "report/matrix.parquet").to_pylist()} == {10}
     page = (project.path / "report/index.html").read_text()
     assert page.index("No claim about training can be made from this page") < page.index("Error rates in percent")
+
+
+def test_a_static_model_trained_anew_is_a_change_for_the_models_that_begin_with_it_alone(project):
+    assert project.repro() == []
+    project.edit(lambda params: params["static"]["C"].update(seed=77))
+    project.dvc("dvc repro train-static@C")
+    project.dvc("dvc repro sources")
+    # These two look at every model.
+    assert project.changed() - {"digests", "report"} == {"train-robust@A_adv-10"}

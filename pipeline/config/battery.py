@@ -30,10 +30,10 @@ class BatteryParams(Section):
 def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
     """Split the sources of the battery by what the training of a target saw of them.
 
-    A target trained on a store of a source has ``seen`` it; a source of an architecture that it has seen, but of
-    another training, is of the ``same architecture``; all others are ``unseen``. The target itself is none of them:
-    that is a white box; another snapshot of its own training is ``seen``. A part without sources is left out, and all
-    is where there is no battery.
+    A target trained on a store of a source, or from its weights on, has ``seen`` it; a source of an architecture that
+    it has seen, but of another training, is of the ``same architecture``; all others are ``unseen``. The target itself
+    is none of them: that is a white box; another snapshot of its own training is ``seen``. A part without sources is
+    left out, and all is where there is no battery.
     """
     battery = params.evaluation.battery
     sources = [source for source in battery.sources if source != target] if battery else []
@@ -69,9 +69,11 @@ def _sources_outside(params: "Params", halves: Sequence[Half]) -> list[str]:
 
 
 def _trained_on(params: "Params", target: str) -> list[str]:
-    """Return the models of the stores that a target is trained on."""
+    """Return the models of the stores that a target is trained on, and the one whose weights it begins with."""
     model = params.robust.get(_training(target))
-    return [params.signs[store].model for store in model.sources] if model else []
+    if model is None:
+        return []
+    return [*(params.signs[store].model for store in model.sources), *([model.init_from] if model.init_from else [])]
 
 
 def _training(name: str) -> str:

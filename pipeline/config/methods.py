@@ -6,7 +6,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from gradshard.pipeline.config.errors import schema_error
 from gradshard.pipeline.config.section import Section
-from gradshard.pipeline.training.methods.registry import METHODS
+from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD, METHODS
 from gradshard.pipeline.types import MethodName
 
 METHOD_SETTINGS = tuple(dict.fromkeys(name for entry in METHODS.values() for name in entry.settings))
@@ -46,7 +46,7 @@ def check_settings(key: str, model: MethodSettings, *, epochs: int) -> None:
     own = METHODS[model.method].settings if model.method else {}
     for name in model.settings:
         if name not in own:
-            takers = ", ".join(method for method, other in METHODS.items() if name in other.settings)
+            takers = ", ".join(m for m, other in METHODS.items() if name in other.settings and m != DEFAULT_METHOD)
             instead = f"not for {model.method}: remove it" if model.method else "and none is named: name one in method"
             raise schema_error(f"{key}.{name}", f"is for the method {takers}, {instead}")
     _check_reach(key, model)

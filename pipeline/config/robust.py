@@ -1,5 +1,6 @@
 """Checks of how a model is trained adversarially that its own section cannot make alone."""
 
+from collections.abc import Mapping
 from typing import get_args
 
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
@@ -22,6 +23,33 @@ def check_training(key: str, model: RobustModel, adversarial: AdversarialParams)
     _check_method(key, model)
     if model.method == DEFAULT_METHOD:
         _check_ensemble(key, model, adversarial)
+
+
+def check_initial_weights(key: str, model: RobustModel, static: Mapping[str, StaticModel], holdout: str) -> None:
+    """Check that the static model whose weights a training begins with is there, fits, and is not the holdout.
+
+    Raises:
+        PydanticCustomError: it is not so; the error names the key.
+    """
+    name, key = model.init_from, f"{key}.init_from"
+    if name is None:
+        return
+    if name not in static:
+        raise schema_error(key, f"names {name}, which is not a static model{did_you_mean(name, list(static))}")
+    if name == holdout:
+        raise schema_error(
+            key,
+            f"names the holdout {holdout}, which no training may see: begin with another model or choose another "
+            "evaluation.holdout",
+        )
+    if static[name].architecture != model.architecture:
+        raise schema_error(
+            key,
+            f"names {name}, of architecture {static[name].architecture}, but this model is of {model.architecture}: "
+            "begin with a model of the same architecture",
+        )
+    if static[name].output != "logits":
+        raise schema_error(key, f"names {name}, which gives probabilities: begin with a model that gives logits")
 
 
 def check_adversarial_source(key: str, model: StaticModel) -> None:
@@ -64,8 +92,7 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
     schedule = model.schedule or adversarial.schedule
     if not model.crafters:
         raise schema_error(f"{key}.self", "is false and there are no sources, so nothing perturbs: name sign stores")
-    if model.attack != "fgsm" and model.sources:
-        raise schema_error(f"{key}.attack", f"is {model.attack}, which no stored sign serves: leave sources empty")
+    _check_attack(key, model)
     if model.label_at is not None and (model.attack != "rand_fgsm" or adversarial.label == "true"):
         raise schema_error(
             f"{key}.label_at", "says which image's label rand_fgsm takes where labels are not the true ones: remove it"
@@ -84,6 +111,19 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
         raise schema_error(f"{key}.adversarial_weight", "is for the objective half: remove it, or choose that")
     if schedule in get_args(Combination) and len(model.crafters) > 1:
         _check_combination(key, model, adversarial, schedule)
+
+
+def _check_attack(key: str, model: RobustModel) -> None:
+    """Check that what the model itself perturbs by goes with its sources and has its own settings alone."""
+    if model.attack == "rand_fgsm" and model.sources:
+        raise schema_error(f"{key}.attack", "is rand_fgsm, which no stored sign serves: leave sources empty")
+    if model.attack == "pgd" and not model.live:
+        raise schema_error(f"{key}.attack", "is pgd, by which the model itself perturbs, but self is false: remove one")
+    if model.attack != "pgd" and model.settings:
+        raise schema_error(
+            f"{key}.{next(iter(model.settings))}",
+            f"is for the attack pgd, but attack is {model.attack}: remove it, or choose attack: pgd",
+        )
 
 
 def _check_combination(key: str, model: RobustModel, adversarial: AdversarialParams, schedule: str) -> None:

@@ -24,7 +24,7 @@ from gradshard.pipeline.config.fields import (
 )
 from gradshard.pipeline.config.names import same_file
 from gradshard.pipeline.config.optimization import TrainingParams, check_optimization
-from gradshard.pipeline.config.robust import check_adversarial_source, check_training
+from gradshard.pipeline.config.robust import check_adversarial_source, check_initial_weights, check_training
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.config.seeds import SeedList, StandIns, check_stand_ins, refuse_old_keys
 from gradshard.pipeline.config.signs import SignsParams
@@ -176,6 +176,7 @@ class Params(Section):
                 )
             self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
             check_training(key, model, self.adversarial)
+            check_initial_weights(key, model, self.static, self.evaluation.holdout)
             late = [epoch for epoch in model.snapshots if epoch > model.epochs]
             if late:
                 raise schema_error(

@@ -105,6 +105,7 @@ def _names_in_use(params: "Params") -> dict[str, str]:
     evaluation, analysis, blackbox = params.evaluation, params.analysis, params.blackbox
     naming = {
         **{f"robust.{name}.sources": model.sources for name, model in params.robust.items()},
+        **{f"robust.{name}.init_from": [model.init_from] for name, model in params.robust.items() if model.init_from},
         "evaluation.holdout": [evaluation.holdout],
         "evaluation.targets": evaluation.targets,
         **{f"evaluation.attacks.{attack}": sources for attack, sources in evaluation.attacks.items()},

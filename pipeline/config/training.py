@@ -121,20 +121,22 @@ class RobustModel(MethodSettings):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
     ``method`` is how it is trained. ``steps``, ``step_size``, ``noise``, ``replays`` and ``beta`` are settings of
-    methods other than the default, each of some alone (docs/baselines.md); what follows is for the default.
+    methods, each of some alone (docs/baselines.md); what follows is for the default.
 
     ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
-    takes the model itself from the sources. ``attack`` is what it perturbs with (rand_fgsm needs a live gradient for
-    every batch, so no sources), about the label of the image after the random step or, ``label_at: clean``, before it.
+    takes the model itself from the sources. ``attack`` is what it perturbs with itself: fgsm; pgd, of so many
+    ``steps``; or rand_fgsm, which needs a live gradient for every batch, so no sources, about the label of the image
+    after the random step or, ``label_at: clean``, before it.
     ``gradient``, ``schedule``, ``clean_weight`` and ``adversarial_weight`` override those of ``adversarial``,
-    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It is trained once
-    with every seed of the parameter ``seeds``.
+    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It begins with
+    random weights, or with those of the static model ``init_from``, and is trained once with every seed of ``seeds``.
     """
 
     architecture: str
     sources: list[ModelName] = Field(default_factory=list)
     epochs: PositiveInt
     snapshots: list[PositiveInt] = Field(default_factory=list)
+    init_from: ModelName | None = None
     attack: TrainingAttack = "fgsm"
     label_at: LabelledImage | None = None
     gradient: Gradient | None = None
@@ -154,6 +156,7 @@ class RobustModel(MethodSettings):
     @model_serializer(mode="wrap")
     def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:
         usual: dict[str, object] = {
+            "init_from": None,
             "label_at": None,
             "weights": {},
             "live": True,

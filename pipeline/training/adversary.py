@@ -32,10 +32,11 @@ class Adversary:
     ``method`` names what is gone down and how, with its ``settings`` (``methods/registry.py``). Most of what follows is
     for ``ensemble``; other methods perturb every image themselves, about its true label, within the same ``epsilon``.
 
-    ``attack`` is what the model itself crafts by: FGSM, or RAND+FGSM with ``alpha`` (section 4 reports that training
-    on it did not help), about the label of the ``moved`` image, as in the authors' code, or of the ``clean`` one
-    (``label_at``), as evaluation and stores have it. ``directions`` gives, per store, which way to step along its
-    signs; ``random_steps``, for each of its copies, the step at random that its signs begin after, where they do.
+    ``attack`` is what the model itself crafts by: FGSM; PGD (Madry et al. 2018), about the label of the clean image; or
+    RAND+FGSM with ``alpha`` (section 4 reports that training on it did not help), about the label of the ``moved``
+    image, as in the authors' code, or of the ``clean`` one (``label_at``), as evaluation and stores have it.
+    ``directions`` gives, per store, which way to step along its signs; ``random_steps``, for each of its copies, the
+    step at random that its signs begin after, where they do.
 
     ``schedule`` says which source crafts for a batch, ``random`` or ``rotate``, each as often as it weighs; or that all
     do and how their losses are combined: ``all``, the ``top_k`` largest, or ``loss_weighted`` by a moving average that

@@ -19,7 +19,7 @@ from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_f
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.types import PRETRAINED, RANDOM, SELF, Output
-from gradshard.stages.support.training.initial_weights import initial_model
+from gradshard.stages.support.training.initial_weights import initial_static_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.checkpoints import load, tensors_digest
 from gradshard.storage.formats.dataset import open_dataset
@@ -93,7 +93,7 @@ def open_model(model: ExaminedModel, images: LabelledImages, device: torch.devic
     described = StaticModel(
         architecture=model.architecture, epochs=0, seed=0, weights=model.weights, output=model.output
     )
-    module = initial_model(described, images).module.to(device).eval().requires_grad_(False)
+    module = initial_static_model(described, images).module.to(device).eval().requires_grad_(False)
     return module, tensors_digest(module.state_dict(), model.architecture)
 
 

@@ -85,11 +85,7 @@ def load_model(
     """
     keep_freed_memory()
     tensors, record = checkpoints.load(path)
-    if record.get("architecture") != architecture:
-        raise GradshardError(
-            f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
-            f"{architecture}: train that model again"
-        )
+    check_architecture(record, architecture, path)
     output: Output = "probabilities" if record.get("output") == "probabilities" else "logits"
     module = models.load_frozen(
         architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path), output=output
@@ -103,6 +99,19 @@ def load_model(
         if checked
         else check_given(module, dataset, device, where=str(path), arithmetic=arithmetic),
     )
+
+
+def check_architecture(record: Mapping[str, object], architecture: str, path: Path) -> None:
+    """Check that a weights file holds a model of the architecture that the parameters say.
+
+    Raises:
+        GradshardError: it holds one of another.
+    """
+    if record.get("architecture") != architecture:
+        raise GradshardError(
+            f"{path} holds a model of architecture {record.get('architecture')}, but the parameters say "
+            f"{architecture}: train that model again"
+        )
 
 
 def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:

@@ -15,6 +15,7 @@ from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.progress import echo
 from gradshard.stages.support.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.support.training import held_back, training_run
+from gradshard.stages.support.training.initial_weights import initial_robust_model
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.stages.support.training.ranks import train_on_all_devices
 from gradshard.stages.support.training.regularisation import regularised
@@ -46,6 +47,7 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
     trained = params.in_run(model, seed)
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
+    initial = initial_robust_model(params, model, seed, data)
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory, window=params.streaming.window)
@@ -67,10 +69,9 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
             sample_shape=data.sample_shape,
             replays=robust.replayed,
         )
-        module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
-        auxiliary = regularised(module, params.training, data, run, where=f"architecture {robust.architecture}")
+        auxiliary = regularised(initial.module, params.training, data, run, where=f"architecture {robust.architecture}")
         check_before_training(
-            module,
+            initial.module,
             data,
             run,
             device,
@@ -87,6 +88,7 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
             recipe={
                 **training_run.training_recipe(params, reading, device),
                 **models.provenance(robust.architecture),
+                **({"initial": initial.digest} if initial.digest else {}),
                 "dataset": data.train.digest,
                 "stores": {source: store.manifest.content for source, store in stores.items()},
                 "robust": robust.model_dump() | {"seed": seed},
@@ -97,7 +99,7 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
             snapshots=tuple(robust.snapshots),
             judge=_judge(params, held, reader, stores) if ranks.first else None,
         )
-        trainer = training_run.make_trainer(params, module, run, device, auxiliary)
+        trainer = training_run.make_trainer(params, initial.module, run, device, auxiliary)
         training_run.run(job, trainer, reader)
 
 

@@ -11,7 +11,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.model_checks import check_given
 from gradshard.stages.support.training import imported_weights, training_run
-from gradshard.stages.support.training.initial_weights import initial_model
+from gradshard.stages.support.training.initial_weights import initial_static_model
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.stages.support.training.ranks import train_on_all_devices
 from gradshard.stages.support.training.regularisation import regularised
@@ -28,7 +28,7 @@ def train_static(params: Params, model: str) -> None:
     params = params.for_model(model)
     static, training = params.static[model], params.training
     data = open_dataset(paths.dataset(params))
-    initial = initial_model(static, data)
+    initial = initial_static_model(static, data)
     record = {"kind": "static", "name": model, "architecture": static.architecture}
     if static.output != "logits":
         record["output"] = static.output

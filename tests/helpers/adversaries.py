@@ -3,17 +3,17 @@
 from gradshard.pipeline.training.adversary import Adversary
 
 
-def adversary_of(method, *, epsilon, **settings):
+def adversary_of(method, *, epsilon, attack="fgsm", policy="predicted", **settings):
     """Return that of a method; what else an adversary says is the default method's."""
     return Adversary(
-        attack="fgsm",
+        attack=attack,
         epsilon=epsilon,
         alpha=0.0,
         clean_weight=0.5,
         sources=("self",),
         schedule="random",
         gradient="exact",
-        policy="predicted",
+        policy=policy,
         live_mode="train",
         directions={},
         method=method,

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gradshard.pipeline.attacks.pgd import iterate_linf
 from gradshard.pipeline.gradients.input_gradient import gradient_through, input_gradient
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.perturb import perturb
@@ -13,7 +14,7 @@ from gradshard.pipeline.training.combination import combined, moving_average
 from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.fused_backward import grad_with_the_loss
-from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise
+from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise, size_of_steps, uniform_noise
 from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.types import SELF
 
@@ -21,12 +22,22 @@ from gradshard.pipeline.types import SELF
 class Ensemble(Method):
     """The weighted loss of clean and perturbed images, as ``Adversary`` defines it; without stores, Goodfellow's.
 
-    It remembers the sources' recent losses, where those decide what the sources weigh.
+    It remembers the sources' recent losses, where those decide what the sources weigh. ``steps`` and ``step_size``, in
+    epsilons, are those of PGD, where the model itself crafts by that.
     """
 
-    def __init__(self, adversary: Adversary, *, shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        adversary: Adversary,
+        *,
+        shape: tuple[int, ...],
+        device: torch.device,
+        steps: int,
+        step_size: float | None,
+    ) -> None:
         del shape
         self._adversary = adversary
+        self._steps, self._step_size = steps, size_of_steps(steps, step_size)
         self._weights, self._recent = _combined_weights(adversary, device)
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
@@ -124,6 +135,8 @@ class Ensemble(Method):
     def _crafted(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
         """The chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
         adversary, start, policy = self._adversary, batch.images, self._adversary.policy
+        if adversary.attack == "pgd":
+            return self._climbed(batch, passes, epsilon, chosen)
         if adversary.attack == "rand_fgsm":
             start = perturb(start, normal_noise(batch).sign(), adversary.alpha)
             epsilon = epsilon - adversary.alpha
@@ -135,6 +148,26 @@ class Ensemble(Method):
                 policy = "true"
             grad, _ = input_gradient(model, start, labels, gradient=adversary.gradient, policy=policy)
         return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
+
+    def _climbed(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
+        """The chosen images, perturbed by PGD from a uniform start in the ball, about the label of the clean image."""
+        adversary, policy = self._adversary, self._adversary.policy
+        images, labels = _chosen(batch.images, chosen), _chosen(batch.labels, chosen)
+        with passes.crafting(batch.part, mode=adversary.live_mode, chosen=chosen) as model:
+            if policy != "true":
+                with torch.no_grad():
+                    labels = attack_labels(model(images), labels, policy)
+            return iterate_linf(
+                model,
+                images,
+                labels,
+                start=images + epsilon * _chosen(uniform_noise(batch), chosen),
+                epsilon=epsilon,
+                step=self._step_size * epsilon,
+                steps=self._steps,
+                loss=adversary.gradient,
+                targeted=policy == "least_likely",
+            )
 
     def _weighed(self, clean: Tensor, adversarial: Tensor) -> Losses:
         """alpha J(x) + (1 - alpha) J(x_adv), alpha being ``clean_weight``."""

@@ -11,6 +11,9 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.passes import Passes, whole_batch
 from gradshard.pipeline.training.priors import Kept, PriorBuffer, joined
 
+# Of epsilon, in all steps together: 10 steps of 2/255 at 8/255.
+_REACH = 2.5
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -96,6 +99,11 @@ def loss_of_perturbed(perturbed: Tensor, batch: Batch, passes: Passes) -> Losses
     """Compute J(x_adv), the loss of perturbed images alone, (n, C, H, W)."""
     adversarial = passes.mean_loss(passes.logits(perturbed, batch.part), batch)
     return Losses(adversarial, adversarial=adversarial.detach())
+
+
+def size_of_steps(steps: int, given: float | None) -> float:
+    """Return the size of each of PGD's steps, in epsilons: if none is given, all together reach 2.5 epsilons."""
+    return _REACH / steps if given is None else given
 
 
 def uniform_noise(batch: Batch) -> Tensor:

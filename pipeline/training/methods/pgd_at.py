@@ -5,11 +5,8 @@ import torch
 from gradshard.pipeline.attacks.pgd import iterate_linf
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
-from gradshard.pipeline.training.methods.method import Losses, Method, loss_of_perturbed, uniform_noise
+from gradshard.pipeline.training.methods.method import Losses, Method, loss_of_perturbed, size_of_steps, uniform_noise
 from gradshard.pipeline.training.passes import Passes
-
-# Of epsilon, in all steps together: 10 steps of 2/255 at 8/255.
-REACH = 2.5
 
 
 class PgdAT(Method):
@@ -31,7 +28,7 @@ class PgdAT(Method):
         del shape, device
         self._gradient = adversary.gradient
         self._steps = steps
-        self._step_size = REACH / steps if step_size is None else step_size
+        self._step_size = size_of_steps(steps, step_size)
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
         """Compute J(x_adv)."""

@@ -33,7 +33,9 @@ class MethodEntry:
 
 DEFAULT_METHOD: MethodName = "ensemble"
 METHODS: Mapping[MethodName, MethodEntry] = {
-    "ensemble": MethodEntry("ensemble adversarial training", f"{_ROOM}.ensemble:Ensemble"),
+    "ensemble": MethodEntry(
+        "ensemble adversarial training", f"{_ROOM}.ensemble:Ensemble", {"steps": 10, "step_size": None}
+    ),
     "fast_at": MethodEntry("Fast-AT", f"{_ROOM}.fast_at:FastAT", {"step_size": 1.25}),
     "n_fgsm": MethodEntry("N-FGSM", f"{_ROOM}.n_fgsm:NFGSM", {"noise": 2.0, "step_size": 1.0}),
     "free_at": MethodEntry("Free-AT", f"{_ROOM}.free_at:FreeAT", {"replays": 8, "step_size": 1.0}, own_signs=True),

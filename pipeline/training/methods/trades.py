@@ -7,8 +7,7 @@ from torch.nn import functional
 from gradshard.pipeline.attacks.pgd import iterate_linf
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.data import Batch
-from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise
-from gradshard.pipeline.training.methods.pgd_at import REACH
+from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise, size_of_steps
 from gradshard.pipeline.training.passes import Passes
 
 # The deviation of the start, in pixels: the divergence has no gradient at the image itself.
@@ -36,7 +35,7 @@ class Trades(Method):
     ) -> None:
         del adversary, shape, device
         self._steps = steps
-        self._step_size = REACH / steps if step_size is None else step_size
+        self._step_size = size_of_steps(steps, step_size)
         self._beta = beta
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:

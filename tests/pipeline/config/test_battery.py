@@ -45,6 +45,19 @@ def test_what_a_target_was_at_another_epoch_of_its_training_is_not_unseen():
     }
 
 
+def test_a_target_has_seen_the_model_whose_weights_it_began_with():
+    params = copy.deepcopy(YAML(typ="safe").load((ROOT / "params.yaml").read_text()))
+    params["static"]["A2"] = {"architecture": "A", "epochs": 5, "seed": 9}
+    params["robust"]["A_adv"]["init_from"] = "A"
+    params["evaluation"]["battery"] = {"sources": ["A", "A2", "C"], "attacks": ["fgsm"]}
+    assert split_battery(check_params(params, where="params.yaml"), "A_adv") == {
+        "all": ["A", "A2", "C"],
+        "seen": ["A"],
+        "same architecture": ["A2"],
+        "unseen": ["C"],
+    }
+
+
 def test_sources_are_unseen_by_all_if_no_target_saw_them_nor_their_architecture_nor_is_one():
     params = of(sources=["C", "D", "D2", "B"], attacks=["fgsm"])
     assert "B" in params.evaluation.targets

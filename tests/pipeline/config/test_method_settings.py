@@ -23,7 +23,24 @@ def content():
             {"method": "pgd-at"},
             "robust.X.method should be 'ensemble'",
         ),
-        ({"steps": 10}, "robust.X.steps is for the method pgd_at, trades, not for ensemble: remove it"),
+        (
+            {"steps": 10},
+            "robust.X.steps is for the attack pgd, but attack is fgsm: remove it, or choose attack: pgd",
+        ),
+        (
+            {"attack": "rand_fgsm", "step_size": 1.0},
+            "robust.X.step_size is for the attack pgd, but attack is rand_fgsm: remove it, or choose attack: pgd",
+        ),
+        (
+            {"attack": "pgd", "step_size": 0.01},
+            "robust.X.step_size is 0.01 times eps, by which 10 steps never reach eps: a step of 2/255 at eps",
+        ),
+        (
+            {"attack": "pgd", "sources": ["A"], "self": False},
+            "robust.X.attack is pgd, by which the model itself perturbs, but self is false: remove one",
+        ),
+        ({"beta": 6.0}, "robust.X.beta is for the method trades, not for ensemble: remove it"),
+        ({"method": "pgd_at", "attack": "pgd"}, "robust.X.attack is not for the method pgd_at, which perturbs every"),
         ({"method": "fast_at", "beta": 6.0}, "robust.X.beta is for the method trades, not for fast_at: remove it"),
         ({"method": "n_fgsm", "noise": -1.0}, "robust.X.noise should be greater than or equal to 0, but is -1.0"),
         (

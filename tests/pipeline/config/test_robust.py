@@ -65,6 +65,14 @@ def content():
         ({"sources": ["A"], "attack": "rand_fgsm"}, {}, "robust.X.attack is rand_fgsm, which no stored sign serves"),
         ({"label_at": "clean"}, {}, "robust.X.label_at says which image's label rand_fgsm takes"),
         ({"attack": "rand_fgsm", "label_at": "clean"}, {"label": "true"}, "robust.X.label_at says which image's"),
+        ({"init_from": "Z"}, {}, "robust.X.init_from names Z, which is not a static model (there are A, B, C, D)"),
+        ({"init_from": "A_adv"}, {}, "robust.X.init_from names A_adv, which is not a static model (there are"),
+        (
+            {"init_from": "C"},
+            {},
+            "robust.X.init_from names C, of architecture C, but this model is of A: begin with a model of the same",
+        ),
+        ({"init_from": "B"}, {}, "robust.X.init_from names the holdout B, which no training may see: begin with"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(content, model, adversarial, sentence):
@@ -73,6 +81,22 @@ def test_what_does_not_fit_is_told_in_one_sentence(content, model, adversarial, 
     with pytest.raises(GradshardError) as told:
         check_params(content, where="params.yaml")
     assert str(told.value).startswith(f"params.yaml: {sentence}")
+
+
+def test_a_model_that_gives_probabilities_is_not_begun_with(content):
+    content["static"]["P"] = {"architecture": "A", "epochs": 1, "output": "probabilities"}
+    content["robust"]["X"] = {"architecture": "A", "epochs": 1, "init_from": "P"}
+    with pytest.raises(GradshardError, match=r"robust\.X\.init_from names P, which gives probabilities"):
+        check_params(content, where="params.yaml")
+
+
+def test_what_stands_for_the_model_begun_with_must_not_be_used_itself(content):
+    content["static"]["A-2"] = {"architecture": "A", "epochs": 1}
+    content["robust"]["X"] = {"architecture": "A", "epochs": 1, "init_from": "A-2"}
+    content["signs"]["A-2"] = content["signs"]["A"] | {"model": "A-2"}
+    content["stand_ins"] = {10: {"A": "A-2"}}
+    with pytest.raises(GradshardError, match=r"names A-2, which robust\.X\.init_from names too"):
+        check_params(content, where="params.yaml")
 
 
 def test_sources_weigh_by_name_and_self_can_be_left_out(content):

@@ -88,6 +88,51 @@ def test_ten_steps_of_pgd_at_are_a_quarter_of_epsilon_each_if_nothing_is_said(mo
     assert len(images) == 11
 
 
+@pytest.mark.parametrize("policy", ["true", "predicted", "least_likely"])
+def test_an_ensemble_whose_own_share_is_pgd_climbs_about_the_label_of_the_clean_image(model, policy):
+    given = batch()
+    settings = {"attack": "pgd", "policy": policy, "steps": 4, "step_size": 0.6}
+    passed, losses, _, _ = step(model, given, "ensemble", **settings)
+    *asked, first, second, third, fourth, both = passed
+    logits = model(given.images)
+    labels = {"true": given.labels, "predicted": logits.argmax(1), "least_likely": logits.argmin(1)}[policy]
+    way = -1 if policy == "least_likely" else 1
+    assert [torch.equal(images, given.images) for images in asked] == [True] * (policy != "true")
+    expected = within(given.images + EPSILON * noise(given), given.images)
+    for images in (first, second, third, fourth):
+        assert torch.allclose(images, expected, atol=1e-7)
+        expected = within(images + way * 0.6 * EPSILON * gradient_sign(model, images, labels), given.images)
+    assert torch.allclose(both, torch.cat([given.images, expected]), atol=1e-7)
+    clean, adversarial = (functional.cross_entropy(model(images), given.labels) for images in both.split(7))
+    assert losses.total.item() == pytest.approx((0.5 * clean + 0.5 * adversarial).item())
+
+
+def test_an_ensemble_whose_own_share_is_pgd_climbs_within_each_images_epsilon(model):
+    epsilons = torch.linspace(0, EPSILON, 7).view(-1, 1, 1, 1)
+    given = replace(batch(), epsilon=epsilons)
+    both = step(model, given, "ensemble", attack="pgd", steps=4)[0][-1]
+    moved = (both[7:] - given.images).abs()
+    assert (moved <= epsilons + 1e-7).all()
+    inside = (given.images > EPSILON) & (given.images < 1 - EPSILON)
+    assert torch.allclose(moved[inside], epsilons.expand_as(moved)[inside], atol=1e-6)
+
+
+def test_an_ensemble_whose_own_share_is_pgd_perturbs_the_replaced_images_as_it_would_all(model):
+    """With the objective half it crafts for every second image alone, from the same starts."""
+    given = batch()
+    settings = {"attack": "pgd", "steps": 4}
+    whole = step(model, given, "ensemble", **settings)[0][-1][7:]
+    half = replace(adversary("ensemble", **settings), objective="half")
+    passed = []
+    model.register_forward_hook(lambda module, args, _: passed.append(args[0].detach().clone()))
+    method = make_method(half, shape=given.images.shape, device=CPU)
+    torch.manual_seed(5)
+    BatchLoss(model, method, arithmetic="fp32")(given)
+    assert [len(images) for images in passed] == [4] * 5 + [7]
+    assert torch.allclose(passed[-1][::2], whole[::2], atol=1e-7)
+    assert torch.equal(passed[-1][1::2], given.images[1::2])
+
+
 def test_fast_at_makes_one_step_of_five_quarters_of_epsilon_and_is_clipped_to_the_ball(model):
     given = batch()
     (moved, perturbed), losses, _, _ = step(model, given, "fast_at")
@@ -174,6 +219,8 @@ def test_the_gradient_of_trades_goes_through_both_outputs(model):
     ("method", "settings", "forward", "backward"),
     [
         ("ensemble", {}, 2, 3),
+        ("ensemble", {"attack": "pgd", "policy": "true", "steps": 3}, 5, 5),
+        ("ensemble", {"attack": "pgd", "steps": 3}, 6, 5),
         ("fast_at", {}, 2, 2),
         ("n_fgsm", {}, 2, 2),
         ("free_at", {}, 1, 1),
@@ -205,3 +252,13 @@ def test_two_ranks_perturb_as_one_does_and_their_parts_add_up(model, method):
         assert (images - torch.cat(ranks)).abs().lt(1e-6).float().mean() > 0.98
     assert sum(part.total for _, part, _, _ in parts).item() / 2 == pytest.approx(losses.total.item(), rel=1e-4)
     assert sum(part.adversarial for _, part, _, _ in parts).item() == pytest.approx(losses.adversarial.item(), rel=1e-4)
+
+
+def test_two_ranks_of_an_ensemble_whose_own_share_is_pgd_perturb_as_one_does(model):
+    whole = step(model, batch(), "ensemble", attack="pgd")[0][-1][7:]
+    parts = [
+        step(model, batch(part=RankSlice(7, rows)), "ensemble", ranks=2, attack="pgd")[0][-1]
+        for rows in (slice(0, 3), slice(3, 7))
+    ]
+    perturbed = torch.cat([images[len(images) // 2 :] for images in parts])
+    assert (whole - perturbed).abs().lt(1e-6).float().mean() > 0.98

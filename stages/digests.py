@@ -16,17 +16,20 @@ from gradshard.storage.formats.digests import file_sha256
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Note, for `analyze`, `blackbox` and every seed of `evaluate`, the digests of the weights that they read.
+    """Note, for every seed of `analyze`, `blackbox` and `evaluate`, the digests of the weights that they read.
 
-    Reads the weights that the parameters name; writes digests/analyze.json, digests/blackbox.json and
+    Reads the weights that the parameters name; writes digests/analyze-SEED.json, digests/blackbox-SEED.json and
     digests/evaluate-SEED.json. DVC runs such a stage again only if its file changed, so that one more seed, or a model
     that takes no part, changes nothing for the others.
     """
-    first = params.seeds[0]
     wanted = {
-        "analyze": _digests(params, params.analysis.named, first),
-        "blackbox": _digests(params, params.blackbox.named, first),
-        **{f"evaluate-{seed}": _digests(params, params.evaluation.named, seed) for seed in params.seeds},
+        f"{stage}-{seed}": _digests(params, named, seed)
+        for seed in params.seeds
+        for stage, named in (
+            ("analyze", params.analysis_of(seed).named),
+            ("blackbox", params.blackbox_of(seed).named),
+            ("evaluate", params.evaluation.named),
+        )
     }
     paths.DIGESTS.mkdir(exist_ok=True)
     remove_strays(paths.DIGESTS, keep=[f"{stage}.json" for stage in wanted])

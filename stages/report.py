@@ -72,15 +72,15 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     costs = merging.costs(found)
     provenance = merging.provenance(found, params)
     diagnostics = found.each("diagnostics.json")
-    blackbox = found.json(found.blackbox)
-    norms = (found.json(found.gradients) or {"models": {}})["models"]
+    blackbox = found.jsons(found.blackbox)
+    analysis = {seed: its["models"] for seed, its in found.jsons(found.gradients).items()}
     sections = [
         section
         for gradient in params.evaluation.gradients
         for top in params.evaluation.top
         if (section := _section(params, seeds, rows, examples, costs, diagnostics, gradient, top)).shown
     ]
-    general = _general_tables(params, seeds, rows, examples, norms, blackbox)
+    general = _general_tables(params, seeds, rows, examples, analysis, blackbox)
     recorded = provenance["params"] if provenance else json.loads(params.model_dump_json(by_alias=True))
     curves = _curves(params, seeds, found)
     page = template("page.html").render(
@@ -96,7 +96,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         undefined=merging.undefined(diagnostics, seeds),
         general=general,
         planes_svg=_planes(params, found),
-        blackbox_svg=_queries(blackbox) if blackbox else "",
+        blackbox_svg=_queries(blackbox),
         plane=params.analysis.plane,
         images_svg=_images(params, found),
         curves_svg=figures.training_curves(curves) if curves else "",
@@ -187,24 +187,32 @@ def _general_tables(
     seeds: Seeds,
     rows: Sequence[Mapping[str, Any]],
     examples: Mapping[int, Examples],
-    norms: Mapping[str, Any],
-    blackbox: Mapping[str, Any] | None,
+    analysis: Mapping[int, Mapping[str, Any]],
+    blackbox: Mapping[int, Mapping[str, Any]],
 ) -> General:
-    blackbox = blackbox or {"targets": {}, "forest": None}
-    called, targets = paper_figures.names(params), blackbox["targets"]
-    asked = [measurements.substitute_table(targets), measurements.estimation_table(targets)] if targets else []
-    if blackbox["forest"]:
-        asked.append(measurements.forest_table(blackbox["forest"], compared=bool(called)))
-    signs = [measurements.gradient_norms_table(norms, called), measurements.wrong_signs_table(norms)] if norms else []
-    directions = measurements.directions_table(norms)
-    signs += [directions] if directions.rows else []
-    custom = [custom_table(reference, rows, params) for reference in params.analysis.tables]
+    called, targets = paper_figures.names(params), {seed: its["targets"] for seed, its in blackbox.items()}
+    forests = {seed: its["forest"] for seed, its in blackbox.items() if its["forest"]}
     return General(
         both=_both(params, seeds, rows, examples),
-        gradients=[seeds.alone(table) for table in signs],
-        blackbox=[seeds.alone(table) for table in asked],
-        custom=custom,
+        gradients=_shown(
+            seeds,
+            measurements.gradient_norms_table(analysis, seeds, called),
+            measurements.wrong_signs_table(analysis, seeds),
+            measurements.directions_table(analysis, seeds),
+        ),
+        blackbox=_shown(
+            seeds,
+            measurements.substitute_table(targets, seeds),
+            measurements.estimation_table(targets, seeds),
+            measurements.forest_table(forests, seeds, compared=bool(called)),
+        ),
+        custom=[custom_table(reference, rows, params) for reference in params.analysis.tables],
     )
+
+
+def _shown(seeds: Seeds, *tables: Table) -> list[Table]:
+    """Return the tables that have a row, with the words for the seeds that they are over."""
+    return [seeds.captioned(table) for table in tables if table.rows]
 
 
 def _both(
@@ -235,19 +243,24 @@ def _planes(params: Params, found: ReportFiles) -> str:
     return figures.loss_planes(planes, titles, first=plane.model, second=plane.source)
 
 
-def _queries(blackbox: Mapping[str, Any]) -> str:
-    targets = blackbox["targets"]
+def _queries(blackbox: Mapping[int, Mapping[str, Any]]) -> str:
+    """Draw errors against queries, each seed's, if anybody was asked."""
+    targets = measurements.by_model({seed: its["targets"] for seed, its in blackbox.items()})
     if not targets:
         return ""
     substitutes = {
-        name: [(row["queries"], [row["errors"] / row["n"]]) for row in found["substitute"]]
-        for name, found in targets.items()
+        name: _against([its["substitute"] for its in found.values()], "queries") for name, found in targets.items()
     }
     estimates = {
-        name: [(row["queries_per_example"], [row["errors"] / row["n"]]) for row in found["estimation"]["estimated"]]
+        name: _against([its["estimation"]["estimated"] for its in found.values()], "queries_per_example")
         for name, found in targets.items()
     }
     return figures.query_curves({"labels, queries in all": substitutes, "confidences, queries an image": estimates})
+
+
+def _against(rounds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, list[float]]]:
+    """Return what each round cost, and the error rate of every seed after it."""
+    return [(rows[0][key], [row["errors"] / row["n"] for row in rows]) for rows in zip(*rounds, strict=True)]
 
 
 def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:

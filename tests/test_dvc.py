@@ -172,8 +172,8 @@ def edit(project):
 def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
     edit(lambda params: params["attack"].update(eps=0.25))
     assert sorted(project.repro()) == [
-        "analyze",
-        "blackbox",
+        "analyze@10",
+        "blackbox@10",
         "digests",
         "evaluate@10",
         "report",
@@ -184,8 +184,8 @@ def test_a_new_epsilon_reruns_robust_training_and_what_follows(project, edit):
 def test_more_epochs_for_one_model_rerun_it_its_store_and_what_follows(project, edit):
     edit(lambda params: params["static"]["A"].update(epochs=3))
     assert sorted(project.repro()) == [
-        "analyze",
-        "blackbox",
+        "analyze@10",
+        "blackbox@10",
         "digests",
         "evaluate@10",
         "precompute@A",

@@ -24,7 +24,7 @@ def small(params):
     params["robust"]["A_adv"]["init_from"] = "C"
     names = ["A", "A_adv", "A_adv-ens"]
     params["evaluation"].update(targets=names, attacks={"fgsm": [*names, "B"]}, illustrated=["A"], diagnosed=names)
-    params["analysis"].update(models=["A"], examples=5, plane={"model": "A_adv", "source": "B", "points": 1})
+    params["analysis"].update(models=["A", "A_adv"], examples=5, plane={"model": "A_adv", "source": "B", "points": 1})
     params["blackbox"].update(targets=[], forest=None)
 
 
@@ -50,6 +50,8 @@ def test_one_more_seed_runs_itself_alone_and_is_in_every_table(project):
     assert (shown(project)["runs"], shown(project)["varying"]) == ("2", "training")
     project.edit(lambda params: params.update(seeds=[10, 11, 12]))
     assert sorted(project.repro()) == [
+        "analyze@12",
+        "blackbox@12",
         "digests",
         "evaluate@12",
         "report",
@@ -68,6 +70,15 @@ def test_one_more_seed_runs_itself_alone_and_is_in_every_table(project):
     assert {row["seed"] for row in rows} == {10, 11, 12}
     assert len(rows) == 3 * len([row for row in rows if row["seed"] == 12])
     assert "fgsm_B" in project.dvc("dvc metrics show")
+    # A is the same for every seed, and measured with the first.
+    measured = {
+        seed: list(json.loads((project.path / f"analysis/{seed}/gradients.json").read_text())["models"])
+        for seed in (10, 11, 12)
+    }
+    assert measured == {10: ["A", "A_adv"], 11: ["A_adv"], 12: ["A_adv"]}
+    with (project.path / "report/tables/gradient-norms.csv").open() as file:
+        norms = {row["row"]: row for row in csv.DictReader(file) if row["column"] == "mean, exact"}
+    assert (norms["A"]["runs"], norms["A_adv"]["runs"]) == ("", "3")
 
 
 def test_other_static_models_may_stand_for_those_of_a_further_seed(project):
@@ -80,6 +91,11 @@ def test_other_static_models_may_stand_for_those_of_a_further_seed(project):
 
     project.edit(with_others)
     assert sorted(project.repro()) == [
+        # A changes with the seed now.
+        "analyze@11",
+        "analyze@12",
+        "analyze@13",
+        "blackbox@13",
         "digests",
         "evaluate@13",
         "precompute@A-2",
@@ -103,7 +119,8 @@ def test_a_seed_that_is_taken_out_leaves_every_table(project):
     project.edit(lambda params: params.update(seeds=[10], stand_ins={}))
     project.dvc("dvc repro")
     assert [path.name for path in (project.path / "evaluation").iterdir() if path.name.isdigit()] == ["10"]
-    assert (project.path / "set-aside/evaluation/11/matrix.parquet").exists()
+    for kept in ("evaluation/11/matrix.parquet", "analysis/11/gradients.json", "blackbox/11/results.json"):
+        assert (project.path / "set-aside" / kept).exists()
     assert {row["seed"] for row in pq.read_table(project.path / "report/matrix.parquet").to_pylist()} == {10}
     page = (project.path / "report/index.html").read_text()
     assert page.index("No claim about training can be made from this page") < page.index("Error rates in percent")

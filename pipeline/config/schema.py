@@ -101,6 +101,24 @@ class Params(Section):
         """Every robust model with every seed: its name and seed, by what files call it."""
         return {self.in_run(name, seed): (name, seed) for name in self.robust for seed in self.seeds}
 
+    def analysis_of(self, seed: int) -> AnalysisParams:
+        """Return what is measured of gradients in the run of a seed: after the first, of what changes with it."""
+        return self.analysis.model_copy(update={"models": self._measured_anew(self.analysis.models, seed)})
+
+    def blackbox_of(self, seed: int) -> BlackboxParams:
+        """Return who is asked in the run of a seed: after the first, targets and sources that change with it."""
+        blackbox, forest = self.blackbox, self.blackbox.forest
+        if forest is not None:
+            sources = self._measured_anew(forest.sources, seed)
+            first = seed == self.seeds[0]
+            forest = forest.model_copy(update={"sources": sources}) if sources or first else None
+        targets = self._measured_anew(blackbox.targets, seed)
+        return blackbox.model_copy(update={"targets": targets, "forest": forest})
+
+    def _measured_anew(self, models: list[str], seed: int) -> list[str]:
+        steady = () if seed == self.seeds[0] else self.steady
+        return [name for name in models if name not in steady]
+
     @property
     def steady(self) -> list[str]:
         """The static models that are the same for every seed."""

@@ -5,39 +5,62 @@ from typing import Any
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import paper_figures
-from gradshard.pipeline.report.table import NumberCell, RateCell, Table, TableCell
+from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.table import Table, TableCell
 
 _MOMENTS = ("mean", "deviation")
+# What was measured: by seed, and then by model.
+BySeed = Mapping[int, Mapping[str, Mapping[str, Any]]]
+ByModel = dict[str, dict[int, Mapping[str, Any]]]
 
 
-def gradient_norms_table(measured: Mapping[str, Mapping[str, Any]], called: Mapping[str, str]) -> Table:
+def by_model(measured: BySeed) -> ByModel:
+    """Return what was measured of each model, by seed; of one that no seed changes there is the first alone."""
+    found: ByModel = {}
+    for seed, models in measured.items():
+        for name, its in models.items():
+            found.setdefault(name, {})[seed] = its
+    return found
+
+
+def gradient_norms_table(measured: BySeed, seeds: Seeds, called: Mapping[str, str]) -> Table:
     """Table 7: mean and standard deviation of the L2 norm of the loss's gradient, over all test images.
 
     Both as fp32 cross-entropy gives them, as the paper's are, and exactly.
     """
     rows: list[tuple[str, list[TableCell]]] = []
-    for name, found in measured.items():
+    for name, found in by_model(measured).items():
         papers = paper_figures.GRADIENT_NORMS.get(called.get(name, "").partition("@")[0], (None, None))
         rounded = [
-            NumberCell(found["norm_cross_entropy"][key], paper=p) for key, p in zip(_MOMENTS, papers, strict=True)
+            seeds.number(_each(found, "norm_cross_entropy", key), name, paper=paper)
+            for key, paper in zip(_MOMENTS, papers, strict=True)
         ]
-        rows.append((name, [*rounded, *(NumberCell(found["norm"][key]) for key in _MOMENTS)]))
+        rows.append((name, [*rounded, *(seeds.number(_each(found, "norm", key), name) for key in _MOMENTS)]))
     columns = ["mean, cross-entropy", "standard deviation, cross-entropy", "mean, exact", "standard deviation, exact"]
     return Table("gradient-norms", "Norm of the input gradient", "model", columns, rows)
 
 
-def wrong_signs_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+def wrong_signs_table(measured: BySeed, seeds: Seeds) -> Table:
     """The share of pixels whose sign is not that of float64, in percent, with the 95 % interval of its mean."""
     rows: list[tuple[str, list[TableCell]]] = []
-    for name, found in measured.items():
+    for name, found in by_model(measured).items():
+        first = next(iter(found.values()))
         shares = [
-            NumberCell(100 * found[key]["mean"], note=_mean_interval(found[key]))
+            seeds.number(_each(found, key, "mean", scale=100), name, note=_mean_interval(first[key]))
             for key in ("wrong_signs_cross_entropy", "wrong_signs")
         ]
-        zeros = RateCell(ErrorRate(found["zero_rows_cross_entropy"], found["wrong_signs"]["examples"]))
-        rows.append((name, [*shares, zeros]))
+        zeros = {
+            seed: ErrorRate(its["zero_rows_cross_entropy"], its["wrong_signs"]["examples"])
+            for seed, its in found.items()
+        }
+        rows.append((name, [*shares, seeds.cell(SeedErrors(zeros), name)]))
     columns = ["cross-entropy, %", "exact, %", "images whose gradient is all 0, cross-entropy, %"]
     return Table("wrong-signs", "Signs that fp32 gets wrong, against float64", "model", columns, rows)
+
+
+def _each(found: Mapping[int, Mapping[str, Any]], measured: str, key: str, *, scale: float = 1) -> dict[int, float]:
+    return {seed: scale * its[measured][key] for seed, its in found.items()}
 
 
 # Counts of the test images by who fools a model on them, and of those that the source alone does.
@@ -45,23 +68,29 @@ _FOOLED = {"own": "its own", "other": "the source's", "other_alone": "the source
 _CURVED = {"near_own": "near the image its own is steeper", "falls_again": "its own peaks before ε"}
 
 
-def directions_table(measured: Mapping[str, Mapping[str, Any]]) -> Table:
+def directions_table(measured: BySeed, seeds: Seeds) -> Table:
     """Figure 2 over the whole test set: which FGSM samples fool a model, and how its loss is curved where they differ.
 
     The first columns are shares of all test images in percent, the last of those that the source's sample alone fools.
     """
     rows: list[tuple[str, list[TableCell]]] = []
-    for name, its in measured.items():
-        found = its.get("directions")
-        if found and found["source"] != name:
-            shares: list[TableCell] = [RateCell(ErrorRate(found[key], found["n"])) for key in _FOOLED]
-            rows.append((f"{name}, source {found['source']}", [*shares, *(_of_chosen(found, key) for key in _CURVED)]))
+    for name, each in by_model(measured).items():
+        found = {seed: its["directions"] for seed, its in each.items() if its.get("directions")}
+        source = next((its["source"] for its in found.values()), name)
+        if source != name:
+            shares = [_shares(found, key, "n", seeds, name) for key in _FOOLED]
+            curved = [_shares(found, key, "other_alone", seeds, name) for key in _CURVED]
+            rows.append((f"{name}, source {source}", [*shares, *curved]))
     columns = [*_FOOLED.values(), *(f"of these: {name}" for name in _CURVED.values())]
     return Table("directions", "Who fools it, by FGSM: figure 2 over the test set", "model", columns, rows)
 
 
-def _of_chosen(found: Mapping[str, int], key: str) -> RateCell:
-    return RateCell(ErrorRate(found[key], found["other_alone"]) if found["other_alone"] else None)
+def _shares(
+    found: Mapping[int, Mapping[str, Any]], errors: str, n: str, seeds: Seeds, name: str, paper: float | None = None
+) -> TableCell:
+    """Return the cell of a share, of the seeds that have something that it is one of."""
+    rates = {seed: ErrorRate(its[errors], its[n]) for seed, its in found.items() if its.get(n)}
+    return seeds.cell(SeedErrors(rates), name, paper=paper)
 
 
 def _mean_interval(summary: Mapping[str, float]) -> str:
@@ -69,25 +98,31 @@ def _mean_interval(summary: Mapping[str, float]) -> str:
     return f"95 % interval {100 * (summary['mean'] - half):.3g} to {100 * (summary['mean'] + half):.3g}"
 
 
-def estimation_table(targets: Mapping[str, Any]) -> Table:
+def estimation_table(targets: BySeed, seeds: Seeds) -> Table:
     """Section 6: RAND+FGSM with gradients estimated from confidences, by queries an image, and with the true one."""
-    queries = [row["queries_per_example"] for row in next(iter(targets.values()))["estimation"]["estimated"]]
     rows: list[tuple[str, list[TableCell]]] = []
-    for name, found in targets.items():
-        estimated, true = found["estimation"]["estimated"], found["estimation"]["true_gradient"]
-        rows.append((name, [RateCell(ErrorRate(row["errors"], row["n"])) for row in (*estimated, true)]))
+    queries: list[int] = []
+    for name, found in by_model(targets).items():
+        tried = {seed: its["estimation"] for seed, its in found.items()}
+        queries = [row["queries_per_example"] for row in next(iter(tried.values()))["estimated"]]
+        each = [{seed: its["estimated"][at] for seed, its in tried.items()} for at in range(len(queries))]
+        true = {seed: its["true_gradient"] for seed, its in tried.items()}
+        rows.append((name, [_shares(counts, "errors", "n", seeds, name) for counts in (*each, true)]))
     columns = [*(f"{count} queries an image" for count in queries), "true gradient"]
     return Table("estimated-gradients", "RAND+FGSM by gradients estimated from confidences", "target", columns, rows)
 
 
-def substitute_table(targets: Mapping[str, Any]) -> Table:
+def substitute_table(targets: BySeed, seeds: Seeds) -> Table:
     """Section 6: FGSM from a substitute grown on the target's labels, by queries in all; a row a target and epsilon."""
-    queries = [row["queries"] for row in next(iter(targets.values()))["substitute"]]
     rows: list[tuple[str, list[TableCell]]] = []
-    for name, found in targets.items():
-        for epsilon, counts in _by_epsilon(found["substitute"]).items():
+    queries: list[int] = []
+    for name, found in by_model(targets).items():
+        queries = [row["queries"] for row in next(iter(found.values()))["substitute"]]
+        tried = {seed: _by_epsilon(its["substitute"]) for seed, its in found.items()}
+        for epsilon in next(iter(tried.values())):
             head = f"{name}, ε = {epsilon:g}" if epsilon is not None else name
-            rows.append((head, [RateCell(ErrorRate(errors, n)) for errors, n in counts]))
+            each = [{seed: its[epsilon][at] for seed, its in tried.items()} for at in range(len(queries))]
+            rows.append((head, [_shares(counts, "errors", "n", seeds, name) for counts in each]))
     return Table(
         "substitutes",
         "FGSM from a substitute grown on the target's labels",
@@ -97,12 +132,12 @@ def substitute_table(targets: Mapping[str, Any]) -> Table:
     )
 
 
-def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[tuple[int, int]]]:
+def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[dict[str, int]]]:
     """Errors and examples of each round, by epsilon; by none where results of an older gradshard have only one."""
-    found: dict[float | None, list[tuple[int, int]]] = {}
+    found: dict[float | None, list[dict[str, int]]] = {}
     for row in rounds:
         for tried in row.get("sweep", [{"epsilon": None, "errors": row["errors"]}]):
-            found.setdefault(tried["epsilon"], []).append((tried["errors"], row["n"]))
+            found.setdefault(tried["epsilon"], []).append({"errors": tried["errors"], "n": row["n"]})
     return found
 
 
@@ -111,21 +146,25 @@ _OF = {"of all images": ("errors", "n"), "of those it had right": ("errors_of_ri
 _OF |= {"of those that fool the source": ("errors_of_fooling", "fooling")}
 
 
-def forest_table(forest: Mapping[str, Any], *, compared: bool) -> Table:
+def forest_table(forests: Mapping[int, Mapping[str, Any]], seeds: Seeds, *, compared: bool) -> Table:
     """Appendix C: a random forest on clean images and on a CNN's FGSM examples; beside the paper if ``compared``.
 
     The paper does not say what its rate is one of, nor of which epsilon besides 0.3.
     """
+    counted: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for seed, forest in forests.items():
+        for row in forest["rows"]:
+            at = f", ε = {row['epsilon']:g}" if "epsilon" in row else ""
+            head = f"FGSM from {row['source']}, {row['gradient']}{at}" if row["source"] else "clean"
+            counted.setdefault(head, {}).setdefault(seed, row)
     rows: list[tuple[str, Sequence[TableCell]]] = []
-    for row in forest["rows"]:
-        at = f", ε = {row['epsilon']:g}" if "epsilon" in row else ""
-        head = f"FGSM from {row['source']}, {row['gradient']}{at}" if row["source"] else "clean"
-        papers = paper_figures.FOREST["fgsm" if row["source"] else "clean"]
-        told = compared and row.get("epsilon", paper_figures.FOREST_EPSILON) == paper_figures.FOREST_EPSILON
-        rows.append((head, [_share(row, of, papers if told else None) for of in _OF.values()]))
-    return Table("forest", f"A random forest of {forest['trees']} trees: errors", "images", list(_OF), rows)
-
-
-def _share(row: Mapping[str, Any], of: tuple[str, str], paper: float | None) -> RateCell:
-    errors, n = of
-    return RateCell(ErrorRate(row[errors], row[n]) if row.get(n) else None, paper=paper)
+    for head, found in counted.items():
+        first = next(iter(found.values()))
+        papers = paper_figures.FOREST["fgsm" if first["source"] else "clean"]
+        told = compared and first.get("epsilon", paper_figures.FOREST_EPSILON) == paper_figures.FOREST_EPSILON
+        cells = [
+            _shares(found, errors, n, seeds, first["source"], papers if told else None) for errors, n in _OF.values()
+        ]
+        rows.append((head, cells))
+    trees = next((forest["trees"] for forest in forests.values()), 0)
+    return Table("forest", f"A random forest of {trees} trees: errors", "images", list(_OF), rows)

@@ -1,13 +1,13 @@
 """The seeds that results are over, what changes with them, and the cells and captions of tables that follow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report.seed_errors import SeedErrors
-from gradshard.pipeline.report.table import RateCell, Table
-from gradshard.pipeline.report.training_cell import TrainingCell
+from gradshard.pipeline.report.table import NumberCell, RateCell, Table
+from gradshard.pipeline.report.training_cell import TrainingCell, TrainingNumberCell
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,24 @@ class Seeds:
             return TrainingCell(errors, expected=len(self.of), varying=self.varying, marked=marked, paper=paper)
         return RateCell(next(iter(errors.rates.values()), None), marked=marked, paper=paper)
 
+    def number(
+        self, numbers: Mapping[int, float], model: str, *, paper: float | None = None, note: str = ""
+    ) -> NumberCell | TrainingNumberCell:
+        """Return the cell of a number that is no error rate, by seed, of a model; ``note`` is of a single seed's."""
+        if self.several and not self.same(model):
+            return TrainingNumberCell(numbers, expected=len(self.of), varying=self.varying, paper=paper)
+        return NumberCell(next(iter(numbers.values())), paper=paper, note=note)
+
     def captioned(self, table: Table) -> Table:
         """Give a table whose cells are over several seeds the words for it, before its own caption."""
-        over = [cell for _, cells in table.rows for cell in cells if isinstance(cell, TrainingCell)]
+        cells = [cell for _, cells in table.rows for cell in cells]
+        over = [cell for cell in cells if isinstance(cell, TrainingCell | TrainingNumberCell)]
         if not over:
             return table
         lacking = (
             " No interval stands where errors are known by their number alone."
-            if any(cell.lacks_images for cell in over)
+            if any(isinstance(cell, TrainingCell) and cell.lacks_images for cell in over)
             else ""
         )
         own = f" {table.caption}" if table.caption else ""
         return replace(table, caption=f"Mean ± standard deviation {self.said}.{lacking}{own}")
-
-    def alone(self, table: Table) -> Table:
-        """Give a table of the first seed the words for it, where there are several."""
-        return replace(table, caption=f"Of seed {self.of[0]} alone.") if self.several else table

@@ -1,4 +1,4 @@
-"""Error rates of training procedures, over seeds, as tables show them."""
+"""Error rates and other numbers of training procedures, over seeds, as tables show them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,3 +98,50 @@ class TrainingCell:
             low, high = self.interval
             return f"95 % interval for {self.varying} {100 * low:.1f} to {100 * high:.1f}"
         return "no interval, for it is not known which images were wrong" if self.lacks_images else ONE_SEED
+
+
+@dataclass(frozen=True)
+class TrainingNumberCell:
+    """A number that is no error rate, of a model trained with several seeds, beside the paper's if there is one.
+
+    ``expected`` is how many seeds there should be, ``varying`` what varies with them.
+    """
+
+    numbers: Mapping[int, float]
+    expected: int
+    varying: str = "training"
+    paper: float | None = None
+    bold: bool = False
+    marked: bool = False
+    heat: float | None = None
+
+    @property
+    def text(self) -> str:
+        """Mean, to three figures, and standard deviation (n - 1), to two, over the seeds."""
+        found = self._found
+        return f"{found.mean:.3g}" if found.deviation is None else f"{found.mean:.3g} ± {found.deviation:.2g}"
+
+    @property
+    def beside(self) -> str:
+        """The paper's figure; and how many seeds, if some are missing."""
+        paper = "" if self.paper is None else f"paper {self.paper:g}"
+        few = f"{len(self.numbers)} of {self.expected} seeds" if len(self.numbers) < self.expected else ""
+        return "; ".join(part for part in (paper, few) if part)
+
+    @property
+    def note(self) -> str:
+        """Every seed's number."""
+        return "by seed: " + ", ".join(f"{seed}: {number:.3g}" for seed, number in self.numbers.items())
+
+    @property
+    def fields(self) -> Mapping[str, float | int | str]:
+        """Mean and standard deviation, how many seeds, and what varies with one."""
+        found = self._found
+        values: dict[str, float | int | str] = {"value": found.mean, "runs": found.runs, "varying": self.varying}
+        if found.deviation is not None:
+            values["deviation"] = found.deviation
+        return values | paper_field(self.paper)
+
+    @property
+    def _found(self) -> MeanAndStd:
+        return mean_and_std(list(self.numbers.values()))

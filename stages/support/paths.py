@@ -37,6 +37,16 @@ def evaluation(seed: int) -> Path:
     return EVALUATION / str(seed)
 
 
+def analysis(seed: int) -> Path:
+    """The folder of what ``analyze`` measures of the models of a seed."""
+    return ANALYSIS / str(seed)
+
+
+def blackbox(seed: int) -> Path:
+    """The folder of what ``blackbox`` finds about the models of a seed."""
+    return BLACKBOX / str(seed)
+
+
 def training(run: str) -> tuple[Path, Path]:
     """The metrics and the curves of the training of a static model, or of a robust one with a seed."""
     return TRAINING / f"{run}.json", TRAINING / f"{run}.tsv"

@@ -18,14 +18,15 @@ COSTS = "costs.json"
 class ReportFiles:
     """Places of everything that a report shows.
 
-    ``evaluations`` are the folders with what ``evaluate`` found, by seed. ``complete`` says that all of it must be
-    there; without, a part whose file is missing is left out. ``merged`` says that the folders' results are put together
-    in files beside the page.
+    ``evaluations`` are the folders with what ``evaluate`` found, by seed; ``gradients`` and ``blackbox`` files of what
+    ``analyze`` and ``blackbox`` did, which may be kept of the first seed alone. ``complete`` says that all of it must
+    be there; without, a part whose file is missing is left out. ``merged`` says that the folders' results are put
+    together in files beside the page.
     """
 
     evaluations: Mapping[int, Path]
-    blackbox: Path
-    gradients: Path
+    blackbox: Mapping[int, Path]
+    gradients: Mapping[int, Path]
     planes: Path
     training: Path
     complete: bool
@@ -62,7 +63,15 @@ class ReportFiles:
         Raises:
             GradshardError: one is not there, and nothing may be left out.
         """
-        found = {seed: self.json(folder / name) for seed, folder in self.evaluations.items()}
+        return self.jsons({seed: folder / name for seed, folder in self.evaluations.items()})
+
+    def jsons(self, files: Mapping[int, Path]) -> dict[int, Any]:
+        """Read JSON files by seed; those that are there, where they may be left out.
+
+        Raises:
+            GradshardError: one is not there, and nothing may be left out.
+        """
+        found = {seed: self.json(path) for seed, path in files.items()}
         return {seed: content for seed, content in found.items() if content is not None}
 
     @property
@@ -75,10 +84,10 @@ class ReportFiles:
             ],
             "digests and versions": [folder / "provenance.json" for folder in folders],
             "flags of masked gradients": [folder / "diagnostics.json" for folder in folders],
-            "gradient norms and wrong signs": [self.gradients],
+            "gradient norms and wrong signs": list(self.gradients.values()),
             "loss planes": [self.planes],
             "images": [self.first / "images.npz"],
-            "adversaries who may ask": [self.blackbox],
+            "adversaries who may ask": list(self.blackbox.values()),
             "training curves": [self.training],
         }
         return [part for part, places in parts.items() if not all(path.exists() for path in places)]
@@ -88,9 +97,9 @@ def of_project(seeds: Sequence[int]) -> ReportFiles:
     """Return the files that the stages of the project in the working directory write."""
     return ReportFiles(
         evaluations={seed: paths.evaluation(seed) for seed in seeds},
-        blackbox=paths.BLACKBOX / "results.json",
-        gradients=paths.ANALYSIS / "gradients.json",
-        planes=paths.ANALYSIS / "planes.npz",
+        blackbox={seed: paths.blackbox(seed) / "results.json" for seed in seeds},
+        gradients={seed: paths.analysis(seed) / "gradients.json" for seed in seeds},
+        planes=paths.analysis(seeds[0]) / "planes.npz",
         training=paths.TRAINING,
         complete=True,
         merged=True,
@@ -100,7 +109,8 @@ def of_project(seeds: Sequence[int]) -> ReportFiles:
 def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
     """Return the files of a folder of kept results, such as results/mnist.
 
-    It holds the files of one seed, or of several a folder for each, named by its number.
+    It holds the files of one seed, or of several a folder for each, named by its number. What ``analyze`` and
+    ``blackbox`` did may be kept of the first seed alone, in the folder itself.
 
     Raises:
         GradshardError: the folder has no error matrix.
@@ -109,13 +119,19 @@ def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
     several = {seed: folder / str(seed) for seed in seeds if (folder / str(seed) / MATRIX).exists()}
     return ReportFiles(
         evaluations=several or {seeds[0]: folder},
-        blackbox=folder / "blackbox.json",
-        gradients=folder / "gradients.json",
-        planes=folder / "planes.npz",
+        blackbox=_kept(folder, "blackbox.json", seeds),
+        gradients=_kept(folder, "gradients.json", seeds),
+        planes=next(iter(_kept(folder, "planes.npz", seeds).values())),
         training=folder / "training",
         complete=False,
         merged=bool(several),
     )
+
+
+def _kept(folder: Path, name: str, seeds: Sequence[int]) -> dict[int, Path]:
+    """Find a file of each seed that has it; where none has, that of the first seed is in the folder itself."""
+    found = {seed: path for seed in seeds if (path := folder / str(seed) / name).exists()}
+    return found or {seeds[0]: folder / name}
 
 
 def check_results(folder: Path) -> None:

@@ -36,9 +36,9 @@ def _strays(params: Params) -> Iterator[Path]:
     owned |= {place(run) for run in params.runs for place in (paths.robust_weights, paths.snapshots)}
     owned |= {paths.store(name) for name in params.signs}
     owned |= {curve for name in (*params.static, *params.runs) for curve in paths.training(name)}
-    owned |= {paths.evaluation(seed) for seed in params.seeds}
+    owned |= {place(seed) for seed in params.seeds for place in (paths.evaluation, paths.analysis, paths.blackbox)}
     owned |= {Path(static.weights) for static in params.static.values()}
-    for folder in (*paths.SHARED_FOLDERS, paths.TRAINING, paths.EVALUATION):
+    for folder in (*paths.SHARED_FOLDERS, paths.TRAINING, paths.EVALUATION, paths.ANALYSIS, paths.BLACKBOX):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path not in owned and not _is_kept(path):
                 yield path

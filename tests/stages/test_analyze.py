@@ -1,13 +1,13 @@
 """The stage ``analyze``: interrupted and started again, it goes on with what is left."""
 
-from gradshard.stages import analyze
+from gradshard.stages.support import gradient_analysis
 from tests.helpers.projects import call, files
 
 
 def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_bytes(finished_project, tmp_path, monkeypatch):
     project = finished_project.copy_to(tmp_path / "project")
     before = files(project, "analysis")
-    for path in (project.path / "analysis").iterdir():
+    for path in (project.path / "analysis/10").iterdir():
         path.unlink()
     monkeypatch.chdir(project.path)
 
@@ -15,18 +15,18 @@ def test_an_interrupted_analysis_goes_on_and_ends_with_the_same_bytes(finished_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(analyze, "fooling_directions", interrupted)
+        patch.setattr(gradient_analysis, "fooling_directions", interrupted)
         assert call(patch, "analyze") != 0
-    (kept,) = project.path.glob(".partial/analyze-*/norms-A-*.npz")
-    assert not list((project.path / "analysis").iterdir())
+    (kept,) = project.path.glob(".partial/analyze-10-*/norms-A-*.npz")
+    assert not list((project.path / "analysis/10").iterdir())
 
-    measure, measured = analyze.gradient_norms, []
+    measure, measured = gradient_analysis.gradient_norms, []
 
     def counting(*arguments):
         measured.append(arguments)
         return measure(*arguments)
 
-    monkeypatch.setattr(analyze, "gradient_norms", counting)
+    monkeypatch.setattr(gradient_analysis, "gradient_norms", counting)
     assert call(monkeypatch, "analyze") == 0
     assert len(measured) == len(project.params()["analysis"]["models"]) - 1, f"{kept} was there"
     assert files(project, "analysis") == before

@@ -289,7 +289,7 @@ def test_diagnostics_are_those_of_the_matrix_and_link_to_their_pages(finished_pr
 
 
 def test_black_box_results_count_queries_and_examples(finished_project):
-    found = json.loads((finished_project.path / "blackbox/results.json").read_text())
+    found = json.loads((finished_project.path / "blackbox/10/results.json").read_text())
     assert list(found["targets"]) == ["A_adv", "A_adv-ens"]
     for target in found["targets"].values():
         assert [row["queries"] for row in target["substitute"]] == [50, 100, 200]
@@ -310,14 +310,14 @@ def test_black_box_results_count_queries_and_examples(finished_project):
 
 def test_figure_2_is_about_images_that_the_source_alone_fools_a_snapshot_on(finished_project):
     errors = {(r["target"], r["source"], r["attack"]): r["errors"] for r in matrix(finished_project)}
-    found = json.loads((finished_project.path / "analysis/gradients.json").read_text())["models"]
+    found = json.loads((finished_project.path / "analysis/10/gradients.json").read_text())["models"]
     for name in ("A", "A_adv", "A_adv@1"):
         counts = found[name]["directions"]
         assert (counts["source"], counts["n"]) == ("B", 120)
         assert counts["right"] == 120 - errors[name, "", "clean"]
         assert counts["other"] - counts["other_alone"] == counts["own"] - counts["own_alone"]
         assert counts["other"] <= errors[name, "B", "fgsm"] <= counts["other"] + errors[name, "", "clean"]
-    with np.load(finished_project.path / "analysis/planes.npz") as planes:
+    with np.load(finished_project.path / "analysis/10/planes.npz") as planes:
         assert len(planes["rows"]) == min(2, found["A_adv@1"]["directions"]["other_alone"])
 
 
@@ -325,7 +325,7 @@ def test_queried_images_are_drawn_by_a_seed_and_do_not_overlap(copied_project, g
     def asked(seed):
         copied_project.edit(lambda params: params["blackbox"].update(seed=seed, targets=["A_adv"], forest=None))
         assert gradshard(copied_project, "blackbox")[0] == 0
-        return json.loads((copied_project.path / "blackbox/results.json").read_text())["rows"]
+        return json.loads((copied_project.path / "blackbox/10/results.json").read_text())["rows"]
 
     first = asked(1)
     assert len(first["own"]) == 50

@@ -124,12 +124,12 @@ def test_a_stage_without_work_says_so_and_writes_an_empty_result(whole, tmp_path
         code, said[stage] = gradshard(project, stage)
         assert code == 0, said[stage]
     assert "evaluation.targets is empty: no error to measure" in said["evaluate"]
-    assert "analysis names no models and no plane: nothing to measure" in said["analyze"]
-    assert "blackbox names no targets and no forest: nobody is asked" in said["blackbox"]
+    assert "analysis names no model and no plane: nothing to measure" in said["analyze"]
+    assert "blackbox names no target and no source of a forest: nobody is asked" in said["blackbox"]
     assert read_matrix(project.path / "evaluation/10/matrix.parquet") == []
-    assert json.loads((project.path / "analysis/gradients.json").read_text())["models"] == {}
-    with np.load(project.path / "analysis/planes.npz") as planes:
+    assert json.loads((project.path / "analysis/10/gradients.json").read_text())["models"] == {}
+    with np.load(project.path / "analysis/10/planes.npz") as planes:
         assert planes["full"].shape == (0, 41, 41)
-    assert json.loads((project.path / "blackbox/results.json").read_text())["targets"] == {}
+    assert json.loads((project.path / "blackbox/10/results.json").read_text())["targets"] == {}
     page = (project.path / "report/index.html").read_text()
     assert re.findall(r'<h2 id="(.*?)"', page) == ["training", "origin"]

@@ -314,6 +314,26 @@ def test_every_robust_model_is_a_run_of_every_seed_and_others_may_stand_for_stat
     assert params.steady == ["B", "C", "D", "A-2"]
 
 
+def test_after_the_first_seed_only_what_changes_with_it_is_measured_and_asked(stood_in):
+    stood_in["analysis"].update(models=["A", "B", "A_adv", "A_adv-ens"])
+    stood_in["blackbox"].update(targets=["B", "A_adv"])
+    stood_in["blackbox"]["forest"]["sources"] = ["C", "A"]
+    params = check_params(stood_in, where="params.yaml")
+    assert params.analysis_of(10) == params.analysis
+    assert params.blackbox_of(10) == params.blackbox
+    assert params.analysis_of(11).models == ["A", "A_adv", "A_adv-ens"]
+    assert params.analysis_of(11).plane == params.analysis.plane
+    assert params.blackbox_of(11).targets == ["A_adv"]
+    assert params.blackbox_of(11).forest.sources == ["A"]
+
+
+def test_a_forest_whose_sources_no_seed_changes_is_grown_once(stood_in):
+    stood_in["stand_ins"] = {}
+    params = check_params(stood_in, where="params.yaml")
+    assert params.blackbox_of(10).forest is not None
+    assert params.blackbox_of(11).forest is None
+
+
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [

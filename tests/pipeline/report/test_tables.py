@@ -207,12 +207,11 @@ def test_every_table_tells_over_what_it_is(three_seeds, sources_vary, said):
     assert export.to_markdown(table).endswith(f"|\n\n{table.caption}\n")
     varying = "training and static models" if sources_vary else "training"
     assert {row["varying"] for row in csv.DictReader(io.StringIO(export.to_csv(table)))} == {varying}
-    assert seeds.alone(table).caption == "Of seed 10 alone."
 
 
 def test_with_one_seed_a_table_is_as_it_always_was(matrix):
     table = transfer_table(matrix, "fgsm", ["A"])
-    assert (matrix.seeds.captioned(table), matrix.seeds.alone(table)) == (table, table)
+    assert matrix.seeds.captioned(table) == table
     assert "varying" not in export.to_csv(table)
 
 

@@ -15,10 +15,10 @@ from gradshard.stages.support.device_memory import device_of
 from gradshard.stages.support.progress import echo
 from gradshard.stages.support.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.support.training import held_back, training_run
-from gradshard.stages.support.training.initial_weights import initial_robust_model
 from gradshard.stages.support.training.model_checks import check_before_training
 from gradshard.stages.support.training.ranks import train_on_all_devices
 from gradshard.stages.support.training.regularisation import regularised
+from gradshard.stages.support.training.warm_start import initial_robust_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore

@@ -152,8 +152,12 @@ def test_a_second_seed_of_a_real_project_is_in_every_part_of_its_report(copied_p
     copied_project.edit(lambda params: params.update(seeds=[10, 11]))
     for model in ("A_adv", "A_adv-ens"):
         assert gradshard(copied_project, "train-robust", model, "--seed", "11")[0] == 0
-    assert gradshard(copied_project, "evaluate", "--seed", "11")[0] == 0
+    for stage in ("evaluate", "analyze", "blackbox"):
+        assert gradshard(copied_project, stage, "--seed", "11")[0] == 0
     assert gradshard(copied_project, "report")[0] == 0
+    for table, heads in (("gradient-norms", {"A_adv", "A_adv@1"}), ("estimated-gradients", {"A_adv", "A_adv-ens"})):
+        with (copied_project.path / f"report/tables/{table}.csv").open() as file:
+            assert {row["row"] for row in csv.DictReader(file) if row["runs"] == "2"} == heads
     page = (copied_project.path / "report/index.html").read_text()
     assert page.count("95 % interval for training ") > 50
     assert page.count("no interval, for it is not known which images were wrong") > 10, "of the probes"

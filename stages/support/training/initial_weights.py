@@ -1,4 +1,4 @@
-"""The model that a training begins with: random, pretrained, from a checkpoint, or another of the pipeline."""
+"""The model that a static model begins as: random, pretrained, or from a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +7,9 @@ from typing import Protocol
 from torch import nn
 
 from gradshard.pipeline import models
-from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.training import StaticModel
 from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.pipeline.types import PRETRAINED, RANDOM
-from gradshard.stages.support.models import check_architecture, static_weights_of
 from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
@@ -58,23 +56,6 @@ def initial_static_model(static: StaticModel, data: Classified) -> Initial:
     if static.weights != PRETRAINED:
         _fill(module, path_of(static.weights), static.weights_key)
     return Initial(module, checkpoints.tensors_digest(module.state_dict(), static.architecture))
-
-
-def initial_robust_model(params: Params, name: str, seed: int, data: Classified) -> Initial:
-    """Build a robust model: with random weights by the seed, or those that ``init_from`` has in the run of the seed.
-
-    Raises:
-        GradshardError: the architecture or the weights are not there, or do not fit the dataset.
-    """
-    robust = params.robust[name]
-    module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)
-    if robust.init_from is None:
-        return Initial(module, None)
-    path, architecture = static_weights_of(params, params.in_run(robust.init_from, seed))
-    tensors, record = checkpoints.load(path)
-    check_architecture(record, architecture, path)
-    models.load_weights(module, tensors, where=str(path))
-    return Initial(module, checkpoints.tensors_digest(tensors, architecture))
 
 
 def _check_classes(static: StaticModel, classes: int) -> None:

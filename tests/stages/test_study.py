@@ -40,9 +40,7 @@ def studied(finished_project, tmp_path_factory) -> Project:
         for arguments in (
             ("train-static", "B"),
             *(("train-robust", model, "--seed", "11") for model in ("A_adv", "A_adv-ens")),
-            *(("evaluate", "--seed", seed) for seed in SEEDS),
-            ("analyze",),
-            ("blackbox",),
+            *((stage, "--seed", seed) for stage in ("evaluate", "analyze", "blackbox") for seed in SEEDS),
             ("report",),
         ):
             assert call(patch, *arguments) == 0, arguments

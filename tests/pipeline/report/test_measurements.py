@@ -76,7 +76,7 @@ def moments(mean, deviation=1.0, examples=100):
 
 
 def gradients(norm):
-    """What `analyze` measures of a model, by its mean norm."""
+    """Return what `analyze` measures of a model, by its mean norm."""
     wrong = {name: moments(norm / 10, 0.01, 50) for name in ("wrong_signs", "wrong_signs_cross_entropy")}
     norms = {name: moments(norm, 2 * norm) for name in ("norm", "norm_cross_entropy")}
     return norms | wrong | {"zero_rows_cross_entropy": int(10 * norm)}
@@ -115,7 +115,7 @@ def test_figure_2_over_seeds_leaves_out_those_in_which_no_image_is_like_it():
 
 
 def asked(errors):
-    """What `blackbox` finds about a target."""
+    """Return what `blackbox` finds about a target."""
     rounds = [{"queries": 150, "errors": errors, "n": 100, "sweep": [{"epsilon": 0.3, "errors": errors}]}]
     estimated = [{"queries_per_example": 98, "errors": errors, "n": 50}]
     return {

@@ -105,14 +105,22 @@ def test_every_dvc_command_of_the_docs_is_run_by_the_dvc_test():
             assert f'"{command}"' in text, command
 
 
-def test_the_readmes_table_is_that_of_the_kept_run_over_five_seeds():
-    results = ROOT / "results/mnist5k"
+@pytest.mark.parametrize(
+    ("folder", "gradient", "models", "pages"),
+    [
+        ("mnist/seeds", "cross_entropy", 4, ("README.md", "results/mnist/seeds/README.md")),
+        ("mnist5k", "exact", 2, ("results/mnist5k/README.md",)),
+    ],
+)
+def test_the_readmes_tables_are_those_of_the_kept_runs_over_five_seeds(folder, gradient, models, pages):
+    results = ROOT / "results" / folder
     params = read_params(results / "params.yaml")
     assert len(params.seeds) == 5
-    table = export.to_markdown(named_table(results / "report/matrix.parquet", params, "exact"))
-    assert len([line for line in table.splitlines() if line.startswith("| A_adv") and " ± " in line]) == 2
-    for page in (ROOT / "README.md", results / "README.md"):
-        assert table in page.read_text()
+    table = export.to_markdown(named_table(results / "report/matrix.parquet", params, gradient))
+    rows = [line for line in table.splitlines() if line.startswith("| A_adv") and " ± " in line]
+    assert len(rows) == models
+    for page in pages:
+        assert table in (ROOT / page).read_text()
 
 
 def test_the_changes_and_the_citation_are_of_this_version():

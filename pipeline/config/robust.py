@@ -26,7 +26,7 @@ def check_training(key: str, model: RobustModel, adversarial: AdversarialParams)
 
 
 def check_initial_weights(key: str, model: RobustModel, static: Mapping[str, StaticModel], holdout: str) -> None:
-    """Check that the static model whose weights a training begins with is there, fits, and is not the holdout.
+    """Check that the static model whose weights a training begins with, if it does, fits and is not the holdout.
 
     Raises:
         PydanticCustomError: it is not so; the error names the key.
@@ -34,8 +34,6 @@ def check_initial_weights(key: str, model: RobustModel, static: Mapping[str, Sta
     name, key = model.init_from, f"{key}.init_from"
     if name is None:
         return
-    if name not in static:
-        raise schema_error(key, f"names {name}, which is not a static model{did_you_mean(name, list(static))}")
     if name == holdout:
         raise schema_error(
             key,

@@ -194,6 +194,8 @@ class Params(Section):
                 )
             self._check_names(f"{key}.sources", model.sources, list(self.signs), "a sign store")
             check_training(key, model, self.adversarial)
+            begun_with = [model.init_from] if model.init_from is not None else []
+            self._check_names(f"{key}.init_from", begun_with, list(self.static), "a static model")
             check_initial_weights(key, model, self.static, self.evaluation.holdout)
             late = [epoch for epoch in model.snapshots if epoch > model.epochs]
             if late:

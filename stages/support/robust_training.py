@@ -47,7 +47,6 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
     trained = params.in_run(model, seed)
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
-    initial = initial_robust_model(params, model, seed, data)
     stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
     tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory, window=params.streaming.window)
@@ -69,6 +68,7 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
             sample_shape=data.sample_shape,
             replays=robust.replayed,
         )
+        initial = initial_robust_model(params, model, seed, data)
         auxiliary = regularised(initial.module, params.training, data, run, where=f"architecture {robust.architecture}")
         check_before_training(
             initial.module,

@@ -17,7 +17,7 @@ from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.ingest.sources import mnist5k
 from tests.helpers.linear_model import LinearModel
-from tests.helpers.projects import Project, call, new_project
+from tests.helpers.projects import Project, call, call_each, new_project
 from tests.helpers.stores import build_store
 
 # Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.
@@ -118,19 +118,17 @@ def project(tmp_path: Path, digits: dict) -> Project:
 def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> Project:
     """A project in which every stage ran. Not to be changed: copy it."""
     project = new_project(tmp_path_factory.mktemp("finished") / "project", digits)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        for arguments in (
-            ("prepare",),
-            *(("train-static", model) for model in "ABCD"),
-            *(("precompute", model) for model in "ACD"),
-            *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
-            ("evaluate",),
-            ("analyze",),
-            ("blackbox",),
-            ("report",),
-        ):
-            assert call(patch, *arguments) == 0, arguments
+    call_each(
+        project,
+        ("prepare",),
+        *(("train-static", model) for model in "ABCD"),
+        *(("precompute", model) for model in "ACD"),
+        *(("train-robust", model) for model in ("A_adv", "A_adv-ens")),
+        ("evaluate",),
+        ("analyze",),
+        ("blackbox",),
+        ("report",),
+    )
     return project
 
 

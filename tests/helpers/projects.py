@@ -92,6 +92,14 @@ def call(patch: pytest.MonkeyPatch, *arguments: str) -> int:
     return 0
 
 
+def call_each(project: Project, *commands: tuple[str, ...]) -> None:
+    """Run commands in this process, one after another, in the project's folder; each must succeed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path)
+        for arguments in commands:
+            assert call(patch, *arguments) == 0, arguments
+
+
 def files(project, *folders):
     return {
         str(path.relative_to(project.path)): path.read_bytes()

@@ -7,7 +7,7 @@ import pytest
 
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_reader import open_store
-from tests.helpers.projects import Project, call, new_project
+from tests.helpers.projects import Project, call_each, new_project
 
 pytestmark = pytest.mark.slow
 
@@ -27,17 +27,15 @@ def change(params: dict) -> None:
 def trained(tmp_path_factory, digits) -> Project:
     project = new_project(tmp_path_factory.mktemp("sources") / "project", digits)
     project.edit(change)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        for arguments in (
-            ("prepare",),
-            ("train-static", "D"),
-            ("train-static", "Madry"),
-            ("train-robust", "pgd"),
-            ("precompute", "Madry"),
-            ("train-robust", "stored"),
-        ):
-            assert call(patch, *arguments) == 0, arguments
+    call_each(
+        project,
+        ("prepare",),
+        ("train-static", "D"),
+        ("train-static", "Madry"),
+        ("train-robust", "pgd"),
+        ("precompute", "Madry"),
+        ("train-robust", "stored"),
+    )
     return project
 
 

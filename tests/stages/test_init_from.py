@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gradshard.storage.formats import checkpoints
-from tests.helpers.projects import Project, call, new_project
+from tests.helpers.projects import Project, call_each, new_project
 
 pytestmark = pytest.mark.slow
 
@@ -32,18 +32,16 @@ def change(params: dict) -> None:
 def trained(tmp_path_factory, digits) -> Project:
     project = new_project(tmp_path_factory.mktemp("init") / "project", digits)
     project.edit(change)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        for arguments in (
-            ("prepare",),
-            ("train-static", "D"),
-            ("train-static", "D-2"),
-            ("train-robust", "still", "--seed", "10"),
-            ("train-robust", "still", "--seed", "11"),
-            ("train-robust", "pgd", "--seed", "10"),
-            ("train-robust", "moved", "--seed", "10"),
-        ):
-            assert call(patch, *arguments) == 0, arguments
+    call_each(
+        project,
+        ("prepare",),
+        ("train-static", "D"),
+        ("train-static", "D-2"),
+        ("train-robust", "still", "--seed", "10"),
+        ("train-robust", "still", "--seed", "11"),
+        ("train-robust", "pgd", "--seed", "10"),
+        ("train-robust", "moved", "--seed", "10"),
+    )
     return project
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gradshard.storage.formats import results
 from gradshard.storage.formats.manifest import read_manifest
-from tests.helpers.projects import Project, call, files
+from tests.helpers.projects import Project, call, call_each, files
 
 pytestmark = pytest.mark.slow
 
@@ -35,15 +35,13 @@ def studied(finished_project, tmp_path_factory) -> Project:
     """A project that was trained, evaluated and reported with two seeds."""
     project = finished_project.copy_to(tmp_path_factory.mktemp("study") / "project")
     project.edit(ask_for_a_study)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        for arguments in (
-            ("train-static", "B"),
-            *(("train-robust", model, "--seed", "11") for model in ("A_adv", "A_adv-ens")),
-            *((stage, "--seed", seed) for stage in ("evaluate", "analyze", "blackbox") for seed in SEEDS),
-            ("report",),
-        ):
-            assert call(patch, *arguments) == 0, arguments
+    call_each(
+        project,
+        ("train-static", "B"),
+        *(("train-robust", model, "--seed", "11") for model in ("A_adv", "A_adv-ens")),
+        *((stage, "--seed", seed) for stage in ("evaluate", "analyze", "blackbox") for seed in SEEDS),
+        ("report",),
+    )
     return project
 
 

@@ -49,8 +49,12 @@ def test_a_wrong_parameter_is_told_before_anything_runs(gradshard, project):
     refused(gradshard, project, "prepare", saying="params.yaml: attack.eps must be above 0")
 
 
-@pytest.mark.parametrize("arguments", [["train-static", "A"], ["train-robust", "A_adv"]], ids=" ".join)
-def test_a_stage_that_trains_refuses_a_wrong_parameter_before_torch_is_imported(project, arguments):
+@pytest.mark.parametrize(
+    "arguments",
+    [["train-static", "A"], ["precompute", "A"], ["train-robust", "A_adv"], ["evaluate"], ["analyze"], ["blackbox"]],
+    ids=" ".join,
+)
+def test_a_stage_refuses_a_wrong_parameter_before_torch_is_imported(project, arguments):
     set_key(project, "attack", "eps", 0)
     code = "import sys; from gradshard.stages.cli import run\ntry: run()\nfinally: print('torch' in sys.modules)"
     done = run_in(project.path, [sys.executable, "-c", code, *arguments])

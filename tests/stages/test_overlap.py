@@ -9,11 +9,11 @@ import torch
 from gradshard.pipeline import models
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
-from gradshard.stages import precompute
-from gradshard.stages.precompute import ShardTask, compute_shard
+from gradshard.stages.support import sign_stores
 from gradshard.stages.support.dask_cluster import dask_client, threads
 from gradshard.stages.support.models import load_model
 from gradshard.stages.support.options import ClusterConfig
+from gradshard.stages.support.sign_stores import ShardTask, compute_shard
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_writer import StoreBuilder
 
@@ -27,14 +27,14 @@ def task(tmp_path, small_dataset_path, small_dataset):
     checkpoints.save(file, model.state_dict(), {"architecture": "D"})
     loaded = load_model(file, "D", small_dataset, torch.device("cpu"))
     wanted = SignsParams(model="D", gradient="exact", label="predicted")
-    spec = precompute.store_spec(wanted, loaded, small_dataset.train, DIRECTION, torch.device("cpu"))
+    spec = sign_stores.store_spec(wanted, loaded, small_dataset.train, DIRECTION, torch.device("cpu"))
     builder = StoreBuilder(tmp_path / "building", spec)
     builder.create()
     return ShardTask(small_dataset_path, file, "cpu", DIRECTION, builder, at_once=1)
 
 
 def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task, monkeypatch):
-    compute, write = precompute.compute_rows, StoreBuilder.write_shard
+    compute, write = sign_stores.compute_rows, StoreBuilder.write_shard
     shards = range(min(3, task.builder.layout.shards))
     computing, alone, last = threading.Lock(), [], threading.Event()
 
@@ -53,7 +53,7 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task
         assert shard != 0 or last.wait(60), "no other shard was computed while this one was written"
         return write(self, shard, planes, labels)
 
-    monkeypatch.setattr(precompute, "compute_rows", counted)
+    monkeypatch.setattr(sign_stores, "compute_rows", counted)
     monkeypatch.setattr(StoreBuilder, "write_shard", held_up)
     with ThreadPoolExecutor(2) as pool:
         receipts = list(pool.map(lambda shard: compute_shard(task, shard), shards))

@@ -84,7 +84,7 @@ def test_a_cluster_without_gradshard_says_who_lacks_it(start, tmp_path, said, la
 def test_a_worker_that_lacks_what_its_tasks_need_is_told_before_it_gets_one(start, tmp_path, said):
     place = scheduler(start, tmp_path)
     worker(start, lacking="torch")
-    with dask_client(place, "cpu") as client, pytest.raises(GradshardError, match=r"cannot import .*sign_stores.*torch"):
+    with dask_client(place, "cpu") as client, pytest.raises(GradshardError, match=r"import .*sign_stores.*torch"):
         list(map_tasks(client, compute_shard, [1], what="shard"))
 
 

@@ -47,8 +47,8 @@ def workspace(
     """
     folder = root / f"{name}-{digest_of(recipe)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_suffix(".lock"))
-    holder = folder.with_suffix(".pid")
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    holder = folder.with_name(f"{folder.name}.pid")
     waited = False
     try:
         lock.acquire(timeout=0)

@@ -25,7 +25,8 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
     """Copy STORE to PLACE, a path or URL (s3://, gs://, az://, hf://, ssh://) that will be the store's folder.
 
     Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
-    at PLACE is never overwritten. The store is then put into the list of the stores beside it, `stores.json`.
+    at PLACE is never overwritten, and the same one gets what it lacks. The store is then put into the list of the
+    stores beside it, `stores.json`.
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
@@ -53,8 +54,9 @@ def pull_command(
     """Fetch the store at PLACE, a path or URL (https://, s3://, ssh://, ...), into the folder STORE.
 
     Every file is held against the manifest as it arrives. Interrupted, the same command goes on; STORE appears once it
-    is whole. `--digest` makes sure that it is the store that its owner named, `--signer` that it is one that somebody
-    signed. With `--pick`, PLACE is where stores lie, as `store list` lists them.
+    is whole. If the same store is there already, what is missing or damaged in it is fetched again. `--digest` makes
+    sure that it is the store that its owner named, `--signer` that it is one that somebody signed. With `--pick`, PLACE
+    is where stores lie, as `store list` lists them.
     """
     if pick is not None:
         entry = picked(place, pick)

@@ -75,6 +75,12 @@ def remove_strays(folder: Path, *, keep: Collection[str]) -> None:
             path.unlink()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files that killed writers left below a folder."""
+    for path in folder.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk.
 

@@ -21,7 +21,7 @@ from gradshard.storage.maintenance.signatures import SIZE_LIMIT as SIGNATURE_LIM
 from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.signature import vouched_signature
-from gradshard.storage.remote.transfer import check_digest, receiving
+from gradshard.storage.remote.transfer import check_digest, is_whole, receiving
 
 Advance = Callable[[int], None]
 
@@ -92,11 +92,9 @@ def import_archive(
             _check_members(archive, manifest, source)
             signature = vouched_signature(_Members(archive), manifest, content, signer, where=str(source))
             with receiving("import", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
-                if folder is None:
-                    advance(manifest.size)
-                    return manifest
                 for name, record in manifest.files.items():
-                    _unpack(archive, name, record.sha256, folder / name, source)
+                    if not is_whole(folder / name, record):
+                        _unpack(archive, name, record.sha256, folder / name, source)
                     advance(record.size)
     except (*_NO_ARCHIVE, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
@@ -183,8 +181,6 @@ def _check_entry(entry: zipfile.ZipInfo, limit: int, source: Path) -> None:
 
 
 def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, source: Path) -> None:
-    if target.exists():
-        return
     found = hashlib.sha256()
     with archive.open(name) as member, atomic_path(target) as temporary:
         with temporary.open("wb") as file:

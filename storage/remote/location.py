@@ -1,15 +1,18 @@
 """A place that holds the files of one sign store: a folder of this machine, or a URL that fsspec has a driver for."""
 
 import posixpath
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.atomic import copy, remove_unfinished, write_bytes
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
@@ -45,7 +48,7 @@ _DRIVERS = {
 _STREAMED = {"http": {"block_size": 0}, "https": {"block_size": 0}, "hf": {"block_size": 0, "size": 1}}
 # What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
 # written under another name and renamed. On object stores an upload appears whole or not at all.
-_WRITES_IN_PLACE = {"file", "local", "ssh", "sftp", "ftp", "smb"}
+_WRITES_IN_PLACE = {"ssh", "sftp", "ftp", "smb"}
 
 # What a file is called on such a place until it is whole.
 UNFINISHED = ".part"
@@ -103,12 +106,15 @@ class Location:
             return None
         return None if found is None else int(found)
 
-    def is_empty(self, *, but_for: str) -> bool:
-        """Tell whether nothing is there but litter, or one file at most, of that name."""
+    def is_empty(self, *, but_for: Collection[str]) -> bool:
+        """Tell whether nothing is there but litter, and files of names after some patterns."""
         return self._patiently(lambda: self._run("", lambda: self._is_empty(but_for)))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, so that it is there whole or not at all."""
+        if self.folder is not None:
+            write_bytes(self.folder / name, content)
+            return
         if self.protocol == "hf":
             self.attempt(lambda: commit_file(self.url, name, content, message=f"Write {name}"))
             return
@@ -116,7 +122,9 @@ class Location:
 
     def send(self, source: Path, name: str) -> None:
         """Copy a file of this machine, so that it is there whole or not at all."""
-        if self.protocol in _GOOGLE:
+        if self.folder is not None:
+            copy(source, self.folder / name)
+        elif self.protocol in _GOOGLE:
             self._put(name, lambda path: send_to_google(self.fs, source, path))
         else:
             self._put(name, lambda path: self.fs.put_file(str(source), path))
@@ -124,6 +132,14 @@ class Location:
     def remove(self, name: str) -> None:
         """Remove a file."""
         self._run(name, lambda: self.fs.rm_file(self._path(name)))
+
+    def remove_leftovers(self, name: str) -> None:
+        """Remove a file that may be there, and, in a folder of this machine, what killed processes were writing."""
+        if self.size(name) is not None:
+            with suppress(FileNotFoundError):  # another process removed it
+                self.remove(name)
+        if self.folder is not None:
+            remove_unfinished(self.folder)
 
     def attempt(self, step: Callable[[], Result]) -> Result:
         """Run a step that asks the server for something, a few times if that may help.
@@ -137,6 +153,11 @@ class Location:
     def protocol(self) -> str:
         """The URL's scheme."""
         return self.url.partition("://")[0] if is_url(self.url) else "file"
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if it is one of this machine."""
+        return Path(self.root) if self.protocol in _HERE else None
 
     def _read(self, name: str, limit: int) -> bytes:
         with self._open(name) as file, self._failing(name):
@@ -172,10 +193,10 @@ class Location:
         finally:
             file.close()
 
-    def _is_empty(self, but_for: str) -> bool:
+    def _is_empty(self, but_for: Collection[str]) -> bool:
         try:
             found = [str(path).rstrip("/").rpartition("/")[2] for path in self.fs.ls(self.root, detail=False)]
-            return {name for name in found if not is_litter(name)} <= {but_for}
+            return all(is_litter(name) or any(fnmatchcase(name, pattern) for pattern in but_for) for name in found)
         except FileNotFoundError:
             return True
         finally:
@@ -227,6 +248,9 @@ def open_location(place: str) -> Location:
     Raises:
         GradshardError: there is no driver for the URL, or no connection.
     """
+    if not is_url(place):
+        path = Path(place).expanduser().absolute().as_posix()
+        return Location(url=place.rstrip("/"), fs=LocalFileSystem(), root=path)
     protocol = place.partition("://")[0]
     address, mark, query = place.partition("?") if protocol in _WEB else (place, "", "")
     try:

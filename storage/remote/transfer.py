@@ -1,7 +1,7 @@
 """Moving stores: push to a folder or URL, pull from one.
 
-Both can be interrupted and started again, check every byte that arrives, write the manifest last, and leave a store
-that is there already alone, unless it is the same.
+Both can be interrupted and started again, check every byte that arrives and write the manifest last. Another store that
+is there already is left alone; of the same one they mend what is missing or damaged.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import replace_folder, write_bytes
+from gradshard.storage.formats.atomic import remove_strays, sync, write_bytes
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import FileRecord, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.sign_reader import open_files
@@ -28,6 +28,9 @@ from gradshard.storage.workspace import workspace
 Advance = Callable[[int], None]
 
 _CONNECTIONS = 4
+_DIGEST_CHARACTERS = 12
+# What a push that was killed at once leaves, as patterns.
+_UNFINISHED_CLAIMS = (f"{PENDING}{UNFINISHED}", f".{PENDING}.*.tmp")
 
 
 def push(store: Path, place: str, *, advance: Advance) -> Manifest:
@@ -47,28 +50,21 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     if location.protocol == "hf":
         push_to_hub(store, manifest, location, advance=advance)
         return manifest
-    if is_published(location, manifest):
-        if location.size(PENDING) is not None:  # the push was stopped after its last file
-            location.remove(PENDING)
-        _send_signature(store, location)
-        advance(manifest.size)
-        return manifest
-    _claim(location, manifest)
+    published = is_published(location, manifest)
+    if not published:
+        _claim(location, manifest)
 
     def send(name: str) -> None:
-        record = manifest.files[name]
-        if location.size(name) != record.size:
-            if not (store / name).is_file() or file_sha256(store / name) != record.sha256:
-                raise damaged(store, name, record)
-            location.send(store / name, name)
-            if location.size(name) != record.size:
-                raise GradshardError(f"{location.url}/{name} did not arrive whole: run the same again")
-        advance(record.size)
+        if not _has(location, name, manifest.files[name]):
+            _send(store, location, name, manifest.files[name])
+        advance(manifest.files[name].size)
 
     _each(send, manifest.files)
     _send_signature(store, location)
-    location.write(MANIFEST, (store / MANIFEST).read_bytes())
-    location.remove(PENDING)
+    if not published:
+        content = (store / MANIFEST).read_bytes()
+        _unless_done(lambda: location.write(MANIFEST, content), lambda: is_published(location, manifest))
+    location.remove_leftovers(PENDING)
     return manifest
 
 
@@ -104,13 +100,10 @@ def pull(
         check_digest(manifest, digest, where=location.url)
         signature = vouched_signature(location, manifest, content, signer, where=location.url)
         with receiving("pull", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
-            if folder is None:
-                advance(manifest.size)
-                return manifest
 
             def get(name: str) -> None:
                 record = manifest.files[name]
-                if not _is(folder / name, record):
+                if not is_whole(folder / name, record):
                     _fetch(location, name, record, folder)
                 advance(record.size)
 
@@ -127,23 +120,23 @@ def receiving(
     *,
     on_wait: Callable[[str], None],
     signature: bytes | None = None,
-) -> Iterator[Path | None]:
+) -> Iterator[Path]:
     """Give the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
 
-    It gives none if the same store is at ``target`` already, which then gets the signature if it had none. After an
-    interruption the folder keeps what it has.
+    That is ``target`` itself if the same store is there already: what it lacks is put there, and the signature if it
+    had none. After an interruption the folder keeps what it has.
 
     Raises:
         GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
     """
     if is_there(target, manifest):
-        yield None
+        yield target
         _add_signature(target, signature)
         return
     recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
     with workspace(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
         if work.waited and is_there(target, manifest):
-            yield None
+            yield target
             _add_signature(target, signature)
             return
         yield work.folder / "store"
@@ -161,13 +154,19 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, s
         signature: the store's, if it has one.
 
     Raises:
-        GradshardError: the arrays are not those that the manifest describes.
+        GradshardError: the arrays are not those that the manifest describes, or another store appeared meanwhile.
     """
     open_files(Folder(folder), manifest, where=str(target))
-    (folder / SIGNATURE).unlink(missing_ok=True)  # of an interrupted run, before the store was signed anew
+    # What a killed process was writing, and the signature of a run before the store was signed anew.
+    remove_strays(folder, keep=manifest.files)
     _add_signature(folder, signature)
     write_bytes(folder / MANIFEST, content)
-    replace_folder(folder, target)
+    try:
+        folder.rename(target)  # fails where a folder with files is
+    except OSError:
+        if not is_there(target, manifest):
+            raise
+    sync(target.parent)
 
 
 def is_there(target: Path, manifest: Manifest) -> bool:
@@ -177,6 +176,8 @@ def is_there(target: Path, manifest: Manifest) -> bool:
         GradshardError: something else is there.
     """
     if not target.exists():
+        if target.is_symlink():
+            raise GradshardError(f"{target} is a link to {target.readlink()}, where nothing is: remove it")
         return False
     found = read_manifest(target) if (target / MANIFEST).exists() else None
     if found is None or found.digest != manifest.digest:
@@ -197,12 +198,16 @@ def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
     """Check that a store is the one that was asked for.
 
     Raises:
-        GradshardError: it is another one.
+        GradshardError: it is another one, or the digest is too short to tell.
     """
-    if digest is not None and not (len(digest) >= 12 and manifest.digest.startswith(digest.lower())):
+    if digest is None:
+        return
+    if len(digest) < _DIGEST_CHARACTERS:
+        raise GradshardError(f"the digest {digest} is too short to name a store: give {_DIGEST_CHARACTERS} characters")
+    if not manifest.digest.startswith(digest.lower()):
         raise GradshardError(
-            f"{where} is the store {manifest.digest[: max(12, len(digest))]}, not {digest}: check the address, or "
-            "whether its owner published a new one"
+            f"{where} is the store {manifest.digest[: len(digest)]}, not {digest}: check the address, or whether its "
+            "owner published a new one"
         )
 
 
@@ -210,9 +215,36 @@ def _claim(location: Location, manifest: Manifest) -> None:
     """Mark the location as where this store is being pushed to, so that files there can be taken for its files."""
     if is_claimed(location, manifest):
         return
-    if not location.is_empty(but_for=f"{PENDING}{UNFINISHED}"):
+    if not location.is_empty(but_for=_UNFINISHED_CLAIMS):
         raise foreign_files(location)
-    location.write(PENDING, manifest.digest.encode())
+    _unless_done(
+        lambda: location.write(PENDING, manifest.digest.encode()),
+        lambda: is_claimed(location, manifest) or is_published(location, manifest),
+    )
+
+
+def _has(location: Location, name: str, record: FileRecord) -> bool:
+    """Tell whether a file is at the location: elsewhere by its size, in a folder of this machine by its bytes."""
+    if location.folder is not None:
+        return is_whole(location.folder / name, record)
+    return location.size(name) == record.size
+
+
+def _send(store: Path, location: Location, name: str, record: FileRecord) -> None:
+    if not (store / name).is_file() or file_sha256(store / name) != record.sha256:
+        raise damaged(store, name, record)
+    _unless_done(lambda: location.send(store / name, name), lambda: _has(location, name, record))
+    if not _has(location, name, record):
+        raise GradshardError(f"{location.url}/{name} did not arrive whole: run the same again")
+
+
+def _unless_done(step: Callable[[], None], done: Callable[[], bool]) -> None:
+    """Run a step, whose failure is none where another push of the same store did it meanwhile."""
+    try:
+        step()
+    except (GradshardError, OSError):
+        if not done():
+            raise
 
 
 def _send_signature(store: Path, location: Location) -> None:
@@ -244,5 +276,6 @@ def _each(step: Callable[[str], None], names: Iterable[str]) -> None:
             raise
 
 
-def _is(path: Path, record: FileRecord) -> bool:
+def is_whole(path: Path, record: FileRecord) -> bool:
+    """Tell whether a file is what the manifest promises."""
     return path.exists() and path.stat().st_size == record.size and file_sha256(path) == record.sha256

@@ -50,6 +50,17 @@ def test_another_recipe_has_another_folder(tmp_path):
         assert one.folder != other.folder
 
 
+def test_names_that_differ_behind_a_dot_do_not_wait_for_each_other(tmp_path):
+    def fail(process):
+        raise AssertionError(f"waited for process {process}")
+
+    with (
+        workspace("pull-v1.0", {"x": 1}, on_wait=fail, root=tmp_path),
+        workspace("pull-v1.1", {"x": 1}, on_wait=fail, root=tmp_path),
+    ):
+        assert len(list(tmp_path.glob("*.lock"))) == 2
+
+
 def test_a_killed_process_leaves_its_work_and_no_lock(tmp_path):
     holder = start_holder(tmp_path, 60)
     holder.kill()

@@ -80,7 +80,7 @@ def test_an_import_overwrites_nothing(archive, other_store, tmp_path, obstacle):
 def test_the_same_store_is_not_unpacked_twice(archive, small_store, tmp_path):
     imported(archive, tmp_path / "back.zarr")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")}
-    assert imported(archive, tmp_path / "back.zarr") == [small_store.manifest.size]
+    assert sum(imported(archive, tmp_path / "back.zarr")) == small_store.manifest.size
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")} == before
 
 
@@ -88,8 +88,8 @@ def test_another_store_than_the_one_asked_for_is_refused(
     archive, source, other_store, small_store, refused_import, tmp_path
 ):
     digest = small_store.manifest.digest
-    for wrong in (other_store.manifest.digest, digest[:11]):
-        assert "check the address" in refused_import(archive, "--digest", wrong)
+    assert "check the address" in refused_import(archive, "--digest", other_store.manifest.digest)
+    assert "is too short to name a store" in refused_import(archive, "--digest", digest[:11])
     imported(archive, tmp_path / "back.zarr", digest=digest[:12])
     assert contents(tmp_path / "back.zarr") == contents(source)
 

@@ -12,16 +12,18 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote import retries
+from gradshard.storage.remote.archive import export_archive, import_archive
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.location import manifest_at, open_location
-from gradshard.storage.remote.transfer import push
+from gradshard.storage.remote.transfer import pull, push
 from tests.helpers import broken_servers, servers
 from tests.helpers.places import serve
 from tests.helpers.transfers import (
     StoppedError,
     change_last_byte,
     contents,
+    forbidden,
     one_sentence,
     pulled,
     pushed,
@@ -100,11 +102,11 @@ def test_a_pull_overwrites_nothing(nginx, source, other_store, tmp_path, obstacl
 def test_the_same_store_is_not_sent_or_fetched_twice(place, source, tmp_path):
     size = read_manifest(source).size
     pushed(source, place.url)
-    assert pushed(source, place.url) == [size]
+    assert sum(pushed(source, place.url)) == size
     assert place.contents() == contents(source)
     pulled(place.url, tmp_path / "back.zarr")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")}
-    assert pulled(place.url, tmp_path / "back.zarr") == [size]
+    assert sum(pulled(place.url, tmp_path / "back.zarr")) == size
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "back.zarr").rglob("*")} == before
 
 
@@ -128,6 +130,110 @@ def test_what_an_earlier_push_sent_is_not_sent_again(source, tmp_path):
     del sent[tmp_path / "shared" / PENDING]
     pushed(source, str(tmp_path / "shared"))
     assert {path: path.stat().st_ino for path in sent} == sent
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "cut"])
+def test_a_store_that_is_there_and_damaged_is_mended_by_a_pull_or_an_import(source, tmp_path, harm):
+    export_archive(source, tmp_path / "M.zip", advance=lambda _: None)
+    mended = {
+        "pulled": lambda target: pulled(str(source), target),
+        "imported": lambda target: import_archive(
+            tmp_path / "M.zip", target, digest=None, on_wait=forbidden, advance=lambda _: None
+        ),
+    }
+    for name, mend in mended.items():
+        shutil.copytree(source, tmp_path / name)
+        _harm(tmp_path / name / signs_file(3), harm)
+        mend(tmp_path / name)
+        assert contents(tmp_path / name) == contents(source)
+
+
+@pytest.mark.parametrize("harm", ["missing", "damaged", "cut"])
+def test_a_published_store_of_a_folder_is_mended_by_a_push(source, tmp_path, harm):
+    pushed(source, str(tmp_path / "there.zarr"))
+    _harm(tmp_path / "there.zarr" / signs_file(3), harm)
+    pushed(source, str(tmp_path / "there.zarr"))
+    assert contents(tmp_path / "there.zarr") == contents(source)
+
+
+def test_a_published_store_that_lacks_a_file_elsewhere_is_mended_by_a_push(sshd, source, tmp_path):
+    url = sshd.url(tmp_path / "there.zarr")
+    pushed(source, url)
+    _harm(tmp_path / "there.zarr" / signs_file(3), "missing")
+    pushed(source, url)
+    assert contents(tmp_path / "there.zarr") == contents(source)
+
+
+def _harm(path, how):
+    if how == "damaged":
+        change_last_byte(path)
+        return
+    content = path.read_bytes()
+    path.unlink()
+    if how == "cut":
+        path.write_bytes(content[:-1])
+
+
+def test_the_same_store_pushed_by_several_processes_at_once_ends_whole(source, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from gradshard.storage.remote.transfer import push\n"
+        "input(); push(Path(sys.argv[1]), sys.argv[2], advance=lambda _: None)"
+    )
+    command = [sys.executable, "-c", code, str(source), str(tmp_path / "there.zarr")]
+    pushing = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(3)]
+    for process in pushing:
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    assert [process.wait(60) for process in pushing] == [0, 0, 0]
+    assert contents(tmp_path / "there.zarr") == contents(source)
+
+
+def test_a_store_that_appears_at_the_target_meanwhile_is_not_overwritten(source, other_store, tmp_path):
+    target = tmp_path / "target.zarr"
+    with pytest.raises(GradshardError, match="is there already and is the store"):
+        pull(
+            str(source),
+            target,
+            digest=None,
+            on_wait=forbidden,
+            advance=lambda _: target.exists() or shutil.copytree(other_store.where, target),
+        )
+    assert contents(target) == contents(Path(other_store.where))
+
+
+def test_what_a_killed_pull_was_writing_is_no_part_of_the_store(source, tmp_path):
+    with pytest.raises(StoppedError):
+        pull(str(source), tmp_path / "back.zarr", digest=None, on_wait=forbidden, advance=stop_after(10))
+    unfinished = next((tmp_path / ".partial").glob("*/store"))
+    (unfinished / ".croissant.json.k1lled00.tmp").write_bytes(b"{")
+    pulled(str(source), tmp_path / "back.zarr")
+    assert contents(tmp_path / "back.zarr") == contents(source)
+
+
+def test_what_a_killed_push_to_a_folder_was_writing_is_no_part_of_the_store(source, tmp_path):
+    for unfinished in (f".{PENDING}.k1lled00.tmp", "labels/c/.3.k1lled00.tmp"):
+        there = tmp_path / f"{len(unfinished)}.zarr"
+        if "/" in unfinished:
+            with pytest.raises(StoppedError):
+                push(source, str(there), advance=stop_after(30))
+        (there / unfinished).parent.mkdir(parents=True, exist_ok=True)
+        (there / unfinished).write_bytes(b"")
+        pushed(source, str(there))
+        assert contents(there) == contents(source)
+
+
+def test_a_link_to_nothing_at_the_target_is_told_before_anything_is_fetched(source, tmp_path):
+    (tmp_path / "target.zarr").symlink_to(tmp_path / "gone.zarr")
+    with pytest.raises(GradshardError, match=r"target\.zarr is a link to .*gone\.zarr, where nothing is: remove it"):
+        pulled(str(source), tmp_path / "target.zarr")
+    assert not (tmp_path / ".partial").exists()
+
+
+@pytest.mark.parametrize("name", ["a::b/M.zarr", "hf", "file:M.zarr", "what?/M.zarr", "a#b.zarr"])
+def test_a_path_is_a_path_whatever_drivers_of_urls_would_read_into_it(source, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    pushed(source, name)
+    assert contents(tmp_path / name) == contents(source)
 
 
 def test_a_push_stopped_after_its_last_file_is_tidied_by_another(file_by_file, source):
@@ -260,9 +366,10 @@ def test_an_endless_manifest_is_refused(broken_http, tmp_path):
 
 def test_another_store_than_the_one_asked_for_is_refused(nginx, source, other_store, tmp_path, says):
     url, digest = serve(source, nginx), read_manifest(source).digest
-    for wrong in (other_store.manifest.digest, digest[:11], digest[1:13]):
+    advised = {other_store.manifest.digest: "check the address", digest[1:13]: "check the address"}
+    for wrong, advice in (advised | {digest[:11]: "is too short to name a store: give 12 characters"}).items():
         code, _, err = says("store", "pull", url, tmp_path / "back.zarr", "--digest", wrong)
-        assert "check the address" in one_sentence(code, err)
+        assert advice in one_sentence(code, err)
     assert set(nginx.fetched("/M.zarr")) == {"manifest.json"}
     assert not (tmp_path / "back.zarr").exists()
     assert says("store", "pull", url, tmp_path / "back.zarr", "--digest", digest[:12].upper())[0] == 0

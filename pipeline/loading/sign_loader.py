@@ -35,7 +35,8 @@ class SignLoader:
     ``memory`` are read once and shuffled exactly; larger ones pass through windows of chunks: the chunks are shuffled,
     and the rows within each window of them.
 
-    A loop that is left in the middle of an epoch goes on there when it is begun again, as after ``load_state_dict``.
+    A loop that is left in the middle of an epoch goes on there when it is begun again, as after ``load_state_dict``;
+    also one that Ctrl-C or an error ended, such as a missing shard's, once that is put back.
     """
 
     def __init__(
@@ -140,10 +141,8 @@ class SignLoader:
             GradshardError: a shard is missing or damaged.
         """
         end = (self.epoch + 1) * len(self)
-        if self._running is None:
-            self._running = self._batches(self.step)
         while self.step < end:
-            batch = next(self._running)
+            batch = self._next()
             self.step += 1
             yield batch
 
@@ -175,6 +174,16 @@ class SignLoader:
     def __del__(self) -> None:
         with suppress(AttributeError):
             self.close()
+
+    def _next(self) -> Batch:
+        if self._running is None:
+            self._running = self._batches(self.step)
+        try:
+            return next(self._running)
+        except BaseException:
+            # A generator that raised has ended: whoever goes on needs another, which begins at this step.
+            self.close()
+            raise
 
     def _batches(self, start: int) -> Generator[Batch, None, None]:
         batches = read(self._reader, self._run.requests(start), self._device)

@@ -1,5 +1,6 @@
 """SignLoader: a loop of one's own gets the trainer's batches bit for bit, and goes on in the middle of an epoch."""
 
+import signal
 from itertools import islice
 
 import numpy as np
@@ -159,6 +160,50 @@ def test_a_state_goes_back_too(loader):
     state, first = ours.state_dict(), list(ours)
     ours.load_state_dict(state)
     assert all(same(one, other) for one, other in zip(list(ours), first, strict=True))
+
+
+class Interrupted:
+    """A reader in the midst of which Ctrl-C is pressed, once."""
+
+    def __init__(self, reader):
+        self.reader, self.pressed = reader, False
+
+    def read(self, requests):
+        for raw in self.reader.read(requests):
+            if not self.pressed:
+                self.pressed = True
+                signal.raise_signal(signal.SIGINT)
+            yield raw
+
+
+@pytest.mark.parametrize("memory", [1 << 30, SMALL])
+def test_a_loop_that_ctrl_c_ended_goes_on_at_the_same_batch(loader, memory):
+    ours, other = loader(memory=memory), loader(memory=memory)
+    undisturbed = [batch for _ in range(2) for batch in other]
+    found = list(islice(ours, 3))
+    ours.close()
+    ours._reader = Interrupted(ours._reader)
+    with pytest.raises(KeyboardInterrupt):
+        list(ours)
+    assert ours.step == 3
+    found += [batch for _ in range(2) for batch in ours]
+    assert all(same(one, theirs) for one, theirs in zip(found, undisturbed, strict=True))
+
+
+def test_a_loop_that_a_missing_shard_ended_goes_on_once_it_is_put_back(loader, tmp_path):
+    ours, other = loader(memory=SMALL), loader(memory=SMALL)
+    undisturbed = [batch for _ in range(2) for batch in other]
+    shards = tmp_path / "A.zarr" / "signs" / "c"
+    found = list(islice(ours, 3))
+    shards.rename(tmp_path / "away")
+    with pytest.raises(GradshardError, match="is missing"):
+        found.extend(ours)
+    with pytest.raises(GradshardError, match="is missing"):
+        list(ours)
+    assert 3 <= len(found) == ours.step < 11
+    (tmp_path / "away").rename(shards)
+    found += [batch for _ in range(2) for batch in ours]
+    assert all(same(one, theirs) for one, theirs in zip(found, undisturbed, strict=True))
 
 
 def rows_of(batches):

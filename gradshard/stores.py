@@ -88,6 +88,8 @@ def write_signs(
     target, flat = Path(path), signs.reshape(len(signs), -1)
     _check_signs(target, flat, split)
     chosen = split.read_labels() if labels is None else np.asarray(labels)
+    if not np.issubdtype(chosen.dtype, np.integer):
+        raise GradshardError(f"labels are {chosen.dtype}: give the numbers of classes, as integers")
     if chosen.shape != (len(split),) or chosen.min() < 0 or chosen.max() >= split.classes:
         raise GradshardError(f"labels must be {len(split)} numbers from 0 to {split.classes - 1}")
     digest = tensors_digest(dict(model.state_dict()), name)
@@ -155,5 +157,5 @@ def _check_signs(target: Path, signs: npt.NDArray[np.int8], split: Split) -> Non
             f"signs are {signs.dtype} {signs.shape}, but the split needs int8 ({len(split)}, {pixels}) or "
             f"({len(split)}, {', '.join(map(str, split.sample_shape))})"
         )
-    if np.abs(signs).max(initial=0) > 1:
+    if signs.min(initial=0) < -1 or signs.max(initial=0) > 1:
         raise GradshardError("signs hold other values than -1, 0 and 1: take the sign of the gradient")

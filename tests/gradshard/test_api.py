@@ -225,12 +225,23 @@ def test_a_changed_byte_is_found(written):
         (lambda signs: signs[:5], "but the split needs int8"),
         (lambda signs: signs.astype(np.float32), "signs are float32"),
         (lambda signs: signs * 2, "signs hold other values than -1, 0 and 1"),
+        (lambda signs: np.where(signs == 1, np.int8(-128), signs), "signs hold other values than -1, 0 and 1"),
     ],
 )
 def test_signs_that_do_not_fit_are_refused(small_dataset, tmp_path, change, sentence):
     with pytest.raises(gs.GradshardError, match=sentence):
         gs.write_signs(
             tmp_path / "M.zarr", change(random_signs(700, 784, seed=0)), small_dataset.train, model=nn.ReLU(), name="M"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float32, bool, object])
+def test_labels_that_are_no_integers_are_refused(small_dataset, tmp_path, dtype):
+    data, labels = small_dataset.train, small_dataset.train.read_labels().astype(dtype)
+    with pytest.raises(gs.GradshardError, match=r"labels are .*: give the numbers of classes, as integers"):
+        gs.write_signs(
+            tmp_path / "M.zarr", random_signs(700, 784, seed=0), data, model=nn.ReLU(), name="M", labels=labels
         )
     assert list(tmp_path.iterdir()) == []
 

@@ -74,7 +74,7 @@ def measure(
         advance: told how many more rows are done at an epsilon.
 
     Raises:
-        GradshardError: a shard is missing or damaged, or an attack fails.
+        GradshardError: a shard is missing or damaged, a stored label is no class, or an attack fails.
     """
     device = next(source.parameters()).device
     batches = [_read(store, split, part, device) for part in _batches(spec, rows, split, source, device)]
@@ -115,7 +115,7 @@ def _read(store: SignStore, split: Split, rows: Rows, device: torch.device) -> B
         rows=rows,
         images=images,
         true=torch.from_numpy(split.read_labels()[rows]).to(device),
-        labels=torch.from_numpy(store.load_labels()[rows]).to(device),
+        labels=torch.from_numpy(store.load_classes(split)[rows]).to(device),
         signs=store.manifest.direction.step * signs.view_as(images),
     )
 

@@ -7,7 +7,7 @@ equal signs, the agreement, is told beside it.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,11 @@ class RowAudit:
         """The rows that no honest computation gives."""
         bad: npt.NDArray[np.int64] = self.rows[(self.gain < least.gain) | (self.agreement < least.agreement)]
         return bad
+
+    def without(self, undefined: npt.NDArray[np.bool_]) -> "RowAudit":
+        """Return the same with no sign right in some rows, which no gradient is defined for."""
+        gain, agreement = np.where(undefined, 0, self.gain), np.where(undefined, 0, self.agreement)
+        return replace(self, gain=gain, agreement=agreement)
 
 
 def audit_rows(

@@ -200,8 +200,8 @@ class _Audit:
         plan, right = self.plan, []
         for start in range(0, len(plan.labelled), _LABELS_AT_ONCE):
             rows = plan.labelled[start : start + _LABELS_AT_ONCE]
-            true, stored = self._to_device(plan.true[rows]), self._to_device(plan.stored[rows])
-            right.append(self._labels_match(rows, true, stored).cpu().numpy())
+            true, stored = self._to_device(plan.true[rows]), self._to_device(self._labels(rows))
+            right.append(self._labels_match(rows, true, stored).cpu().numpy() & self._classes(rows))
             self.advance(len(rows))
         return np.concatenate(right)
 
@@ -216,12 +216,12 @@ class _Audit:
         signs = bitplanes.unpack(planes, self.store.manifest.dataset.pixels)
         if isinstance(self.spec, AttackSpec):
             return self._compare_attack(rows, self._to_device(signs), self.spec)
-        labels = self._to_device(self.plan.stored[rows])
+        labels = self._to_device(self._labels(rows))
         audit = audit_rows(
             self.model, self._images(rows), labels, self._to_device(signs), gradient=self.spec.gradient, rows=rows
         )
         self.advance(len(rows))
-        return audit
+        return audit.without(~self._classes(rows))
 
     def _compare_attack(self, rows: Rows, signs: torch.Tensor, attack: AttackSpec) -> RowAudit:
         """Compare stored signs with those of the attack, crafted again in full precision."""
@@ -232,14 +232,15 @@ class _Audit:
             mine = rows[self.plan.copies[rows] == copy]
             for batch in attack.batches(mine, at_once=at_once, total=len(self.split)):
                 at, asked = np.searchsorted(rows, np.intersect1d(batch, mine)), np.flatnonzero(np.isin(batch, mine))
-                labels = self._to_device(self.plan.stored[batch])
+                labels = self._to_device(self._labels(batch))
                 found = end_directions(self.model, self._images(batch), labels, attack, rows=batch, copy=copy)
                 found, stored = found[torch.from_numpy(asked)].flatten(1), signs[torch.from_numpy(at)]
                 both = compare(found, stored) if attack.one_step else compare_ends(found, stored, attack)
                 gain[at], agreement[at] = (values.cpu().numpy() for values in both)
                 zero_rows += int((found == 0).all(1).sum())
         self.advance(len(rows))
-        return RowAudit(rows=rows, gain=gain, agreement=agreement, zero_rows=zero_rows)
+        audit = RowAudit(rows=rows, gain=gain, agreement=agreement, zero_rows=zero_rows)
+        return audit.without(~self._classes(rows))
 
     def _labels_match(self, rows: Rows, true: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
         if self.spec.policy == "random":
@@ -247,6 +248,16 @@ class _Audit:
             classes = self.store.manifest.dataset.classes
             return stored == row_classes(true, rows, seed=self.spec.seed, classes=classes)
         return labels_match(self.model, self._images(rows), true, stored, self.spec.policy)
+
+    def _classes(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        """Tell of each row if its stored label is a class at all."""
+        stored = self.plan.stored[rows]
+        is_class: npt.NDArray[np.bool_] = (stored >= 0) & (stored < self.split.classes)
+        return is_class
+
+    def _labels(self, rows: Rows) -> Rows:
+        """Return the stored labels to compute with, and 0 for those that are no class: no logit is theirs."""
+        return np.where(self._classes(rows), self.plan.stored[rows], 0)
 
     def _images(self, rows: Rows) -> torch.Tensor:
         return self._to_device(self.split.take_images(rows))

@@ -37,7 +37,7 @@ def command(store: SignStore, origin: Origin, padding: int, count: int, seed: in
     planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
     images = torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
     signs = torch.from_numpy(bitplanes.unpack(planes, store.manifest.dataset.pixels)).to(origin.device)
-    labels = torch.from_numpy(store.load_labels()[rows]).to(origin.device)
+    labels = torch.from_numpy(store.load_classes(origin.split)[rows]).to(origin.device)
     kinds = {
         "the images themselves": Augmentation(),
         "crops": Augmentation(padding),

@@ -139,6 +139,22 @@ class SignStore:
                 raise GradshardError(f"{self.where}: {labels_file(shard)}: {error}; fetch the store again") from error
         return labels[: len(self)].astype(np.int64)
 
+    def load_classes(self, split: Split) -> npt.NDArray[np.int64]:
+        """Read the labels as ``load_labels`` does, and check that each is a class of the split.
+
+        Raises:
+            GradshardError: one is none, or a shard's labels are missing or damaged.
+        """
+        labels = self.load_labels()
+        wrong = np.flatnonzero((labels < 0) | (labels >= split.classes))
+        if len(wrong):
+            raise GradshardError(
+                f"{self.where}: row {int(wrong[0])} is stored for the label {int(labels[wrong[0]])}, but "
+                f"{split.dataset} has the classes 0 to {split.classes - 1}: see by `gradshard store audit` what else "
+                "is wrong, and get the store from elsewhere or compute it"
+            )
+        return labels
+
     def check_made_for(self, split: Split) -> None:
         """Check that the store's rows are the rows of this split.
 

@@ -1,5 +1,6 @@
 """``import gradshard``: few names, typed, imported when they are used; wrong use told in one sentence."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.formats.sign_writer import StoreBuilder
 from tests.helpers.stores import random_signs
 
 STUB = Path(gs.__file__).with_name("__init__.pyi")
@@ -262,6 +264,38 @@ def test_an_honest_store_passes_the_audit_and_a_forged_one_does_not(small_datase
         assert gs.audit(gs.open_signs(tmp_path / f"{name}.zarr"), data, model, rows=50, seed=0).honest is honest
     with pytest.raises(gs.GradshardError, match="rows is 0, of which nothing can be told"):
         gs.audit(gs.open_signs(tmp_path / "right.zarr"), data, model, rows=0)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [{"label": "predicted"}, {"label": "least_likely"}, {"label": "true"}, {"attack": "rand_fgsm", "epsilon": 0.3}],
+    ids=str,
+)
+def test_an_audit_finds_labels_that_are_no_class_wrong(small_dataset, linear_digits, tmp_path, way):
+    data = small_dataset.train
+    images = data.take_images(np.arange(700)), data.read_labels()
+    more = {"alpha": 0.1} if "attack" in way else {}
+    honest = gs.compute_signs(linear_digits, images, tmp_path / "honest.zarr", name="digits", **way, **more)
+    assert gs.audit(honest, data, linear_digits, rows=50, seed=0).honest
+    labels = honest.load_labels()
+    labels[[3, 690]] = 200, 10
+    forged = relabelled(honest, labels, tmp_path)
+    found = gs.audit(forged, data, linear_digits, rows=700, seed=0)
+    assert (found.honest, found.labels_wrong.tolist()) == (False, [3, 690])
+    assert found.sample.agreement[[3, 690]].tolist() == [0, 0]
+    assert not gs.audit(relabelled(honest, labels * 0 + 200, tmp_path), data, linear_digits, rows=5).honest
+
+
+def relabelled(store, labels, folder):
+    """A store with the same signs for other labels, whose digests are right."""
+    builder = StoreBuilder(folder / "building", store.manifest.spec)
+    builder.create()
+    for shard in builder.missing():
+        rows = builder.layout.shard_rows(shard)
+        builder.write_shard(shard, store.read(rows.start, rows.stop), labels[rows])
+    builder.publish(folder / "forged.zarr")
+    shutil.rmtree(folder / "building")
+    return gs.open_signs(folder / "forged.zarr")
 
 
 def test_an_audit_runs_the_code_that_a_store_names_only_if_the_caller_names_it(

@@ -206,6 +206,20 @@ def test_the_result_as_json_names_rows_and_chances(copied_project, monkeypatch, 
     assert json.loads(capsys.readouterr().out) == told
 
 
+def test_labels_that_are_no_class_are_a_verdict_and_not_measured_with(
+    copied_project, audited, forge, gradshard, capsys
+):
+    _, _, signs, labels = audited
+    forged = forge(signs, np.where(np.arange(len(labels)) == 7, 200, labels)).where
+    origin = ("--model", "models/static/A.safetensors", "--dataset", "data/npz.zarr")
+    assert gradshard(copied_project, "store", "audit", forged, *origin, "--rows", "50", "--json")[0] == 1
+    target = ("--target", "models/static/C.safetensors", "--eps", "0.3")
+    for command in (("views", forged), ("fidelity", forged, *target)):
+        code, said = gradshard(copied_project, "store", *command, *origin, "--rows", "20")
+        assert code == 2
+        assert "A.zarr: row 7 is stored for the label 200, but npz has the classes 0 to 9: see by `gradshard" in said
+
+
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [

@@ -4,7 +4,9 @@ A store's chunk is decoded as a whole, which suits a reader that goes through it
 and a row there. The file takes two bits a pixel, is made once for a store's content, and may be deleted at any time.
 """
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +22,18 @@ def planes_file(store: SignStore, cache: Path) -> Path:
     """Give the file of a store's packed signs, made and checked against the manifest unless it is there, whole.
 
     Raises:
-        GradshardError: a shard is missing, damaged or not the one that was published.
+        GradshardError: a shard is missing, damaged or not the one that was published, or the disk is full.
     """
     copy = f"-{store.copy}" if store.copy else ""
     path = cache / f"planes-{store.manifest.content}{copy}.bin"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists() or path.stat().st_size != math.prod(_shape(store)):
+            for left_by_a_kill in cache.glob(f".{path.name}.*.tmp"):
+                left_by_a_kill.unlink()
             with atomic_path(path) as temporary:
-                planes = np.memmap(temporary, dtype=np.uint8, mode="w+", shape=_shape(store))
+                _allocate(temporary, math.prod(_shape(store)), path)
+                planes = np.memmap(temporary, dtype=np.uint8, mode="r+", shape=_shape(store))
                 store.load_into(planes)
                 planes.flush()
     return path
@@ -45,6 +50,25 @@ def open_planes(path: Path, rows: int) -> Planes:
     except (FileNotFoundError, ValueError) as error:
         raise GradshardError(f"{path} was removed or changed while it was read: make the dataset again") from error
     return planes
+
+
+def _allocate(temporary: Path, size: int, path: Path) -> None:
+    """Take the room on the disk now: a page that finds none when it is written ends the process without a word."""
+    with temporary.open("r+b") as file:
+        file.truncate(size)
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise GradshardError(
+                    f"no space left on the disk for {path}, which takes {size:,} bytes: free some, or name a folder on "
+                    "another disk by cache="
+                ) from error
+            # Some file systems cannot promise room.
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
 
 
 def _shape(store: SignStore) -> tuple[int, int, int]:

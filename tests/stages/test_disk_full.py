@@ -1,11 +1,11 @@
 """A disk that is full, for real: told in one sentence; with room again the stage goes on and the bytes are the same."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.helpers.mounts import require_mounts
 from tests.helpers.projects import files, new_project
 
 pytestmark = pytest.mark.slow
@@ -29,12 +29,6 @@ cp -r signs/. "$2"/signs
 """
 
 
-def permitted() -> bool:
-    probe = 'mount -t tmpfs tmpfs "$0"'
-    done = subprocess.run(["unshare", "-Urm", "bash", "-c", probe, "/mnt"], capture_output=True, check=False)
-    return done.returncode == 0
-
-
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, digits):
     """A project with the store A, and the project before."""
@@ -53,8 +47,7 @@ def sentences(said: str) -> list[str]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_full_disk_is_told_in_one_sentence_and_finished_shards_are_kept(undisturbed, tmp_path, workers):
-    if not permitted() and "GRADSHARD_REQUIRE_SERVERS" not in os.environ:
-        pytest.skip("this system lets no user mount a small disk")
+    require_mounts()
     whole, before = undisturbed
     project = before.copy_to(tmp_path / "project")
     disk = tmp_path / "disk"

@@ -12,8 +12,10 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler, default_collate
 
 from gradshard.pipeline.loading import SignedDataset, compute_signs, perturb
+from gradshard.pipeline.loading.planes_file import planes_file
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
+from tests.helpers.mounts import run_on_disk
 from tests.helpers.servers import plain_http
 from tests.pipeline.loading.conftest import Digits, signs_of
 
@@ -50,6 +52,38 @@ def test_a_store_towards_the_least_likely_label_is_unpacked_the_way_to_step(mode
     store = compute_signs(model, base, "signs/least.zarr", label="least_likely")
     images, _, planes = default_collate([SignedDataset(base, store)[0]])
     assert np.array_equal(SignedDataset(base, store).unpack(planes, images)[0].numpy(), -signs_of(store, 0))
+
+
+_PLANES = """
+import os, sys
+from pathlib import Path
+from gradshard.pipeline.loading.planes_file import planes_file
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.sign_reader import open_store
+try:
+    planes_file(open_store(Path(sys.argv[1])), Path("cache"))
+except GradshardError as error:
+    print(error)
+print(*(name for name in os.listdir("cache") if not name.endswith(".lock")))
+"""
+
+
+def test_a_disk_too_small_for_the_signs_is_told_and_nothing_is_left_on_it(small_store, tmp_path):
+    place = str(Path(small_store.where).resolve())
+    done = run_on_disk("size=100k", tmp_path / "disk", sys.executable, "-c", _PLANES, place)
+    assert (done.returncode, done.stderr) == (0, "")
+    sentence, left = done.stdout.splitlines()
+    assert sentence.startswith("no space left on the disk for cache/planes-")
+    assert sentence.endswith(".bin, which takes 137,200 bytes: free some, or name a folder on another disk by cache=")
+    assert left == ""
+
+
+def test_what_a_killed_process_left_of_the_signs_is_removed(small_store, tmp_path):
+    name = f"planes-{small_store.manifest.content}.bin"
+    for left in (f".{name}.abc.tmp", ".planes-of-another-store.bin.abc.tmp"):
+        (tmp_path / left).write_bytes(b"half")
+    assert np.array_equal(np.fromfile(planes_file(small_store, tmp_path), np.uint8), small_store.load().ravel())
+    assert [path.name for path in tmp_path.glob(".planes-*")] == [".planes-of-another-store.bin.abc.tmp"]
 
 
 def test_several_stores_give_a_mapping(base, store, signed):

@@ -4,6 +4,7 @@ The dataset is read twice: once for its digest, which a store is named by before
 gradients, when every row must have the hash that it had before.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
 from pathlib import Path
@@ -170,7 +171,16 @@ def compute_signs(
                 licence=licence,
             )
             store = make(Making(rows, hashes, spec, computer, probe, workers, on_rows), target)
-    remember(rows, spec.dataset, hashes, sample, CACHE)
+    try:
+        remember(rows, spec.dataset, hashes, sample, CACHE)
+    except OSError as error:
+        logging.getLogger("gradshard").warning(
+            "%s is made, but the hashes of the dataset's rows cannot be kept in %s (%s): SignedDataset will read the "
+            "whole dataset once more",
+            target,
+            CACHE,
+            error.strerror or error,
+        )
     return store
 
 

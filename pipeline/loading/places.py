@@ -28,6 +28,9 @@ def open_place(place: Place, cache: Path) -> SignStore:
 def work_root(target: Path) -> Path:
     """Give the folder for unfinished work that can be renamed to ``target``: it lies on the same file system."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    ROOT.mkdir(exist_ok=True)
-    same = os.stat(ROOT).st_dev == os.stat(target.parent).st_dev  # noqa: PTH116
-    return ROOT if same else target.parent / ROOT
+    try:
+        ROOT.mkdir(exist_ok=True)
+        same = os.stat(ROOT).st_dev == os.stat(target.parent).st_dev  # noqa: PTH116
+    except OSError:  # whoever names a target elsewhere may be where nothing can be written
+        same = False
+    return ROOT if same and os.access(ROOT, os.W_OK) else target.parent / ROOT

@@ -27,6 +27,7 @@ from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.maintenance.verify import verify
+from tests.helpers.mounts import run_on_disk
 from tests.pipeline.loading.conftest import Digits, files, jittered, signs_of
 
 
@@ -42,6 +43,26 @@ def test_the_store_is_byte_for_byte_the_one_that_precompute_makes(project, grads
     )
     assert store.layout.shards >= 10
     assert files(project.path / "signs/mine.zarr") == files(project.path / "signs/A.zarr")
+
+
+_ELSEWHERE = """
+import sys
+import numpy as np
+from torch import nn
+from gradshard.pipeline.loading import compute_signs
+images = np.random.default_rng(0).integers(256, size=(20, 1, 4, 4), dtype=np.uint8)
+model = nn.Sequential(nn.Flatten(), nn.Linear(16, 10)).eval()
+print(len(compute_signs(model, (images, np.arange(20) % 10), sys.argv[1])))
+"""
+
+
+def test_a_store_is_made_elsewhere_from_where_nothing_can_be_written(tmp_path):
+    target = tmp_path / "signs" / "S.zarr"
+    done = run_on_disk("ro", tmp_path / "disk", sys.executable, "-c", _ELSEWHERE, str(target))
+    assert (done.returncode, done.stdout) == (0, "20\n"), done.stderr
+    assert verify(Folder(target), read_manifest(target)) == []
+    (told,) = done.stderr.splitlines()
+    assert told.startswith(f"{target} is made, but the hashes of the dataset's rows cannot be kept in .partial/loading")
 
 
 @pytest.mark.parametrize("options", [{"workers": 2}, {"threads": 1}, {"threads": 3}], ids=str)

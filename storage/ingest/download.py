@@ -1,5 +1,6 @@
 """Files from the network: one of several mirrors, resumed where a transfer broke off."""
 
+import errno
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ def download(urls: Sequence[str], target: Path, *, check: Callable[[Path], None]
         on_bytes: called with the bytes that arrived so far and, if known, how many there will be.
 
     Raises:
-        GradshardError: no mirror delivered the file.
+        GradshardError: no mirror delivered the file, or the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -38,6 +39,10 @@ def download(urls: Sequence[str], target: Path, *, check: Callable[[Path], None]
             _fetch(url, part, on_bytes)
             check(part)
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise GradshardError(
+                    f"no space left on the disk ({part}): free some and run the same command again to go on from there"
+                ) from error
             failures.append(f"{url}: {error}")
         except GradshardError as error:
             failures.append(f"{url}: {error}")

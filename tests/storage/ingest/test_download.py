@@ -114,6 +114,13 @@ def test_a_broken_transfer_is_resumed(server, tmp_path, ranges):
     assert server.requests == [None, "bytes=100000-"]
 
 
+def test_a_full_disk_is_told_and_not_taken_for_the_network(server, tmp_path):
+    (tmp_path / "file.part").symlink_to("/dev/full")
+    with pytest.raises(GradshardError, match=r"^no space left on the disk \(.*file\.part\): free some and run"):
+        fetch([server.url, server.url], tmp_path / "file")
+    assert server.requests == [None]
+
+
 def test_the_next_mirror_serves_where_one_fails(server, tmp_path):
     fetch([server.url + "-gone", "http://127.0.0.1:9/refused", server.url], tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT

@@ -5,6 +5,7 @@ manifest against the digest that was listed. Where files can be listed, it can a
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def listed(place: str) -> list[Entry]:
 
 
 def rebuild(place: str) -> list[Entry]:
-    """Look at all stores at a place, and write its index anew.
+    """Look at all stores at a place, and write its index anew; a store of no plain name is left out, with a warning.
 
     Raises:
         GradshardError: nothing can be listed or written there, or the connection failed.
@@ -186,8 +187,18 @@ def _entries(location: Location) -> Iterable[Entry]:
             if below.size("manifest.json") is not None:
                 raise
             continue
-        manifest = parse_manifest(content, where=below.url)
-        yield _entry(name, manifest, optional_signature(below), where=below.url)
+        manifest, signature = parse_manifest(content, where=below.url), optional_signature(below)
+        try:
+            entry = _entry(name, manifest, signature, where=below.url)
+        except GradshardError:
+            # One folder's name is no reason to list none of the others; it may hold anything, also escape sequences.
+            logging.getLogger("gradshard").warning(
+                "%s: the store in the folder %a is left out, for a list of stores holds only plain names: rename it",
+                location.url,
+                name,
+            )
+            continue
+        yield entry
 
 
 def _folders(location: Location) -> list[Location]:

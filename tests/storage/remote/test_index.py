@@ -1,6 +1,7 @@
 """The list of the stores at a place: written by push, made again from what is there, and pulled from."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,19 @@ def test_what_is_no_store_is_not_listed_and_a_damaged_one_is_told(source):
     (source.parent / "notes/manifest.json").write_text("{}")
     with pytest.raises(GradshardError, match="is not a manifest"):
         listed(str(source.parent))
+
+
+def test_a_folder_of_an_odd_name_is_left_out_and_told_and_hides_no_other_store(source, says, caplog):
+    for odd in ("M (copy).zarr", "M\x1b[31m.zarr"):
+        shutil.copytree(source, source.parent / odd)
+    for command in (("list", source.parent), ("list", source.parent, "--rebuild"), ("pull", source.parent, "one.zarr")):
+        caplog.clear()
+        assert says(*command, *(("--pick", "M.zarr") if command[0] == "pull" else ()))[0] == 0
+        odd, odder = caplog.messages
+        assert "the store in the folder 'M (copy).zarr' is left out, for a list of stores holds only plain" in odd
+        assert "the store in the folder 'M\\x1b[31m.zarr' is left out" in odder
+    assert [entry["name"] for entry in json.loads((source.parent / INDEX).read_text())["stores"]] == ["M.zarr"]
+    assert contents(Path("one.zarr")) == contents(source)
 
 
 _REGISTER = """

@@ -29,6 +29,7 @@ from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import ModelRecord, StoreSpec, read_manifest
 from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
+from gradshard.storage.formats.store_paths import SIGNATURE
 from gradshard.storage.workspace import workspace
 
 # While so many threads of a process write their shards, the others compute.
@@ -86,7 +87,10 @@ def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
             compute_missing(task, store, client)
         zero_rows = builder.zero_rows()
         _check_zero_rows(zero_rows, len(data.train), store, wanted)
+        signed = (target / SIGNATURE).exists()
         published = builder.publish(target)
+    if signed and not (target / SIGNATURE).exists():
+        echo(f"{target}: its signature was of another store, and is gone: sign this one by `gradshard store sign`")
     size = sum(record.size for record in published.files.values())
     copies = f" in {published.copies} copies" if published.copies > 1 else ""
     echo(

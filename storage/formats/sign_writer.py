@@ -17,7 +17,7 @@ import numpy as np
 from gradshard.storage import __version__
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import chunking, manifest, sign_arrays, store_card
-from gradshard.storage.formats.atomic import remove_strays, replace_folder, sync, write_text
+from gradshard.storage.formats.atomic import copy, remove_strays, replace_folder, sync, write_text
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.chunking import Layout
 from gradshard.storage.formats.croissant import croissant
@@ -34,7 +34,15 @@ from gradshard.storage.formats.manifest import (
 )
 from gradshard.storage.formats.row_table import write_row_table
 from gradshard.storage.formats.sign_receipts import Ledger, Receipt
-from gradshard.storage.formats.store_paths import CARD, CROISSANT, MANIFEST, ROWS, metadata_files, shard_files
+from gradshard.storage.formats.store_paths import (
+    CARD,
+    CROISSANT,
+    MANIFEST,
+    ROWS,
+    SIGNATURE,
+    metadata_files,
+    shard_files,
+)
 
 # The libraries that the bytes of a store follow from.
 _LIBRARIES = ("numcodecs", "numpy", "pyarrow", "torch", "zarr")
@@ -137,6 +145,8 @@ class StoreBuilder:
     def publish(self, target: Path) -> Manifest:
         """Check every shard against its receipt, write descriptions and manifest, and rename the store to ``target``.
 
+        The signature of a store that was there stays if this one is the same, byte for byte.
+
         Raises:
             GradshardError: a shard is missing, or its file is not what its receipt says.
         """
@@ -160,8 +170,14 @@ class StoreBuilder:
             versions=versions,
         )
         write_text(self.store / MANIFEST, published.text())
+        self._keep_signature(target, published)
         replace_folder(self.store, target)
         return published
+
+    def _keep_signature(self, target: Path, published: Manifest) -> None:
+        signature, before = target / SIGNATURE, target / MANIFEST
+        if signature.is_file() and before.is_file() and before.read_bytes() == published.text().encode():
+            copy(signature, self.store / SIGNATURE)
 
     def _checked_receipts(self, target: Path) -> list[Receipt]:
         """All receipts in the order of the shards, each held against its files."""

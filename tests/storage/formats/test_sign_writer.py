@@ -12,6 +12,7 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
+from gradshard.storage.formats.store_paths import SIGNATURE
 from tests.helpers.stores import build_store, random_signs, store_spec
 
 
@@ -49,6 +50,15 @@ def test_any_order_of_shards_and_any_repetition_gives_the_same_bytes(tmp_path, s
         write(builder, small_dataset, shard)
     builder.publish(tmp_path / "two.zarr")
     assert contents(tmp_path / "one.zarr") == contents(tmp_path / "two.zarr")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_signature_stays_where_the_same_store_is_published_again_and_only_there(tmp_path, small_dataset, same):
+    target = tmp_path / "M.zarr"
+    build_store(tmp_path / "b1", small_dataset, target)
+    (target / SIGNATURE).write_bytes(b"somebody's")
+    build_store(tmp_path / "b2", small_dataset, target, seed=0 if same else 1)
+    assert [path.read_bytes() for path in target.glob(SIGNATURE)] == ([b"somebody's"] if same else [])
 
 
 def test_shards_with_a_receipt_are_not_asked_for_again(builder, small_dataset):

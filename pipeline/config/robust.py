@@ -90,7 +90,7 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
     schedule = model.schedule or adversarial.schedule
     if not model.crafters:
         raise schema_error(f"{key}.self", "is false and there are no sources, so nothing perturbs: name sign stores")
-    _check_attack(key, model)
+    _check_attack(key, model, adversarial)
     if model.label_at is not None and (model.attack != "rand_fgsm" or adversarial.label == "true"):
         raise schema_error(
             f"{key}.label_at", "says which image's label rand_fgsm takes where labels are not the true ones: remove it"
@@ -111,10 +111,16 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
         _check_combination(key, model, adversarial, schedule)
 
 
-def _check_attack(key: str, model: RobustModel) -> None:
+def _check_attack(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:
     """Check that what the model itself perturbs by goes with its sources and has its own settings alone."""
     if model.attack == "rand_fgsm" and model.sources:
         raise schema_error(f"{key}.attack", "is rand_fgsm, which no stored sign serves: leave sources empty")
+    if model.attack == "rand_fgsm" and adversarial.epsilon_law != "fixed":
+        raise schema_error(
+            f"{key}.attack",
+            f"is rand_fgsm, whose random step is larger than some of the epsilons that {adversarial.epsilon_law} "
+            "draws: choose adversarial.epsilon_law fixed, or another attack",
+        )
     if model.attack == "pgd" and not model.live:
         raise schema_error(f"{key}.attack", "is pgd, by which the model itself perturbs, but self is false: remove one")
     if model.attack != "pgd" and model.settings:

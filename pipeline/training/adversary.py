@@ -1,6 +1,6 @@
 """Perturbations of a robust model's training: who crafts, by how much, and what the perturbed images weigh."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,12 +77,12 @@ class Adversary:
         Raises:
             GradshardError: it does not, for every example.
         """
-        for name, step in ((name, steps[0]) for name, steps in self.random_steps.items()):
-            check_left(self.epsilon, step.alpha, f"source {name}")
+        for whose, alpha, instead in self._begun_at_random():
+            check_left(self.epsilon, alpha, whose)
             if self.epsilon_law != "fixed":
                 raise GradshardError(
-                    f"source {name} steps {step.alpha:g} at random before it follows its signs, more than some of the "
-                    f"epsilons that {self.epsilon_law} draws: choose epsilon_law fixed, or another source"
+                    f"{whose} steps {alpha:g} at random before it follows the signs, more than some of the epsilons "
+                    f"that {self.epsilon_law} draws: choose epsilon_law fixed, or another {instead}"
                 )
 
     @property
@@ -96,6 +96,13 @@ class Adversary:
     def stores(self) -> tuple[str, ...]:
         """List the sources that are stores, in their order."""
         return tuple(source for source in self.sources if source != SELF)
+
+    def _begun_at_random(self) -> Iterator[tuple[str, float, str]]:
+        """Name who steps at random before following signs, how far, and what to choose another of."""
+        if SELF in self.sources and self.attack == "rand_fgsm":
+            yield "the attack rand_fgsm", self.alpha, "attack"
+        for name, steps in self.random_steps.items():
+            yield f"source {name}", steps[0].alpha, "source"
 
     def epsilons(self, rows: int, *, seed: int, step: int) -> npt.NDArray[np.float32] | None:
         """Epsilon for every row of a step's batch, float32 (rows,); none if it is the same for all."""

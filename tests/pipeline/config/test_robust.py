@@ -63,6 +63,12 @@ def content():
         ({"training": {"batches": 8}}, {}, "unknown key robust.X.training.batches (did you mean batch?)"),
         ({"training": {"average": 1.0}}, {}, "robust.X.training.average should be less than 1, but is 1.0"),
         ({"sources": ["A"], "attack": "rand_fgsm"}, {}, "robust.X.attack is rand_fgsm, which no stored sign serves"),
+        (
+            {"attack": "rand_fgsm"},
+            {"epsilon_law": "truncated_normal"},
+            "robust.X.attack is rand_fgsm, whose random step is larger than some of the epsilons that truncated_normal "
+            "draws: choose adversarial.epsilon_law fixed, or another attack",
+        ),
         ({"label_at": "clean"}, {}, "robust.X.label_at says which image's label rand_fgsm takes"),
         ({"attack": "rand_fgsm", "label_at": "clean"}, {"label": "true"}, "robust.X.label_at says which image's"),
         ({"init_from": "Z"}, {}, "robust.X.init_from names Z, which is not a static model (there are A, B, C, D)"),

@@ -1,10 +1,12 @@
-"""Epsilons are drawn from the truncated normal that they are said to be."""
+"""Epsilons are drawn from the truncated normal that they are said to be, and leave something after random steps."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from gradshard.pipeline.training.adversary import truncated_normal
+from gradshard.storage.errors import GradshardError
+from tests.helpers.trainers import adversary
 
 
 def test_epsilons_follow_the_normal_of_deviation_half_truncated_to_its_range():
@@ -25,3 +27,15 @@ def test_epsilons_are_a_function_of_seed_and_step_and_differ_by_example():
     assert len(np.unique(one)) == 64
     for seed, step in ((2, 7), (1, 8)):
         assert not np.array_equal(one, truncated_normal(64, 0.3, seed=seed, step=step))
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"epsilon_law": "truncated_normal"}, "more than some of the epsilons that truncated_normal draws: choose"),
+        ({"alpha": 0.3}, "epsilon is 0.3, but the attack rand_fgsm steps 0.3 at random before it follows the signs"),
+    ],
+)
+def test_a_model_whose_own_random_step_would_leave_nothing_of_an_epsilon_is_refused(changed, told):
+    with pytest.raises(GradshardError, match=told):
+        adversary(sources=("self",), attack="rand_fgsm", **changed)

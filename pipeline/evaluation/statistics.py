@@ -61,11 +61,15 @@ class MeanAndStd:
 def score_interval(
     rate: npt.ArrayLike, n: npt.ArrayLike, z: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Wilson's score interval of ``z`` standard deviations for rates of errors among ``n`` examples (Wilson 1927)."""
+    """Wilson's score interval of ``z`` standard deviations for rates of errors among ``n`` examples (Wilson 1927).
+
+    It holds the rate itself, which at 0 and 1 is its end.
+    """
     rate, n, square = np.asarray(rate, dtype=np.float64), np.asarray(n, dtype=np.float64), z**2
     centre = (rate + square / (2 * n)) / (1 + square / n)
     half = z / (1 + square / n) * np.sqrt(rate * (1 - rate) / n + square / (4 * n**2))
-    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
+    # Rounding may carry an end past the rate, and a bar of negative length cannot be drawn.
+    return np.maximum(0.0, np.minimum(rate, centre - half)), np.minimum(1.0, np.maximum(rate, centre + half))
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedTest:

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from gradshard.pipeline.evaluation.statistics import ErrorRate, holm, mcnemar, mean_and_std, tied_for_best
+from gradshard.pipeline.evaluation.statistics import (
+    Z95,
+    ErrorRate,
+    holm,
+    mcnemar,
+    mean_and_std,
+    score_interval,
+    tied_for_best,
+)
 
 
 def test_the_interval_is_the_papers_normal_approximation():
@@ -19,6 +27,15 @@ def test_the_interval_holds_the_rate_and_stays_in_range(errors_n):
     rate = ErrorRate(*errors_n)
     low, high = rate.interval
     assert 0 <= low <= rate.rate <= high <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1 / 3, 1.0])
+def test_wilsons_interval_holds_the_rate_exactly_among_any_number_of_images(share):
+    n = np.arange(1, 20_001)
+    rate = np.round(share * n) / n
+    low, high = score_interval(rate, n, Z95)
+    assert (low <= rate).all()
+    assert (rate <= high).all()
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Adversary:
 
     @classmethod
     def of(cls, text: str) -> "Adversary":
-        """Read ``clean``, or sources and attacks as in ``own:pgd`` and ``B,VGG:fgsm,pgd``.
+        """Read ``clean``, or sources and attacks as in ``own:pgd`` and ``B,VGG:fgsm,pgd``; what is named twice is one.
 
         Raises:
             GradshardError: it is neither.
@@ -38,7 +38,9 @@ class Adversary:
         if text == CLEAN:
             return cls()
         sources, colon, attacks = (part.strip() for part in text.partition(":"))
-        found = cls(*(tuple(filter(None, map(str.strip, part.split(",")))) for part in (sources, attacks)))
+        found = cls(
+            *(tuple(dict.fromkeys(filter(None, map(str.strip, part.split(","))))) for part in (sources, attacks))
+        )
         if not (colon and found.sources and found.attacks):
             raise GradshardError(f"{text!r} is no adversary: write clean, own:ATTACK or SOURCE:ATTACK, such as B:fgsm")
         return found
@@ -51,8 +53,17 @@ class Adversary:
         titles = ", ".join(map(attack_title, self.attacks))
         if self.sources == (OWN,) and len(self.attacks) == 1:
             return f"own {titles}"
-        worst = "worst case of " if len(self.sources) * len(self.attacks) > 1 else ""
+        worst = "worst case of " if self.several else ""
         return f"{worst}{titles} from {', '.join(self.sources)}"
+
+    @property
+    def several(self) -> bool:
+        """Tell whether it is a worst case."""
+        return len(self.sources) * len(self.attacks) > 1
+
+    def crafters(self, target: str) -> list[str]:
+        """Name the models that craft against a target, each once."""
+        return list(dict.fromkeys(target if source == OWN else source for source in self.sources))
 
     def errors(self, matrix: ErrorMatrix, target: str) -> SeedErrors:
         """Return the errors of a target under it.
@@ -60,8 +71,7 @@ class Adversary:
         Raises:
             GradshardError: it was not measured, or of a worst case not image by image.
         """
-        sources = [target if source == OWN else source for source in self.sources]
-        pairs = list(product(sources, self.attacks)) or [("", CLEAN)]
+        pairs = list(product(self.crafters(target), self.attacks)) or [("", CLEAN)]
         cells = {pair: matrix.errors(target, *pair) for pair in pairs}
         for (source, attack), errors in cells.items():
             if not errors.rates:
@@ -70,7 +80,8 @@ class Adversary:
                     f"{target} was not measured under {attack} from {source or 'nobody'}, but under {of}: "
                     "evaluate it, or choose another"
                 )
-        if len(cells) == 1:
+        # Of one target sources may fall together: its worst case is still that of the other, clean images among them.
+        if not self.several:
             return next(iter(cells.values()))
         worst = matrix.worst_case(target, cells)
         if not worst.rates:
@@ -110,7 +121,10 @@ def compared_table(matrix: ErrorMatrix, first: str, second: str, adversaries: Se
         (
             adversary.title,
             [
-                *(matrix.seeds.cell(its, target) for its, target in zip(both, (first, second), strict=True)),
+                *(
+                    matrix.seeds.cell(its, target, *adversary.crafters(target))
+                    for its, target in zip(both, (first, second), strict=True)
+                ),
                 DifferenceCell(difference, bold=difference.finding in ("lower", "higher")),
             ],
         )

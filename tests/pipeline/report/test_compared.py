@@ -61,6 +61,33 @@ def test_several_sources_and_attacks_are_a_worst_case_example_by_example():
     assert found.rows[0][1][0].text.startswith(f"{100 * expected.mean():.1f} ± ")
 
 
+def test_what_is_named_twice_is_one():
+    once, twice = (compared_table(matrix(), "good", "bad", [Adversary.of(on)]) for on in ("B:fgsm", "B,B:fgsm,fgsm"))
+    assert once == twice
+    assert once.rows[0][0] == "FGSM from B"
+
+
+def test_both_sides_of_a_worst_case_count_clean_images_also_where_sources_fall_together():
+    numbers = np.broadcast_to(np.arange(1000), (5, 1000))
+    fooled = (numbers >= 100) & (numbers < 300)
+    wrong = {
+        ("one", "", "clean"): numbers < 50,
+        ("one", "one", "fgsm"): fooled,
+        ("other", "", "clean"): numbers < 0,
+        ("other", "one", "fgsm"): fooled,
+        ("other", "other", "fgsm"): numbers < 0,
+    }
+    table = compared_table(error_matrix(wrong), "one", "other", [Adversary.of("own,one:fgsm")])
+    assert [cell.text for cell in table.rows[0][1]] == ["25.0 ± 0.0", "20.0 ± 0.0", "+5.0"]
+
+
+def test_a_static_target_attacked_by_a_model_of_every_seed_is_shown_over_the_seeds_that_its_difference_is_over():
+    by_seed = wrong_images([0.1, 0.2, 0.3, 0.4, 0.5], 1, 1000)
+    wrong = {("A", "robust", "fgsm"): by_seed, ("B", "robust", "fgsm"): wrong_images([0.1] * 5, 2, 1000)}
+    cells = compared_table(error_matrix(wrong), "A", "B", [Adversary.of("robust:fgsm")]).rows[0][1]
+    assert [cell.text for cell in cells] == ["30.0 ± 15.8", "10.0 ± 0.0", "+20.0"]
+
+
 def test_with_one_seed_no_difference_is_shown():
     table = compared_table(matrix(seeds=(10,)), "good", "bad", [Adversary.of("own:pgd")])
     (difference,) = [cells[-1] for _, cells in table.rows]

@@ -3,6 +3,7 @@
 On MNIST a robust model is named with its epochs: the paper's tables 1, 2 and 8 are about A_adv after 6 epochs.
 """
 
+from collections.abc import Mapping
 from typing import get_args
 
 from gradshard.pipeline.config.schema import Params
@@ -110,6 +111,12 @@ _PUBLISHED = {
     "timm:inception_resnet_v2.tf_ens_adv_in1k": "IncRes_v2_adv-ens",
 }
 _IMAGENET_SIZE = 299
+# By dataset: the epsilon of the paper's attacks, and how its robust models were trained (sections 4.1 and 5.1).
+_EPSILONS = {"mnist": 0.3, "imagefolder": 16 / 256}
+_TRAINED: Mapping[str, Mapping[str, str | float]] = {
+    "mnist": {"objective": "both", "clean_weight": 0.5, "epsilon_law": "fixed", "label": "predicted"},
+    "imagefolder": {"objective": "half", "epsilon_law": "truncated_normal", "label": "least_likely"},
+}
 
 
 def error(target: str, source: str, attack: str, top: int) -> float | None:
@@ -121,7 +128,12 @@ def error(target: str, source: str, attack: str, top: int) -> float | None:
 
 
 def names(params: Params) -> dict[str, str]:
-    """Return the paper's names of those of our models that it has too, by our name; none unless the data is its."""
+    """Return the paper's names of those of our models that it has too, by our name.
+
+    There are none unless the data and the epsilon of attacks are its.
+    """
+    if params.attack.epsilon != _EPSILONS.get(params.dataset.name):
+        return {}
     if params.dataset.name == "mnist":
         return _mnist_names(params)
     if params.dataset.name == "imagefolder" and params.dataset.size == _IMAGENET_SIZE:
@@ -140,13 +152,19 @@ def _mnist_names(params: Params) -> dict[str, str]:
 
 
 def _trained_as_there(params: Params) -> dict[str, RobustModel]:
-    """The robust models trained on every row, whose batches have one source each, all alike, itself among them."""
-    if params.adversarial.held_back:
+    """The robust models trained on every row as the paper trains, from random weights on.
+
+    Their batches have one source each, all alike, the model itself among them.
+    """
+    wanted, adversarial = _TRAINED[params.dataset.name], params.adversarial
+    if adversarial.held_back or any(getattr(adversarial, name) != value for name, value in wanted.items()):
         return {}
     return {
         name: model
         for name, model in params.robust.items()
-        if model.live
+        if model.method == "ensemble"
+        and model.init_from is None
+        and model.live
         and not model.weights
         and model.clean_weight is None
         and (model.schedule or params.adversarial.schedule) in get_args(ScheduleKind)

@@ -60,5 +60,37 @@ def test_only_models_trained_as_in_the_paper_bear_its_names():
         "no_own_share": params.robust["A_adv-ens"].model_copy(update={"live": False}),
         "other_weights": params.robust["A_adv-ens"].model_copy(update={"weights": {"A": 2.0}}),
         "all_at_once": params.robust["A_adv-ens"].model_copy(update={"schedule": "all"}),
+        "other_method": params.robust["A_adv"].model_copy(update={"method": "pgd_at"}),
+        "begun_with_weights": params.robust["A_adv"].model_copy(update={"init_from": "A"}),
     }
     assert set(paper_figures.names(params.model_copy(update={"robust": changed}))) == set("ABCD")
+
+
+@pytest.mark.parametrize(
+    ("profile", "changed"),
+    [
+        ("mnist", {"objective": "half"}),
+        ("mnist", {"clean_weight": 0.3}),
+        ("mnist", {"epsilon_law": "truncated_normal"}),
+        ("mnist", {"label": "true"}),
+        ("imagenet", {"objective": "both"}),
+        ("imagenet", {"epsilon_law": "fixed"}),
+        ("imagenet", {"label": "true"}),
+    ],
+)
+def test_no_robust_model_bears_the_papers_names_where_all_are_trained_otherwise(profile, changed):
+    params = read_params(PROFILES / f"{profile}.yaml")
+    adversarial = params.adversarial.model_copy(update=changed)
+    assert set(paper_figures.names(params)) & set(params.robust)
+    found = paper_figures.names(params.model_copy(update={"adversarial": adversarial}))
+    assert found
+    assert not set(found) & set(params.robust)
+
+
+@pytest.mark.parametrize("profile", ["mnist", "imagenet"])
+def test_where_attacks_have_another_epsilon_no_figure_of_the_papers_stands_beside_ours(profile):
+    params = read_params(PROFILES / f"{profile}.yaml")
+    assert (
+        paper_figures.names(params.model_copy(update={"attack": params.attack.model_copy(update={"epsilon": 0.1})}))
+        == {}
+    )

@@ -1,7 +1,7 @@
 """Signs that a model hides its gradient rather than resists: flags raised by the measurements alone.
 
 Rates are compared by their 99.9 % Wilson intervals, so that chance raises none although there are many comparisons;
-docs/diagnostics.md says of each flag what it means and what to do.
+docs/diagnostics.md says of each flag what it compares, what it means and what to do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -112,7 +112,8 @@ def _sweep(probe: GradientProbe) -> Iterator[Flag]:
 
 def _noise(probe: GradientProbe) -> Iterator[Flag]:
     noise, own, clean = probe.rate("noise"), probe.rate("fgsm"), ErrorRate(probe.curve[0.0], probe.n)
-    if not _above(own, noise) and _above(noise, clean):
+    # At guessing nothing is left to fool, and with few images every difference is within chance.
+    if _high(own) < _guessing(probe).rate and noise.rate >= own.rate and _above(noise, clean):
         yield Flag(
             "noise-as-strong-as-the-attack",
             "random signs of the same ε fool it as much as FGSM does",

@@ -40,7 +40,7 @@ def test_an_undefended_model_raises_none():
     [
         ("black-box-beats-white-box", {"transferred": {"B": ErrorRate(300, N)}, "fgsm": 96, "noise": 10}),
         ("iterative-weaker-than-single-step", {"ifgsm": 700}),
-        ("noise-as-strong-as-the-attack", {"noise": 915}),
+        ("noise-as-strong-as-the-attack", {"noise": 720, "fgsm": 700, "rand_fgsm": 700, "transferred": {}}),
         ("random-start-far-stronger", {"rand_fgsm": 990}),
         ("zero-gradients", {"probe": dataclasses.replace(PLAIN, zero_gradients=11)}),
         ("undefined-gradients", {"probe": dataclasses.replace(PLAIN, undefined_gradients=1)}),
@@ -76,6 +76,20 @@ def test_chance_alone_raises_none(seed):
     curve = dict(zip((0.0, 0.2, 0.3, 0.4), rng.binomial(N, [0.02, 0.6, 0.6, 0.6]).tolist(), strict=True))
     probe = GradientProbe(N, 10, errors | {"noise": 50}, curve, {}, 0, 0)
     assert masking_flags(probe, {"B": ErrorRate(int(rng.binomial(N, 0.6)), N)}) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "own", "noise"),
+    [
+        (50, 34, 30),  # weaker, if not beyond chance
+        (50, 45, 45),  # both at guessing
+        (1000, 920, 930),
+        (1000, 700, 690),
+    ],
+)
+def test_noise_that_is_weaker_or_leaves_no_better_than_guessing_accuses_no_gradient(n, own, noise):
+    errors = {"fgsm": own, "ifgsm": n, "rand_fgsm": own, "noise": noise}
+    assert masking_flags(GradientProbe(n, 10, errors, {0.0: n // 25, 0.3: own}, {}, 0, 0), {}) == []
 
 
 def test_every_flag_has_a_section_in_the_docs_and_a_meaning():

@@ -4,7 +4,8 @@ Torch's sign of NaN is 0, so an attack leaves an image as it is where the gradie
 if it resisted.
 """
 
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +14,24 @@ from torch import Tensor, nn
 class Watched(nn.Module):
     """A model that counts the rows whose input gradient is NaN or infinite though that of their logits is not.
 
-    Logits and gradients are those of the model, bit for bit.
+    Logits and gradients are those of the model, bit for bit. Copies count with it: attacks from elsewhere get one.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.training = model.training
-        self._rows = 0
-        self._undefined: Tensor | None = None
+        self._counted = _Counted()
 
     @property
     def rows(self) -> int:
         """Count the rows that a gradient was taken for, in all passes together."""
-        return self._rows
+        return self._counted.rows
 
     @property
     def undefined(self) -> int:
         """Count those of them that had none."""
-        return 0 if self._undefined is None else int(self._undefined)
+        return 0 if self._counted.undefined is None else int(self._counted.undefined)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W)."""
@@ -44,9 +44,20 @@ class Watched(nn.Module):
 
     def count(self, undefined: Tensor) -> None:
         """Add the rows of one backward pass, bool (n,); on the device, without waiting for it."""
-        self._rows += len(undefined)
-        found = undefined.sum()
-        self._undefined = found if self._undefined is None else self._undefined + found
+        counted, found = self._counted, undefined.sum()
+        counted.rows += len(undefined)
+        counted.undefined = found if counted.undefined is None else counted.undefined + found
+
+
+@dataclass
+class _Counted:
+    """Counts that a model and its copies share."""
+
+    rows: int = 0
+    undefined: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 class _Pass:

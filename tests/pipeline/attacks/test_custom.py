@@ -12,8 +12,10 @@ from gradshard.pipeline.attacks import custom
 from gradshard.pipeline.attacks.crafting import check_attacks, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig, custom_attack
 from gradshard.pipeline.evaluation.error_matrix import evaluate_block, plan_cases, plan_craftings
+from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import leaves_ball
 from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.gradients.watching import Watched
 from gradshard.storage.errors import GradshardError
 from tests.helpers.linear_model import LinearModel
 
@@ -115,6 +117,16 @@ def careless(model, images, labels, *, epsilon):
     model.train().requires_grad_(False)
     torch.rand(3), np.random.rand(), random.random()  # noqa: NPY002
     return images.add_(epsilon)
+
+
+def test_the_gradients_that_it_takes_are_counted_where_the_model_is_watched(linear_model, images):
+    watched = Watched(linear_model())
+    crafted(watched, images, torch.zeros(4).long(), f"{__name__}:one_step")
+    assert watched.rows == 4
+
+
+def one_step(model, images, labels, *, epsilon):
+    return images + epsilon * input_gradient(model, images, labels)[0].sign()
 
 
 def test_what_leaves_the_range_is_clipped(linear_model, images):

@@ -1,5 +1,7 @@
 """A watched model is the same model; what it counts is its own undefined gradients, whoever asks for them."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +51,14 @@ def test_rows_without_a_gradient_are_counted_in_every_pass(linear_model):
     noise = torch.rand(1, *images.shape, generator=torch.Generator().manual_seed(1))
     pgd(watched, images, labels, epsilon=0.1, step=0.01, steps=2, noise=noise)
     assert (watched.rows, watched.undefined) == (18, 2)
+
+
+def test_what_a_copy_meets_is_counted_with_it(linear_model):
+    watched = Watched(NormAtZero(linear_model()))
+    copied = copy.deepcopy(watched)
+    fgsm(copied, *some_images(), epsilon=0.1)
+    assert (watched.rows, watched.undefined) == (copied.rows, copied.undefined) == (6, 2)
+    assert all(ours is not theirs for ours, theirs in zip(watched.parameters(), copied.parameters(), strict=True))
 
 
 def test_a_loss_that_is_itself_undefined_is_no_fault_of_the_model(linear_model):

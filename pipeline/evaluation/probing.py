@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.fgsm import iterative_fgsm, rand_fgsm
 from gradshard.pipeline.attacks.registry import AttackConfig
+from gradshard.pipeline.evaluation.error_matrix import true_label_ranks
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.loss import step_sign
@@ -107,7 +108,7 @@ def _sweep(
 
 
 def _errors(model: nn.Module, examples: Tensor, labels: Tensor) -> int:
-    return int((_logits(model, examples).argmax(1) != labels).sum())
+    return int((true_label_ranks(_logits(model, examples), labels) > 0).sum())
 
 
 def _logits(model: nn.Module, examples: Tensor) -> Tensor:

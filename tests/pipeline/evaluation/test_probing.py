@@ -10,6 +10,7 @@ from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.probing import probe
 from gradshard.pipeline.gradients.perturb import random_signs
+from tests.helpers.linear_model import LinearModel
 
 STRENGTH = AttackConfig(epsilon=0.1, alpha=0.02, steps=5)
 EPSILONS = (0.0, 0.05, 0.1, 1.0)
@@ -99,6 +100,14 @@ def test_a_constant_model_has_no_gradient_at_all(measured, linear_model):
     noise = torch.ones_like(images)
     found = probe(model, model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=noise)
     assert found.zero_gradients == 200
+
+
+def test_a_tie_of_logits_counts_as_an_error_as_in_the_error_matrix(measured):
+    _, images, labels, _ = measured
+    model = LinearModel(torch.zeros(2, 12))
+    noise = torch.ones_like(images)
+    found = probe(model, model, images, labels, strength=STRENGTH, epsilons=(0.0,), noise=noise)
+    assert set(found.errors.values()) == {found.curve[0.0]} == {200}
 
 
 def test_probes_of_parts_add_up_to_that_of_the_whole(measured):

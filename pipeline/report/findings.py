@@ -38,12 +38,18 @@ class Roles:
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Baseline and ensemble after the same epochs."""
-        return list(zip(self.baselines, self.ensembles, strict=False))
+        ensembles = {_epochs(name): name for name in self.ensembles}
+        return [(name, ensembles[_epochs(name)]) for name in self.baselines if _epochs(name) in ensembles]
 
     @property
     def same_architecture(self) -> Sequence[str]:
         """The undefended models besides the holdout: those of the robust models' architecture."""
         return [name for name in self.undefended if name != self.holdout]
+
+
+def _epochs(name: str) -> str:
+    """The epochs that a snapshot's name ends in; nothing of a final model's."""
+    return name.partition("@")[2]
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ FINDINGS: Sequence[Finding] = (
             claimed
             for model in r.random
             for beside in r.baselines
-            if beside.partition("@")[2] == model.partition("@")[2]
+            if _epochs(beside) == _epochs(model)
             for claimed in (
                 *(((model, model, attack), (beside, beside, attack)) for attack in ("fgsm", "rand_fgsm")),
                 *(((model, r.holdout, attack), (beside, r.holdout, attack)) for attack in ("fgsm", "rand_fgsm")),
@@ -136,7 +142,7 @@ FINDINGS: Sequence[Finding] = (
     ),
     Finding(
         "5.3",
-        "six more epochs lower the ensemble's error on its own FGSM",
+        "more epochs lower the ensemble's error on its own FGSM",
         lambda r: [((e, e, "fgsm"), (later, later, "fgsm")) for e, later in pairwise(r.ensembles)],
     ),
     Finding(
@@ -220,7 +226,7 @@ class _Pair:
 def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
     """A robust model's snapshots, by epoch, and then itself."""
     snapshots = [other for other in shown if other.startswith(f"{name}@") and other != f"{name}@{BEST}"]
-    return [*sorted(snapshots, key=lambda other: int(other.partition("@")[2])), name]
+    return [*sorted(snapshots, key=lambda other: int(_epochs(other))), name]
 
 
 def _measured(matrix: ErrorMatrix, claimed: Sequence[Claimed]) -> list[_Pair]:

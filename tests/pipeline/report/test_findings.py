@@ -1,5 +1,6 @@
 """The paper's sentences about MNIST, held against made-up error rates of several seeds."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,9 @@ def test_models_of_other_architectures_play_no_part(played):
     assert roles(params, params.evaluation.targets, []) is None
     assert played.baselines == ["A_adv"]
     assert played.other_holdouts == ["B-2", "C-2"]
+
+
+def test_baselines_and_ensembles_are_paired_after_the_same_epochs_and_where_both_were_measured(played):
+    measured = {"baselines": ["A_adv@3", "A_adv@6", "A_adv"], "ensembles": ["A_adv-ens@6", "A_adv-ens@9", "A_adv-ens"]}
+    assert dataclasses.replace(played, **measured).pairs == [("A_adv@6", "A_adv-ens@6"), ("A_adv", "A_adv-ens")]
+    assert dataclasses.replace(played, **measured | {"ensembles": ["A_adv-ens"]}).pairs == [("A_adv", "A_adv-ens")]

@@ -38,7 +38,7 @@ QUICK_ATTACKS = ("fgsm", "rand_fgsm", "ifgsm", "pgd")
 QUICK_TRANSFERRED: tuple[str, ...] = ("fgsm", "ifgsm")
 TRANSFERRED: tuple[str, ...] = ("fgsm", "rand_fgsm", "ifgsm", "mifgsm", "pgd")
 # Of epsilon; and radii at which an attack that works leaves nothing of any model.
-_SHARES, _LARGE = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
+_SHARES, _LARGE = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -38,6 +39,13 @@ def examples(models):
 
 def block(models, examples, rows, number):
     return examine_block(models, *(part[rows] for part in examples), PLAN, block=number)
+
+
+@pytest.mark.parametrize("epsilon", [0.3, 8 / 255, 16 / 255, 0.25])
+def test_the_sweep_holds_no_epsilon_twice(epsilon):
+    swept = dataclasses.replace(PLAN, strength=AttackConfig(epsilon, epsilon / 2, 3)).epsilons
+    assert epsilon in swept
+    assert all(after - before > 1e-6 for before, after in pairwise(swept))
 
 
 def test_every_attack_is_measured_once_and_the_worst_case_is_that_of_each_example(models, examples):

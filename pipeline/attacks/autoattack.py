@@ -33,8 +33,8 @@ def check_autoattack(classes: int) -> None:
     _package()
     if classes < _FEWEST_CLASSES:
         raise GradshardError(
-            f"evaluation.attacks names autoattack, whose targeted loss needs {_FEWEST_CLASSES} classes, but there are "
-            f"{classes}: remove it there"
+            f"the targeted loss of autoattack needs {_FEWEST_CLASSES} classes, but there are {classes}: leave it "
+            "out of the attacks"
         )
 
 
@@ -68,8 +68,7 @@ def _package() -> Any:
         import pyautoattack
     except ImportError as error:
         raise GradshardError(
-            "evaluation.attacks names autoattack, which needs the package pyautoattack: "
-            f"{remedy('pyautoattack')}, or remove it there"
+            f"the attack autoattack needs the package pyautoattack: {remedy('pyautoattack')}, or leave it out"
         ) from error
     return pyautoattack
 

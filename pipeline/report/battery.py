@@ -25,7 +25,7 @@ def battery_table(matrix: ErrorMatrix, params: Params, battery: BatteryParams) -
         beside = [matrix.cell(target, "", CLEAN), *(matrix.cell(target, target, attack) for attack in battery.own)]
         for half, sources in split_battery(params, target).items():
             cells = [(source, attack) for source in sources for attack in battery.attacks]
-            worst_case = matrix.cell(target, battery_source(half), WORST_CASE)
+            worst_case = matrix.seeds.cell(matrix.errors(target, battery_source(half), WORST_CASE), target, *sources)
             found = [_mean(matrix, target, cells), _worst(matrix, target, cells), worst_case]
             rows.append((f"{target}: {half} ({', '.join(sources)})", [*found, *beside]))
     columns = ["mean", "worst cell", "worst case", "Clean", *(f"own {attack_title(attack)}" for attack in battery.own)]

@@ -45,7 +45,9 @@ def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     for model in models:
         single = [replace(matrix.cell(model, source, attack), paper=None) for source, attack in matrix.attacks(model)]
         strongest = max(single, key=lambda cell: cell.heat or 0.0, default=RateCell(None))
-        rows.append((model, [matrix.cell(model, ANY_SOURCE, WORST_CASE), strongest]))
+        worst_case = matrix.errors(model, ANY_SOURCE, WORST_CASE)
+        crafters = [source for source, _ in matrix.attacks(model)]
+        rows.append((model, [matrix.seeds.cell(worst_case, model, *crafters), strongest]))
     return Table(
         name="worst-case",
         title="Worst case over all attacks and sources, example by example",

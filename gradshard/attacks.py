@@ -1,5 +1,6 @@
 """The attacks, all with one signature, on any model that maps images in [0, 1] to logits."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
+from gradshard.pipeline.gradients.watching import Watched
+from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -51,17 +54,19 @@ class Attack:
             Float (N, C, H, W) in [0, 1], at most epsilon from the images.
 
         Raises:
-            GradshardError: the images are no pixels in [0, 1], the labels not theirs, or another argument is not one
-                that an attack has.
+            GradshardError: the images are no pixels in [0, 1] or not the model's, the labels not theirs, the model
+                gives no logits or has a gradient that is NaN or infinite, or another argument is not one that an attack
+                has.
         """
         check_pixels(images)
-        check_labels(labels, images)
         check_words(gradient, label)
+        check_labels(labels, images, classes=count_classes(model, images))
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
         noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(seed))
-        return craft_by_name(
+        watched = Watched(model)
+        examples = craft_by_name(
             self.name,
-            model,
+            watched,
             images,
             labels,
             strength=config,
@@ -69,6 +74,8 @@ class Attack:
             gradient=gradient,
             policy=label if ATTACKS[self.name].targeted else "true",
         )
+        check_gradients({"the model": watched})
+        return examples
 
 
 def attack_config(
@@ -118,6 +125,75 @@ def check_pixels(images: Tensor) -> None:
             f"pixels run from {low:.4g} to {high:.4g} and not from 0 to 1: normalise inside the model, so that epsilon "
             "keeps its unit"
         )
+
+
+def count_classes(model: nn.Module, images: Tensor, *, where: str = "the model") -> int:
+    """Return how many classes a model tells apart, by a pass of the first image in eval mode, which changes nothing.
+
+    Raises:
+        GradshardError: it does not take the images, or gives no logits for them.
+    """
+    _check_module(model, where)
+    try:
+        logits = _first_pass(model, images[:1].clone())
+    # Somebody else's code raises anything.
+    except Exception as error:
+        dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
+        raise GradshardError(
+            f"{where} does not take images that are {dtype} of shape {shape} ({brief(error)}): give it images of its "
+            "own shape, type and device"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise GradshardError(
+            f"{where} gives {found} for one image and not logits of shape (1, classes): let it return its logits alone"
+        )
+    return logits.shape[1]
+
+
+def check_eval_mode(models: Mapping[str, nn.Module]) -> None:
+    """Refuse models, by name, that are no modules or in training mode.
+
+    Raises:
+        GradshardError: one is such.
+    """
+    for name, model in models.items():
+        _check_module(model, name)
+        if model.training:
+            raise GradshardError(f"{name} is in training mode: call its eval() first")
+
+
+def _check_module(model: object, where: str) -> None:
+    if not isinstance(model, nn.Module):
+        raise GradshardError(
+            f"{where} is a {type(model).__name__}, not a torch.nn.Module: call it in a module's forward"
+        )
+
+
+def _first_pass(model: nn.Module, image: Tensor) -> object:
+    # Batch normalisation in train mode takes no single image.
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
+            return model(image)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def check_gradients(attacked: Mapping[str, Watched]) -> None:
+    """Refuse models, by name, that were attacked where they have no gradient: the attack left those images alone.
+
+    Raises:
+        GradshardError: a gradient that an attack asked for was NaN or infinite.
+    """
+    for name, model in attacked.items():
+        if model.undefined:
+            raise GradshardError(
+                f"the input gradient of {name} is NaN or infinite for {model.undefined} of the {model.rows} images "
+                "that attacks took it at, so they moved nothing there: mend the model (eps inside a root, clamp_min)"
+            )
 
 
 def check_labels(labels: Tensor, images: Tensor, *, classes: int | None = None) -> None:

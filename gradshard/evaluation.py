@@ -8,7 +8,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gradshard.attacks import attack_config, check_labels, check_pixels, check_words
+from gradshard.attacks import (
+    attack_config,
+    check_eval_mode,
+    check_gradients,
+    check_labels,
+    check_pixels,
+    check_words,
+    count_classes,
+)
 from gradshard.examination import examine as examine
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
@@ -21,6 +29,7 @@ from gradshard.pipeline.evaluation.error_matrix import (
     plan_craftings,
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.types import CLEAN, EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -78,15 +87,14 @@ def evaluate(
         One result a target on clean images, then one for each attack, source and target.
 
     Raises:
-        GradshardError: a model is in training mode, the images are no pixels, the labels not theirs, an attack cannot
-            be run here, or another argument is not one that attacks have.
+        GradshardError: a model is in training mode, gives no logits for the images or has a gradient that is NaN or
+            infinite, the images are no pixels, the labels not theirs, an attack cannot be run here, or another argument
+            is not one that attacks have.
     """
     models = {**(sources or {}), **targets}
     if not targets:
         raise GradshardError("there are no targets: name one model at least")
-    training = [name for name, model in models.items() if model.training]
-    if training:
-        raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
+    check_eval_mode(models)
     unknown = [name for name in attacks if name not in ATTACKS]
     if unknown:
         raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
@@ -94,8 +102,8 @@ def evaluate(
     check_words(gradient, label)
     tensors = (parameter for model in models.values() for parameter in model.parameters())
     device = next((parameter.device for parameter in tensors), images.device)
-    with torch.no_grad():
-        classes = next(iter(targets.values()))(images[:1].to(device)).shape[1]
+    first = images[:1].to(device)
+    classes = min(count_classes(model, first, where=name) for name, model in models.items())
     check_labels(labels, images, classes=classes)
     check_attacks(attacks, classes=classes)
     config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
@@ -107,7 +115,9 @@ def evaluate(
     for block, start in enumerate(range(0, len(images), BLOCK)):
         some, true = images[start : start + BLOCK].to(device), labels[start : start + BLOCK].to(device)
         draws = block_draws(some.shape, restarts, seed=seed, block=block, device=device)
-        ranks.append(evaluate_block(models, planned, some, true, draws=draws))
+        watched = {name: Watched(model) for name, model in models.items()}
+        ranks.append(evaluate_block(watched, planned, some, true, draws=draws))
+        check_gradients(watched)
     correct = (torch.cat(ranks, dim=1) == 0).numpy()
     return [_result(case, right) for case, right in zip(planned, correct, strict=True)]
 

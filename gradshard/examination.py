@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from gradshard.attacks import attack_config, check_labels, check_pixels, check_words
+from gradshard.attacks import (
+    attack_config,
+    check_eval_mode,
+    check_labels,
+    check_pixels,
+    check_words,
+    count_classes,
+)
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.evaluation.examination import (
@@ -66,17 +72,14 @@ def examine(
     models = {**(sources or {}), SELF: model}
     if SELF in (sources or {}):
         raise GradshardError(f"a source is named {SELF}, as the examined model is: give it another name")
-    training = [name for name, module in models.items() if module.training]
-    if training:
-        raise GradshardError(f"{training[0]} is in training mode: call its eval() first")
+    check_eval_mode(models)
     unknown = [name for name in (*attacks, *transferred) if name not in ATTACKS]
     if unknown:
         raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
     check_pixels(images)
     check_words(gradient)
     device = next((parameter.device for parameter in model.parameters()), images.device)
-    with torch.no_grad():
-        classes = model(images[:1].to(device)).shape[1]
+    classes = count_classes(model, images[:1].to(device))
     check_labels(labels, images, classes=classes)
     check_attacks((*attacks, *transferred), classes=classes)
     tried = Sample(images[:_TRIED].to(device), labels[:_TRIED].to(device), classes)

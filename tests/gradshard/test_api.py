@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import gradshard as gs
+from gradshard.attacks import count_classes
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.gradients.input_gradient import input_gradient
@@ -140,9 +141,77 @@ def test_labels_that_are_not_those_of_the_images_are_refused(linear_model, batch
 def test_labels_beyond_the_classes_are_refused(linear_model, batch):
     model, labels = linear_model(classes=5).eval(), torch.tensor([1, 2, 3, 4, 5, 1])
     with pytest.raises(gs.GradshardError, match="labels run from 1 to 5: give numbers of classes, from 0 to 4"):
+        gs.fgsm(model, batch[0], labels, epsilon=0.1)
+    with pytest.raises(gs.GradshardError, match="labels run from 1 to 5: give numbers of classes, from 0 to 4"):
         gs.evaluate({"m": model}, batch[0], labels, attacks=["fgsm"], epsilon=0.1)
     with pytest.raises(gs.GradshardError, match="labels run from 1 to 5: give numbers of classes, from 0 to 4"):
         gs.examine(model, batch[0], labels, epsilon=0.1)
+
+
+class WithSomethingBeside(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images), None
+
+
+class WithoutSlopeAtBlack(WithSomethingBeside):
+    def forward(self, images):
+        return self.model(images) + images.flatten(1).square().sum(1, keepdim=True).sqrt()
+
+
+def attacks_of(model, images, labels):
+    yield lambda: gs.fgsm(model, images, labels, epsilon=0.1)
+    yield lambda: gs.evaluate({"the model": model}, images, labels, attacks=["fgsm"], epsilon=0.1)
+    yield lambda: gs.examine(model, images, labels, epsilon=0.1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (
+            lambda model, images: (WithSomethingBeside(model).eval(), images),
+            r"the model gives a tuple .* its logits alone",
+        ),
+        (lambda model, images: (model.forward, images), r"is a method, not a torch\.nn\.Module: call it in a module"),
+        (
+            lambda model, images: (nn.Flatten(0).eval(), images),
+            r"the model gives shape \(12,\) for one image and not logits",
+        ),
+        (lambda model, images: (model, images.expand(6, 3, 3, 4)), r"does not take images that are float32 of shape"),
+        (lambda model, images: (model, images.double()), "does not take images that are float64 of shape .*: give it"),
+    ],
+)
+def test_a_model_that_gives_no_logits_for_the_images_is_refused_in_one_sentence(linear_model, batch, changed, sentence):
+    model, images = changed(linear_model(classes=5).eval(), batch[0])
+    for attacked in attacks_of(model, images, batch[1]):
+        with pytest.raises(gs.GradshardError, match=sentence) as told:
+            attacked()
+        assert "\n" not in str(told.value)
+
+
+def test_a_model_whose_gradient_is_undefined_somewhere_is_not_taken_for_one_that_resists(linear_model, batch):
+    images = batch[0].clone()
+    images[[1, 4]] = 0
+    model = WithoutSlopeAtBlack(linear_model(classes=5)).eval()
+    sentence = "the input gradient of the model is NaN or infinite for 2 of the 6 images .*: mend the model"
+    by_itself, evaluated, _ = attacks_of(model, images, batch[1])
+    for attacked in (by_itself, evaluated):
+        with pytest.raises(gs.GradshardError, match=sentence):
+            attacked()
+
+
+def test_looking_at_a_model_before_an_attack_leaves_its_mode_its_statistics_and_the_generator(batch):
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.Linear(12, 5), nn.Dropout(0.5)).train()
+    model[3].eval()
+    before, state = {name: tensor.clone() for name, tensor in model.state_dict().items()}, torch.get_rng_state()
+    count = count_classes(model, batch[0])
+    assert count == 5
+    assert [module.training for module in model] == [True, True, True, False]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_without_images_or_targets_there_is_nothing_to_evaluate(linear_model, batch):

@@ -7,13 +7,14 @@ from torch import nn
 
 from gradshard.pipeline import models
 from gradshard.pipeline.models import create_model as create_model
+from gradshard.pipeline.types import Output
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset
 
 
 def load_model(path: str | Path, dataset: Dataset, *, device: str | torch.device = "cpu") -> nn.Module:
-    """Load a model that gradshard trained, frozen and in eval mode.
+    """Load a model that gradshard trained, frozen and in eval mode; of one that gives probabilities, their logarithm.
 
     Args:
         path: its weights, such as models/static/A.safetensors.
@@ -28,4 +29,7 @@ def load_model(path: str | Path, dataset: Dataset, *, device: str | torch.device
     architecture = str(record.get("architecture"))
     if models.runs_user_code(architecture):
         raise GradshardError(f"{path} holds a model of {architecture}, whose code is not run here: build it yourself")
-    return models.load_frozen(architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path)).to(device)
+    output: Output = "probabilities" if record.get("output") == "probabilities" else "logits"
+    return models.load_frozen(
+        architecture, dataset.sample_shape, dataset.classes, tensors, where=str(path), output=output
+    ).to(device)

@@ -395,3 +395,14 @@ def test_a_model_of_somebodys_own_code_is_not_built(small_dataset, tmp_path):
     checkpoints.save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"architecture": "os.path:join"})
     with pytest.raises(gs.GradshardError, match="whose code is not run here: build it yourself"):
         gs.load_model(tmp_path / "w.safetensors", small_dataset)
+
+
+def test_a_model_that_gives_probabilities_comes_back_as_their_logarithm(small_dataset, tmp_path):
+    from gradshard.pipeline import models
+    from gradshard.storage.formats import checkpoints
+
+    kept = models.create_model("D", (1, 28, 28), 10, seed=0, output="probabilities").eval()
+    checkpoints.save(tmp_path / "P.safetensors", kept.state_dict(), {"architecture": "D", "output": "probabilities"})
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    loaded = gs.load_model(tmp_path / "P.safetensors", small_dataset)
+    assert torch.equal(loaded(images), kept(images))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 # What a file system says that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
+# The end of the names of unfinished files: .dvcignore has it too.
+_TEMPORARY = ".tmp"
 
 
 @contextmanager
@@ -21,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     After an exception, or a kill, ``path`` is what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -77,8 +79,22 @@ def remove_strays(folder: Path, *, keep: Collection[str]) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that killed writers left below a folder."""
-    for path in folder.rglob(".*.tmp"):
+    for path in folder.rglob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def remove_outdated(folder: Path, suffix: str, *, keep: Collection[str]) -> None:
+    """Remove the files that ``atomic_path`` wrote, or began to, at the top of a folder under names that end alike.
+
+    Args:
+        folder: the folder, in which all other files stay.
+        suffix: the end of the names, such as ``.json``.
+        keep: the names of the files that stay.
+    """
+    begun = [path for path in folder.glob(f".*{suffix}.*{_TEMPORARY}") if path.is_file()]
+    written = [path for path in folder.glob(f"[!.]*{suffix}") if path.is_file() and path.name not in keep]
+    for path in (*begun, *written):
+        path.unlink()
 
 
 def sync(path: Path) -> None:

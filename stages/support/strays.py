@@ -6,13 +6,15 @@ is touched.
 """
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.support import paths
 from gradshard.stages.support.progress import echo
-from gradshard.storage.formats.atomic import replace_folder
+from gradshard.storage.home import at_home
 
 SET_ASIDE = Path("set-aside")
 
@@ -21,13 +23,10 @@ def set_strays_aside(params: Params) -> None:
     """Move what lies in shared folders and is of no model, store or seed of the parameters, if DVC runs this."""
     if "DVC_STAGE" not in os.environ:
         return
-    for path in _strays(params):
+    moved = list(_strays(params))
+    for path in moved:
         target = SET_ASIDE / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            replace_folder(path, target)
-        else:
-            path.replace(target)
+        _move(path, target, moved)
         echo(f"{path}: of no model or seed in the parameters, moved to {target}")
 
 
@@ -37,13 +36,53 @@ def _strays(params: Params) -> Iterator[Path]:
     owned |= {paths.store(name) for name in params.signs}
     owned |= {curve for name in (*params.static, *params.runs) for curve in paths.training(name)}
     owned |= {place(seed) for seed in params.seeds for place in (paths.evaluation, paths.analysis, paths.blackbox)}
-    owned |= {Path(static.weights) for static in params.static.values()}
+    owned |= {Path(at_home(static.weights)) for static in params.static.values()}
+    places = {place for path in owned for place in _places(path)}
+    kept = places | {folder for place in places for folder in place.parents}
     for folder in (*paths.SHARED_FOLDERS, paths.TRAINING, paths.EVALUATION, paths.ANALYSIS, paths.BLACKBOX):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path not in owned and not _is_kept(path):
+            if kept.isdisjoint(_places(path)) and not _is_kept(path):
                 yield path
+
+
+def _places(path: Path) -> set[Path]:
+    """Return where a path is, and, of a symbolic link, also where it leads."""
+    # Unlike Path.resolve, realpath bears links that lead in a circle.
+    return {path.parent.resolve() / path.name, Path(os.path.realpath(path))}
 
 
 def _is_kept(path: Path) -> bool:
     """Tell if a file is hidden, or one that DVC itself tracks, with `dvc add` or `dvc import`."""
     return path.name.startswith(".") or path.suffix == ".dvc" or path.with_name(f"{path.name}.dvc").exists()
+
+
+def _move(path: Path, target: Path, moved: Collection[Path]) -> None:
+    """Move a file, a folder or a link, also to another disk; what was at the target is replaced."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    led = {link.relative_to(path): _leads_to(link) for link in _leading_out(path, moved)}
+    shutil.move(path, target)
+    for name, leads_to in led.items():
+        link = target / name
+        link.unlink()
+        link.symlink_to(os.path.relpath(leads_to, link.parent.resolve()))
+
+
+def _leading_out(path: Path, moved: Collection[Path]) -> Iterator[Path]:
+    """Give the relative links, a path itself or in it, that lead to nothing that is moved along with them."""
+    inside = [Path(folder) / name for folder, *names in os.walk(path) for name in chain(*names)]
+    along = [each.parent.resolve() / each.name for each in moved]
+    for link in [path] if path.is_symlink() else inside:
+        if not link.is_symlink() or link.readlink().is_absolute():
+            continue
+        if not any(_leads_to(link).is_relative_to(each) for each in along):
+            yield link
+
+
+def _leads_to(link: Path) -> Path:
+    """Return the next place that a relative link leads to, perhaps a link again."""
+    place = link.parent / link.readlink()
+    return place.parent.resolve() / place.name

@@ -19,7 +19,7 @@ from gradshard.storage.formats.dataset import Labels, open_dataset
 from gradshard.storage.formats.dataset_writer import LabelledImages, check_splits, write_dataset
 from gradshard.storage.ingest import shuffling, sources
 from gradshard.storage.ingest.registry import DATASETS
-from gradshard.storage.workspace import workspace
+from gradshard.storage.workspace import root_for, workspace
 
 
 @click.command()
@@ -61,7 +61,7 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
     for note in raw.notes:
         echo(f"note: {note}")
     rows = sum(len(labels) for _, labels in raw.splits.values())
-    with workspace(f"prepare-{params.name}", {}, on_wait=echo_waiting(target)) as work:
+    with workspace(f"prepare-{params.name}", {}, on_wait=echo_waiting(target), root=root_for(target)) as work:
         splits, attributes = _ordered(params, raw, work.folder)
         store = work.folder / "store"
         with progress(f"prepare {params.name}", rows, "images") as advance:

@@ -4,8 +4,10 @@ DVC deletes a stage's outputs before it runs the stage, and a stage outlives a k
 unfinished lies among the outputs, and two processes that build the same thing never write at the same time.
 """
 
+import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ def workspace(
         name: the stage and model, as in ``precompute-A``.
         recipe: everything the content follows from: digests of inputs, parameters, versions.
         on_wait: called with a process number if another process is building the same, before waiting for it.
-        root: the folder of all such folders; it must be on the file system of the outputs.
+        root: the folder of all such folders; it must be on the file system of the outputs, as ``root_for`` is.
     """
     folder = root / f"{name}-{digest_of(recipe)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,3 +66,37 @@ def workspace(
         holder.unlink()
     finally:
         lock.release()
+
+
+def root_for(target: Path) -> Path:
+    """Return the folder for unfinished work that can be renamed to ``target``.
+
+    That is ``ROOT``, or a folder of that name beside ``target`` where that is on another file system, or nothing can be
+    written here.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return ROOT if _is_writable(ROOT) and _can_rename(ROOT, target.parent) else target.parent / ROOT
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:  # whoever names a target elsewhere may be where nothing can be written
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _can_rename(source: Path, target: Path) -> bool:
+    """Try it: numbers of devices do not tell of a folder that a container has from elsewhere on the same disk."""
+    handle, name = tempfile.mkstemp(prefix=".probe.", suffix=".tmp", dir=source)
+    os.close(handle)
+    tried, moved = Path(name), target / Path(name).name
+    try:
+        tried.rename(moved)
+    except OSError as error:
+        tried.unlink()
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    moved.unlink()
+    return True

@@ -16,7 +16,6 @@ from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.attacks.stored_rows import Direction, Piece, packed_piece, pieces
 from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.loading.logits import Logits
-from gradshard.pipeline.loading.places import work_root
 from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, changing
 from gradshard.pipeline.loading.rows import Rows, read_pieces
 from gradshard.pipeline.malloc import keep_freed_memory
@@ -28,7 +27,7 @@ from gradshard.storage.formats.digests import row_hashes
 from gradshard.storage.formats.manifest import StoreSpec
 from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
-from gradshard.storage.workspace import workspace
+from gradshard.storage.workspace import root_for, workspace
 
 # Another machine's last bits differ, and with them where some ways of many steps end; another model's signs differ
 # in half of the places.
@@ -77,7 +76,7 @@ def make(task: Making, target: Path) -> SignStore:
     if target.exists():
         return _made_before(task, target)
     recipe = {**task.spec.model_dump(), "probe": hashlib.sha256(task.probe.data).hexdigest()}
-    with workspace(f"compute-{target.stem}", recipe, on_wait=_wait_silently, root=work_root(target)) as work:
+    with workspace(f"compute-{target.stem}", recipe, on_wait=_wait_silently, root=root_for(target)) as work:
         if not (work.waited and target.exists()):
             builder = StoreBuilder(work.folder.resolve(), task.spec)
             builder.create()

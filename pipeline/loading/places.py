@@ -1,6 +1,5 @@
 """The places of sign stores, and of what is made from them."""
 
-import os
 from pathlib import Path
 
 from gradshard.storage.formats.sign_reader import SignStore
@@ -23,14 +22,3 @@ def open_place(place: Place, cache: Path) -> SignStore:
     if isinstance(place, SignStore):
         return place
     return cache_reader.open_place(str(place), cache / "stores", _REMOTE_BYTES)
-
-
-def work_root(target: Path) -> Path:
-    """Give the folder for unfinished work that can be renamed to ``target``: it lies on the same file system."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        ROOT.mkdir(exist_ok=True)
-        same = os.stat(ROOT).st_dev == os.stat(target.parent).st_dev  # noqa: PTH116
-    except OSError:  # whoever names a target elsewhere may be where nothing can be written
-        same = False
-    return ROOT if same and os.access(ROOT, os.W_OK) else target.parent / ROOT

@@ -20,7 +20,7 @@ from gradshard.storage.ingest.class_order import misnumbered
 from gradshard.storage.ingest.folder_builder import SPLITS, FolderBuilder, is_published
 from gradshard.storage.ingest.folder_shards import Broken, SplitTask, make_shard
 from gradshard.storage.ingest.image_folder import ImageFolder
-from gradshard.storage.workspace import workspace
+from gradshard.storage.workspace import root_for, workspace
 
 # The libraries that the bytes of a dataset follow from.
 _LIBRARIES = ("numcodecs", "numpy", "pillow", "pyarrow", "zarr")
@@ -34,7 +34,8 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
         GradshardError: the folder is not laid out as it should be, or an image is broken and broken ones are fatal.
     """
     source = image_folder(params, root)
-    with workspace(f"prepare-{params.name}", _recipe(source), on_wait=echo_waiting(target)) as work:
+    wait, root = echo_waiting(target), root_for(target)
+    with workspace(f"prepare-{params.name}", _recipe(source), on_wait=wait, root=root) as work:
         builder = FolderBuilder(work.folder, source, name=params.name, skip=params.broken == "skip")
         builder.scan()
         _echo_missing(builder.without_images(), len(source.class_names))

@@ -30,7 +30,7 @@ from gradshard.storage.formats.manifest import ModelRecord, StoreSpec, read_mani
 from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.formats.store_paths import SIGNATURE
-from gradshard.storage.workspace import workspace
+from gradshard.storage.workspace import root_for, workspace
 
 # While so many threads of a process write their shards, the others compute.
 WRITERS = 1
@@ -67,7 +67,8 @@ def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
     check_direction(direction, classes=data.classes)
     spec = store_spec(wanted, loaded, data.train, direction, device)
     target = paths.store(store)
-    with workspace(f"precompute-{store}", spec.model_dump(), on_wait=echo_waiting(target)) as work:
+    wait, root = echo_waiting(target), root_for(target)
+    with workspace(f"precompute-{store}", spec.model_dump(), on_wait=wait, root=root) as work:
         if work.waited and _is_published(target, spec):
             echo(f"{target}: made by the other process")
             return

@@ -1,11 +1,14 @@
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
-from gradshard.storage.workspace import workspace
+from gradshard.storage.formats.atomic import replace_folder
+from gradshard.storage.workspace import root_for, workspace
 
 HOLD = textwrap.dedent(
     """
@@ -80,3 +83,24 @@ def test_a_second_process_is_told_who_holds_the_work_and_waits(tmp_path):
         assert holder.wait(timeout=10) == 0
         assert not (work.folder / "started").exists()
     assert waits == [str(holder.pid)]
+
+
+@pytest.fixture
+def other_disk(tmp_path, monkeypatch):
+    """A folder on another file system than the working directory's."""
+    monkeypatch.chdir(tmp_path)
+    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def test_work_is_done_on_the_disk_of_its_output_and_renamed_there(tmp_path, other_disk):
+    (tmp_path / "signs").symlink_to(other_disk)
+    for target, root in ((Path("data/out"), Path(".partial")), (Path("signs/out"), Path("signs/.partial"))):
+        assert root_for(target) == root
+        with enter(root_for(target)) as work:
+            (work.folder / "made").mkdir()
+            replace_folder(work.folder / "made", target)
+        assert {path.name for path in target.parent.iterdir()} - {".partial"} == {"out"}
+    assert not list(tmp_path.glob("**/.probe*"))

@@ -36,7 +36,7 @@ from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.atomic import copy, replace_folder, write_text
 from gradshard.storage.streaming.reader import Reader, ReadingPlan
 from gradshard.storage.streaming.shuffle import Rows
-from gradshard.storage.workspace import workspace
+from gradshard.storage.workspace import ROOT, root_for, workspace
 
 _CHECKPOINT_SECONDS = 120.0
 
@@ -178,7 +178,8 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
                 pass
         return
     recipe = {**job.recipe, "code": code_digest(job.stage), "device": next(trainer.model.parameters()).device.type}
-    with workspace(f"{job.stage}-{job.name}", recipe, on_wait=echo_waiting(job.weights)) as work:
+    root = ROOT if job.snapshots is None else root_for(paths.snapshots(job.name))
+    with workspace(f"{job.stage}-{job.name}", recipe, on_wait=echo_waiting(job.weights), root=root) as work:
         if not _go_on(trainer, not (work.waited and _is_published(job))):
             echo(f"{job.weights}: made by the other process")
             return

@@ -24,6 +24,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.checkpoints import load, tensors_digest
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.digests import digest_of, file_sha256
+from gradshard.storage.ingest.npz import opened_archive
 
 _TRIED, _DRAW = 8, 9
 
@@ -187,13 +188,9 @@ def blocks(rows: Rows) -> list[Rows]:
 
 
 def _archived(file: Path) -> LabelledImages:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            images, labels = np.asarray(archive["x_test"]), np.asarray(archive["y_test"])
-    except FileNotFoundError as error:
-        raise GradshardError(f"no file {file}: name a prepared .zarr dataset or an .npz archive") from error
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        raise GradshardError(f"{file} is no NumPy archive of x_test and y_test ({error})") from error
+    remedy = "name a prepared .zarr dataset or an .npz archive"
+    with opened_archive(file, "x_test and y_test", remedy) as archive:
+        images, labels = np.asarray(archive["x_test"]), np.asarray(archive["y_test"])
     images = _pixels(file, images[:, None] if images.ndim == 3 else images)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),) or labels.min() < 0:
         raise GradshardError(

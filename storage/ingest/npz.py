@@ -1,7 +1,9 @@
 """NumPy archives of labelled images: x_train, y_train, x_test and y_test."""
 
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -34,23 +36,38 @@ def npz_splits(
     Raises:
         GradshardError: there is no such file, or it does not hold that.
     """
+    held = "x_train, y_train, x_test and y_test"
+    with opened_archive(file, held, "set dataset.path to an .npz archive") as archive:
+        arrays = {split: _array(file, archive, f"x_{split}") for split in _SPLITS}
+        arrange = arrangement({a.key: a.shape for a in arrays.values()}, layout=layout, where=file)
+        return {
+            split: (
+                _images(file, archive, array, arrange, scale),
+                class_labels(archive[_array(file, archive, f"y_{split}").key], where=f"{file}, y_{split}"),
+            )
+            for split, array in arrays.items()
+        }
+
+
+@contextmanager
+def opened_archive(file: Path, held: str, remedy: str) -> "Iterator[np.lib.npyio.NpzFile]":
+    """Open an archive of arrays, for as long as arrays are read from it.
+
+    Args:
+        file: the archive.
+        held: the names of its arrays, as the user is told.
+        remedy: what to do if there is no such file.
+
+    Raises:
+        GradshardError: there is no such file, it is no such archive, or what was read of it is damaged.
+    """
     try:
         with _archive(file) as archive:
-            arrays = {split: _array(file, archive, f"x_{split}") for split in _SPLITS}
-            arrange = arrangement({a.key: a.shape for a in arrays.values()}, layout=layout, where=file)
-            return {
-                split: (
-                    _images(file, archive, array, arrange, scale),
-                    class_labels(archive[_array(file, archive, f"y_{split}").key], where=f"{file}, y_{split}"),
-                )
-                for split, array in arrays.items()
-            }
+            yield archive
     except FileNotFoundError as error:
-        raise GradshardError(f"no file {file}: set dataset.path to an .npz archive") from error
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise GradshardError(
-            f"{file} is not a NumPy archive of x_train, y_train, x_test and y_test ({error})"
-        ) from error
+        raise GradshardError(f"no file {file}: {remedy}") from error
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise GradshardError(f"{file} is not a NumPy archive of {held} ({error})") from error
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ def folder(tmp_path_factory, digits):
     images, labels = digits["test"]
     np.savez(path / "digits.npz", x_test=images[:, 0] / np.float32(255), y_test=labels)
     np.savez(path / "normalised.npz", x_test=(images / np.float32(255) - 0.13) / 0.31, y_test=labels)
+    whole = (path / "digits.npz").read_bytes()
+    (path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (path / "altered.npz").write_bytes(whole[:2000] + bytes(1000) + whole[3000:])
+    with (path / "single.npz").open("wb") as file:
+        np.save(file, images)
     np.savez(path / "named.npz", x_test=images, y_test=labels.astype(str))
     save(path / "source.safetensors", zoo.train(zoo.cnn, digits, epochs=2, seed=1))
     return path
@@ -169,6 +174,9 @@ def test_without_quick_all_attacks_run_autoattack_among_them(examine):
         ("tests.helpers.zoo:cnn", {"weights": "none.safetensors"}, "no checkpoint at none.safetensors"),
         ("tests.helpers.zoo:cnn", {"dataset": "normalised.npz"}, "and not from 0 to 1: give pixels"),
         ("tests.helpers.zoo:cnn", {"dataset": "named.npz"}, "give the number of each image's class"),
+        ("tests.helpers.zoo:cnn", {"dataset": "cut.npz"}, "cut.npz is not a NumPy archive of x_test and y_test"),
+        ("tests.helpers.zoo:cnn", {"dataset": "altered.npz"}, "altered.npz is not a NumPy archive of x_test and"),
+        ("tests.helpers.zoo:cnn", {"dataset": "single.npz"}, "x_test and y_test (it is a single array)"),
         ("tests.helpers.zoo:cnn", {"dataset": "none.zarr"}, "no dataset at none.zarr"),
         ("tests.helpers.zoo:cnn", {"dataset": "none.npz"}, "no file none.npz"),
         ("A", {"weights": None}, "A has no weights: name their file by --weights"),

@@ -143,11 +143,22 @@ def examine(
     }
     places = tuple(_absolute(some) for some in everybody)
     subjects = Subjects(dataset.resolve(), images.digest, places, digests, used.type)
-    found = _examined(subjects, plan, rows, about, cluster)
-    write_text(into / "examination.json", json.dumps(report.record(found) | about, indent=1) + "\n")
-    write_text(into / "index.html", report.page(found, about))
+    _make_folder(into)
+    found = _examined(subjects, plan, rows, about, cluster, into)
     _tell(found, into)
     return found.masked
+
+
+def _make_folder(into: Path) -> None:
+    """Make the folder before any work.
+
+    Raises:
+        GradshardError: something that is no folder is in its way.
+    """
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise GradshardError(f"{into} cannot be a folder: a file is in its way, so name another by --into") from error
 
 
 def _checked(model: ExaminedModel, images: LabelledImages, device: torch.device) -> str:
@@ -188,8 +199,9 @@ def _plan(
 
 
 def _examined(
-    subjects: Subjects, plan: ExaminationPlan, rows: Rows, about: dict[str, Any], cluster: ClusterConfig
+    subjects: Subjects, plan: ExaminationPlan, rows: Rows, about: dict[str, Any], cluster: ClusterConfig, into: Path
 ) -> Examination:
+    """Measure what is missing, and write both files before the blocks, which took hours, are given up."""
     parts = blocks(rows)
     recipe = {**about, "plan": repr(plan), "rows": len(rows)}
     with (
@@ -207,7 +219,10 @@ def _examined(
                 advance(len(parts[block]))
         files = [_file(folder, block) for block in range(len(parts))]
         found = [BlockFindings.restore(json.loads(file.read_text(encoding="utf-8"))) for file in files]
-        return conclude(plan, found)
+        examination = conclude(plan, found)
+        write_text(into / "examination.json", json.dumps(report.record(examination) | about, indent=1) + "\n")
+        write_text(into / "index.html", report.page(examination, about))
+        return examination
 
 
 def _examine(subjects: Subjects, plan: ExaminationPlan, parts: Sequence[Rows], folder: Path, block: int) -> None:

@@ -206,6 +206,31 @@ def test_an_option_that_makes_no_sense_is_refused_in_one_sentence(examine, optio
     assert saying in said
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(examine, folder, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, said, _ = examine(
+        "tests.helpers.zoo:cnn", "--quick", "--images", "20", "--into", str(tmp_path / "file/found")
+    )
+    assert code == 2
+    assert "file/found cannot be a folder: a file is in its way" in said.strip().splitlines()[-1]
+    assert not list(folder.glob(".partial/examine-*"))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_what_was_examined_is_kept_until_both_files_are_written(examine, folder, tmp_path):
+    options = ("--quick", "--images", "20", "--seed", "7")
+    (tmp_path / "found/index.html/in-its-way").mkdir(parents=True)
+    code, said, _ = examine("tests.helpers.zoo:cnn", *options)
+    assert code == 2, said
+    assert list(folder.glob(PARTS))
+    (tmp_path / "found/index.html/in-its-way").rmdir()
+    (tmp_path / "found/index.html").rmdir()
+    code, said, _ = examine("tests.helpers.zoo:cnn", *options)
+    assert code == 0
+    assert "going on: 20 of 20 images are done" in said
+    assert not list(folder.glob(PARTS))
+
+
 @pytest.mark.slow
 def test_killed_it_goes_on_and_ends_with_the_same_bytes_whatever_the_number_of_workers(folder):
     def start(into, *options):
@@ -222,7 +247,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes_whatever_the_number_of_w
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = len(list(folder.glob(PARTS)))
-    assert not (folder / "killed").exists()
+    assert list((folder / "killed").iterdir()) == []
     process = start("killed", "--workers", "1")
     _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said

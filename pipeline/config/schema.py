@@ -224,7 +224,8 @@ def read_params(path: Path) -> Params:
         raise GradshardError(
             f"no parameter file {path}: run this in the project's root, or name it with --params"
         ) from error
-    except (YAMLError, UnicodeDecodeError) as error:
+    # Of a value such as the date 2024-13-45 the parser lets Python's own error through.
+    except (YAMLError, ValueError, KeyError) as error:
         raise GradshardError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return check_params(content, where=str(path))
 

@@ -21,7 +21,7 @@ def read_prices(path: Path) -> Prices:
     """
     try:
         table = YAML(typ="safe").load(path)
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
+    except (OSError, YAMLError, ValueError, KeyError) as error:
         raise GradshardError(f"{path} cannot be read as a table of prices: {str(error).splitlines()[0]}") from error
     if not isinstance(table, dict) or "gpu_hour" not in table:
         raise GradshardError(f"{path} is no table of prices: write `gpu_hour: 2.5`, and what else costs something")

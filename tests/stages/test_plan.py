@@ -107,6 +107,7 @@ def test_a_plan_is_priced_by_a_table(tmp_path):
     [
         (None, "cannot be read as a table of prices"),
         ("gpu_hour: [", "cannot be read as a table of prices"),
+        ("gpu_hour: 2024-13-45", "cannot be read as a table of prices"),
         ("3", "is no table of prices: write `gpu_hour: 2.5`"),
         ("gigabyte_month: 1", "is no table of prices: write `gpu_hour: 2.5`"),
         ("{gpu_hour: 1, tea: 2}", "has the unknown price tea"),

@@ -239,6 +239,13 @@ def test_the_label_true_needs_no_quotes(content):
     assert [params.signs["A"].label, params.adversarial.label, params.evaluation.label] == ["true"] * 3
 
 
+@pytest.mark.parametrize("value", ["2024-13-45", "2020-02-30", "!!int x", "!!float x", "!!bool x", "!!timestamp x"])
+def test_a_value_that_is_not_what_it_looks_like_is_told(tmp_path, value):
+    (tmp_path / "params.yaml").write_text(f"profile: {value}\n")
+    with pytest.raises(GradshardError, match=r"params.yaml is not YAML: .*"):
+        read_params(tmp_path / "params.yaml")
+
+
 def test_a_missing_or_broken_file_is_told(tmp_path):
     with pytest.raises(GradshardError, match="no parameter file"):
         read_params(tmp_path / "params.yaml")

@@ -1,6 +1,5 @@
 """Costs of the models that are attacked: passes and bytes, from what training and the making of stores left behind."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from gradshard.pipeline.attacks.store_passes import store_passes
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.types import BEST
 from gradshard.stages.support import paths
+from gradshard.storage.formats.json_results import read_results
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
 
@@ -29,6 +29,9 @@ def costs(params: Params, seed: int, rows: int, stores: Mapping[str, Mapping[str
         its method kept any; and by source in ``stores`` its ``rows``, its ``bytes``, and the images that passed
         ``forward`` and ``backward`` to make it. What is not known is null: of weights from elsewhere, of a snapshot of
         an epoch, of a store that is not in the project.
+
+    Raises:
+        GradshardError: the record of a training is damaged.
     """
     return {
         target: {"rows": rows, **_training(params, target, seed)}
@@ -41,7 +44,7 @@ def _training(params: Params, target: str, seed: int) -> dict[str, int | None]:
     """Count the passes of a whole training; the snapshot that was found best in it took all of it."""
     model, _, epoch = target.partition("@")
     file, _ = paths.training(params.in_run(model, seed))
-    found = json.loads(file.read_text(encoding="utf-8")) if epoch in ("", BEST) and file.exists() else {}
+    found = read_results(file, remedy=f"train {target} again") if epoch in ("", BEST) and file.exists() else {}
     passes = found.get("passes", {})
     prior = {"prior_bytes": found["prior_bytes"]} if "prior_bytes" in found else {}
     return {"forward": passes.get("forward"), "backward": passes.get("backward"), **prior}

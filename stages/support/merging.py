@@ -14,6 +14,9 @@ from gradshard.stages.support.report_files import COSTS, EXAMPLES, MATRIX, Repor
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.json_results import read_results
+
+_AGAIN = "run the stage that writes it again, `gradshard evaluate` or `gradshard report`"
 
 
 def rows(found: ReportFiles) -> list[dict[str, Any]]:
@@ -51,8 +54,12 @@ def costs(found: ReportFiles) -> Costs:
 
 
 def merged_costs(files: Iterable[Path]) -> Costs:
-    """Read files of costs, each of some seeds, as one; a file that is not there has none."""
-    read = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+    """Read files of costs, each of some seeds, as one; a file that is not there has none.
+
+    Raises:
+        GradshardError: a file is damaged.
+    """
+    read = [read_results(file, remedy=_AGAIN) for file in files if file.exists()]
     return Costs({int(seed): costs for each in read for seed, costs in each.items()})
 
 

@@ -1,6 +1,5 @@
 """Files that a report is made of: those of the project's stages, or those that a folder of kept results keeps."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from gradshard.stages.support import paths
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.json_results import read_results
 
 MATRIX = "matrix.parquet"
 EXAMPLES = "examples.parquet"
@@ -53,9 +53,9 @@ class ReportFiles:
         """Read a JSON file, or return none where it is left out.
 
         Raises:
-            GradshardError: it is not there, and nothing may be left out.
+            GradshardError: it is damaged, or is not there, and nothing may be left out.
         """
-        return json.loads(path.read_text(encoding="utf-8")) if self.has(path) else None
+        return read_results(path, remedy=_again(path)) if self.has(path) else None
 
     def each(self, name: str) -> dict[int, Any]:
         """Read a JSON file of every seed, by seed; of those that have it, where it may be left out.
@@ -91,6 +91,14 @@ class ReportFiles:
             "training curves": [self.training],
         }
         return [part for part, places in parts.items() if not all(path.exists() for path in places)]
+
+
+def _again(path: Path) -> str:
+    """Say which stage writes a file anew."""
+    if path.parent.name == paths.TRAINING.name:
+        return f"train {path.stem} again"
+    stage = {"gradients.json": "analyze", "results.json": "blackbox", "blackbox.json": "blackbox"}.get(path.name)
+    return f"run `gradshard {stage or 'evaluate'}` again"
 
 
 def of_project(seeds: Sequence[int]) -> ReportFiles:

@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import Params, check_params
 from gradshard.stages.support.costs import costs
+from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]
 TARGETS = ["A", "A_adv-ens", "A_adv-ens@best", "A_adv-ens@1"]
@@ -61,3 +62,12 @@ def test_a_store_that_is_not_the_one_trained_on_does_not_count(params, small_sto
     Path("M.zarr").rename("signs/A.zarr")
     stores = {target: {"A": "1" * 64} for target in TARGETS}
     assert costs(params, 10, 700, stores)["A_adv-ens"]["stores"] == {"A": None}
+
+
+@pytest.mark.parametrize("damaged", ["", '{"passes": ', "[]"])
+def test_a_damaged_record_of_a_training_is_told_with_its_remedy(params, tmp_path, monkeypatch, damaged):
+    monkeypatch.chdir(tmp_path)
+    Path("training").mkdir()
+    Path("training/A_adv-ens-10.json").write_text(damaged)
+    with pytest.raises(GradshardError, match=r"training/A_adv-ens-10.json is damaged \(.*\): train A_adv-ens again"):
+        costs(params, 10, 700, {target: {} for target in TARGETS})

@@ -1,4 +1,5 @@
 import errno
+import fnmatch
 import os
 import stat
 from pathlib import Path
@@ -21,6 +22,13 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
         fail_halfway()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("ignore_file", [".dvcignore", "stages/support/project/dvcignore"])
+def test_dvc_ignores_what_a_killed_writer_leaves_beside_its_output(tmp_path, ignore_file):
+    ignored = (Path(__file__).parents[3] / ignore_file).read_text().splitlines()
+    with atomic.atomic_path(tmp_path / "A.safetensors") as temporary:
+        assert any(fnmatch.fnmatchcase(temporary.name, pattern) for pattern in ignored)
 
 
 def test_written_files_have_the_usual_permissions(tmp_path):

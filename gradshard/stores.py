@@ -2,7 +2,9 @@
 
 import secrets
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +14,15 @@ from gradshard.pipeline.audit import store as auditing
 from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
+from gradshard.pipeline.loading.logits import Logits, Output, check_eval, normalised
+from gradshard.pipeline.loading.rows import Transform, as_rows
+from gradshard.pipeline.loading.rows_split import rows_split
 from gradshard.pipeline.types import Gradient, LabelPolicy
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.dataset import Dataset, Split
+from gradshard.storage.formats.labelled_rows import LabelledRows
 from gradshard.storage.formats.manifest import DirectionRecord, Manifest, ModelRecord, check_word
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
@@ -119,33 +125,61 @@ def verify(place: str | Path) -> list[Fault]:
 
 def audit(
     store: SignStore,
-    split: Split,
+    split: Any,
     model: nn.Module,
     *,
     rows: int = 200,
     seed: int | None = None,
     attack: str | None = None,
+    transform: Transform | None = None,
+    columns: tuple[str, str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    output: Output | None = None,
 ) -> StoreAudit:
-    """Compute random rows of a store again and compare; ``honest`` of the result is the verdict.
+    """Compute random rows of a store again and compare; ``honest`` of the result is the verdict, and printing tells it.
 
     Args:
-        store: from ``open_signs``.
-        split: the rows that it was made from.
+        store: from ``open_signs`` or ``compute_signs``.
+        split: the rows that it was made from: a split of ``open_dataset``, or a dataset as ``compute_signs`` takes it,
+            such as arrays (images, labels), which is read whole.
         model: the model that it was made from, in eval mode.
         rows: how many to compute again.
         seed: of the choice; by default nobody can foresee it.
         attack: the store's attack, where it is package.module:function or a library's: its code runs only if you name
             it.
+        transform: as ``compute_signs`` had it; so are those that follow.
+        columns: of image and label.
+        mean: of a normalisation outside of the model.
+        std: of the same.
+        output: from what the model gives to logits.
 
     Raises:
         GradshardError: the store was made for other rows, a shard is missing or damaged, the store's attack is
-            another's code that you did not name, or no row is to be computed again.
+            another's code that you did not name, no row is to be computed again, or the dataset or the model is none
+            that a store is made from.
     """
     if rows < 1:
         raise GradshardError(f"rows is {rows}, of which nothing can be told: compute one again at least")
     check_attack(store.manifest, attack, where="the store", option="attack")
-    plan = auditing.plan_audit(store, split, count=rows, seed=secrets.randbits(32) if seed is None else seed)
-    return auditing.audit_store(plan, store, split, model)
+    check_eval(model)
+    made_from = _made_from(store, split, transform, columns)
+    logits = Logits(normalised(model, mean, std, channels=made_from.sample_shape[0]), output).eval()
+    plan = auditing.plan_audit(store, made_from, count=rows, seed=secrets.randbits(32) if seed is None else seed)
+    return auditing.audit_store(plan, store, made_from, logits)
+
+
+def _made_from(
+    store: SignStore, dataset: Any, transform: Transform | None, columns: tuple[str, str] | None
+) -> LabelledRows:
+    """Take a dataset in any of its forms as the rows that a store was made from."""
+    if isinstance(dataset, Split):
+        return dataset
+    try:
+        found = as_rows(dataset, transform, columns)
+    except GradshardError as error:
+        raise GradshardError(f"{error}; of open_dataset take .train or .test") from error
+    return rows_split(found, store.manifest.dataset, where=store.where)
 
 
 def _check_signs(target: Path, signs: npt.NDArray[np.int8], split: Split) -> None:

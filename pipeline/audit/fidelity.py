@@ -15,7 +15,7 @@ from gradshard.pipeline.gradients.random_step import RandomStep, random_step, st
 from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.storage.formats import bitplanes
-from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.labelled_rows import LabelledRows
 from gradshard.storage.formats.sign_reader import SignStore
 
 Rows = npt.NDArray[np.int64]
@@ -50,7 +50,7 @@ class Batch:
 
 def measure(
     store: SignStore,
-    split: Split,
+    split: LabelledRows,
     source: nn.Module,
     spec: GradientSpec | AttackSpec,
     targets: Mapping[str, nn.Module],
@@ -100,14 +100,14 @@ def measure(
 
 
 def _batches(
-    spec: GradientSpec | AttackSpec, rows: Rows, split: Split, source: nn.Module, device: torch.device
+    spec: GradientSpec | AttackSpec, rows: Rows, split: LabelledRows, source: nn.Module, device: torch.device
 ) -> list[Rows]:
     cutter = spec if isinstance(spec, AttackSpec) else AttackSpec("fgsm", spec.gradient, spec.policy)
     at_once = rows_at_once(split.sample_shape, device, source)
     return list(cutter.batches(rows, at_once=at_once, total=len(split)))
 
 
-def _read(store: SignStore, split: Split, rows: Rows, device: torch.device) -> Batch:
+def _read(store: SignStore, split: LabelledRows, rows: Rows, device: torch.device) -> Batch:
     planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
     images = torch.from_numpy(split.take_images(rows)).to(device)
     signs = torch.from_numpy(bitplanes.unpack(planes, store.manifest.dataset.pixels)).to(device)

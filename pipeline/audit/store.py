@@ -28,7 +28,7 @@ from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import OWN_LOSS, Gradient, LabelPolicy, StoreLabel
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
-from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.labelled_rows import LabelledRows
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.sign_reader import SignStore
 
@@ -54,6 +54,7 @@ class StoreAudit:
     labels_checked: int
     labels_wrong: Rows
     limits: Thresholds
+    where: str = "the store"
 
     @property
     def bad(self) -> Rows:
@@ -67,6 +68,23 @@ class StoreAudit:
         means = gain >= self.limits.mean_gain and agreement >= self.limits.mean_agreement
         means &= gain - agreement >= self.limits.mean_surplus
         return means and not len(self.bad) and not len(self.labels_wrong)
+
+    @property
+    def verdict(self) -> str:
+        """What was found, in one sentence."""
+        if self.honest:
+            return f"{self.where} is honest as far as these rows show"
+        return f"{self.where} is not what it says: its signs or labels are not those of this model"
+
+    def __str__(self) -> str:
+        """Tell the verdict, and what it rests on."""
+        sample = self.sample
+        return (
+            f"{self.verdict}\n"
+            f"{len(sample.rows)} random rows and {len(self.critical.rows)} critical ones computed again: "
+            f"{sample.agreement.mean():.4%} of the signs agree, mean gain {sample.gain.mean():.6f}, "
+            f"{len(self.bad)} bad rows; {self.labels_checked} labels checked, {len(self.labels_wrong)} wrong"
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +104,7 @@ class AuditPlan:
         return len(self.sample) + len(self.critical) + len(self.labelled)
 
 
-def plan_audit(store: SignStore, split: Split, *, count: int, seed: int) -> AuditPlan:
+def plan_audit(store: SignStore, split: LabelledRows, *, count: int, seed: int) -> AuditPlan:
     """Choose ``count`` random rows of a store, or all if it has fewer; the same seed chooses the same rows.
 
     Raises:
@@ -107,7 +125,7 @@ def plan_audit(store: SignStore, split: Split, *, count: int, seed: int) -> Audi
 
 
 def audit_store(
-    plan: AuditPlan, store: SignStore, split: Split, model: nn.Module, *, advance: Advance = lambda rows: None
+    plan: AuditPlan, store: SignStore, split: LabelledRows, model: nn.Module, *, advance: Advance = lambda rows: None
 ) -> StoreAudit:
     """Compute the planned rows of a store again and compare.
 
@@ -130,6 +148,7 @@ def audit_store(
             critical=audit.compare(plan.critical),
             labels_checked=len(plan.labelled),
             limits=_limits(spec, store.manifest),
+            where=store.where,
         )
 
 
@@ -189,7 +208,7 @@ def _attack_of(manifest: Manifest, *, where: str) -> AttackSpec:
 class _Audit:
     plan: AuditPlan
     store: SignStore
-    split: Split
+    split: LabelledRows
     model: nn.Module
     spec: GradientSpec | AttackSpec
     device: torch.device

@@ -95,7 +95,7 @@ def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str
         if len(images) != len(labels):
             raise GradshardError(f"{len(images)} images but {len(labels)} labels: give as many of both")
         dataset = _Pair(images, labels)
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, Mapping):
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, Mapping | str):
         raise GradshardError(
             f"{type(dataset).__name__} is no dataset whose rows have numbers: give a map-style dataset of PyTorch, one "
             "split of a Hugging Face dataset, or a pair of arrays (images, labels)"

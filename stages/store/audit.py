@@ -96,12 +96,7 @@ def _lines(store: SignStore, result: StoreAudit, seed: int) -> list[str]:
         "labels checked": f"{result.labels_checked}, wrong: {len(result.labels_wrong)}{_some(result.labels_wrong)}",
         "chance to notice": chances if _finite(result.limits.gain) is not None else _NO_CHANCE,
     }
-    verdict = (
-        f"{store.where} is honest as far as these rows show"
-        if result.honest
-        else f"{store.where} is not what it says: its signs or labels are not those of this model"
-    )
-    return [*table(entries), verdict]
+    return [*table(entries), result.verdict]
 
 
 def _some(rows: Rows) -> str:

@@ -20,8 +20,9 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes, sign_arrays
 from gradshard.storage.formats.bitplanes import Planes
 from gradshard.storage.formats.chunking import Layout, check_range
-from gradshard.storage.formats.dataset import Split, label_dtype
+from gradshard.storage.formats.dataset import label_dtype
 from gradshard.storage.formats.gather import gather
+from gradshard.storage.formats.labelled_rows import LabelledRows
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.shard_reader import DamagedError, Encoding, Rows, Scratch, ShardReader, decode
 from gradshard.storage.formats.store_files import Folder, StoreFiles
@@ -139,7 +140,7 @@ class SignStore:
                 raise GradshardError(f"{self.where}: {labels_file(shard)}: {error}; fetch the store again") from error
         return labels[: len(self)].astype(np.int64)
 
-    def load_classes(self, split: Split) -> npt.NDArray[np.int64]:
+    def load_classes(self, split: LabelledRows) -> npt.NDArray[np.int64]:
         """Read the labels as ``load_labels`` does, and check that each is a class of the split.
 
         Raises:
@@ -155,7 +156,7 @@ class SignStore:
             )
         return labels
 
-    def check_made_for(self, split: Split) -> None:
+    def check_made_for(self, split: LabelledRows) -> None:
         """Check that the store's rows are the rows of this split.
 
         Raises:

@@ -1,5 +1,6 @@
 """``import gradshard``: few names, typed, imported when they are used; wrong use told in one sentence."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import gradshard as gs
 from gradshard.attacks import count_classes
@@ -381,6 +383,89 @@ def test_an_audit_runs_the_code_that_a_store_names_only_if_the_caller_names_it(
         with pytest.raises(gs.GradshardError, match=rf"its attack is {called}: if you trust .*, give attack {called}"):
             gs.audit(store, data, linear_digits, rows=20, attack=named)
     assert gs.audit(store, data, linear_digits, rows=20, attack=called).honest
+
+
+@pytest.fixture
+def of_arrays(linear_digits, digits, tmp_path, monkeypatch):
+    """A store of arrays, and the arrays."""
+    monkeypatch.chdir(tmp_path)
+    images, labels = (part[:80] for part in digits["train"])
+    return gs.compute_signs(linear_digits, (images, labels), "signs/mine.zarr"), images, labels
+
+
+def test_a_store_is_audited_with_the_dataset_that_it_was_computed_from_in_any_form(of_arrays, linear_digits):
+    store, images, labels = of_arrays
+    floats = torch.from_numpy(images).float() / 255
+    pairs = TensorDataset(floats, torch.from_numpy(labels.astype(np.int64)))
+    mappings = [{"picture": image, "digit": int(label)} for image, label in zip(images, labels, strict=True)]
+    assert gs.audit(store, (images, labels), linear_digits).honest
+    assert gs.audit(store, (floats, labels), linear_digits).honest
+    assert gs.audit(store, pairs, linear_digits).honest
+    assert gs.audit(store, mappings, linear_digits, columns=("picture", "digit")).honest
+    upside_down = [(image.flip(1), label) for image, label in pairs]
+    assert gs.audit(store, upside_down, linear_digits, transform=lambda image: image.flip(1)).honest
+
+
+def test_a_store_of_a_model_that_normalises_outside_is_audited_as_it_was_computed(of_arrays, linear_digits):
+    _, images, labels = of_arrays
+    told = {"mean": [0.1307], "std": [0.3081], "output": lambda found: found["scores"]}
+
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = linear_digits
+
+        def forward(self, images):
+            return {"scores": self.model(images)}
+
+    model = Named().eval()
+    store = gs.compute_signs(model, (images, labels), "signs/normal.zarr", **told)
+    assert gs.audit(store, (images, labels), model, **told).honest
+
+
+def test_other_rows_than_those_of_a_store_are_refused_by_the_first_that_differs(of_arrays, linear_digits):
+    store, images, labels = of_arrays
+    changed = images.copy()
+    changed[7] = images[8]
+    for dataset, sentence in (
+        ((images[:70], labels[:70]), "made for the 80 rows of dataset .*, but the dataset has 70"),
+        ((images[:, :, :27], labels), r"images of \(1, 28, 28\) .* but the dataset's are of \(1, 27, 28\)"),
+        ((changed, labels), "the dataset is another: row 7 has other pixels or labels"),
+    ):
+        with pytest.raises(gs.GradshardError, match=sentence):
+            gs.audit(store, dataset, linear_digits)
+
+
+@pytest.mark.parametrize("given", [5, "data/mnist5k.zarr", {"x": 1}, iter([])], ids=lambda given: type(given).__name__)
+def test_what_is_no_dataset_is_told_with_what_to_give(of_arrays, linear_digits, given):
+    with pytest.raises(gs.GradshardError, match=r"pair of arrays \(images, labels\); of open_dataset take .train"):
+        gs.audit(of_arrays[0], given, linear_digits)
+
+
+def test_a_whole_dataset_in_place_of_a_split_is_told_to_be_one(of_arrays, linear_digits, small_dataset):
+    with pytest.raises(gs.GradshardError, match=r"Dataset is no dataset whose rows .* take \.train or \.test"):
+        gs.audit(of_arrays[0], small_dataset, linear_digits)
+
+
+def test_a_printed_audit_is_the_verdict_and_what_it_rests_on(of_arrays, linear_digits):
+    store, images, labels = of_arrays
+    text = str(gs.audit(store, (images, labels), linear_digits, rows=30)).splitlines()
+    assert len(text) == 2
+    assert text[0].endswith("mine.zarr is honest as far as these rows show")
+    assert re.fullmatch(
+        r"30 random rows and \d+ critical ones computed again: \d+\.\d{4}% of the signs agree, mean gain "
+        r"\d\.\d{6}, 0 bad rows; 80 labels checked, 0 wrong",
+        text[1],
+    )
+    torch.manual_seed(1)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+    assert "mine.zarr is not what it says" in str(gs.audit(store, (images, labels), other))
+
+
+def test_a_model_in_train_mode_is_not_audited(of_arrays, linear_digits):
+    store, images, labels = of_arrays
+    with pytest.raises(gs.GradshardError, match=r"is in train mode, .*: call model.eval\(\) first"):
+        gs.audit(store, (images, labels), linear_digits.train())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
+from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, attack_title
 from gradshard.pipeline.evaluation.error_matrix import (
     AdversarialSet,
     Case,
@@ -163,6 +163,24 @@ class Examination:
         """Tell whether a flag is raised: the model's own attacks are then no measure of its robustness."""
         return bool(self.flags)
 
+    @property
+    def verdict(self) -> str:
+        """What the flags say, in one sentence."""
+        if not self.flags:
+            return "no flag: its own attacks can be believed, which does not make it robust"
+        count = f"{len(self.flags)} flag{'s' if len(self.flags) > 1 else ''}"
+        return f"{count}: its gradient cannot be trusted, and its own attacks are no measure of its robustness"
+
+    def __str__(self) -> str:
+        """Tell the errors in a small table, then each flag, then the verdict."""
+        rows = [(_called(result), result.error) for result in self.results]
+        rows.append(("worst case", self.worst_case))
+        width = max(len(name) for name, _ in rows)
+        errors = [f"{name:<{width}}  {_interval(error)}" for name, error in rows]
+        left_out = [f"left out, for a gradient that was no number: what {name} crafted" for name in self.withheld]
+        flags = [f"{flag.name}: {flag.says} ({flag.figures})" for flag in self.flags]
+        return "\n".join([*errors, *left_out, *flags, self.verdict])
+
     def error(self, attack: str, source: str = SELF) -> ErrorRate:
         """Return the error under one attack, by default by the model's own gradient.
 
@@ -256,6 +274,16 @@ def _reach(images: Tensor, examples: Tensor, epsilon: float) -> Reach:
         high=float(examples.max()),
         violations=int(leaves_ball(examples, images, epsilon).sum()),
     )
+
+
+def _called(result: AttackResult) -> str:
+    name = ATTACKS_AND_NOISE[result.attack].title if result.attack in ATTACKS_AND_NOISE else attack_title(result.attack)
+    return name if result.source in ("", SELF) else f"{name} from {result.source}"
+
+
+def _interval(error: ErrorRate) -> str:
+    low, high = error.wilson
+    return f"{error.rate:6.1%} ({low:.1%} to {high:.1%})"
 
 
 def _error(correct: npt.NDArray[np.bool_]) -> ErrorRate:

@@ -244,5 +244,4 @@ def _tell(found: Examination, into: Path) -> None:
     for flag in found.flags:
         echo(f"{flag.name}: {flag.says} ({flag.figures})")
     clean, worst = (100 * rate.rate for rate in (found.error(CLEAN), found.worst_case))
-    verdict = f"{len(found.flags)} flags" if found.masked else "no flag"
-    echo(f"{into / 'index.html'}: {verdict}, clean error {clean:.1f} %, worst case {worst:.1f} %")
+    echo(f"{into / 'index.html'}: clean error {clean:.1f} %, worst case {worst:.1f} %; {found.verdict}")

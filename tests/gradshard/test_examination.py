@@ -1,5 +1,7 @@
 """``gradshard.examine``: the verdict on a module, and what is refused in a sentence."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,30 @@ def test_a_model_that_shows_its_gradient_raises_no_flag_and_one_that_rounds_its_
     assert plain.error("pgd").rate > 0.2
     assert {"zero-gradients", "black-box-beats-white-box"} <= {flag.name for flag in rounded.flags}
     assert rounded.error("fgsm").rate < rounded.error("fgsm", "S").rate <= rounded.worst_case.rate
+
+
+def test_printed_it_is_a_table_of_errors_and_the_flags_and_no_flag_does_not_read_as_robust(
+    model, examples, linear_model
+):
+    source = linear_model(classes=4, seed=2).eval()
+    lines = str(gs.examine(model, *examples, epsilon=0.2, sources={"S": source})).splitlines()
+    named = [
+        "Clean",
+        "Random signs",
+        "FGSM",
+        "FGSM from S",
+        "RAND+FGSM",
+        "I-FGSM",
+        "I-FGSM from S",
+        "PGD",
+        "worst case",
+    ]
+    assert [line[:13].strip() for line in lines[:-1]] == named
+    assert all(re.fullmatch(r".{13}  +\d+\.\d% \(\d+\.\d% to \d+\.\d%\)", line) for line in lines[:-1])
+    assert lines[-1] == "no flag: its own attacks can be believed, which does not make it robust"
+    rounded = str(gs.examine(_Rounded(model).eval(), *examples, epsilon=0.2)).splitlines()
+    assert any(line.startswith("zero-gradients: for some examples the gradient is 0") for line in rounded)
+    assert re.match(r"\d flags?: its gradient cannot be trusted", rounded[-1])
 
 
 def test_its_errors_are_those_of_evaluate(model, examples, linear_model):

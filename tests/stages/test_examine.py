@@ -118,9 +118,10 @@ def test_a_distilled_model_is_found_out_by_the_rounded_gradient_and_broken_by_th
 
 
 def test_the_page_shows_every_attack_and_says_what_was_left_out(examine, tmp_path):
-    code, _, record = examine("tests.helpers.zoo:cnn", "--quick", "--images", "60", "--eps", "0.2")
+    code, said, record = examine("tests.helpers.zoo:cnn", "--quick", "--images", "60", "--eps", "0.2")
     page = (tmp_path / "found/index.html").read_text()
     assert code == 0
+    assert said.strip().endswith("; no flag: its own attacks can be believed, which does not make it robust")
     for text in ("No flag.", "Random signs", "RAND+FGSM", "PGD", "Worst case", "ε = 0.2", "over 60 of 1000 test"):
         assert text in page, text
     assert "transferred examples, because no source was given by --against" in page

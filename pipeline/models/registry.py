@@ -204,6 +204,12 @@ def runs_user_code(architecture: str) -> bool:
     return _in_library(architecture) is None and custom.is_factory(architecture)
 
 
+def is_known(architecture: str) -> bool:
+    """Tell whether a name is one that ``create_model`` may build, whatever it finds behind it."""
+    ours = architecture in tramer.ARCHITECTURES or architecture in small.ARCHITECTURES
+    return ours or _in_library(architecture) is not None or custom.is_factory(architecture)
+
+
 def _in_library(architecture: str) -> tuple[Library, str] | None:
     """Find the library of a model, and its name there; none if it is of none."""
     prefix, colon, name = architecture.partition(":")

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import click
 import torch
 
-from gradshard.pipeline import models
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import spec_of
@@ -17,10 +16,11 @@ from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName
 from gradshard.stages.store.open import cache_options
-from gradshard.stages.support.models import LoadedModel, load_model
+from gradshard.stages.store.origin_model import open_model, trusted_architecture
+from gradshard.stages.store.origin_rows import open_rows
+from gradshard.stages.support.models import LoadedModel
 from gradshard.stages.support.places import PLACE, PathType
-from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
+from gradshard.storage.formats.labelled_rows import LabelledRows, Splits
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.remote.cache import open_place
 
@@ -32,8 +32,8 @@ class Origin:
     """Inputs that a store was made from."""
 
     model: LoadedModel
-    data: Dataset
-    split: Split
+    data: Splits
+    split: LabelledRows
     direction: GradientSpec | AttackSpec
     device: torch.device
 
@@ -73,18 +73,18 @@ def _with_options(command: Command, *, required: bool) -> Command:
             "weights",
             required=required,
             type=PathType(path_type=Path),
-            help="The weights of the static model, a safetensors file.",
+            help="The weights of the static model: a file of gradshard, or any state_dict.",
         ),
         click.option(
             "--dataset",
             required=required,
             type=PathType(path_type=Path),
-            help="The prepared dataset, data/NAME.zarr.",
+            help="The prepared dataset, data/NAME.zarr, or an .npz archive of x_SPLIT and y_SPLIT.",
         ),
         click.option(
             "--architecture",
-            help="The model's architecture, for a store of a model that package.module:factory makes: its code runs "
-            "only if you name it.",
+            help="The model's architecture, for a store of somebody's own model: package.module:factory, whose code "
+            "runs only if you name it.",
         ),
         click.option(
             "--attack",
@@ -120,26 +120,9 @@ def open_origin(
         GradshardError: one is missing, or not the one that the manifest names; or the manifest names code that the
             caller did not.
     """
-    named = manifest.model.architecture
-    # A stranger's manifest must not choose what is imported and called here.
-    if architecture != named and (architecture is not None or models.runs_user_code(named)):
-        raise GradshardError(
-            f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
-            f"--architecture {named}"
-        )
+    built = trusted_architecture(manifest.model, architecture, where=where)
     check_attack(manifest, attack, where=where, option="--attack")
-    data = open_dataset(dataset)
-    split = {"train": data.train, "test": data.test}.get(manifest.dataset.split)
-    if split is None or split.digest != manifest.dataset.digest:
-        raise GradshardError(
-            f"{where} was made from dataset {manifest.dataset.digest[:12]}, split {manifest.dataset.split}, not from "
-            f"{dataset}: give the dataset that it was made from"
-        )
+    data, split = open_rows(dataset, manifest.dataset, where=where)
     chosen = choose_device(device)
-    model = load_model(weights, manifest.model.architecture, data, chosen)
-    if model.digest != manifest.model.digest:
-        raise GradshardError(
-            f"{where} was made from model {manifest.model.digest[:12]}, but {weights} holds {model.digest[:12]}: give "
-            "the weights that it was made from"
-        )
+    model = open_model(manifest.model, weights, built, data, chosen, where=where)
     return Origin(model=model, data=data, split=split, direction=spec_of(manifest, where=where), device=chosen)

@@ -10,11 +10,11 @@ from gradshard.pipeline.attacks.stored_rows import Direction, packed_piece, piec
 from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.stages.support.models import LoadedModel
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
-from gradshard.storage.formats.dataset import Split
+from gradshard.storage.formats.labelled_rows import LabelledRows
 
 
 def compute_rows(
-    model: LoadedModel, split: Split, rows: slice, direction: Direction, device: torch.device
+    model: LoadedModel, split: LabelledRows, rows: slice, direction: Direction, device: torch.device
 ) -> tuple[Planes, Labels]:
     """The packed signs of some rows, uint8 (copies, n, 2, ceil(P / 8)), and the labels they were taken for, (n,).
 

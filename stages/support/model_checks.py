@@ -10,13 +10,13 @@ from gradshard.pipeline.gradients.model_checks import Gradients, Sample, check_f
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.stages.support.progress import echo
-from gradshard.storage.formats.dataset import Dataset
+from gradshard.storage.formats.labelled_rows import Splits
 
 # Few, and of large images fewer: some stages check several models before they begin.
 _ROWS, _PIXELS = 8, 100_000
 
 
-def sample(data: Dataset, device: torch.device) -> Sample:
+def sample(data: Splits, device: torch.device) -> Sample:
     """Read up to eight rows from everywhere in the training images, or the test images where there are no others."""
     split = data.train if len(data.train) else data.test
     count = min(_ROWS, max(2, _PIXELS // math.prod(split.sample_shape)), len(split))
@@ -29,7 +29,7 @@ def sample(data: Dataset, device: torch.device) -> Sample:
 
 
 def check_given(
-    module: nn.Module, data: Dataset, device: torch.device, *, where: str, arithmetic: Arithmetic = "fp32"
+    module: nn.Module, data: Splits, device: torch.device, *, where: str, arithmetic: Arithmetic = "fp32"
 ) -> Gradients:
     """Check a model that is attacked as it is, and tell of a gradient that shows nothing.
 

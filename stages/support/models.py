@@ -17,8 +17,8 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.model_checks import check_given
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
-from gradshard.storage.formats.dataset import Dataset
 from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.labelled_rows import Splits
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def model_file(params: Params, name: str, seed: int) -> ModelFile:
 def load_model(
     path: Path,
     architecture: str,
-    dataset: Dataset,
+    dataset: Splits,
     device: torch.device,
     *,
     arithmetic: Arithmetic = "fp32",

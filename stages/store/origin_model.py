@@ -1,0 +1,99 @@
+"""The model that a store was made from, built by a name that may be trusted and filled from anybody's checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gradshard.pipeline import models
+from gradshard.pipeline.config.training import StaticModel
+from gradshard.pipeline.malloc import keep_freed_memory
+from gradshard.stages.support.model_checks import check_given
+from gradshard.stages.support.models import LoadedModel, load_model
+from gradshard.stages.support.training.initial_weights import initial_static_model
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats import checkpoints
+from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.labelled_rows import Splits
+from gradshard.storage.formats.manifest import ModelRecord
+
+
+def trusted_architecture(record: ModelRecord, architecture: str | None, *, where: str) -> str:
+    """Return the architecture to build: the caller's, or the manifest's where that runs no stranger's code.
+
+    Raises:
+        GradshardError: the manifest's names code, or none that can be built, and the caller named none.
+    """
+    named = record.architecture
+    if architecture is not None:
+        return architecture
+    # A stranger's manifest must not choose what is imported and called here.
+    if models.runs_user_code(named):
+        raise GradshardError(
+            f"{where} says that its model is of architecture {named}: if you trust the code of that name, give "
+            f"--architecture {named}"
+        )
+    if not models.is_known(named):
+        raise GradshardError(
+            f"{where} was made in Python from a model of class {named}: give --architecture package.module:factory of "
+            "code that you trust, or audit it in Python by gradshard.audit"
+        )
+    return named
+
+
+def open_model(
+    record: ModelRecord, weights: Path, architecture: str, data: Splits, device: torch.device, *, where: str
+) -> LoadedModel:
+    """Build the model that a store says it was made from, and fill it from a checkpoint.
+
+    Args:
+        record: what the store says of its model.
+        weights: a weights file of gradshard, or a state_dict in any form that ``gradshard examine`` takes.
+        architecture: what to build, which runs code.
+        data: whose images and classes it is for.
+        device: where it will compute.
+        where: the store's place, for messages.
+
+    Raises:
+        GradshardError: the file is missing or does not fit, or its tensors are not those that the store names.
+    """
+    if _is_ours(weights):
+        model = load_model(weights, architecture, data, device)
+    else:
+        model = _filled(weights, architecture, data, device)
+    # The digest covers a name too: that of the store, whatever the same tensors are called here.
+    digest = model.digest if architecture == record.architecture else _digest(model, record)
+    if digest != record.digest:
+        raise GradshardError(
+            f"{where} was made from model {record.digest[:12]}, but {weights} holds {digest[:12]}: give the weights "
+            "that it was made from, and an architecture whose tensors have the same names"
+        )
+    return replace(model, architecture=record.architecture, digest=digest)
+
+
+def _is_ours(weights: Path) -> bool:
+    if not weights.exists():
+        return True  # which says that there is none
+    try:
+        checkpoints.load(weights)
+    except GradshardError:
+        return False
+    return True
+
+
+def _filled(weights: Path, architecture: str, data: Splits, device: torch.device) -> LoadedModel:
+    keep_freed_memory()
+    described = StaticModel(architecture=architecture, epochs=0, seed=0, weights=str(weights))
+    initial = initial_static_model(described, data)
+    module = initial.module.to(device).eval().requires_grad_(False)
+    return LoadedModel(
+        module=module,
+        architecture=architecture,
+        digest=checkpoints.tensors_digest(module.state_dict(), architecture),
+        weights_sha256=file_sha256(weights),
+        gradients=check_given(module, data, device, where=str(weights)),
+    )
+
+
+def _digest(model: LoadedModel, record: ModelRecord) -> str:
+    return checkpoints.tensors_digest(model.module.state_dict(), record.architecture)

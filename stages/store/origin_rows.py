@@ -1,0 +1,80 @@
+"""The rows that a store was made from: a split of a prepared dataset, or arrays of a NumPy archive."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gradshard.pipeline.loading.rows import as_rows
+from gradshard.pipeline.loading.rows_split import RowsSplit, rows_split
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.dataset import open_dataset
+from gradshard.storage.formats.labelled_rows import LabelledRows, Splits
+from gradshard.storage.formats.manifest import DatasetRecord
+
+
+@dataclass(frozen=True)
+class ArchivedRows:
+    """A dataset of one split, which serves for both."""
+
+    rows: RowsSplit
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.rows.classes
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return self.rows.sample_shape
+
+    @property
+    def train(self) -> RowsSplit:
+        """The rows."""
+        return self.rows
+
+    @property
+    def test(self) -> RowsSplit:
+        """The rows."""
+        return self.rows
+
+
+def open_rows(place: Path, record: DatasetRecord, *, where: str) -> tuple[Splits, LabelledRows]:
+    """Open the dataset that a store says it was made from, and its rows.
+
+    Args:
+        place: a prepared dataset, or an archive with the arrays x_SPLIT and y_SPLIT.
+        record: what the store says of its dataset.
+        where: the store's place, for messages.
+
+    Raises:
+        GradshardError: it is missing, or another.
+    """
+    if place.suffix == ".npz":
+        rows = rows_split(as_rows(_archived(place, record.split)), record, where=where)
+        return ArchivedRows(rows), rows
+    data = open_dataset(place)
+    split = {"train": data.train, "test": data.test}.get(record.split)
+    # Of a store made in Python the split may be called anything.
+    for some in (data.train, data.test) if split is None else ():
+        split = some if some.digest == record.digest else split
+    if split is None or split.digest != record.digest:
+        raise GradshardError(
+            f"{where} was made from dataset {record.digest[:12]}, split {record.split}, not from {place}: give the "
+            "dataset that it was made from"
+        )
+    return data, split
+
+
+def _archived(file: Path, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Read the images and labels of a split."""
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return np.asarray(archive[f"x_{split}"]), np.asarray(archive[f"y_{split}"])
+    except FileNotFoundError as error:
+        raise GradshardError(f"no file {file}: name a prepared .zarr dataset or an .npz archive") from error
+    except (KeyError, ValueError, OSError, EOFError) as error:
+        raise GradshardError(f"{file} is no NumPy archive of x_{split} and y_{split} ({error})") from error

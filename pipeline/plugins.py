@@ -61,6 +61,15 @@ def check_call(function: Callable[..., Any], keywords: Mapping[str, object], *, 
         raise GradshardError(f"{what}: {error}: it takes {', '.join(signature.parameters)}") from error
 
 
+def takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Tell whether a function takes a keyword, as far as is known of it."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # of some functions written in C none is known
+        return True
+    return keyword in parameters or any(some.kind is inspect.Parameter.VAR_KEYWORD for some in parameters.values())
+
+
 def source_digest(reference: str, *, what: str) -> str:
     """Return the SHA-256, in hex, of the file that a function is defined in; empty if there is none.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline import plugins
+from gradshard.storage.errors import GradshardError
 
 Arguments = Mapping[str, Any]
 # An attack's class, model, images, labels, epsilon and arguments, to adversarial examples.
@@ -47,10 +48,15 @@ class Library:
         """Refuse an attack that is not there, or that takes other arguments.
 
         Raises:
-            GradshardError: so it is.
+            GradshardError: so it is, or it takes no radius of an L-infinity ball.
         """
-        epsilon = {self.epsilon: 0.0} if self.epsilon else {}
-        plugins.check_call(self.find(name, what=what), {**epsilon, **arguments}, what=what, positional=self.positional)
+        attack, epsilon = self.find(name, what=what), {self.epsilon: 0.0} if self.epsilon else {}
+        if self.epsilon and not plugins.takes(attack, self.epsilon):
+            raise GradshardError(
+                f"{what} takes no {self.epsilon}: stores and errors are of directions within an L-infinity ball, so "
+                "name an attack that takes one"
+            )
+        plugins.check_call(attack, {**epsilon, **arguments}, what=what, positional=self.positional)
 
 
 def _torchattacks(

@@ -4,6 +4,7 @@ A new attack is one entry. Its function is named and not imported, so that whoev
 no torch; an attack from elsewhere (``custom_attack``) becomes an entry of the same kind.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from gradshard.pipeline.types import CLEAN
 # Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
 _PGD_REACH = 2.5
 _ROOM = "gradshard.pipeline.attacks"
+_LIBRARIES = ("torchattacks", "foolbox", "art")
+# The forms of attacks from elsewhere, for messages.
+ELSEWHERE = f"{', '.join(f'{library}:NAME' for library in _LIBRARIES)} or package.module:function"
 _PGD = f"{_ROOM}.pgd:pgd"
 _PGD_TAKES = {"step": "pgd_step", "steps": "pgd_steps", "noise": "starts"}
 
@@ -117,6 +121,17 @@ def custom_attack(name: str, call: str, arguments: Mapping[str, object], *, key:
         own_loss=True,
         check=f"{_ROOM}.custom:check",
     )
+
+
+def meant_attack(name: str) -> str:
+    """Return the end of a sentence about an unknown attack: what was meant, if it is near, and all that there are."""
+    library, dot, kind = name.partition(".")
+    if dot and library.lower() in _LIBRARIES and kind.isidentifier():
+        near = [f"{library.lower()}:{kind}"]
+    else:
+        near = difflib.get_close_matches(name.lower().replace("-", "").replace("+", "_"), ATTACKS, n=1)
+    meant = f" (did you mean {near[0]}?)" if near else ""
+    return f"{meant}: there are {', '.join(ATTACKS)}, {ELSEWHERE}"
 
 
 def attack_title(name: str) -> str:

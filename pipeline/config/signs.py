@@ -4,8 +4,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from gradshard.pipeline.attacks.registry import ATTACKS
-from gradshard.pipeline.config.errors import did_you_mean, schema_error
+from gradshard.pipeline.attacks.registry import ATTACKS, meant_attack
+from gradshard.pipeline.config.errors import schema_error
 from gradshard.pipeline.config.fields import ModelName, Pixels, PlainName, StoredFor
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.plugins import is_reference
@@ -51,14 +51,14 @@ class StoredSigns(Section):
                 raise schema_error("arguments", "is for an attack from elsewhere: remove it")
         elif is_reference(self.attack):
             self._check_taken("epsilon", "eps", True, "")
-            self._check_taken("alpha", "alpha", False, "what it takes stands in arguments")
-            self._check_taken("steps", "steps", False, "what it takes stands in arguments")
+            for name, value in (("alpha", self.alpha), ("steps", self.steps)):
+                if value is not None:
+                    told = f'arguments: {{"{name}": {value}}}'
+                    raise schema_error(name, f"is not for {self.attack}, whose keywords are its arguments: give {told}")
             for name in {"eps", "epsilon", "epsilons"} & self.arguments.keys():
                 raise schema_error(f"arguments.{name}", "is given by eps: remove it")
         else:
-            raise schema_error(
-                "attack", f"is {self.attack}, which is no attack{did_you_mean(self.attack, list(ATTACKS))}"
-            )
+            raise schema_error("attack", f"is {self.attack}, which is no attack{meant_attack(self.attack)}")
         if self.attack is not None and self.label in ("least_likely", "random"):
             able = [name for name, attack in ATTACKS.items() if attack.targetable]
             if self.attack not in able:

@@ -36,6 +36,11 @@ def direction_asked_for(
     """
     if gradient is None and attack is None:
         gradient = "exact"
+    if isinstance(epsilon, int | float) and epsilon > 1:
+        raise GradshardError(
+            f"compute_signs: epsilon is {epsilon:g}, but pixels lie in [0, 1]: if you mean {epsilon:g} of 255, write "
+            f"{epsilon:g} / 255"
+        )
     asked = {
         "gradient": gradient,
         "label": label,
@@ -54,4 +59,5 @@ def direction_asked_for(
     except ValidationError as error:
         # The parameters' word for it is shorter.
         sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns))
+        sentence = sentence.replace("arguments: {", "arguments={")
         raise GradshardError(f"compute_signs: {sentence}") from None

@@ -107,7 +107,27 @@ def test_a_store_that_is_there_is_opened_and_another_attacks_is_not_written_over
         ({"attack": "pgd", "steps": 2}, "^compute_signs: epsilon is missing, which pgd takes$"),
         ({"attack": "pgd", "epsilon": 0.3}, "^compute_signs: steps is missing, which pgd takes$"),
         ({"attack": "fgsm", "epsilon": 0.3}, r"^compute_signs: epsilon is not for fgsm \(its sign is the same"),
-        ({"attack": "pgd", "epsilon": 2, "steps": 2}, "^compute_signs: epsilon should be less than or equal to 1, but"),
+        (
+            {"attack": "pgd", "epsilon": 8, "steps": 2},
+            r"^compute_signs: epsilon is 8, but pixels lie in \[0, 1\]: if you mean 8 of 255, write 8 / 255$",
+        ),
+        (
+            {"attack": "MIFGSM", "epsilon": 0.3, "steps": 2},
+            r"^compute_signs: attack is MIFGSM, .* \(did you mean mifgsm\?\): there are fgsm, .*, torchattacks:NAME, "
+            "foolbox:NAME, art:NAME or package.module:function$",
+        ),
+        (
+            {"attack": "torchattacks.MIFGSM", "epsilon": 0.3},
+            r"^compute_signs: attack is torchattacks.MIFGSM, which is no attack \(did you mean torchattacks:MIFGSM\?\)",
+        ),
+        (
+            {"attack": "torchattacks:MIFGSM", "epsilon": 0.3, "steps": 10},
+            r'^compute_signs: steps is not for torchattacks:MIFGSM, .*: give arguments=\{"steps": 10\}$',
+        ),
+        (
+            {"attack": "torchattacks:CW", "epsilon": 0.3},
+            r"^attack \(torchattacks:CW\) takes no eps: stores and errors are of directions within an L-infinity ball",
+        ),
         (
             {"attack": "pgd", "epsilon": 0.3, "steps": 2.5},
             "^compute_signs: steps should be a valid integer, but is 2.5",

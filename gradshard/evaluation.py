@@ -18,8 +18,7 @@ from gradshard.attacks import (
     count_classes,
 )
 from gradshard.examination import examine as examine
-from gradshard.pipeline.attacks.crafting import check_attacks
-from gradshard.pipeline.attacks.registry import ATTACKS
+from gradshard.pipeline.attacks.crafting import attacks_named, check_attacks
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
     Case,
@@ -65,6 +64,7 @@ def evaluate(
     restarts: int = 1,
     gradient: Gradient = "exact",
     label: EvaluationLabel = "true",
+    arguments: Mapping[str, Mapping[str, object]] | None = None,
     seed: int = 0,
 ) -> list[EvaluationResult]:
     """Attack every target from every source, as the stage `evaluate` does.
@@ -73,7 +73,8 @@ def evaluate(
         targets: modules by name, in eval mode, all on one device; they map images in [0, 1] to logits.
         images: float (N, C, H, W) in [0, 1], anywhere.
         labels: int64 (N,).
-        attacks: their names: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack.
+        attacks: their names: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack; torchattacks:NAME, foolbox:NAME and
+            art:NAME; or package.module:function.
         epsilon: how far a pixel may move, in units of pixels in [0, 1].
         sources: who crafts; by default the targets themselves. A source of a target's name is that target.
         alpha: as of each attack: see ``fgsm``, also for what follows.
@@ -81,6 +82,7 @@ def evaluate(
         restarts: as of each attack.
         gradient: as of each attack.
         label: as of each attack.
+        arguments: of attacks from elsewhere, their own keywords, by the attack's name.
         seed: of whatever is random; the noise is the same for all sources.
 
     Returns:
@@ -95,9 +97,7 @@ def evaluate(
     if not targets:
         raise GradshardError("there are no targets: name one model at least")
     check_eval_mode(models)
-    unknown = [name for name in attacks if name not in ATTACKS]
-    if unknown:
-        raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
+    table = attacks_named(attacks, arguments)
     check_pixels(images)
     check_words(gradient, label)
     tensors = (parameter for model in models.values() for parameter in model.parameters())
@@ -105,18 +105,18 @@ def evaluate(
     first = images[:1].to(device)
     classes = min(count_classes(model, first, where=name) for name, model in models.items())
     check_labels(labels, images, classes=classes)
-    check_attacks(attacks, classes=classes)
+    check_attacks(attacks, classes=classes, attacks=table)
     config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
     crafters = list(sources if sources is not None else targets)
     planned = plan_cases(
-        plan_craftings(dict.fromkeys(attacks, crafters), [gradient], config, label=label), list(targets)
+        plan_craftings(dict.fromkeys(attacks, crafters), [gradient], config, label=label, attacks=table), list(targets)
     )
     ranks = []
     for block, start in enumerate(range(0, len(images), BLOCK)):
         some, true = images[start : start + BLOCK].to(device), labels[start : start + BLOCK].to(device)
         draws = block_draws(some.shape, restarts, seed=seed, block=block, device=device)
         watched = {name: Watched(model) for name, model in models.items()}
-        ranks.append(evaluate_block(watched, planned, some, true, draws=draws))
+        ranks.append(evaluate_block(watched, planned, some, true, draws=draws, attacks=table))
         check_gradients(watched)
     correct = (torch.cat(ranks, dim=1) == 0).numpy()
     return [_result(case, right) for case, right in zip(planned, correct, strict=True)]

@@ -8,10 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline import plugins
-from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig
+from gradshard.pipeline.attacks.registry import (
+    ATTACKS,
+    ELSEWHERE,
+    Attack,
+    AttackConfig,
+    custom_attack,
+    meant_attack,
+)
 from gradshard.pipeline.gradients.loss import attack_labels, step_sign
 from gradshard.pipeline.gradients.perturb import random_signs
 from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.storage.errors import GradshardError
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,32 @@ def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator
     starts = torch.rand((restarts, *shape), generator=generator, device=generator.device).mul_(2).sub_(1)
     seed = torch.randint(2**31, (), generator=generator, device=generator.device)
     return AttackNoise(signs, starts, int(seed))
+
+
+def attacks_named(
+    names: Iterable[str], arguments: Mapping[str, Mapping[str, object]] | None = None
+) -> Mapping[str, Attack]:
+    """Return the table with those of the names that are from elsewhere.
+
+    Args:
+        names: of ``ATTACKS``, or what ``custom`` may call.
+        arguments: of those from elsewhere, their own keywords, by name.
+
+    Raises:
+        GradshardError: a name is none, or arguments are of no attack from elsewhere that is named.
+    """
+    given = arguments or {}
+    others = [name for name in names if name not in ATTACKS]
+    unknown = [name for name in others if not plugins.is_reference(name)]
+    if unknown:
+        raise GradshardError(f"there is no attack {unknown[0]}{meant_attack(unknown[0])}")
+    left = [name for name in given if name not in others]
+    if left:
+        raise GradshardError(
+            f"arguments are given of {left[0]}, but they are for attacks from elsewhere ({ELSEWHERE}): name it among "
+            "the attacks, or leave them out"
+        )
+    return {**ATTACKS, **{name: custom_attack("attack", name, given.get(name, {}), key="") for name in others}}
 
 
 def check_attacks(names: Iterable[str], *, classes: int, attacks: Mapping[str, Attack] = ATTACKS) -> None:

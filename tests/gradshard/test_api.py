@@ -261,6 +261,29 @@ def test_an_unknown_attack_is_told_with_those_that_there_are(linear_model, batch
         gs.evaluate({"m": linear_model(classes=5).eval()}, *batch, attacks=["deepfool"], epsilon=0.1)
 
 
+def test_an_attack_of_a_library_is_evaluated_by_the_name_that_compute_signs_knows(linear_model, batch):
+    torchattacks = pytest.importorskip("torchattacks")
+    model, (images, labels), named = linear_model(classes=5).eval(), batch, "torchattacks:MIFGSM"
+    arguments = {named: {"steps": 3, "alpha": 0.05}}
+    found = gs.evaluate({"m": model}, images, labels, attacks=["fgsm", named], epsilon=0.1, arguments=arguments)
+    examples = torchattacks.MIFGSM(model, eps=0.1, steps=3, alpha=0.05)(images, labels)
+    assert [result.attack for result in found] == ["clean", "fgsm", named]
+    assert found[2].correct.tolist() == (model(examples).argmax(1) == labels).tolist()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"attacks": ["MIFGSM"]}, r"there is no attack MIFGSM \(did you mean mifgsm\?\): there are fgsm"),
+        ({"attacks": ["torchattacks:CW"]}, r"\(torchattacks:CW\) takes no eps: stores and errors are of directions"),
+        ({"attacks": ["fgsm"], "arguments": {"pgd": {"steps": 3}}}, "arguments are given of pgd, but they are for"),
+    ],
+)
+def test_an_attack_that_cannot_be_evaluated_is_refused(linear_model, batch, asked, sentence):
+    with pytest.raises(gs.GradshardError, match=sentence):
+        gs.evaluate({"m": linear_model(classes=5).eval()}, *batch, epsilon=0.1, **asked)
+
+
 def test_a_model_in_training_mode_is_not_evaluated(linear_model, batch):
     with pytest.raises(gs.GradshardError, match=r"m is in training mode: call its eval\(\) first"):
         gs.evaluate({"m": linear_model(classes=5).train()}, *batch, attacks=["fgsm"], epsilon=0.1)

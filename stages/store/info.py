@@ -10,6 +10,9 @@ from gradshard.storage.maintenance.signatures import claimed_signer, signature_t
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.signature import signature_at
 
+# Of a step of 1/255: what rounds to it in double precision is nearer.
+_TOLERANCE = 1e-9
+
 
 @click.command()
 @click.argument("store", type=PLACE)
@@ -38,8 +41,8 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
         "digest": manifest.digest,
         "model": f"{model.name}, architecture {model.architecture}",
         "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {arithmetic}",
-        "attack": f"clip(x {sign} epsilon * sign, 0, 1)",
-        **({} if attack is None else {"end directions": f"of {attack.text}; {_zeros(attack)}{_copies(attack)}"}),
+        **({} if attack is None else _attack(attack, direction.label)),
+        "to use": f"clip(x {sign} epsilon * sign, 0, 1)",
         "dataset": f"{dataset.name}, split {dataset.split}, {dataset.classes} classes",
         "rows": f"{dataset.rows:,} of shape {dataset.sample_shape}",
         "size": f"{bytes_text(manifest.size)}, {manifest.bits_per_pixel:.3f} bits per pixel",
@@ -49,10 +52,32 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
         "content digest": manifest.content,
         "dataset digest": dataset.digest,
         "model digest": model.digest,
-        "weights file": model.weights_sha256,
+        "weights file": "not told" if model.weights_sha256 == model.digest else model.weights_sha256,
         "made with": ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
         "format": f"{manifest.format} {manifest.version}",
     }
+
+
+def _attack(attack: AttackRecord, label: str) -> dict[str, str]:
+    strength = {
+        "epsilon": None if attack.epsilon is None else _pixels(attack.epsilon),
+        "alpha": None if attack.alpha is None else _pixels(attack.alpha),
+        **attack.arguments,
+    }
+    told = [f"{name} {value}" for name, value in strength.items() if value is not None]
+    steps = [] if attack.steps is None else [f"{attack.steps} step{'s' if attack.steps > 1 else ''}"]
+    return {
+        "attack": ", ".join([attack.name, *told, *steps, f"label {label}"]),
+        "end directions": f"{_zeros(attack)}{_copies(attack)}",
+    }
+
+
+def _pixels(distance: float) -> str:
+    """Return a distance of pixels as papers write it: 8/255, or 0.3."""
+    short, steps = f"{distance:g}", distance * 255
+    if float(short) == distance or abs(steps - round(steps)) > _TOLERANCE:
+        return short
+    return f"{round(steps)}/255"
 
 
 def _zeros(attack: AttackRecord) -> str:

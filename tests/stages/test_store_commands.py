@@ -1,11 +1,14 @@
 """The commands for stores: what they print, their JSON, and their exit codes 0, 1 and 2."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
+from torch import nn
 
+from gradshard.pipeline.loading import compute_signs
 from gradshard.storage.formats.manifest import read_manifest
 from tests.helpers.projects import call
 
@@ -40,6 +43,31 @@ def test_info_fits_one_screen_and_names_what_the_store_is(store, copied_project)
         *(manifest.digest, manifest.content, manifest.dataset.digest, manifest.model.digest, "torch 2."),
     ):
         assert fact in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "attack"),
+    [
+        ({"attack": "mifgsm", "epsilon": 8 / 255, "steps": 3}, "mifgsm, epsilon 8/255, 3 steps, label predicted"),
+        (
+            {"attack": "rand_fgsm", "epsilon": 0.3, "alpha": 2 / 255, "label": "true"},
+            "rand_fgsm, epsilon 0.3, alpha 2/255, label true",
+        ),
+    ],
+)
+def test_info_tells_an_attack_as_papers_write_it_and_how_its_signs_are_used(
+    digits, tmp_path, monkeypatch, capsys, asked, attack
+):
+    monkeypatch.chdir(tmp_path)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10)).eval()
+    compute_signs(model, tuple(part[:20] for part in digits["train"]), "signs/mine.zarr", **asked)
+    assert call(monkeypatch, "store", "info", "signs/mine.zarr") == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = dict(re.split(r"  +", line, maxsplit=1) for line in lines)
+    assert told["attack"] == attack
+    assert told["to use"] == "clip(x + epsilon * sign, 0, 1)"
+    assert told["weights file"] == "not told"
+    assert len(lines) <= 24
 
 
 def test_info_as_json_is_the_manifest_without_its_files(store):

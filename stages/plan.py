@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -11,14 +12,28 @@ from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GO
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.price_table import read_prices
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import COPIES_LIMIT
 
 _AT_LEAST_1 = click.IntRange(min=1)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
+_SOURCES = 3
+
+Shape = tuple[int, int, int]
 
 
-def _sample_shape(context: click.Context, option: click.Parameter, text: str) -> tuple[int, int, int]:
+class _Prepared(NamedTuple):
+    """Images of a project for training, and its static models."""
+
+    rows: int
+    shape: Shape
+    sources: int
+
+
+def _sample_shape(context: click.Context, option: click.Parameter, text: str | None) -> Shape | None:
     del context, option
+    if text is None:
+        return None
     try:
         channels, height, width = (int(part) for part in text.split(","))
     except ValueError as error:
@@ -37,9 +52,11 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 
 
 @click.command()
-@click.option("--rows", required=True, type=_AT_LEAST_1, help="Images in the training set.")
-@click.option("--shape", required=True, callback=_sample_shape, help="An image's, such as 3,299,299 (C,H,W).")
-@click.option("--sources", default=3, show_default=True, type=_AT_LEAST_1, help="Static models.")
+@click.option("--rows", type=_AT_LEAST_1, help="Images in the training set; default: those of this project.")
+@click.option(
+    "--shape", callback=_sample_shape, help="An image's, such as 3,299,299 (C,H,W); default: those of this project."
+)
+@click.option("--sources", type=_AT_LEAST_1, help="Static models; default: those of this project, or 3.")
 @click.option("--rate", type=_POSITIVE, help="Signed gradients of one model on one GPU, images/s.")
 @click.option("--architecture", help="Instead of --rate: measure it here, with this architecture.")
 @click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="For --architecture.")
@@ -67,9 +84,9 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 )
 @json_option
 def command(
-    rows: int,
-    shape: tuple[int, int, int],
-    sources: int,
+    rows: int | None,
+    shape: Shape | None,
+    sources: int | None,
     rate: float | None,
     architecture: str | None,
     classes: int,
@@ -93,6 +110,10 @@ def command(
     here; docs/scale.md has the formulas and states what they assume.
     """
     priced = None if prices is None else read_prices(prices)
+    if rows is None or shape is None:
+        prepared = _of_project()
+        rows, shape, sources = rows or prepared.rows, shape or prepared.shape, sources or prepared.sources
+    sources = sources or _SOURCES
     known = _rate(rate, architecture, shape, classes)
     planned = plan(
         rows=rows,
@@ -118,7 +139,29 @@ def command(
     tell(found, table(entries), as_json=as_json)
 
 
-def _rate(rate: float | None, architecture: str | None, shape: tuple[int, int, int], classes: int) -> float:
+def _of_project() -> _Prepared:
+    """Return what the project in this folder is about.
+
+    Raises:
+        GradshardError: there is none, or its dataset is not prepared.
+    """
+    # Imported here: numbers that are given need neither.
+    from gradshard.pipeline.config.schema import read_params
+    from gradshard.stages.support import paths
+    from gradshard.storage.formats.dataset import open_dataset
+
+    try:
+        params = read_params(Path("params.yaml"))
+        train = open_dataset(paths.dataset(params)).train
+    except GradshardError as error:
+        raise GradshardError(
+            "give --rows and --shape in numbers, such as --rows 50000 --shape 3,32,32; without them they are those of "
+            f"the project in this folder, but {error}"
+        ) from error
+    return _Prepared(len(train), train.sample_shape, len(params.static))
+
+
+def _rate(rate: float | None, architecture: str | None, shape: Shape, classes: int) -> float:
     """Return the rate as it was given, or measured here; images/s."""
     if rate is not None and architecture is None:
         return rate

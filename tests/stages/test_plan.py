@@ -10,7 +10,7 @@ import pytest
 
 from gradshard.pipeline.cost_model import plan
 from gradshard.storage.formats.store_paths import expected_files
-from tests.helpers.projects import Project
+from tests.helpers.projects import Project, call, call_each
 
 ROOT = Path(__file__).parents[2]
 IMAGENET = ("--rows", "1281167", "--shape", "3,299,299", "--sources", "3", "--rate", "3000", "--gpus", "8")
@@ -120,6 +120,25 @@ def test_a_table_that_has_no_prices_is_told_in_a_sentence(tmp_path, gradshard, t
         (tmp_path / "prices.yaml").write_text(text)
     code, said = gradshard(Project(tmp_path), "plan", *IMAGENET, "--prices", str(tmp_path / "prices.yaml"))
     assert (code, sentence in said, said.count("\n")) == (2, True, 1), said
+
+
+def test_without_rows_and_shape_a_project_is_planned_for_its_own_images_and_models(project, monkeypatch, capsys):
+    call_each(project, ("prepare",))
+    monkeypatch.chdir(project.path)
+    static, told = str(len(project.params()["static"])), []
+    for named in ((), ("--rows", "600", "--shape", "1,28,28", "--sources", static)):
+        capsys.readouterr()
+        assert call(monkeypatch, "plan", *named, "--rate", "1000", "--json") == 0
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("given", [(), ("--rows", "50000")], ids=str)
+def test_without_a_project_rows_and_shape_are_asked_for_in_numbers(tmp_path, gradshard, given):
+    code, said = gradshard(Project(tmp_path), "plan", *given, "--rate", "1000")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "give --rows and --shape in numbers, such as --rows 50000 --shape 3,32,32; without them they are" in said
+    assert "no parameter file params.yaml" in said
 
 
 def test_a_rate_that_is_not_given_is_measured():

@@ -22,8 +22,10 @@ def convert_file(file: Path, out: Path) -> None:
     """Convert TF-slim's weights, or a port of them to PyTorch, to a safetensors file with timm's names.
 
     Raises:
-        GradshardError: the file holds neither.
+        GradshardError: the file holds neither, or would be overwritten.
     """
+    if out.resolve() == file.resolve():
+        raise GradshardError(f"{out} is the file to convert, which would be lost: name another file to write")
     converted = _converted(file)
     checkpoints.save(out, converted.tensors, {"kind": "converted", "architecture": converted.architecture})
     left = f", {' and '.join(converted.remarks)}" if converted.remarks else ""

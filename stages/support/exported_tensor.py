@@ -30,8 +30,14 @@ def export(params: Params, seed: int, cell: CellName, file: Path, gradient: Grad
     """Craft the examples of a cell anew, and write them into one file; goes on after a kill.
 
     Raises:
-        GradshardError: nobody measured that cell, or the examples do not fool the target as often as was measured.
+        GradshardError: nobody measured that cell, the examples do not fool the target as often as was measured, or
+            somebody else's file would be overwritten.
     """
+    described = file.with_suffix(".json")
+    if described.exists() and not file.exists():
+        raise GradshardError(
+            f"{described} is there without {file}, and would be overwritten: move it away, or choose another name"
+        )
     data = open_dataset(paths.dataset(params))
     found = find_cell(params, cell, gradient, seed=seed, n=len(data.test))
     check_attacks([cell[2]], classes=data.test.classes, attacks=all_attacks(params))
@@ -48,7 +54,7 @@ def export(params: Params, seed: int, cell: CellName, file: Path, gradient: Grad
         errors, furthest = _write(file, craft(bench, found, client), found, data)
     counted = {"errors": errors, "error_rate": errors / found.row["n"], "furthest": furthest}
     digest = {"sha256": file_sha256(file)}
-    write_text(file.with_suffix(".json"), json.dumps(about | counted | digest, indent=1) + "\n")
+    write_text(described, json.dumps(about | counted | digest, indent=1) + "\n")
     n, epsilon, percent = about["shape"][0], about["eps"], 100 * counted["error_rate"]
     echo(f"{file}: {n} examples within {epsilon:g}, on which {cell[0]} errs in {percent:.2f} %")
 

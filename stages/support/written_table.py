@@ -10,7 +10,7 @@ from gradshard.pipeline.report import export, latex
 from gradshard.pipeline.report.table import Table
 from gradshard.stages.support.places import PathType
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.atomic import write_bytes
 
 Format = Literal["markdown", "latex", "csv"]
 
@@ -53,16 +53,26 @@ def put_table(table: Table, form: Format, into: Path | None) -> None:
     if into is None:
         click.echo(text, nl=False)
     else:
-        write_text(into, _replaced(into, text, _MARKS[form]))
+        _put(into.resolve(), text, _MARKS[form])
+
+
+def _put(file: Path, table: str, marks: tuple[str, str]) -> None:
+    """Write a table between the marks of a file, which keeps its line ends and its mode."""
+    text = _replaced(file, table, marks)
+    mode = file.stat().st_mode
+    write_bytes(file, text.encode())
+    file.chmod(mode)
 
 
 def _replaced(file: Path, table: str, marks: tuple[str, str]) -> str:
     """Return the text of a file with the table between its marks."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    text = file.read_bytes().decode("utf-8") if file.exists() else ""
+    line_end = "\r\n" if "\r\n" in text else "\n"
     before, begin, rest = text.partition(marks[0])
     _, end, after = rest.partition(marks[1])
     if not (begin and end):
         raise GradshardError(
             f"{file} has no place for a table: put the lines {marks[0]} and {marks[1]} where it belongs"
         )
-    return f"{before}{begin}\n{table}{end}{after}"
+    lines = f"\n{table}".replace("\n", line_end)
+    return f"{before}{begin}{lines}{end}{after}"

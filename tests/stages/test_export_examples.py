@@ -100,6 +100,13 @@ def test_what_is_no_cell_is_told_and_nothing_is_written(gradshard, copied_projec
     assert not (copied_project.path / file).exists()
 
 
+def test_a_file_of_somebody_else_beside_the_tensor_is_not_overwritten(gradshard, copied_project):
+    (copied_project.path / "cell.json").write_text("mine")
+    saying = "would be overwritten: move it away"
+    refused(gradshard, copied_project, "export-examples", "A_adv/B/fgsm", "cell.pt", saying=saying)
+    assert (copied_project.path / "cell.json").read_text() == "mine"
+
+
 def test_a_cell_that_was_measured_at_another_epsilon_is_not_exported(gradshard, copied_project):
     copied_project.edit(lambda params: params["attack"].update(eps=0.25))
     saying = "evaluation/10/matrix.parquet has no cell A_adv/B/fgsm of these parameters: run `gradshard evaluate"

@@ -57,6 +57,19 @@ def test_a_table_replaces_what_stands_between_the_marks_of_its_language(table, t
     assert paper.read_text() == f"before\n{begin}\n{table('--format', form)[1]}{end}\nafter\n"
 
 
+def test_a_file_that_gets_a_table_keeps_its_place_line_ends_and_mode(table, tmp_path):
+    begin, end = (f"<!-- gradshard table: {mark} -->" for mark in ("begin", "end"))
+    kept, link = tmp_path / "kept", tmp_path / "paper"
+    kept.write_bytes(f"before\r\n{begin}\r\n{end}\r\nafter\r\n".encode())
+    kept.chmod(0o600)
+    link.symlink_to("kept")
+    assert table("--into", "paper")[0] == 0
+    text = f"before\n{begin}\n{table()[1]}{end}\nafter\n"
+    assert kept.read_bytes() == text.replace("\n", "\r\n").encode()
+    assert link.is_symlink()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_file_that_cannot_keep_the_table_is_left_as_it_is(table, tmp_path):
     paper = tmp_path / "paper"
     paper.write_text("<!-- gradshard table: begin -->\n<!-- gradshard table: end -->\n")

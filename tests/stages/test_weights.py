@@ -104,3 +104,11 @@ def test_what_is_no_such_model_is_refused_and_nothing_is_written(tmp_path, monke
         "other.pth does not hold TF-slim's weights of one of InceptionV3, InceptionResnetV2" in capsys.readouterr().err
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_the_file_to_convert_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    torch.save({"fc.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    before = (tmp_path / "other.pth").read_bytes()
+    assert call(monkeypatch, "weights", "convert", str(tmp_path / "other.pth"), str(tmp_path / "other.pth")) == 2
+    assert "other.pth is the file to convert, which would be lost" in capsys.readouterr().err
+    assert (tmp_path / "other.pth").read_bytes() == before

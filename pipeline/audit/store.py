@@ -71,7 +71,7 @@ class StoreAudit:
 
     @property
     def verdict(self) -> str:
-        """What was found, in one sentence."""
+        """The finding, in one sentence."""
         if self.honest:
             return f"{self.where} is honest as far as these rows show"
         return f"{self.where} is not what it says: its signs or labels are not those of this model"

@@ -165,7 +165,7 @@ class Examination:
 
     @property
     def verdict(self) -> str:
-        """What the flags say, in one sentence."""
+        """The word of the flags, in one sentence."""
         if not self.flags:
             return "no flag: its own attacks can be believed, which does not make it robust"
         count = f"{len(self.flags)} flag{'s' if len(self.flags) > 1 else ''}"

@@ -1,4 +1,4 @@
-"""What is asked of labelled images, wherever they lie: in a prepared dataset, or in anybody's own."""
+"""The interface of labelled images, wherever they lie: in a prepared dataset, or in anybody's own."""
 
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class LabelledRows(Protocol):
 
     @property
     def digest(self) -> str:
-        """What names images, labels and their order."""
+        """The name of images, labels and their order."""
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

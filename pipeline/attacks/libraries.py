@@ -53,7 +53,7 @@ class Library:
         attack, epsilon = self.find(name, what=what), {self.epsilon: 0.0} if self.epsilon else {}
         if self.epsilon and not plugins.takes(attack, self.epsilon):
             raise GradshardError(
-                f"{what} takes no {self.epsilon}: stores and errors are of directions within an L-infinity ball, so "
+                f"{what}: it takes no {self.epsilon}, but stores and errors are of moves within an L-infinity ball: "
                 "name an attack that takes one"
             )
         plugins.check_call(attack, {**epsilon, **arguments}, what=what, positional=self.positional)

@@ -275,7 +275,10 @@ def test_an_attack_of_a_library_is_evaluated_by_the_name_that_compute_signs_know
     ("asked", "sentence"),
     [
         ({"attacks": ["MIFGSM"]}, r"there is no attack MIFGSM \(did you mean mifgsm\?\): there are fgsm"),
-        ({"attacks": ["torchattacks:CW"]}, r"\(torchattacks:CW\) takes no eps: stores and errors are of directions"),
+        (
+            {"attacks": ["torchattacks:CW"]},
+            r"\(torchattacks:CW\): it takes no eps, but stores and errors are of moves",
+        ),
         ({"attacks": ["fgsm"], "arguments": {"pgd": {"steps": 3}}}, "arguments are given of pgd, but they are for"),
     ],
 )

@@ -126,7 +126,7 @@ def test_a_store_that_is_there_is_opened_and_another_attacks_is_not_written_over
         ),
         (
             {"attack": "torchattacks:CW", "epsilon": 0.3},
-            r"^attack \(torchattacks:CW\) takes no eps: stores and errors are of directions within an L-infinity ball",
+            r"^attack \(torchattacks:CW\): it takes no eps, but stores and errors are of moves within",
         ),
         (
             {"attack": "pgd", "epsilon": 0.3, "steps": 2.5},

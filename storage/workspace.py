@@ -74,8 +74,8 @@ def root_for(target: Path) -> Path:
     That is ``ROOT``, or a folder of that name beside ``target`` where that is on another file system, or nothing can be
     written here.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return ROOT if _is_writable(ROOT) and _can_rename(ROOT, target.parent) else target.parent / ROOT
+    there = next(folder for folder in target.absolute().parents if folder.exists())
+    return ROOT if _is_writable(ROOT) and _can_rename(ROOT, there) else target.parent / ROOT
 
 
 def _is_writable(folder: Path) -> bool:

@@ -209,12 +209,13 @@ def test_an_option_that_makes_no_sense_is_refused_in_one_sentence(examine, optio
 
 def test_a_folder_that_cannot_be_made_is_told_before_any_work(examine, folder, tmp_path):
     (tmp_path / "file").write_text("mine")
+    begun = list(folder.glob(".partial/examine-*"))
     code, said, _ = examine(
         "tests.helpers.zoo:cnn", "--quick", "--images", "20", "--into", str(tmp_path / "file/found")
     )
     assert code == 2
     assert "file/found cannot be a folder: a file is in its way" in said.strip().splitlines()[-1]
-    assert not list(folder.glob(".partial/examine-*"))
+    assert list(folder.glob(".partial/examine-*")) == begun
     assert (tmp_path / "file").read_text() == "mine"
 
 

@@ -176,6 +176,15 @@ class Interrupted:
             yield raw
 
 
+@pytest.fixture
+def _ctrl_c_is_heard():
+    """A process that was started in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_is_heard")
 @pytest.mark.parametrize("memory", [1 << 30, SMALL])
 def test_a_loop_that_ctrl_c_ended_goes_on_at_the_same_batch(loader, memory):
     ours, other = loader(memory=memory), loader(memory=memory)

@@ -147,7 +147,7 @@ def test_a_folder_of_an_odd_name_is_left_out_and_told_and_hides_no_other_store(s
     for command in (("list", source.parent), ("list", source.parent, "--rebuild"), ("pull", source.parent, "one.zarr")):
         caplog.clear()
         assert says(*command, *(("--pick", "M.zarr") if command[0] == "pull" else ()))[0] == 0
-        odder, odd = caplog.messages
+        odd, odder = sorted(caplog.messages)
         assert "the store in the folder 'M (copy).zarr' is left out, for a list of stores holds only plain" in odd
         assert "the store in the folder 'M\\x1b[31m.zarr' is left out" in odder
     assert [entry["name"] for entry in json.loads((source.parent / INDEX).read_text())["stores"]] == ["M.zarr"]

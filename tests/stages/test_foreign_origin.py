@@ -27,7 +27,7 @@ FACTORY_OPTION = ("--architecture", "theirs:network")
 
 @dataclass(frozen=True)
 class Sent:
-    """What a colleague got."""
+    """The folder that a colleague got."""
 
     project: Project
     gradshard: object

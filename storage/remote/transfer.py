@@ -231,7 +231,7 @@ def _has(location: Location, name: str, record: FileRecord) -> bool:
 
 
 def _send(store: Path, location: Location, name: str, record: FileRecord) -> None:
-    if not (store / name).is_file() or file_sha256(store / name) != record.sha256:
+    if not is_whole(store / name, record):
         raise damaged(store, name, record)
     _unless_done(lambda: location.send(store / name, name), lambda: _has(location, name, record))
     if not _has(location, name, record):
@@ -278,4 +278,4 @@ def _each(step: Callable[[str], None], names: Iterable[str]) -> None:
 
 def is_whole(path: Path, record: FileRecord) -> bool:
     """Tell whether a file is what the manifest promises."""
-    return path.exists() and path.stat().st_size == record.size and file_sha256(path) == record.sha256
+    return path.is_file() and path.stat().st_size == record.size and file_sha256(path) == record.sha256

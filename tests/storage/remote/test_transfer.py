@@ -1,5 +1,6 @@
 """Push and pull between real places: folders, servers of S3, Google, Azure, the hub and SSH, and HTTP servers."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -189,15 +190,14 @@ def test_the_same_store_pushed_by_several_processes_at_once_ends_whole(source, t
 
 
 def test_a_store_that_appears_at_the_target_meanwhile_is_not_overwritten(source, other_store, tmp_path):
-    target = tmp_path / "target.zarr"
+    target, calls = tmp_path / "target.zarr", itertools.count(1)
+
+    def advance(_):
+        if next(calls) == 10:
+            shutil.copytree(other_store.where, target)
+
     with pytest.raises(GradshardError, match="is there already and is the store"):
-        pull(
-            str(source),
-            target,
-            digest=None,
-            on_wait=forbidden,
-            advance=lambda _: target.exists() or shutil.copytree(other_store.where, target),
-        )
+        pull(str(source), target, digest=None, on_wait=forbidden, advance=advance)
     assert contents(target) == contents(Path(other_store.where))
 
 

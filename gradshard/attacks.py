@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
+from gradshard.pipeline.gradients.model_checks import as_it_was
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.types import EvaluationLabel, Gradient
@@ -171,15 +172,9 @@ def _check_module(model: object, where: str) -> None:
 
 
 def _first_pass(model: nn.Module, image: Tensor) -> object:
-    # Batch normalisation in train mode takes no single image.
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
-            return model(image)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with as_it_was(model, image.device), torch.no_grad():
+        model.eval()  # batch normalisation in train mode takes no single image
+        return model(image)
 
 
 def check_gradients(attacked: Mapping[str, Watched]) -> None:

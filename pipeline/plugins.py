@@ -29,16 +29,17 @@ def find(reference: str, *, what: str) -> Callable[..., Any]:
     module_name, _, name = reference.partition(":")
     _let_the_project_be_found()
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise GradshardError(
             f"{what}: there is no module {error.name}: run this in the folder that holds it, or install its package"
         ) from error
-    except AttributeError as error:
-        raise GradshardError(f"{what}: the module {module_name} has no {name}") from error
     # Somebody else's code raises anything.
     except Exception as error:
         raise GradshardError(f"{what}: the module {module_name} cannot be imported ({explain(error)})") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise GradshardError(f"{what}: the module {module_name} has no {name}")
     if not callable(found):
         raise GradshardError(f"{what}: {name} is no function")
     function: Callable[..., Any] = found

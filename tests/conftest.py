@@ -1,6 +1,7 @@
 """Small real things that tests share: an analytic model, a dataset on disk, a sign store."""
 
 import os
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,20 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # A deadline would be a timed test.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def _forget_the_modules_of_a_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Two tests may each have a module of the same name beside their parameters."""
+    path, known = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    folder = str(tmp_path_factory.getbasetemp())
+    for name in set(sys.modules) - known:
+        module = sys.modules[name]
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+        if any(str(place).startswith(folder) for place in places):
+            del sys.modules[name]
 
 
 @pytest.fixture

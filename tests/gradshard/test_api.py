@@ -398,14 +398,14 @@ def relabelled(store, labels, folder):
 def test_an_audit_runs_the_code_that_a_store_names_only_if_the_caller_names_it(
     small_dataset, linear_digits, tmp_path, monkeypatch
 ):
-    (tmp_path / "theirs.py").write_text(
+    (tmp_path / "brightening.py").write_text(
         "def brighter(model, images, labels, epsilon):\n    return (images + epsilon).clamp(0, 1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    data, called = small_dataset.train, "theirs:brighter"
+    data, called = small_dataset.train, "brightening:brighter"
     images = (torch.from_numpy(data.take_images(np.arange(700))).float() / 255, data.read_labels())
     store = gs.compute_signs(linear_digits, images, tmp_path / "B.zarr", attack=called, epsilon=0.3)
-    for named in (None, "theirs:darker"):
+    for named in (None, "brightening:darker"):
         with pytest.raises(gs.GradshardError, match=rf"its attack is {called}: if you trust .*, give attack {called}"):
             gs.audit(store, data, linear_digits, rows=20, attack=named)
     assert gs.audit(store, data, linear_digits, rows=20, attack=called).honest

@@ -23,10 +23,10 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "mine_here.py").write_text(MODULE)
     (tmp_path / "mine_broken.py").write_text("import nothing_of_this_name\n")
     (tmp_path / "mine_invalid.py").write_text("def double(:\n")
+    (tmp_path / "mine_failing.py").write_text("import math\n\nmath.nothing\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    yield tmp_path
-    sys.modules.pop("mine_here", None)
+    return tmp_path
 
 
 def test_a_function_beside_the_parameters_is_found(mine):
@@ -41,6 +41,7 @@ def test_a_function_beside_the_parameters_is_found(mine):
             "^attack x: there is no module mine_absent: run this in the folder that holds it, or ins",
         ),
         ("mine_broken:double", "^attack x: there is no module nothing_of_this_name"),
+        ("mine_failing:double", r"^attack x: the module mine_failing cannot be imported \(AttributeError"),
         ("mine_invalid:double", r"^attack x: the module mine_invalid cannot be imported \(SyntaxError"),
         ("mine_here:triple", "^attack x: the module mine_here has no triple$"),
         ("mine_here:constant", "^attack x: constant is no function$"),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,18 +27,14 @@ def parameters_of_the_page() -> dict:
 
 @pytest.fixture
 def modules():
-    """Write the page's modules, and others, beside the parameters of a project; afterwards they are forgotten."""
-    written = []
+    """Write the page's modules, and others, beside the parameters of a project."""
 
     def write(project, **others):
         codes = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
         for name, code in {**dict(zip(MODULES, codes, strict=True)), **others}.items():
             (project.path / f"{name}.py").write_text(code)
-            written.append(name)
 
-    yield write
-    for name in written:
-        sys.modules.pop(name, None)
+    return write
 
 
 def test_each_example_is_under_20_lines():

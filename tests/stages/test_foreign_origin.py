@@ -47,10 +47,7 @@ def sent(tmp_path, monkeypatch, digits, gradshard):
     compute_signs(model, (images, labels), STORE, name="digits")
     torch.save({"state_dict": model.state_dict(), "epoch": 3}, "cnn.pt")
     np.savez("digits.npz", x_train=images, y_train=labels)
-    before = list(sys.path)
-    yield Sent(Project(tmp_path), gradshard)
-    sys.path[:] = before
-    sys.modules.pop("theirs", None)
+    return Sent(Project(tmp_path), gradshard)
 
 
 def test_a_store_of_ones_own_module_is_audited_by_its_state_dict_its_factory_and_its_arrays(sent):

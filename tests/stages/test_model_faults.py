@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 
 import pytest
 import torch
@@ -113,10 +112,7 @@ def own(copied_project):
         copied_project.edit(lambda params: params["static"].update(A=static))
         return copied_project
 
-    path = list(sys.path)
-    yield choose
-    sys.path[:] = path
-    sys.modules.pop("faulty", None)
+    return choose
 
 
 @pytest.mark.parametrize(

@@ -230,12 +230,3 @@ def test_a_manifest_does_not_choose_what_code_runs(own, gradshard):
     code, said = gradshard(own, *arguments, "--architecture", "my_nets:make")
     assert code == 0, said
     assert (own.path / "ran").exists()
-
-
-@pytest.fixture(autouse=True)
-def _no_module_stays():
-    """Each project has its own my_nets."""
-    before = list(sys.path)
-    yield
-    sys.path[:] = before
-    sys.modules.pop("my_nets", None)

@@ -98,9 +98,6 @@ def nets(tmp_path, monkeypatch):
     (tmp_path / "my/invalid.py").write_text("def make(:\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
-    yield
-    for name in [name for name in sys.modules if name == "my" or name.startswith("my.")]:
-        del sys.modules[name]
 
 
 def test_a_factory_gets_the_shape_and_the_classes_and_its_model_is_used(nets):

@@ -1,17 +1,22 @@
 """The command ``compare``: two models of a finished run, or two ways of training, held against each other."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report.compared import Adversary, compared_table, shared_adversaries
+from gradshard.pipeline.config.schema import Params, read_params
+from gradshard.pipeline.report.compared import OWN, Adversary, compared_table, shared_adversaries
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.two_runs import RunRecord, check_comparable
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.matrix_file import read_error_matrix
 from gradshard.stages.support.options import gradient_option, params_option
 from gradshard.stages.support.places import PathType
 from gradshard.stages.support.progress import echo
 from gradshard.stages.support.written_table import Format, check_place, format_option, into_option, put_table
+from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.json_results import read_results
 
 
 @click.command()
@@ -26,6 +31,14 @@ from gradshard.stages.support.written_table import Format, check_place, format_o
     help="clean, own:ATTACK or SOURCE:ATTACK, several of either after commas for a worst case; may be given often. "
     "Default: clean images and every attack that both were measured under.",
 )
+@click.option(
+    "--other-run",
+    metavar="MATRIX PARAMS",
+    nargs=2,
+    type=PathType(dir_okay=False, path_type=Path),
+    help="The matrix.parquet and the parameters of another run, which SECOND is a target of. Its test images, its "
+    "attacks and the models that craft them must be those of MATRIX, as the provenance.json beside each tells.",
+)
 @gradient_option
 @format_option
 @into_option
@@ -35,6 +48,7 @@ def command(
     first: str,
     second: str,
     on: tuple[str, ...],
+    other_run: tuple[Path, Path] | None,
     gradient: Gradient | None,
     form: Format,
     into: Path | None,
@@ -43,14 +57,43 @@ def command(
     """Tell where the target FIRST errs less than SECOND: differences, 95 % intervals, and p-values.
 
     MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds, and --params the parameters it came
-    from. Both are compared on the same seeds and images, read from the examples.parquet beside it, and p-values are
-    corrected for the number of rows; bold is what they show. With one seed there are none, as it shows nothing about
-    training.
+    from; SECOND may be of another run. Both are compared on the same seeds and images, read from the examples.parquet
+    beside it, and p-values are corrected for the number of rows; bold is what they show. With one seed there are none,
+    as it shows nothing about training.
     """
     check_place(into, form)
     adversaries = [Adversary.of(text) for text in on]
-    found = read_error_matrix(matrix, params, gradient or params.evaluation.gradients[0], image_by_image=True)
-    rows = adversaries or shared_adversaries(found, first, second)
-    put_table(found.seeds.captioned(compared_table(found, first, second, rows)), form, into)
+    gradient = gradient or params.evaluation.gradients[0]
+    run = _Run.read(matrix, params, gradient)
+    other = _Run.read(other_run[0], read_params(other_run[1]), gradient) if other_run else None
+    others = other.matrix if other else None
+    rows = adversaries or shared_adversaries(run.matrix, first, second, other=others)
+    table = compared_table(run.matrix, first, second, rows, other=others)
+    if other:
+        sources = {source for adversary in rows for source in adversary.sources if source != OWN}
+        seeds = [seed for seed in run.matrix.seeds.of if seed in other.matrix.seeds.of]
+        check_comparable(run.record, other.record, sources=sorted(sources), seeds=seeds)
+    put_table(run.matrix.seeds.captioned(table), form, into)
     if into is not None:
-        echo(f"{into}: {first} and {second} of {matrix}")
+        echo(f"{into}: {first} and {second} of {matrix}" + (f" and {other.file}" if other else ""))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A finished run: the file of its error matrix, what is in it, and the parameters."""
+
+    file: Path
+    matrix: ErrorMatrix
+    params: Params
+
+    @classmethod
+    def read(cls, file: Path, params: Params, gradient: Gradient) -> "_Run":
+        return cls(file, read_error_matrix(file, params, gradient, image_by_image=True), params)
+
+    @property
+    def record(self) -> RunRecord:
+        """Read the digests that the results follow from."""
+        place = self.file.parent / "provenance.json"
+        if not place.exists():
+            raise GradshardError(f"no {place}, whose digests tell what two runs share: run `gradshard report` there")
+        return RunRecord(self.params, read_results(place, remedy="run `gradshard report` again"), str(self.file))

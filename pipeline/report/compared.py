@@ -92,27 +92,41 @@ class Adversary:
         return worst
 
 
-def shared_adversaries(matrix: ErrorMatrix, first: str, second: str) -> list[Adversary]:
-    """Return clean images and every single attack that two targets were both measured under."""
-    theirs = [_own(matrix.attacks(target), target) for target in (first, second)]
+def shared_adversaries(
+    matrix: ErrorMatrix, first: str, second: str, *, other: ErrorMatrix | None = None
+) -> list[Adversary]:
+    """Return clean images and every single attack that two targets were both measured under.
+
+    ``other`` is the matrix of the second, if it is of another run.
+    """
+    theirs = [_own(of.attacks(target), target) for of, target in ((matrix, first), (other or matrix, second))]
     shared = [pair for pair in theirs[0] if pair in theirs[1]]
     return [Adversary(), *(Adversary((source,), (attack,)) for source, attack in shared)]
 
 
-def compared_table(matrix: ErrorMatrix, first: str, second: str, adversaries: Sequence[Adversary]) -> Table:
+def compared_table(
+    matrix: ErrorMatrix,
+    first: str,
+    second: str,
+    adversaries: Sequence[Adversary],
+    *,
+    other: ErrorMatrix | None = None,
+) -> Table:
     """Make the table of two targets' errors, and the first's less the second's, in points, adversary by adversary.
 
-    Intervals are of each comparison alone; p-values are corrected for all rows (Holm 1979).
+    Intervals are of each comparison alone; p-values are corrected for all rows (Holm 1979). ``other`` is the matrix of
+    the second target, if it is of another run.
 
     Raises:
         GradshardError: a target is none of the matrix, both are the same, or they were not measured with one seed.
     """
-    for target in (first, second):
-        if target not in matrix.targets:
-            raise GradshardError(f"{target} is no target of these results{did_you_mean(target, matrix.targets)}")
-    if first == second:
+    sides = ((matrix, first), (other or matrix, second))
+    for of, target in sides:
+        if target not in of.targets:
+            raise GradshardError(f"{target} is no target of these results{did_you_mean(target, of.targets)}")
+    if first == second and other is None:
         raise GradshardError(f"{first} cannot be compared with itself: name two targets")
-    errors = [[adversary.errors(matrix, target) for target in (first, second)] for adversary in adversaries]
+    errors = [[adversary.errors(of, target) for of, target in sides] for adversary in adversaries]
     for adversary, both in zip(adversaries, errors, strict=True):
         if not seed_errors.shared_seeds(both):
             raise GradshardError(f"{first} and {second} were measured with no seed in common ({adversary.title})")
@@ -122,15 +136,15 @@ def compared_table(matrix: ErrorMatrix, first: str, second: str, adversaries: Se
             adversary.title,
             [
                 *(
-                    matrix.seeds.cell(its, target, *adversary.crafters(target))
-                    for its, target in zip(both, (first, second), strict=True)
+                    of.seeds.cell(its, target, *adversary.crafters(target))
+                    for its, (of, target) in zip(both, sides, strict=True)
                 ),
                 DifferenceCell(difference, bold=difference.finding in ("lower", "higher")),
             ],
         )
         for adversary, both, difference in zip(adversaries, errors, found, strict=True)
     ]
-    columns = [first, second, "difference in points"]
+    columns = [first, f"{second} of the other run" if first == second else second, "difference in points"]
     return Table("compared", f"Errors of {first} and {second}", "adversary", columns, rows, said_of_differences(found))
 
 

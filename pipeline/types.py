@@ -26,6 +26,7 @@ LabelledImage = Literal["moved", "clean"]
 # One source a batch, or all of them and their losses combined.
 ScheduleKind = Literal["random", "rotate"]
 Combination = Literal["all", "top_k", "loss_weighted"]
+ScheduleOrCombination = Literal[ScheduleKind, Combination]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "bf16", "tf32"]
 StorePrecision = Literal["fp32", "bf16"]

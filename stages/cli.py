@@ -29,6 +29,7 @@ _COMMANDS = {
     "compare": ("gradshard.stages.compare", "Tell whether one model errs less than another."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
     "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
+    "docs": ("gradshard.stages.docs", "Show a page of the documentation, also without network."),
     "weights": ("gradshard.stages.weights:group", "Convert weights that somebody else trained."),
     "store": ("gradshard.stages.store.group:group", "Look at, check, mend and share sign stores."),
 }

@@ -1,6 +1,7 @@
 """Errors in a parameter file, each said in one sentence that names the key."""
 
 import difflib
+from collections.abc import Sequence
 from typing import get_args
 
 from pydantic import BaseModel
@@ -10,6 +11,17 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 def schema_error(key: str, message: str) -> PydanticCustomError:
     """An error of a check of our own, to be raised within a section whose ``key`` is wrong."""
     return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
+
+
+# More mistakes than these are counted only.
+_TOLD = 5
+
+
+def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
+    """Explain all mistakes that were found in a file of this schema, in one sentence, the first few in full."""
+    told = list(dict.fromkeys(explain(error, schema) for error in errors))
+    more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
+    return "; ".join([*told[:_TOLD], *more])
 
 
 def explain(error: ErrorDetails, schema: type[BaseModel]) -> str:

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.config.dataset import DatasetParams
-from gradshard.pipeline.config.errors import did_you_mean, explain, schema_error
+from gradshard.pipeline.config.errors import did_you_mean, explain_all, schema_error
 from gradshard.pipeline.config.evaluation import AnalysisParams, AttackParams, BlackboxParams, EvaluationParams
 from gradshard.pipeline.config.fields import (
     ModelName,
@@ -239,4 +239,4 @@ def check_params(content: object, *, where: str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise GradshardError(f"{where}: {explain(error.errors()[0], Params)}") from error
+        raise GradshardError(f"{where}: {explain_all(error.errors(), Params)}") from error

@@ -22,7 +22,6 @@ from gradshard.pipeline.types import (
     PRETRAINED,
     RANDOM,
     SELF,
-    Combination,
     EpsilonDistribution,
     Gradient,
     LabelledImage,
@@ -30,7 +29,7 @@ from gradshard.pipeline.types import (
     Mode,
     Objective,
     Output,
-    ScheduleKind,
+    ScheduleOrCombination,
     TrainingAttack,
 )
 
@@ -104,7 +103,7 @@ class AdversarialParams(Section):
     gradient: Gradient
     label: Label
     live_mode: Mode
-    schedule: ScheduleKind | Combination
+    schedule: ScheduleOrCombination
     objective: Objective = "both"
     adversarial_weight: PositiveFloat = 1.0
     epsilon_law: EpsilonDistribution = "fixed"
@@ -142,7 +141,7 @@ class RobustModel(MethodSettings):
     gradient: Gradient | None = None
     weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     live: bool = Field(alias="self", default=True)
-    schedule: ScheduleKind | Combination | None = None
+    schedule: ScheduleOrCombination | None = None
     clean_weight: Annotated[float, Field(ge=0, le=1)] | None = None
     adversarial_weight: PositiveFloat | None = None
     training: TrainingOverrides = Field(default_factory=TrainingOverrides)

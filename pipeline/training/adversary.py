@@ -17,7 +17,7 @@ from gradshard.pipeline.types import (
     MethodName,
     Mode,
     Objective,
-    ScheduleKind,
+    ScheduleOrCombination,
     TrainingAttack,
 )
 from gradshard.storage.errors import GradshardError
@@ -55,7 +55,7 @@ class Adversary:
     alpha: float
     clean_weight: float
     sources: tuple[str, ...]
-    schedule: ScheduleKind | Combination
+    schedule: ScheduleOrCombination
     gradient: Gradient
     policy: LabelPolicy
     live_mode: Mode

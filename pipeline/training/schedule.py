@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradshard.pipeline.types import Combination, ScheduleKind
+from gradshard.pipeline.types import ScheduleOrCombination
 
 _EQUAL: Mapping[str, float] = {}
 
 
 def source(
-    kind: ScheduleKind | Combination,
+    kind: ScheduleOrCombination,
     sources: Sequence[str],
     *,
     seed: int,

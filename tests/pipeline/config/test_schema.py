@@ -1,6 +1,7 @@
 """params.yaml: what is wrong is told in one sentence that names the key."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps"
         ("training/batch", True, "training.batch should be a valid integer, but is True"),
         ("training/precision", "fp8", "training.precision should be 'auto', 'fp32', 'bf16' or 'tf32', but is 'fp8'"),
         ("attack/eps", 0, "attack.eps must be above 0 and at most 1 (pixels lie in [0, 1]), but is 0.0"),
+        (
+            "adversarial/schedule",
+            "randm",
+            "schedule should be 'random', 'rotate', 'all', 'top_k' or 'loss_weighted', but",
+        ),
         ("dataset", {"name": "minst"}, "dataset.name is minst, which is no dataset (did you mean mnist?)"),
         ("dataset", {"name": "mnist", "call": "a:b"}, "dataset.name is mnist, another dataset's"),
         ("dataset", {"name": "mine", "call": "a.b"}, "dataset.call must have the form package.module:function"),
@@ -190,6 +196,22 @@ def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
     assert str(caught.value).startswith("params.yaml: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_several_mistakes_are_told_at_once(content):
+    for key, value in {"trainin": {}, "training/batch": 0, "static/A/epoch": 3}.items():
+        put(content, key, value)
+    with pytest.raises(GradshardError) as caught:
+        check_params(content, where="params.yaml")
+    told = ", ".join(sorted(str(caught.value).removeprefix("params.yaml: ").split("; ")))
+    assert re.fullmatch(r"training.batch should be .*, unknown key static.A.epoch .*, unknown key trainin .*", told)
+
+
+def test_of_many_mistakes_the_others_are_counted(content):
+    for number in range(8):
+        put(content, f"nothing_{number}", {})
+    with pytest.raises(GradshardError, match=r"nothing_4.*; and 3 more$"):
+        check_params(content, where="params.yaml")
 
 
 @pytest.mark.parametrize("key", ["1", "1.5", "null", "2023-05-09", "true", "0x1F"])

@@ -1,0 +1,64 @@
+"""The command ``docs``: the documentation of the installed version, page by page, also where there is no network."""
+
+import re
+from importlib.resources import files
+
+import click
+
+from gradshard.pipeline.config.errors import did_you_mean
+from gradshard.storage.errors import GradshardError
+
+
+@click.command()
+@click.argument("page", required=False)
+def command(page: str | None) -> None:
+    """Show a PAGE of the documentation, or list all pages.
+
+    PAGE is written as parameters, messages and pages refer to it: datasets, docs/datasets.md, or one section of it,
+    docs/sign-store.md#attacks.
+    """
+    pages = _pages()
+    if page is None:
+        width = max(map(len, pages))
+        click.echo("\n".join(f"{name:{width}}  {_title(text)}" for name, text in pages.items()))
+        return
+    name, _, anchor = page.removeprefix("docs/").partition("#")
+    name = name.removesuffix(".md")
+    if name not in pages:
+        raise GradshardError(f"no page {name} in the documentation{did_you_mean(name, list(pages))}")
+    click.echo_via_pager(_section(pages[name], name, anchor) if anchor else pages[name])
+
+
+def _pages() -> dict[str, str]:
+    """Return the text of every page, in Markdown, by its name."""
+    folder = files("gradshard") / "docs"
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".md")), key=lambda entry: entry.name)
+    return {entry.name.removesuffix(".md"): entry.read_text(encoding="utf-8") for entry in found}
+
+
+def _title(text: str) -> str:
+    return text.partition("\n")[0].lstrip("# ")
+
+
+def _section(text: str, name: str, anchor: str) -> str:
+    """Return the section with an anchor, up to the next one that is not within it."""
+    headings = [(len(found[1]), found[2], found.start()) for found in _headings(text)]
+    anchors = [_anchor(title) for _, title, _ in headings]
+    if anchor not in anchors:
+        raise GradshardError(f"no section {anchor} in the page {name}{did_you_mean(anchor, anchors[1:])}")
+    at = anchors.index(anchor)
+    level, _, start = headings[at]
+    end = next((place for depth, _, place in headings[at + 1 :] if depth <= level), len(text))
+    return text[start:end]
+
+
+def _headings(text: str) -> list[re.Match[str]]:
+    """Find the headings, and no comment of a code block."""
+    blocks = [found.span() for found in re.finditer(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)]
+    found = re.finditer(r"^(#+) (.+)$", text, flags=re.MULTILINE)
+    return [heading for heading in found if not any(start < heading.start() < end for start, end in blocks)]
+
+
+def _anchor(title: str) -> str:
+    """Return what a link calls a heading, on GitHub and on the site."""
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())

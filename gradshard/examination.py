@@ -13,7 +13,6 @@ from gradshard.attacks import (
     count_classes,
 )
 from gradshard.pipeline.attacks.crafting import check_attacks
-from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.evaluation.examination import (
     EXAMINED_TOGETHER,
     QUICK_ATTACKS,
@@ -43,6 +42,7 @@ def examine(
     steps: int | None = None,
     restarts: int = 1,
     gradient: Gradient = "exact",
+    arguments: Mapping[str, Mapping[str, object]] | None = None,
     seed: int = 0,
 ) -> Examination:
     """Attack a model by its own gradient and by transfer, and raise the flags of a masked gradient.
@@ -53,12 +53,14 @@ def examine(
         labels: int64 (N,).
         epsilon: how far a pixel may move, in units of pixels in [0, 1].
         sources: modules by name, in eval mode, whose examples are transferred.
-        attacks: those by the model's own gradient, of ``ATTACKS``.
+        attacks: those by the model's own gradient: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack;
+            torchattacks:NAME, foolbox:NAME and art:NAME; or package.module:function.
         transferred: those that sources craft.
         alpha: as of each attack: see ``fgsm``, also for what follows.
         steps: as of each attack.
         restarts: as of each attack.
         gradient: as of each attack.
+        arguments: of attacks from elsewhere, their own keywords, by the attack's name.
         seed: of whatever is random.
 
     Returns:
@@ -73,20 +75,20 @@ def examine(
     if SELF in (sources or {}):
         raise GradshardError(f"a source is named {SELF}, as the examined model is: give it another name")
     check_eval_mode(models)
-    unknown = [name for name in (*attacks, *transferred) if name not in ATTACKS]
-    if unknown:
-        raise GradshardError(f"there is no attack {unknown[0]}: there are {', '.join(ATTACKS)}")
+    strength = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
+    plan = ExaminationPlan(
+        strength, tuple(attacks), tuple(transferred), tuple(sources or ()), gradient, seed, arguments or {}
+    )
+    table = plan.table
     check_pixels(images)
     check_words(gradient)
     device = next((parameter.device for parameter in model.parameters()), images.device)
     classes = count_classes(model, images[:1].to(device))
     check_labels(labels, images, classes=classes)
-    check_attacks((*attacks, *transferred), classes=classes)
+    check_attacks((*attacks, *transferred), classes=classes, attacks=table)
     tried = Sample(images[:_TRIED].to(device), labels[:_TRIED].to(device), classes)
     for name, module in models.items():
         check_frozen(module, tried, where="the model" if name == SELF else name)
-    strength = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
-    plan = ExaminationPlan(strength, tuple(attacks), tuple(transferred), tuple(sources or ()), gradient, seed)
     starts = range(0, len(images), EXAMINED_TOGETHER)
     parts = [slice(start, start + EXAMINED_TOGETHER) for start in starts]
     return conclude(

@@ -44,6 +44,14 @@ def _epsilon(context: click.Context, option: click.Parameter, text: str | None) 
     help="Of which loss; cross-entropy rounds to 0 on confident examples.",
 )
 @click.option("--quick", is_flag=True, help="1,000 images and the four quickest attacks.")
+@click.option(
+    "--attack",
+    "others",
+    multiple=True,
+    metavar="NAME",
+    help="Another attack by the model's own gradient, torchattacks:NAME, foolbox:NAME, art:NAME or your own "
+    "package.module:function; may be given several times.",
+)
 @click.option("--images", "wanted", type=click.IntRange(min=1), help="So many test images, drawn at random.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything random.")
 @click.option(
@@ -70,6 +78,7 @@ def command(
     eps: float | None,
     gradient: Gradient,
     quick: bool,
+    others: tuple[str, ...],
     wanted: int | None,
     seed: int,
     output: Output,
@@ -96,6 +105,7 @@ def command(
         epsilon=eps,
         gradient=gradient,
         quick=quick,
+        others=others,
         wanted=wanted,
         seed=seed,
         device=device,

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from gradshard.pipeline.attacks.crafting import attacks_named
 from gradshard.pipeline.attacks.registry import ATTACKS, Attack, AttackConfig, attack_title
 from gradshard.pipeline.evaluation.error_matrix import (
     AdversarialSet,
@@ -30,10 +31,7 @@ from gradshard.pipeline.types import CLEAN, SELF, Gradient
 # Images that share one draw of the attacks' random part and are one step of progress.
 EXAMINED_TOGETHER = 100
 NOISE = "noise"
-ATTACKS_AND_NOISE: Mapping[str, Attack] = {
-    NOISE: Attack("Random signs", f"{__name__}:random_step", {"signs": "signs"}, own_loss=True),
-    **ATTACKS,
-}
+_NOISE_ATTACK = Attack("Random signs", f"{__name__}:random_step", {"signs": "signs"}, own_loss=True)
 QUICK_ATTACKS = ("fgsm", "rand_fgsm", "ifgsm", "pgd")
 QUICK_TRANSFERRED: tuple[str, ...] = ("fgsm", "ifgsm")
 TRANSFERRED: tuple[str, ...] = ("fgsm", "rand_fgsm", "ifgsm", "mifgsm", "pgd")
@@ -45,7 +43,8 @@ _SHARES, _LARGE = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
 class ExaminationPlan:
     """Plan of an examination; in all names of sources ``self`` is the model itself.
 
-    ``attacks`` are crafted by its own gradient, ``transferred`` ones by each of ``sources``.
+    ``attacks`` are crafted by its own gradient, ``transferred`` ones by each of ``sources``; ``arguments`` are the own
+    keywords of those from elsewhere, by the attack's name.
     """
 
     strength: AttackConfig
@@ -54,6 +53,21 @@ class ExaminationPlan:
     sources: tuple[str, ...] = ()
     gradient: Gradient = "exact"
     seed: int = 0
+    arguments: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def table(self) -> Mapping[str, Attack]:
+        """Return every attack by name, those from elsewhere and random signs among them.
+
+        Raises:
+            GradshardError: a name is no attack, or arguments are of none that is named.
+        """
+        return {NOISE: _NOISE_ATTACK, **attacks_named((*self.attacks, *self.transferred), self.arguments)}
+
+    @property
+    def foreign(self) -> list[str]:
+        """Name the attacks from elsewhere."""
+        return [name for name in dict.fromkeys((*self.attacks, *self.transferred)) if name not in ATTACKS]
 
     @property
     def cases(self) -> list[Case]:
@@ -62,7 +76,7 @@ class ExaminationPlan:
         for attack in dict.fromkeys((*self.attacks, *self.transferred)):
             own = [SELF] if attack in self.attacks else []
             crafters[attack] = own + (list(self.sources) if attack in self.transferred else [])
-        return plan_cases(plan_craftings(crafters, [self.gradient], self.strength, attacks=ATTACKS_AND_NOISE), [SELF])
+        return plan_cases(plan_craftings(crafters, [self.gradient], self.strength, attacks=self.table), [SELF])
 
     @property
     def epsilons(self) -> list[float]:
@@ -218,7 +232,7 @@ def examine_block(
         reaches[crafting] = reaches[crafting] + found if crafting in reaches else found
 
     cases = plan.cases
-    ranks = evaluate_block(watched, cases, images, labels, draws=draws, attacks=ATTACKS_AND_NOISE, crafted=measure)
+    ranks = evaluate_block(watched, cases, images, labels, draws=draws, attacks=plan.table, crafted=measure)
     return BlockFindings(
         correct=(ranks == 0).numpy(),
         reaches=tuple(None if case.crafting is None else reaches[case.crafting] for case in cases),
@@ -267,6 +281,11 @@ def conclude(plan: ExaminationPlan, blocks: Sequence[BlockFindings]) -> Examinat
     )
 
 
+def title_of(attack: str) -> str:
+    """Name an attack, or random signs, as tables do."""
+    return _NOISE_ATTACK.title if attack == NOISE else attack_title(attack)
+
+
 def _reach(images: Tensor, examples: Tensor, epsilon: float) -> Reach:
     return Reach(
         furthest=float((examples - images).abs().max()),
@@ -277,7 +296,7 @@ def _reach(images: Tensor, examples: Tensor, epsilon: float) -> Reach:
 
 
 def _called(result: AttackResult) -> str:
-    name = ATTACKS_AND_NOISE[result.attack].title if result.attack in ATTACKS_AND_NOISE else attack_title(result.attack)
+    name = title_of(result.attack)
     return name if result.source in ("", SELF) else f"{name} from {result.source}"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradshard.pipeline.attacks.registry import AttackConfig
-from gradshard.pipeline.evaluation.examination import ATTACKS_AND_NOISE, NOISE, AttackResult, Examination
+from gradshard.pipeline.evaluation.examination import NOISE, AttackResult, Examination, title_of
 from gradshard.pipeline.evaluation.gradient_masking import MEANINGS
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import figures
@@ -68,7 +68,7 @@ def errors_table(found: Examination) -> Table:
         cells = [
             RateCell(measured.get((attack, source)), marked=source == SELF and attack != NOISE) for source in sources
         ]
-        rows.append((ATTACKS_AND_NOISE[attack].title, cells))
+        rows.append((title_of(attack), cells))
     rows.append(("Worst case, example by example", _first(found.worst_case, sources)))
     return Table("errors", "Error under every attack", "attack", [_OWN, *(f"from {s}" for s in sources[1:])], rows)
 
@@ -81,7 +81,7 @@ def constraints_table(found: Examination) -> Table:
         if reach is not None:
             crafted = "" if result.attack == NOISE else f", {_OWN if result.source == SELF else result.source}"
             numbers = (reach.furthest, reach.low, reach.high, reach.violations)
-            rows.append((ATTACKS_AND_NOISE[result.attack].title + crafted, [NumberCell(n) for n in numbers]))
+            rows.append((title_of(result.attack) + crafted, [NumberCell(n) for n in numbers]))
     columns = ["furthest pixel", "least pixel", "largest pixel", "examples outside"]
     return Table("constraints", "Do adversarial examples keep to ε and to [0, 1]?", "attack", columns, rows)
 

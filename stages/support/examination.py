@@ -10,6 +10,7 @@ import click
 import torch
 
 from gradshard import storage
+from gradshard.pipeline.attacks import custom
 from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
 from gradshard.pipeline.evaluation.examination import (
@@ -103,6 +104,7 @@ def examine(
     epsilon: float | None,
     gradient: Gradient,
     quick: bool,
+    others: Sequence[str],
     wanted: int | None,
     seed: int,
     device: DeviceName,
@@ -120,6 +122,7 @@ def examine(
         epsilon: how far a pixel may move; by default what papers use for digits and for photographs.
         gradient: of which loss.
         quick: whether 1,000 images and the quickest attacks do.
+        others: attacks from elsewhere, by the model's own gradient, besides.
         wanted: so many test images, drawn at random; by default all of them.
         seed: of everything random.
         device: where to compute.
@@ -132,7 +135,8 @@ def examine(
     epsilon = epsilon or (_EPSILON_GREY if images.sample_shape[0] == 1 else _EPSILON_COLOUR)
     everybody = (examined, *sources)
     digests = tuple(_checked(some, images, used) for some in everybody)
-    plan, left_out = _plan(images, [source.name for source in sources], epsilon, gradient, seed=seed, quick=quick)
+    names = [source.name for source in sources]
+    plan, left_out = _plan(images, names, epsilon, gradient, seed=seed, quick=quick, others=others)
     rows = chosen_rows(len(images.labels), wanted or (_QUICK_IMAGES if quick else None), seed=seed)
     about = {
         "model": provenance(examined, digests[0]),
@@ -141,6 +145,8 @@ def examine(
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
         "left_out": left_out,
     }
+    if others:
+        about["attacks"] = {name: custom.provenance(name="attack", call=name) for name in plan.foreign}
     places = tuple(_absolute(some) for some in everybody)
     subjects = Subjects(dataset.resolve(), images.digest, places, digests, used.type)
     _make_folder(into)
@@ -177,9 +183,20 @@ def _absolute(model: ExaminedModel) -> ExaminedModel:
 
 
 def _plan(
-    images: LabelledImages, sources: Sequence[str], epsilon: float, gradient: Gradient, *, seed: int, quick: bool
+    images: LabelledImages,
+    sources: Sequence[str],
+    epsilon: float,
+    gradient: Gradient,
+    *,
+    seed: int,
+    quick: bool,
+    others: Sequence[str],
 ) -> tuple[ExaminationPlan, list[str]]:
-    """Return what is measured, and what is left out."""
+    """Return what is measured, and what is left out.
+
+    Raises:
+        GradshardError: one of the other attacks cannot be run here.
+    """
     attacks, transferred = list(QUICK_ATTACKS if quick else ATTACKS), QUICK_TRANSFERRED if quick else TRANSFERRED
     left_out: list[str] = []
     if quick:
@@ -194,7 +211,9 @@ def _plan(
         left_out.append("transferred examples, because no source was given by --against")
     steps = _QUICK_STEPS if quick else _STEPS
     strength = AttackConfig(epsilon, epsilon / 2, _IFGSM_STEPS, pgd_steps=steps, restarts=1)
-    plan = ExaminationPlan(strength, tuple(attacks), transferred, tuple(sources), gradient, seed)
+    every = tuple(dict.fromkeys((*attacks, *others)))
+    plan = ExaminationPlan(strength, every, transferred, tuple(sources), gradient, seed)
+    check_attacks(others, classes=images.classes, attacks=plan.table)
     return plan, left_out
 
 

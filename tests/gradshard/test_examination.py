@@ -72,6 +72,17 @@ def test_its_errors_are_those_of_evaluate(model, examples, linear_model):
     assert [result.error for result in evaluated] == [found.error("clean"), found.error("fgsm", "S")]
 
 
+def test_an_attack_of_a_library_counts_in_the_worst_case(model, examples):
+    pytest.importorskip("torchattacks")
+    named = "torchattacks:MIFGSM"
+    options = {"epsilon": 0.2, "attacks": ["rand_fgsm", named], "arguments": {named: {"steps": 3, "alpha": 0.05}}}
+    found = gs.examine(model, *examples, **options)
+    (_, alone) = gs.evaluate({"M": model}, *examples, attacks=[named], epsilon=0.2, arguments=options["arguments"])
+    assert found.error(named) == alone.error
+    assert found.worst_case.errors >= max(found.error("rand_fgsm").errors, alone.error.errors)
+    assert any(line.startswith(named) for line in str(found).splitlines())
+
+
 @pytest.mark.parametrize(
     ("change", "saying"),
     [

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,20 @@ def test_the_page_shows_every_attack_and_says_what_was_left_out(examine, tmp_pat
     assert {row["n"] for row in record["errors"]} == {60}
     for row in record["errors"]:
         assert row["wilson_low"] <= row["error_rate"] <= row["wilson_high"]
+
+
+def test_attacks_from_elsewhere_are_added_and_a_misnamed_one_is_told_before_any_work(examine, tmp_path):
+    pytest.importorskip("torchattacks")
+    options = ("--quick", "--images", "40", "--attack", "torchattacks:DIFGSM")
+    code, _, record = examine("tests.helpers.zoo:cnn", *options)
+    assert code == 0
+    assert error(record, "torchattacks:DIFGSM") <= error(record, "worst_case")
+    assert record["attacks"] == {"torchattacks:DIFGSM": f"torchattacks {metadata.version('torchattacks')}"}
+    assert "torchattacks:DIFGSM" in (tmp_path / "found/index.html").read_text()
+    code, said, _ = examine("tests.helpers.zoo:cnn", *options, "--attack", "torchattacks:DIFGSN")
+    assert code == 2
+    assert "DIFGSN" in said
+    assert said.count("\n") == 1
 
 
 def test_an_archive_of_images_is_examined_as_the_dataset_of_the_same_images_is(examine):

@@ -19,7 +19,7 @@ def use(tmp_path):
 
 def test_without_a_name_it_lists_the_profiles_and_marks_the_active_one(use, tmp_path):
     (tmp_path / "params.yaml").write_text(profiles()["mnist"])
-    expected = ["  cifar10", "  cifar10-fixed", "  imagenet", "  imagenet-eval", "* mnist", "  mnist5k"]
+    expected = ["  cifar10", "  cifar10-fixed", "  imagenet", "  imagenet-eval", "* mnist", "  mnist5k", "  own"]
     assert use().stdout.splitlines() == expected
 
 

@@ -9,7 +9,7 @@ _COMMANDS = {
     "verify": ("gradshard.stages.store.verify", "Whether a store is intact, byte by byte."),
     "audit": ("gradshard.stages.store.audit", "Whether a store is honest: compute some rows again."),
     "fidelity": ("gradshard.stages.store.fidelity", "How much of an attack's transfer the stored signs keep."),
-    "views": ("gradshard.stages.store.augment", "How well the signs hold for crops and mirror images."),
+    "views": ("gradshard.stages.store.views", "How well the signs hold for crops and mirror images."),
     "repair": ("gradshard.stages.store.repair", "Compute the damaged shards again."),
     "diff": ("gradshard.stages.store.diff", "How far two stores agree."),
     "sign": ("gradshard.stages.store.sign", "Vouch for a store, by a key or a certificate."),

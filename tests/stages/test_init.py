@@ -74,7 +74,7 @@ def test_valid_parameters_that_are_there_are_kept(tmp_path):
             [],
             "dvc.yaml is there and is not gradshard's: make the project in a new folder",
         ),
-        ({"params.yaml": "lr: 3\n"}, [], "key profile is missing; it would be kept, so mend it or move it away"),
+        ({"params.yaml": "lr: 3\n"}, [], "and 11 more; it would be kept, so mend it or move it away"),
         (
             {"params.yaml": "a: 1\n"},
             ["--profile", "mnist"],

@@ -81,7 +81,7 @@ def source_digest(reference: str, *, what: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """Return an exception in one line, with the place where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f", {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

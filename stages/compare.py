@@ -1,14 +1,13 @@
 """The command ``compare``: two models of a finished run, or two ways of training, held against each other."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from gradshard.pipeline.config.schema import Params, read_params
-from gradshard.pipeline.report.compared import OWN, Adversary, compared_table, shared_adversaries
+from gradshard.pipeline.report.compared import Adversary, compared_table, shared_adversaries
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.two_runs import RunRecord, check_comparable
+from gradshard.pipeline.report.two_runs import FinishedRun, check_comparable, on_shared_seeds
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.matrix_file import read_error_matrix
 from gradshard.stages.support.options import gradient_option, params_option
@@ -64,36 +63,25 @@ def command(
     check_place(into, form)
     adversaries = [Adversary.of(text) for text in on]
     gradient = gradient or params.evaluation.gradients[0]
-    run = _Run.read(matrix, params, gradient)
-    other = _Run.read(other_run[0], read_params(other_run[1]), gradient) if other_run else None
-    others = other.matrix if other else None
-    rows = adversaries or shared_adversaries(run.matrix, first, second, other=others)
-    table = compared_table(run.matrix, first, second, rows, other=others)
-    if other:
-        sources = {source for adversary in rows for source in adversary.sources if source != OWN}
-        seeds = [seed for seed in run.matrix.seeds.of if seed in other.matrix.seeds.of]
-        check_comparable(run.record, other.record, sources=sorted(sources), seeds=seeds)
-    put_table(run.matrix.seeds.captioned(table), form, into)
+    found, others = read_error_matrix(matrix, params, gradient, image_by_image=True), None
+    if other_run:
+        file, other_params = other_run[0], read_params(other_run[1])
+        others = read_error_matrix(file, other_params, gradient, image_by_image=True)
+        found, others = on_shared_seeds(found, others)
+    rows = adversaries or shared_adversaries(found, first, second, other=others)
+    table = compared_table(found, first, second, rows, other=others)
+    if other_run and others:
+        runs = _finished(matrix, found, params), _finished(file, others, other_params)
+        check_comparable(*runs, [cells for row in rows for cells in row.cells(first, second)])
+    put_table(found.seeds.captioned(table), form, into)
     if into is not None:
-        echo(f"{into}: {first} and {second} of {matrix}" + (f" and {other.file}" if other else ""))
+        echo(f"{into}: {first} and {second} of {matrix}" + (f" and {file}" if other_run else ""))
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A finished run: the file of its error matrix, what is in it, and the parameters."""
-
-    file: Path
-    matrix: ErrorMatrix
-    params: Params
-
-    @classmethod
-    def read(cls, file: Path, params: Params, gradient: Gradient) -> "_Run":
-        return cls(file, read_error_matrix(file, params, gradient, image_by_image=True), params)
-
-    @property
-    def record(self) -> RunRecord:
-        """Read the digests that the results follow from."""
-        place = self.file.parent / "provenance.json"
-        if not place.exists():
-            raise GradshardError(f"no {place}, whose digests tell what two runs share: run `gradshard report` there")
-        return RunRecord(self.params, read_results(place, remedy="run `gradshard report` again"), str(self.file))
+def _finished(file: Path, matrix: ErrorMatrix, params: Params) -> FinishedRun:
+    """Read the digests that a run's results follow from."""
+    place = file.parent / "provenance.json"
+    if not place.exists():
+        raise GradshardError(f"no {place}, whose digests tell what two runs share: run `gradshard report` there")
+    record = read_results(place, remedy="run `gradshard report` again")
+    return FinishedRun(matrix, params, record, str(file))

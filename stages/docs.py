@@ -18,12 +18,12 @@ def command(page: str | None) -> None:
     docs/sign-store.md#attacks.
     """
     pages = _pages()
-    if page is None:
+    name, _, anchor = (page or "").removeprefix("docs/").partition("#")
+    name = name.removesuffix(".md").lower()
+    if not name:
         width = max(map(len, pages))
         click.echo("\n".join(f"{name:{width}}  {_title(text)}" for name, text in pages.items()))
         return
-    name, _, anchor = page.removeprefix("docs/").partition("#")
-    name = name.removesuffix(".md")
     if name not in pages:
         raise GradshardError(f"no page {name} in the documentation{did_you_mean(name, list(pages))}")
     click.echo_via_pager(_section(pages[name], name, anchor) if anchor else pages[name])

@@ -49,7 +49,15 @@ def command(folder: Path, name: str | None) -> None:
     write_text(folder / "dvc.yaml", project_dvc_text())
     there = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     parameters = f"the {FILE_NAME} that was there" if kept else f"the profile {name or _DEFAULT}"
-    click.echo(f"{folder}: a project with {parameters}; run it with `{there}dvc repro`")
+    images = _missing_images(folder)
+    first = f"put {images} there, as `gradshard docs datasets` has it, then " if images else ""
+    click.echo(f"{folder}: a project with {parameters}; {first}run it with `{there}dvc repro`")
+
+
+def _missing_images(folder: Path) -> str | None:
+    """Return the path within a project at which its parameters expect images that are not there."""
+    path = read_params(folder / FILE_NAME).dataset.path
+    return None if path is None or (folder / path).expanduser().exists() else str(path)
 
 
 def _renew(folder: Path, name: str | None) -> None:

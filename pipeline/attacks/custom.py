@@ -59,8 +59,8 @@ def craft(
             found = _call(call, own, images.clone(), labels.clone(), epsilon, arguments, what=what)
         except GradshardError:
             raise
-        # Somebody else's code raises anything.
-        except Exception as error:
+        # Somebody else's code raises anything; what would end a thread of a cluster leaves its task waiting for ever.
+        except (Exception, SystemExit) as error:
             raise GradshardError(f"{what} failed ({plugins.explain(error)})") from error
     return _checked(found, images, epsilon, what=what)
 

@@ -1,8 +1,11 @@
 """Errors in a parameter file, each said in one sentence that names the key."""
 
 import difflib
-from collections.abc import Sequence
-from typing import get_args
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from types import UnionType
+from typing import Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -13,43 +16,117 @@ def schema_error(key: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
 
 
-# More mistakes than these are counted only.
-_TOLD = 5
+# More mistakes than these are counted only, and of a long value the beginning is shown.
+_TOLD, _SHOWN = 5, 80
+_OF_ONE_SECTION = re.compile(r" \(there are [^()]*\)$")
+# Of what pydantic says in words of its own, by its type; in braces what pydantic knows about it.
+_WORDS = {
+    "byte_size": "must be a size such as 4 GiB",
+    "byte_size_unit": "must be a size such as 4 GiB",
+    "dict_type": "must be a section of keys and values",
+    "invalid_key": "is a key that is no text: put it in quotes",
+    "model_type": "must be a section of keys and values",
+    "string_pattern_mismatch": "must match {pattern}",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+}
+_PATTERNS = {
+    r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "must be of letters, digits, - and _, and begin with a letter or a digit",
+    r"^[^/]": "must not be empty or begin with /",
+}
 
 
-def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
-    """Explain all mistakes that were found in a file of this schema, in one sentence, the first few in full."""
-    told = list(dict.fromkeys(explain(error, schema) for error in errors))
+def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel], content: object) -> str:
+    """Explain all mistakes that were found in a file of this schema, in one sentence, the first few in full.
+
+    Args:
+        errors: what pydantic found.
+        schema: of the file.
+        content: what the file holds.
+    """
+    places: dict[str, list[ErrorDetails]] = {}
+    for error in errors:
+        places.setdefault(".".join(_keys(error, content)), []).append(error)
+    told = [_explained(key, found, schema) for key, found in places.items()]
     more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
-    return "; ".join([*told[:_TOLD], *more])
+    return "; ".join([*_each_list_once(told[:_TOLD]), *more])
 
 
-def explain(error: ErrorDetails, schema: type[BaseModel]) -> str:
+def explain(error: ErrorDetails, schema: type[BaseModel], content: object) -> str:
     """Explain an error that was found in a file of this schema to whoever wrote the file."""
+    return _explained(".".join(_keys(error, content)), [error], schema)
+
+
+def _explained(key: str, errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
+    """Explain what is wrong at a key; several errors are the kinds of value that it may have."""
+    first = errors[0]
+    named = key or "the file"
+    if first["type"] == "extra_forbidden":
+        *section, word = key.split(".")
+        return f"unknown key {named}{did_you_mean(word, _known_keys(section, schema))}"
+    if first["type"] == "missing":
+        return f"key {named} is missing"
+    if first["type"] == "gradshard":
+        return f"{named} {first['msg']}"
+    kinds = list(dict.fromkeys(map(_wanted, errors)))
+    wanted = " or ".join([kinds[0], *(kind.removeprefix("should be ") for kind in kinds[1:])])
+    shown = repr(first["input"])
+    return f"{named} {wanted}, but is {shown if len(shown) <= _SHOWN else f'{shown[:_SHOWN]}…'}"
+
+
+def _wanted(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
-    keys = [str(part) for part in error["loc"] if part != "[key]"]
-    if "key" in context and error["type"] == "gradshard":
-        keys.append(str(context["key"]))
-    key = ".".join(keys) or "the file"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key}{did_you_mean(keys[-1], _known_keys(keys[:-1], schema))}"
-    if error["type"] == "missing":
-        return f"key {key} is missing"
-    if error["type"] == "gradshard":
-        return f"{key} {error['msg']}"
-    message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    return f"{key} {message}, but is {error['input']!r}"
+    if (pattern := context.get("pattern")) in _PATTERNS:
+        return _PATTERNS[pattern]
+    if (words := _WORDS.get(error["type"])) is not None:
+        return words.format(**context)
+    return error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+
+
+def _keys(error: ErrorDetails, content: object) -> list[str]:
+    """Return the keys that lead to an error, without the kinds of value that pydantic tried on the way."""
+    keys, value = [], content
+    for part, after in pairwise((*error["loc"], None)):
+        if part == "[key]":
+            continue
+        inner = dict(enumerate(value)) if isinstance(value, list) else value
+        found = {str(key): its for key, its in inner.items()} if isinstance(inner, Mapping) else {}
+        if str(part) in found:
+            value = found[str(part)]
+        elif after != "[key]" and (error["type"] != "missing" or after is not None):
+            continue
+        keys.append(str(part))
+    return [*keys, str(error["ctx"]["key"])] if error["type"] == "gradshard" and "key" in error["ctx"] else keys
+
+
+def _each_list_once(told: Sequence[str]) -> list[str]:
+    """Leave a list of all keys out where an unknown key before it has the same."""
+    seen: set[str] = set()
+    kept = []
+    for sentence in told:
+        listed = _OF_ONE_SECTION.search(sentence)
+        kept.append(sentence[: listed.start()] if listed and listed[0] in seen else sentence)
+        seen.update([listed[0]] if listed else [])
+    return kept
 
 
 def _known_keys(keys: list[str], schema: type[BaseModel]) -> list[str]:
     """The keys of the section at a path."""
     section: object = schema
     for key in keys:
-        field = getattr(section, "model_fields", {}).get(key)
+        fields = getattr(section, "model_fields", {})
+        by_alias = {field.alias or name: field for name, field in fields.items()}
         # A section has fields; a dictionary of sections has names, each with the dictionary's value type.
-        section = field.annotation if field is not None else get_args(section)[-1]
+        section = _section(by_alias[key].annotation if key in by_alias else get_args(section)[-1])
     fields = getattr(section, "model_fields", {})
     return [getattr(field, "alias", None) or name for name, field in fields.items()]
+
+
+def _section(annotation: object) -> object:
+    """Return the section among the kinds of value that a key may have, such as a section or nothing."""
+    kinds = [kind for kind in get_args(annotation) if hasattr(kind, "model_fields")]
+    is_union = get_origin(annotation) in (Union, UnionType)
+    return kinds[0] if is_union and kinds else annotation
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

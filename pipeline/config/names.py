@@ -34,6 +34,8 @@ def same_file(names: Iterable[str]) -> tuple[str, str] | None:
 
 
 def _problem(name: object) -> str | None:
+    if isinstance(name, list | dict):
+        return "must be one name, not a list or a section"
     if not isinstance(name, str) or _bent(name):
         return "is a name that YAML reads as a number, a date or another word: choose one that begins with a letter"
     if "." in name:

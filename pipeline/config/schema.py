@@ -225,7 +225,7 @@ def read_params(path: Path) -> Params:
             f"no parameter file {path}: run this in the project's root, or name it with --params"
         ) from error
     # Of a value such as the date 2024-13-45 the parser lets Python's own error through.
-    except (YAMLError, ValueError, KeyError) as error:
+    except (YAMLError, ValueError, KeyError, RecursionError) as error:
         raise GradshardError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return check_params(content, where=str(path))
 
@@ -239,4 +239,4 @@ def check_params(content: object, *, where: str) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise GradshardError(f"{where}: {explain_all(error.errors(), Params)}") from error
+        raise GradshardError(f"{where}: {explain_all(error.errors(), Params, content)}") from error

@@ -58,6 +58,6 @@ def direction_asked_for(
         return direction_of(StoredSigns.model_validate(given), "attack")
     except ValidationError as error:
         # The parameters' word for it is shorter.
-        sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns))
+        sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns, given))
         sentence = sentence.replace("arguments: {", "arguments={")
         raise GradshardError(f"compute_signs: {sentence}") from None

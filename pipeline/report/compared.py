@@ -16,6 +16,8 @@ from gradshard.pipeline.types import CLEAN
 from gradshard.storage.errors import GradshardError
 
 OWN = "own"
+# A target, a source and an attack.
+Cell = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Adversary:
     def crafters(self, target: str) -> list[str]:
         """Name the models that craft against a target, each once."""
         return list(dict.fromkeys(target if source == OWN else source for source in self.sources))
+
+    def cells(self, first: str, second: str) -> list[tuple[Cell, Cell]]:
+        """Name the cells that are held against each other where two targets are compared; none of clean images."""
+        crafters = [(first, second) if source == OWN else (source, source) for source in self.sources]
+        return [((first, one, attack), (second, other, attack)) for one, other in crafters for attack in self.attacks]
 
     def errors(self, matrix: ErrorMatrix, target: str) -> SeedErrors:
         """Return the errors of a target under it.
@@ -123,7 +130,8 @@ def compared_table(
     sides = ((matrix, first), (other or matrix, second))
     for of, target in sides:
         if target not in of.targets:
-            raise GradshardError(f"{target} is no target of these results{did_you_mean(target, of.targets)}")
+            where = "these results" if of is matrix else "the other run"
+            raise GradshardError(f"{target} is no target of {where}{did_you_mean(target, of.targets)}")
     if first == second and other is None:
         raise GradshardError(f"{first} cannot be compared with itself: name two targets")
     errors = [[adversary.errors(of, target) for of, target in sides] for adversary in adversaries]

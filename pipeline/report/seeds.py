@@ -14,12 +14,14 @@ from gradshard.pipeline.report.training_cell import TrainingCell, TrainingNumber
 class Seeds:
     """The seeds of training that results are over; and the static models that are the same for all of them.
 
-    ``sources_vary`` tells whether other static models stand for some in the run of a seed.
+    ``sources_vary`` tells whether other static models stand for some in the run of a seed, ``two_runs`` whether results
+    of another run stand beside, which has its own static models.
     """
 
     of: Sequence[int]
     steady: frozenset[str] = field(default_factory=frozenset)
     sources_vary: bool = False
+    two_runs: bool = False
 
     @classmethod
     def of_params(cls, params: Params, measured: Sequence[int]) -> Self:
@@ -41,6 +43,8 @@ class Seeds:
     def said(self) -> str:
         """Say over how many seeds a figure is, and whether the static models vary with them."""
         static = "static models varying too" if self.sources_vary else "the same static models"
+        if self.two_runs:
+            return f"over the {len(self.of)} seeds of training that two runs share, in this run {static}"
         return f"over {len(self.of)} seeds of training, {static}"
 
     def same(self, *models: str) -> bool:

@@ -1,58 +1,136 @@
 """Two finished runs side by side: what they must share for targets of both to be compared."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.storage.errors import GradshardError
+
+# Of attacks whose strength a row of the matrix does not have in full.
+_RESTARTED = ("pgd", "cw", "autoattack")
+_STRENGTH = ("eps", "alpha", "steps", "label")
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """A finished run's parameters, its provenance.json, and the file that errors name it by."""
+class FinishedRun:
+    """A finished run.
 
+    ``matrix`` is its error matrix, ``params`` what it followed from, ``record`` the content of its provenance.json, and
+    ``name`` the file that sentences name it by.
+    """
+
+    matrix: ErrorMatrix
     params: Params
-    provenance: Mapping[str, Any]
+    record: Mapping[str, Any]
     name: str
 
-    @property
-    def test_images(self) -> str | None:
-        """The digest of the test images."""
-        found: str | None = self.provenance.get("dataset", {}).get("test")
-        return found
-
-    @property
-    def attack(self) -> Mapping[str, Any]:
-        """The strength of the attacks."""
-        found: Mapping[str, Any] = self.provenance.get("params", {}).get("attack", {})
+    def recorded(self, *keys: str) -> Any:
+        """Return what the record has at a path of keys; none where it has nothing."""
+        found: Any = self.record
+        for key in keys:
+            found = found.get(key) if isinstance(found, Mapping) else None
         return found
 
     def digest(self, model: str, seed: int) -> str | None:
         """Return the digest of a model in the run of a seed; none if the run has no such model."""
-        found: str | None = self.provenance.get("models", {}).get(self.params.in_run(model, seed))
+        found: str | None = self.recorded("models", self.params.in_run(model, seed))
         return found
 
+    def strength(self, target: str, source: str, attack: str) -> set[tuple[object, ...]]:
+        """Return how strongly a source attacked a target, and with whose label; one, unless seeds differ."""
+        matrix = self.matrix
+        return {
+            tuple(row.get(name) for name in _STRENGTH)
+            for row in matrix.rows
+            if (row["target"], row["source"], row["attack"]) == (target, source, attack)
+            and row["gradient"] == matrix.gradient
+        }
 
-def check_comparable(first: RunRecord, second: RunRecord, *, sources: Iterable[str], seeds: Iterable[int]) -> None:
-    """Check that two runs attacked the same test images by the same sources and with the same strength.
 
-    ``sources`` are those that craft for both targets, whose weights must be the same in the run of every seed.
+def on_shared_seeds(first: ErrorMatrix, second: ErrorMatrix) -> tuple[ErrorMatrix, ErrorMatrix]:
+    """Return two runs' matrices without the seeds that only one of them has.
 
     Raises:
-        GradshardError: something differs; the sentence says what.
+        GradshardError: they have no seed in common.
+    """
+    shared = tuple(seed for seed in first.seeds.of if seed in second.seeds.of)
+    if not shared:
+        raise GradshardError(
+            f"one run has the seeds {_listed(first.seeds.of)} and the other {_listed(second.seeds.of)}: none is shared"
+        )
+    one, other = (
+        replace(
+            matrix,
+            rows=[row for row in matrix.rows if row["seed"] in shared],
+            seeds=replace(matrix.seeds, of=shared, two_runs=True),
+        )
+        for matrix in (first, second)
+    )
+    return one, other
+
+
+def check_comparable(
+    first: FinishedRun, second: FinishedRun, cells: Iterable[tuple[tuple[str, str, str], tuple[str, str, str]]]
+) -> None:
+    """Check that two runs attacked the same test images by the same sources, with the same strength.
+
+    Args:
+        first: a run.
+        second: another one.
+        cells: what is compared: target, source and attack in the first run and in the second; of a target's own attack
+            the source is the target. None is of clean images.
+
+    Raises:
+        GradshardError: something differs, or is not known; the sentence says what.
     """
     between = f"{first.name} and {second.name} cannot be compared:"
-    if first.test_images is None or first.test_images != second.test_images:
+    _check_parameters(first)
+    _check_parameters(second)
+    images = [run.recorded("dataset", "test") for run in (first, second)]
+    if None in images:
+        raise GradshardError(f"{between} the provenance.json of one does not say which test images it is of")
+    if images[0] != images[1]:
         raise GradshardError(f"{between} they are of different test images")
-    unlike = [key for key in {**first.attack, **second.attack} if first.attack.get(key) != second.attack.get(key)]
-    if unlike:
-        raise GradshardError(f"{between} their parameters differ in attack: {', '.join(unlike)}")
-    seeds = list(seeds)
-    for source in sources:
-        for seed in seeds:
-            if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(source, seed):
-                raise GradshardError(
-                    f"{between} their {source} is not the same model in the run of seed {seed} (by the digests of "
-                    "provenance.json): choose adversaries of shared weights by --on, such as clean and own:fgsm"
-                )
+    for one, other in cells:
+        if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, one[2]):
+            raise GradshardError(
+                f"{between} {one[2]} was not the same attack in both (by its eps, alpha, steps, restarts, label or "
+                "code): leave it out by --on"
+            )
+        if one[1] != one[0] or other[1] != other[0]:
+            _check_source(first, second, one[1], other[1], between)
+
+
+def _check_source(first: FinishedRun, second: FinishedRun, source: str, others: str, between: str) -> None:
+    for seed in first.matrix.seeds.of:
+        if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(others, seed):
+            raise GradshardError(
+                f"{between} their {source} is not the same model in the run of seed {seed} (by the digests of "
+                "provenance.json): choose adversaries of shared weights by --on, such as clean and own:fgsm"
+            )
+
+
+def _check_parameters(run: FinishedRun) -> None:
+    """Refuse parameters that name other models than the run had, by which digests would be those of other models."""
+    given = run.params.model_dump(mode="json", by_alias=True, include={"static", "robust", "stand_ins"})
+    for part, its in given.items():
+        recorded = run.recorded("params", part)
+        if isinstance(recorded, Mapping) and set(recorded) != set(map(str, its)):
+            raise GradshardError(
+                f"the parameters given for {run.name} name other models under {part} than its provenance.json: give "
+                "those that it came from"
+            )
+
+
+def _unlike_code(first: FinishedRun, second: FinishedRun, attack: str) -> bool:
+    """Tell whether an attack was restarted more often in one run, or is somebody's own whose code differs."""
+    places = [("params", "attack", "custom", attack), ("attacks", attack)]
+    if attack in _RESTARTED:
+        places.append(("params", "attack", "restarts"))
+    return any(first.recorded(*place) != second.recorded(*place) for place in places)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -85,7 +85,7 @@ def evaluate(params: Params, seed: int, cluster: ClusterConfig) -> None:
     for name, counts in undefined.items():
         echo(
             f"{name}: its gradient was NaN or infinite for {counts['undefined']} of {counts['rows']} rows, so no error "
-            "under what it crafted is shown (docs/diagnostics.md: undefined gradients)"
+            "under what it crafted is shown (docs/diagnostics.md#undefined-gradients)"
         )
     echo(f"{folder}: {len(rows)} error rates")
 

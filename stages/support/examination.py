@@ -145,7 +145,7 @@ def examine(
         "versions": {"gradshard": storage.__version__, "torch": torch.__version__},
         "left_out": left_out,
     }
-    if others:
+    if plan.foreign:
         about["attacks"] = {name: custom.provenance(name="attack", call=name) for name in plan.foreign}
     places = tuple(_absolute(some) for some in everybody)
     subjects = Subjects(dataset.resolve(), images.digest, places, digests, used.type)

@@ -79,6 +79,7 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
         "versions": {
             name: ", ".join(dict.fromkeys(its["versions"][name] for its in each)) for name in each[0]["versions"]
         },
+        **({"attacks": each[0]["attacks"]} if "attacks" in each[0] else {}),
     }
 
 

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
-import operator
+import re
 import shutil
-from functools import reduce
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.projects import call
@@ -20,9 +21,9 @@ OF_RUN = [str(RUN / "report/matrix.parquet"), "A_adv-ens", "A_adv", "--params", 
 def compare(tmp_path, monkeypatch, capsys):
     """Run the command in an empty folder; gives the exit code, what it printed, and what it said."""
 
-    def run(*options):
+    def run(*options, of=OF_RUN):
         monkeypatch.chdir(tmp_path)
-        code = call(monkeypatch, "compare", *OF_RUN, *options)
+        code = call(monkeypatch, "compare", *of, *options)
         return code, *capsys.readouterr()
 
     return run
@@ -68,55 +69,95 @@ def test_a_misspelt_adversary_ends_it_with_one_sentence(compare):
 
 
 @pytest.fixture
-def two_runs(tmp_path):
-    """Two copies of a published run; gives the other's folder, for what is changed there."""
-    other = tmp_path / "other"
-    (other / "report").mkdir(parents=True)
+def other(tmp_path):
+    """A copy of a published run, for what is changed there."""
+    (tmp_path / "other/report").mkdir(parents=True)
     for name in ("params.yaml", "report/matrix.parquet", "report/examples.parquet", "report/provenance.json"):
-        shutil.copy(RUN / name, other / name)
-    return other
+        shutil.copy(RUN / name, tmp_path / "other" / name)
+    return tmp_path / "other"
 
 
-def other_run(folder):
-    return "--other-run", str(folder / "report/matrix.parquet"), str(folder / "params.yaml")
+def other_run(folder, *, params="params.yaml"):
+    return "--other-run", str(folder / "report/matrix.parquet"), str(folder / params)
 
 
-def test_a_target_of_another_run_is_compared_as_one_of_the_same(compare, two_runs):
+def rewrite(folder, change):
+    """Change the record of digests."""
+    file = folder / "report/provenance.json"
+    record = json.loads(file.read_text())
+    change(record)
+    file.write_text(json.dumps(record))
+
+
+def replaced(table, column, change):
+    place = table.schema.get_field_index(column)
+    return table.set_column(place, table.schema.field(place), pa.array(map(change, table[column].to_pylist())))
+
+
+def test_a_target_of_another_run_is_compared_as_one_of_the_same(compare, other):
     on = ("--on", "B:fgsm", "--on", "own:fgsm")
-    assert compare(*on, *other_run(two_runs)) == compare(*on)
+    alone, together = compare(*on)[1].splitlines(), compare(*on, *other_run(other))[1].splitlines()
+    assert [line for line in together if line.startswith("|")] == [line for line in alone if line.startswith("|")]
+    assert "over the 5 seeds of training that two runs share, in this run the same static models" in together[-1]
 
 
-def test_targets_of_one_name_in_two_runs_are_told_apart(monkeypatch, capsys, two_runs):
-    same = [OF_RUN[0], "A_adv", *OF_RUN[2:]]
-    assert call(monkeypatch, "compare", *same, "--on", "B:fgsm", *other_run(two_runs)) == 0
-    printed = capsys.readouterr().out
+def test_of_runs_with_other_seeds_the_shared_ones_are_shown_and_compared(compare, other):
+    parameters = other / "params.yaml"
+    parameters.write_text(re.sub(r"^seeds: .*", "seeds: [11, 12, 13]", parameters.read_text(), flags=re.MULTILINE))
+    on = ("--on", "B:fgsm", "--on", "own:fgsm")
+    fewer = [str(other / "report/matrix.parquet"), *OF_RUN[1:3], "--params", str(parameters)]
+    together = compare(*on, *other_run(other))[1].splitlines()
+    alone = compare(*on, of=fewer)[1].splitlines()
+    assert [line for line in together if line.startswith("|")] == [line for line in alone if line.startswith("|")]
+    assert "over the 3 seeds of training that two runs share" in together[-1]
+
+
+def test_targets_of_one_name_in_two_runs_are_told_apart(compare, other):
+    code, printed, _ = compare("--on", "B:fgsm", *other_run(other), of=[OF_RUN[0], "A_adv", *OF_RUN[2:]])
+    assert code == 0
     assert "| A_adv | A_adv of the other run |" in printed
     assert "| +0.0 " in printed
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "sentence"),
+    ("change", "sentence"),
     [
-        (("dataset", "test"), "0" * 64, "they are of different test images"),
-        (("params", "attack", "eps"), 0.2, "their parameters differ in attack: eps"),
-        (("models", "B"), "0" * 64, "their B is not the same model in the run of seed 10"),
+        (lambda record: record["dataset"].update(test="0" * 64), "they are of different test images"),
+        (lambda record: record["models"].update(B="0" * 64), "their B is not the same model in the run of seed 10"),
+        (lambda record: record["params"]["robust"].update(Z={}), "name other models under robust than its provenance"),
+        (lambda record: record["params"]["stand_ins"].update({"11": {}}), "name other models under stand_ins"),
+        (lambda record: record.update(attacks={"fgsm": "0" * 64}), "fgsm was not the same attack in both"),
+        (lambda record: record.clear(), "does not say which test images it is of"),
+        (lambda record: record.update(dataset=None), "does not say which test images it is of"),
+        (lambda record: record.update(models=[]), "their B is not the same model"),
     ],
 )
-def test_runs_that_share_no_images_strength_or_sources_are_not_compared(compare, two_runs, place, value, sentence):
-    file = two_runs / "report/provenance.json"
-    record = json.loads(file.read_text())
-    *path, last = place
-    reduce(operator.getitem, path, record)[last] = value
-    file.write_text(json.dumps(record))
-    code, printed, said = compare("--on", "B:fgsm", *other_run(two_runs))
-    assert (code, printed) == (2, "")
+def test_runs_that_share_no_images_sources_or_attacks_are_not_compared(compare, other, change, sentence):
+    rewrite(other, change)
+    code, printed, said = compare("--on", "B:fgsm", *other_run(other))
+    assert (code, printed, said.count("\n")) == (2, "", 1)
     assert sentence in said
-    if "models" in place:
-        assert compare("--on", "own:fgsm", *other_run(two_runs))[0] == 0
 
 
-def test_without_its_digests_another_run_is_not_compared(compare, two_runs):
-    (two_runs / "report/provenance.json").unlink()
-    code, printed, said = compare("--on", "B:fgsm", *other_run(two_runs))
+@pytest.mark.parametrize(("column", "value"), [("eps", 0.2), ("label", "least_likely")])
+def test_a_row_of_another_strength_or_label_is_not_compared(compare, other, column, value):
+    for name in ("matrix.parquet", "examples.parquet"):
+        file = other / "report" / name
+        table = pq.read_table(file)
+        pq.write_table(replaced(table, column, lambda found: found and value), file)
+    code, printed, said = compare("--on", "B:fgsm", *other_run(other))
+    assert (code, printed) == (2, "")
+    assert "fgsm was not the same attack in both (by its eps, alpha, steps, restarts, label or code)" in said
+
+
+def test_what_is_not_compared_need_not_be_shared(compare, other):
+    rewrite(other, lambda record: record["models"].update(B="0" * 64))
+    rewrite(other, lambda record: record["params"]["attack"].update(restarts=9))
+    assert compare("--on", "own:fgsm", "--on", "clean", *other_run(other))[0] == 0
+
+
+def test_without_its_digests_another_run_is_not_compared(compare, other):
+    (other / "report/provenance.json").unlink()
+    code, printed, said = compare("--on", "B:fgsm", *other_run(other))
     assert (code, printed) == (2, "")
     assert "provenance.json, whose digests tell what two runs share" in said

@@ -22,14 +22,15 @@ def docs(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_without_a_name_every_page_is_listed_with_its_title(docs):
-    code, printed, _ = docs()
+@pytest.mark.parametrize("name", [[], [""], ["docs/"]])
+def test_without_a_name_every_page_is_listed_with_its_title(docs, name):
+    code, printed, _ = docs(*name)
     assert code == 0
     assert [line.split()[0] for line in printed.splitlines()] == sorted(page.stem for page in DOCS.glob("*.md"))
     assert re.search(r"^datasets +Datasets$", printed, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["datasets", "datasets.md", "docs/datasets.md"])
+@pytest.mark.parametrize("name", ["datasets", "datasets.md", "docs/datasets.md", "Datasets"])
 def test_a_page_is_shown_by_every_form_of_its_name(docs, name):
     assert docs(name)[:2] == (0, (DOCS / "datasets.md").read_text() + "\n")
 

@@ -141,6 +141,7 @@ def test_attacks_from_elsewhere_are_added_and_a_misnamed_one_is_told_before_any_
     assert error(record, "torchattacks:DIFGSM") <= error(record, "worst_case")
     assert record["attacks"] == {"torchattacks:DIFGSM": f"torchattacks {metadata.version('torchattacks')}"}
     assert "torchattacks:DIFGSM" in (tmp_path / "found/index.html").read_text()
+    assert "attacks" not in examine("tests.helpers.zoo:cnn", *options[:3], "--attack", "fgsm")[2]
     code, said, _ = examine("tests.helpers.zoo:cnn", *options, "--attack", "torchattacks:DIFGSN")
     assert code == 2
     assert "DIFGSN" in said

@@ -47,6 +47,15 @@ def test_one_archive_of_images_becomes_a_report(own, monkeypatch):
     assert list(metrics) == ["ResNet_adv-ens"]
 
 
+def test_who_begins_is_told_what_to_put_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "init", "--profile", "own", "mine") == 0
+    said = capsys.readouterr().out
+    assert "put images.npz there, as `gradshard docs datasets` has it, then run it with `cd mine && dvc repro`" in said
+    assert call(monkeypatch, "init", "digits") == 0
+    assert "put " not in capsys.readouterr().out
+
+
 def test_without_the_archive_it_is_told_where_it_belongs(own, gradshard):
     (own.path / "images.npz").unlink()
     code, said = gradshard(own, "prepare")

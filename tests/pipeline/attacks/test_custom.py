@@ -158,6 +158,10 @@ def array(model, images, labels, *, epsilon):
     return images.numpy()
 
 
+def leaving(model, images, labels, *, epsilon):
+    raise SystemExit(3)
+
+
 def failing(model, images, labels, *, epsilon):
     return {}["examples"]
 
@@ -170,6 +174,7 @@ def failing(model, images, labels, *, epsilon):
         ("other_shape", r"returned float32 of shape \(4, 12\) for images that are float32 of shape \(4, 1, 3, 4\)"),
         ("other_dtype", "returned float64 of shape .*: it must keep shape and dtype"),
         ("array", "returned a ndarray and not a tensor"),
+        ("leaving", r"failed \(SystemExit: 3, "),
         ("failing", r"failed \(KeyError: 'examples', .*test_custom.py:\d+\)"),
     ],
 )

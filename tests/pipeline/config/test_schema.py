@@ -169,7 +169,7 @@ DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps"
         ("evaluation/sweep", [0.1], "evaluation.sweep must hold 0"),
         ("evaluation/diagnosed", ["Z"], "evaluation.diagnosed names Z, which is not a model"),
         ("evaluation/attacks", {"fgsm": ["Z"]}, "evaluation.attacks.fgsm names Z, which is not a model"),
-        ("streaming/memory", "lots", "streaming.memory could not parse value and unit"),
+        ("streaming/memory", "lots", "streaming.memory must be a size such as 4 GiB, but is 'lots'"),
         ("static", {"../A": {"architecture": "A", "epochs": 1}}, "static.../A"),
         ("static/resnet-v1.5", STATIC, "static.resnet-v1.5 has a dot in its name, which DVC takes for a level of the"),
         ("static/x.y", STATIC, "write x_y"),
@@ -184,6 +184,17 @@ DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps"
         ("static/" + "x" * 101, STATIC, "is a name of 101 characters, too long for a file"),
         ("static/a", STATIC, "static has A and a, which are one file on some disks: rename one"),
         ("signs/d", {"model": "D", "gradient": "exact", "label": "true"}, "signs has D and d, which are one file"),
+        ("static/bad name", STATIC, "static.bad name must be of letters, digits, - and _, and begin with a letter or"),
+        ("evaluation/gradients", [], "evaluation.gradients must have at least 1 entries, but is []"),
+        ("evaluation/holdout", ["B"], "evaluation.holdout must be one name, not a list or a section"),
+        ("dataset", "mnist", "dataset must be a section of keys and values, but is 'mnist'"),
+        ("blackbox/forest/x", 1, "unknown key blackbox.forest.x (there are trees, sources, "),
+        (
+            "signs/A",
+            {**DI, "arguments": {"x": [1]}},
+            "signs.A.arguments.x should be a valid boolean or a valid integer or a valid number or a valid string",
+        ),
+        ("profile", {str(number): 0 for number in range(2000)}, "'9': 0,…"),
         ("static/A/weights_key", "ema", "static.A.weights_key is for a checkpoint, not for random weights"),
         ("static/A/output", "softmax", "static.A.output should be 'logits' or 'probabilities', but is 'softmax'"),
         ("signs/A/zero_rows", 2, "signs.A.zero_rows should be less than or equal to 1, but is 2"),
@@ -205,6 +216,15 @@ def test_several_mistakes_are_told_at_once(content):
         check_params(content, where="params.yaml")
     told = ", ".join(sorted(str(caught.value).removeprefix("params.yaml: ").split("; ")))
     assert re.fullmatch(r"training.batch should be .*, unknown key static.A.epoch .*, unknown key trainin .*", told)
+
+
+def test_a_list_of_keys_is_told_once(content):
+    for number in range(3):
+        put(content, f"attack/nothing_{number}", {})
+    with pytest.raises(GradshardError) as caught:
+        check_params(content, where="params.yaml")
+    assert str(caught.value).count("(there are eps, alpha, ") == 1
+    assert str(caught.value).endswith("; unknown key attack.nothing_1; unknown key attack.nothing_2")
 
 
 def test_of_many_mistakes_the_others_are_counted(content):
@@ -242,7 +262,7 @@ def test_a_missing_section_is_named(content, section):
 
 @pytest.mark.parametrize("content", [None, [], "text", 3])
 def test_a_file_that_is_no_mapping_is_refused(content):
-    with pytest.raises(GradshardError, match=r"params\.yaml: the file should be a valid dictionary"):
+    with pytest.raises(GradshardError, match=r"params\.yaml: the file must be a section of keys and values"):
         check_params(content, where="params.yaml")
 
 

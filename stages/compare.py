@@ -1,5 +1,6 @@
 """The command ``compare``: two models of a finished run, or two ways of training, held against each other."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -7,7 +8,7 @@ import click
 from gradshard.pipeline.config.schema import Params, read_params
 from gradshard.pipeline.report.compared import Adversary, compared_table, shared_adversaries
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.two_runs import FinishedRun, check_comparable, on_shared_seeds
+from gradshard.pipeline.report.two_runs import FinishedRun, check_comparable, on_shared_seeds, why_not_comparable
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.matrix_file import read_error_matrix
 from gradshard.stages.support.options import gradient_option, params_option
@@ -69,13 +70,35 @@ def command(
         others = read_error_matrix(file, other_params, gradient, image_by_image=True)
         found, others = on_shared_seeds(found, others)
     rows = adversaries or shared_adversaries(found, first, second, other=others)
-    table = compared_table(found, first, second, rows, other=others)
     if other_run and others:
         runs = _finished(matrix, found, params), _finished(file, others, other_params)
-        check_comparable(*runs, [cells for row in rows for cells in row.cells(first, second)])
+        rows = _comparable(*runs, rows, first, second, chosen=bool(adversaries))
+    table = compared_table(found, first, second, rows, other=others)
     put_table(found.seeds.captioned(table), form, into)
     if into is not None:
         echo(f"{into}: {first} and {second} of {matrix}" + (f" and {file}" if other_run else ""))
+
+
+def _comparable(
+    one: FinishedRun, other: FinishedRun, rows: Sequence[Adversary], first: str, second: str, *, chosen: bool
+) -> list[Adversary]:
+    """Return the rows that two runs share; what is left out of those that nobody chose is told.
+
+    Raises:
+        GradshardError: one that was chosen is not shared, or the runs are of different images.
+    """
+    check_comparable(one, other)
+    kept = []
+    for row in rows:
+        reasons = (why_not_comparable(one, other, *cells) for cells in row.cells(first, second))
+        reason = next(filter(None, reasons), None)
+        if reason is None:
+            kept.append(row)
+        elif chosen:
+            raise GradshardError(f"{row.title} cannot be compared: {reason}: choose others by --on")
+        else:
+            echo(f"left out: {row.title}: {reason}")
+    return kept
 
 
 def _finished(file: Path, matrix: ErrorMatrix, params: Params) -> FinishedRun:

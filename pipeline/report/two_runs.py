@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradshard.pipeline.config.schema import Params
+from gradshard.pipeline.report.compared import Cell
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.storage.errors import GradshardError
 
@@ -71,19 +72,11 @@ def on_shared_seeds(first: ErrorMatrix, second: ErrorMatrix) -> tuple[ErrorMatri
     return one, other
 
 
-def check_comparable(
-    first: FinishedRun, second: FinishedRun, cells: Iterable[tuple[tuple[str, str, str], tuple[str, str, str]]]
-) -> None:
-    """Check that two runs attacked the same test images by the same sources, with the same strength.
-
-    Args:
-        first: a run.
-        second: another one.
-        cells: what is compared: target, source and attack in the first run and in the second; of a target's own attack
-            the source is the target. None is of clean images.
+def check_comparable(first: FinishedRun, second: FinishedRun) -> None:
+    """Check that two runs are of the same test images, and that their parameters are those they came from.
 
     Raises:
-        GradshardError: something differs, or is not known; the sentence says what.
+        GradshardError: they are not, or it is not known; the sentence says what.
     """
     between = f"{first.name} and {second.name} cannot be compared:"
     _check_parameters(first)
@@ -93,23 +86,21 @@ def check_comparable(
         raise GradshardError(f"{between} the provenance.json of one does not say which test images it is of")
     if images[0] != images[1]:
         raise GradshardError(f"{between} they are of different test images")
-    for one, other in cells:
-        if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, one[2]):
-            raise GradshardError(
-                f"{between} {one[2]} was not the same attack in both (by its eps, alpha, steps, restarts, label or "
-                "code): leave it out by --on"
-            )
-        if one[1] != one[0] or other[1] != other[0]:
-            _check_source(first, second, one[1], other[1], between)
 
 
-def _check_source(first: FinishedRun, second: FinishedRun, source: str, others: str, between: str) -> None:
-    for seed in first.matrix.seeds.of:
-        if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(others, seed):
-            raise GradshardError(
-                f"{between} their {source} is not the same model in the run of seed {seed} (by the digests of "
-                "provenance.json): choose adversaries of shared weights by --on, such as clean and own:fgsm"
-            )
+def why_not_comparable(first: FinishedRun, second: FinishedRun, one: Cell, other: Cell) -> str | None:
+    """Tell why a cell of one run cannot be held against one of another; none if both are of one attack and source.
+
+    Of a target's own attack the source is the target.
+    """
+    attack, source = one[2], one[1]
+    if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, attack):
+        return f"{attack} was not the same attack in both runs (by its eps, alpha, steps, restarts, label or code)"
+    own = one[:1] == one[1:2] and other[:1] == other[1:2]
+    for seed in () if own else first.matrix.seeds.of:
+        if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(other[1], seed):
+            return f"{source} is not the same model in the runs of seed {seed} (by the digests of provenance.json)"
+    return None
 
 
 def _check_parameters(run: FinishedRun) -> None:

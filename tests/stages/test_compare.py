@@ -123,13 +123,16 @@ def test_targets_of_one_name_in_two_runs_are_told_apart(compare, other):
     ("change", "sentence"),
     [
         (lambda record: record["dataset"].update(test="0" * 64), "they are of different test images"),
-        (lambda record: record["models"].update(B="0" * 64), "their B is not the same model in the run of seed 10"),
+        (
+            lambda record: record["models"].update(B="0" * 64),
+            "FGSM from B cannot be compared: B is not the same model",
+        ),
         (lambda record: record["params"]["robust"].update(Z={}), "name other models under robust than its provenance"),
         (lambda record: record["params"]["stand_ins"].update({"11": {}}), "name other models under stand_ins"),
-        (lambda record: record.update(attacks={"fgsm": "0" * 64}), "fgsm was not the same attack in both"),
+        (lambda record: record.update(attacks={"fgsm": "0" * 64}), "fgsm was not the same attack in both runs"),
         (lambda record: record.clear(), "does not say which test images it is of"),
         (lambda record: record.update(dataset=None), "does not say which test images it is of"),
-        (lambda record: record.update(models=[]), "their B is not the same model"),
+        (lambda record: record.update(models=[]), "B is not the same model in the runs of seed 10"),
     ],
 )
 def test_runs_that_share_no_images_sources_or_attacks_are_not_compared(compare, other, change, sentence):
@@ -147,13 +150,22 @@ def test_a_row_of_another_strength_or_label_is_not_compared(compare, other, colu
         pq.write_table(replaced(table, column, lambda found: found and value), file)
     code, printed, said = compare("--on", "B:fgsm", *other_run(other))
     assert (code, printed) == (2, "")
-    assert "fgsm was not the same attack in both (by its eps, alpha, steps, restarts, label or code)" in said
+    assert "fgsm was not the same attack in both runs (by its eps, alpha, steps, restarts, label or code)" in said
 
 
 def test_what_is_not_compared_need_not_be_shared(compare, other):
     rewrite(other, lambda record: record["models"].update(B="0" * 64))
     rewrite(other, lambda record: record["params"]["attack"].update(restarts=9))
     assert compare("--on", "own:fgsm", "--on", "clean", *other_run(other))[0] == 0
+
+
+def test_without_a_choice_rows_that_are_not_shared_are_left_out_and_told(compare, other):
+    rewrite(other, lambda record: record["models"].update(B="0" * 64))
+    code, printed, said = compare(*other_run(other))
+    assert code == 0
+    assert "| own FGSM |" in printed
+    assert " from B |" not in printed
+    assert "left out: FGSM from B: B is not the same model in the runs of seed 10" in said
 
 
 def test_without_its_digests_another_run_is_not_compared(compare, other):

@@ -292,9 +292,10 @@ def test_a_value_that_is_not_what_it_looks_like_is_told(tmp_path, value):
 def test_a_missing_or_broken_file_is_told(tmp_path):
     with pytest.raises(GradshardError, match="no parameter file"):
         read_params(tmp_path / "params.yaml")
-    (tmp_path / "params.yaml").write_text("a: [1\nb: }")
-    with pytest.raises(GradshardError, match="is not YAML"):
-        read_params(tmp_path / "params.yaml")
+    for text in ("a: [1\nb: }", "a: " + "[" * 3000 + "]" * 3000):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(GradshardError, match="is not YAML"):
+            read_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("name", sorted(profiles()))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 
 from tests.helpers.projects import call
 
-RUN = Path(__file__).parents[2] / "results/mnist5k"
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "results/mnist5k"
 OF_RUN = [str(RUN / "report/matrix.parquet"), "A_adv-ens", "A_adv", "--params", str(RUN / "params.yaml")]
 
 
@@ -173,3 +175,13 @@ def test_without_its_digests_another_run_is_not_compared(compare, other):
     code, printed, said = compare("--on", "B:fgsm", *other_run(other))
     assert (code, printed) == (2, "")
     assert "provenance.json, whose digests tell what two runs share" in said
+
+
+def test_the_comparison_of_two_published_runs_is_the_one_that_their_page_shows(monkeypatch, tmp_path):
+    page = ROOT / "results/mnist/random/README.md"
+    copy = tmp_path / "page.md"
+    copy.write_text(page.read_text())
+    (line,) = re.findall(r"^gradshard (compare .*--other-run .*) --into .*$", page.read_text(), flags=re.MULTILINE)
+    monkeypatch.chdir(ROOT)
+    assert call(monkeypatch, *shlex.split(line), "--into", str(copy)) == 0
+    assert copy.read_text() == page.read_text()

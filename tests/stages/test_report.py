@@ -35,7 +35,7 @@ def report(tmp_path_factory):
 
 
 def test_there_are_published_results():
-    assert (len(FOLDERS), len(WITH_TABLES)) == (17, 16)
+    assert (len(FOLDERS), len(WITH_TABLES)) == (18, 17)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=str)
@@ -68,8 +68,10 @@ def test_the_tables_and_the_figure_of_published_results_are_those_that_are_made(
     assert made - tex == names | {page}
     _, different, unread = filecmp.cmpfiles(kept, into, names, shallow=False)
     assert (different, unread) == ([], [])
-    assert (kept / "defences.svg").stat().st_size <= 40_000
-    assert "](report/defences.svg)" in (kept.parent / "README.md").read_text()
+    # Of models trained on RAND+FGSM alone there is no table of defences to draw.
+    if Path("defences.svg") in made:
+        assert (kept / "defences.svg").stat().st_size <= 40_000
+        assert "](report/defences.svg)" in (kept.parent / "README.md").read_text()
 
 
 def test_published_results_of_several_seeds_are_a_folder_for_each(tmp_path):

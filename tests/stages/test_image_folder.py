@@ -176,7 +176,7 @@ def test_the_folder_may_be_named_by_the_variable(project, gradshard, monkeypatch
         ({"name": "imagefolder", "size": 32, "crop": 1.5}, "dataset.crop should be less than or equal to 1"),
         ({"name": "imagefolder", "size": 32, "broken": "ignore"}, "dataset.broken should be 'fail' or 'skip'"),
         ({"name": "imagefolder", "size": 32, "interpolation": "cubic"}, "dataset.interpolation should be 'nearest'"),
-        ({"name": "imagefolder", "size": 32, "test": "/b"}, "dataset.test String should match pattern"),
+        ({"name": "imagefolder", "size": 32, "test": "/b"}, "dataset.test must not be empty or begin with /, but is"),
         ({"name": "imagefolder", "siez": 32}, "unknown key dataset.siez (did you mean size?)"),
         (
             {"name": "mnist5k", "size": 32},

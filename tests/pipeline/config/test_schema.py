@@ -1,7 +1,6 @@
 """params.yaml: what is wrong is told in one sentence that names the key."""
 
 import copy
-import re
 from pathlib import Path
 
 import pytest
@@ -207,31 +206,6 @@ def test_what_is_wrong_is_told_with_its_key(content, key, value, sentence):
     assert str(caught.value).startswith("params.yaml: ")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_several_mistakes_are_told_at_once(content):
-    for key, value in {"trainin": {}, "training/batch": 0, "static/A/epoch": 3}.items():
-        put(content, key, value)
-    with pytest.raises(GradshardError) as caught:
-        check_params(content, where="params.yaml")
-    told = ", ".join(sorted(str(caught.value).removeprefix("params.yaml: ").split("; ")))
-    assert re.fullmatch(r"training.batch should be .*, unknown key static.A.epoch .*, unknown key trainin .*", told)
-
-
-def test_a_list_of_keys_is_told_once(content):
-    for number in range(3):
-        put(content, f"attack/nothing_{number}", {})
-    with pytest.raises(GradshardError) as caught:
-        check_params(content, where="params.yaml")
-    assert str(caught.value).count("(there are eps, alpha, ") == 1
-    assert str(caught.value).endswith("; unknown key attack.nothing_1; unknown key attack.nothing_2")
-
-
-def test_of_many_mistakes_the_others_are_counted(content):
-    for number in range(8):
-        put(content, f"nothing_{number}", {})
-    with pytest.raises(GradshardError, match=r"nothing_4.*; and 3 more$"):
-        check_params(content, where="params.yaml")
 
 
 @pytest.mark.parametrize("key", ["1", "1.5", "null", "2023-05-09", "true", "0x1F"])

@@ -14,6 +14,7 @@ from gradshard.pipeline.config.schema import FILE_NAME, read_params
 from gradshard.stages.support.project import CODE_LINK, check_project, link_code, project_dvc_text
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.home import path_of
 
 _DEFAULT = "mnist5k"
 _TEMPLATES = files("gradshard.stages.support") / "project"
@@ -57,7 +58,7 @@ def command(folder: Path, name: str | None) -> None:
 def _missing_images(folder: Path) -> str | None:
     """Return the path within a project at which its parameters expect images that are not there."""
     path = read_params(folder / FILE_NAME).dataset.path
-    return None if path is None or (folder / path).expanduser().exists() else str(path)
+    return None if path is None or (folder / path_of(path)).exists() else path
 
 
 def _renew(folder: Path, name: str | None) -> None:

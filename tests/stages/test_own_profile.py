@@ -54,6 +54,16 @@ def test_who_begins_is_told_what_to_put_where(tmp_path, monkeypatch, capsys):
     assert "put images.npz there, as `gradshard docs datasets` has it, then run it with `cd mine && dvc repro`" in said
     assert call(monkeypatch, "init", "digits") == 0
     assert "put " not in capsys.readouterr().out
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/images.npz").touch()
+    for name, there in (("images", False), ("none", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = (tmp_path / "mine/params.yaml").read_text()
+        (folder / "params.yaml").write_text(text.replace("path: images.npz", f"path: ~/{name}.npz"))
+        assert call(monkeypatch, "init", name) == 0
+        assert ("put ~/" in capsys.readouterr().out) == there
 
 
 def test_without_the_archive_it_is_told_where_it_belongs(own, gradshard):

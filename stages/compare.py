@@ -65,18 +65,19 @@ def command(
     adversaries = [Adversary.of(text) for text in on]
     gradient = gradient or params.evaluation.gradients[0]
     found, others = read_error_matrix(matrix, params, gradient, image_by_image=True), None
-    if other_run:
+    if other_run is None:
+        rows = adversaries or shared_adversaries(found, first, second)
+    else:
         file, other_params = other_run[0], read_params(other_run[1])
         others = read_error_matrix(file, other_params, gradient, image_by_image=True)
         found, others = on_shared_seeds(found, others)
-    rows = adversaries or shared_adversaries(found, first, second, other=others)
-    if other_run and others:
         runs = _finished(matrix, found, params), _finished(file, others, other_params)
+        rows = adversaries or shared_adversaries(found, first, second, other=others)
         rows = _comparable(*runs, rows, first, second, chosen=bool(adversaries))
     table = compared_table(found, first, second, rows, other=others)
     put_table(found.seeds.captioned(table), form, into)
     if into is not None:
-        echo(f"{into}: {first} and {second} of {matrix}" + (f" and {file}" if other_run else ""))
+        echo(f"{into}: {first} and {second} of {matrix}" + (f" and {other_run[0]}" if other_run else ""))
 
 
 def _comparable(

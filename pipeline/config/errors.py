@@ -10,12 +10,6 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-
-def schema_error(key: str, message: str) -> PydanticCustomError:
-    """An error of a check of our own, to be raised within a section whose ``key`` is wrong."""
-    return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
-
-
 # More mistakes than these are counted only, and of a long value the beginning is shown.
 _TOLD, _SHOWN = 5, 80
 _OF_ONE_SECTION = re.compile(r" \(there are [^()]*\)$")
@@ -30,10 +24,11 @@ _WORDS = {
     "too_short": "must have at least {min_length} entries",
     "too_long": "must have at most {max_length} entries",
 }
-_PATTERNS = {
-    r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "must be of letters, digits, - and _, and begin with a letter or a digit",
-    r"^[^/]": "must not be empty or begin with /",
-}
+
+
+def schema_error(key: str, message: str) -> PydanticCustomError:
+    """An error of a check of our own, to be raised within a section whose ``key`` is wrong."""
+    return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
 
 
 def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel], content: object) -> str:
@@ -75,11 +70,8 @@ def _explained(key: str, errors: Sequence[ErrorDetails], schema: type[BaseModel]
 
 
 def _wanted(error: ErrorDetails) -> str:
-    context = error.get("ctx", {})
-    if (pattern := context.get("pattern")) in _PATTERNS:
-        return _PATTERNS[pattern]
     if (words := _WORDS.get(error["type"])) is not None:
-        return words.format(**context)
+        return words.format(**error.get("ctx", {}))
     return error["msg"].removeprefix("Input ").removeprefix("Value error, ")
 
 

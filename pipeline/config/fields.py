@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, JsonValue
 
 from gradshard.pipeline.config.names import check_name
 from gradshard.pipeline.plugins import is_reference
@@ -33,6 +33,18 @@ def _plain_name(value: str) -> str:
     return value
 
 
+def _folder_name(value: str) -> str:
+    if not value or value.startswith("/"):
+        raise ValueError("must not be empty or begin with /")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", value):
+        raise ValueError("must be of letters, digits, - and _, and begin with a letter or a digit")
+    return value
+
+
 def _reference(value: str) -> str:
     if not is_reference(value):
         raise ValueError("must have the form package.module:function")
@@ -54,8 +66,8 @@ def _two_columns(value: list[str]) -> list[str]:
 Pixels = Annotated[float, BeforeValidator(_fraction)]
 StoredFor = Annotated[StoreLabel, BeforeValidator(word)]
 Label = Annotated[LabelPolicy, BeforeValidator(word)]
-FolderName = Annotated[str, Field(pattern=r"^[^/]")]
-ModelName = Annotated[str, BeforeValidator(check_name), Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+ModelName = Annotated[str, BeforeValidator(check_name), AfterValidator(_model_name)]
 PlainName = Annotated[str, AfterValidator(_plain_name)]
 # What somebody else's function is called with.
 Arguments = dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]]

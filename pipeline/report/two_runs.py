@@ -93,12 +93,13 @@ def why_not_comparable(first: FinishedRun, second: FinishedRun, one: Cell, other
 
     Of a target's own attack the source is the target.
     """
-    attack, source = one[2], one[1]
+    (target, source, attack), (other_target, other_source, _) = one, other
     if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, attack):
         return f"{attack} was not the same attack in both runs (by its eps, alpha, steps, restarts, label or code)"
-    own = one[:1] == one[1:2] and other[:1] == other[1:2]
-    for seed in () if own else first.matrix.seeds.of:
-        if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(other[1], seed):
+    if (source, other_source) == (target, other_target):
+        return None
+    for seed in first.matrix.seeds.of:
+        if first.digest(source, seed) is None or first.digest(source, seed) != second.digest(other_source, seed):
             return f"{source} is not the same model in the runs of seed {seed} (by the digests of provenance.json)"
     return None
 
@@ -108,7 +109,11 @@ def _check_parameters(run: FinishedRun) -> None:
     given = run.params.model_dump(mode="json", by_alias=True, include={"static", "robust", "stand_ins"})
     for part, its in given.items():
         recorded = run.recorded("params", part)
-        if isinstance(recorded, Mapping) and set(recorded) != set(map(str, its)):
+        if not isinstance(recorded, Mapping):  # a single seed's record has none
+            continue
+        named = {str(key): value for key, value in its.items()}
+        # How a model was trained its digest tells; who stands in for whom decides which digest that is.
+        if named != recorded if part == "stand_ins" else set(named) != set(recorded):
             raise GradshardError(
                 f"the parameters given for {run.name} name other models under {part} than its provenance.json: give "
                 "those that it came from"

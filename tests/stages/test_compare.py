@@ -131,6 +131,7 @@ def test_targets_of_one_name_in_two_runs_are_told_apart(compare, other):
         ),
         (lambda record: record["params"]["robust"].update(Z={}), "name other models under robust than its provenance"),
         (lambda record: record["params"]["stand_ins"].update({"11": {}}), "name other models under stand_ins"),
+        (lambda record: record["params"]["stand_ins"].update({"10": {"B": "B-2"}}), "other models under stand_ins"),
         (lambda record: record.update(attacks={"fgsm": "0" * 64}), "fgsm was not the same attack in both runs"),
         (lambda record: record.clear(), "does not say which test images it is of"),
         (lambda record: record.update(dataset=None), "does not say which test images it is of"),

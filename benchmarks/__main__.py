@@ -83,7 +83,7 @@ print(json.dumps(found))
 
 
 def _measure(name: str, *, quick: bool) -> list[dict[str, Any]]:
-    """The claims of a benchmark, measured in a process of its own.
+    """Return the claims of a benchmark, measured in a process of its own.
 
     Raises:
         GradshardError: a library that comes with an extra is not installed.
@@ -118,7 +118,7 @@ def _keep(found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def table(record: dict[str, Any]) -> str:
-    """The kept results in Markdown, a table for each benchmark under what its module says of itself."""
+    """Return the kept results in Markdown, a table for each benchmark under what its module says of itself."""
     parts = [f"Measured on {record['machine']}, with {', '.join(f'{n} {v}' for n, v in record['versions'].items())}.\n"]
     for name in dict.fromkeys(row["benchmark"] for row in record["results"]):
         said = importlib.import_module(f"benchmarks.{name}").__doc__ or ""
@@ -149,7 +149,7 @@ def versions() -> dict[str, str]:
 
 
 def _cpu() -> str:
-    """The processor's name, with its family and model where there are such: a cloud calls many of them the same."""
+    """Return the processor's name, with family and model where there are such: a cloud calls many the same."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}

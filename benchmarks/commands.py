@@ -37,7 +37,7 @@ class Usage:
 
 
 def project(folder: Path, *, train: int, test: int, change: Callable[[dict[str, Any]], None]) -> Path:
-    """A project of digits, over and over where rows are more, with the default profile as ``change`` leaves it."""
+    """Make a project of digits, over and over where rows are more, with the default profile as ``change`` leaves it."""
     folder.mkdir(parents=True, exist_ok=True)
     (x_train, y_train), (x_test, y_test) = _digits("train", train), _digits("test", test)
     np.savez(folder / "digits.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)

@@ -53,7 +53,7 @@ class Procedure:
         return rng.beta(self.rate * both, (1 - self.rate) * both, shape)
 
     def generator(self, seeds: int, images: int) -> np.random.Generator:
-        """One of its own for every cell of a table."""
+        """Return a generator of its own for every cell of a table."""
         rate, deviation = round(1000 * self.rate), round(1000 * self.deviation)
         return np.random.default_rng((seeds, images, rate, deviation, self.one_in_five))
 
@@ -84,7 +84,7 @@ def _difficulty(runs: int, images: int, rng: np.random.Generator) -> Difficulty:
 def coverage(
     procedure: Procedure, seeds: int, images: int, runs: int, rng: np.random.Generator, methods: Sequence[str]
 ) -> dict[str, float]:
-    """The share of runs in which the interval of each method holds the procedure's rate."""
+    """Return the share of runs in which the interval of each method holds the procedure's rate."""
     every: Mapping[str, Callable[[Errors], Interval]] = _methods(rng)
     held = dict.fromkeys(methods, 0)
     for count in _portions(runs, seeds * images):
@@ -120,7 +120,7 @@ class Told:
 def told_apart(
     first: Procedure, second: Procedure, seeds: int, images: int, runs: int, rng: np.random.Generator
 ) -> Told:
-    """The share of runs in which two defences, on the same images, are called different at 5 %."""
+    """Return the share of runs in which two defences, on the same images, are called different at 5 %."""
     by_one, by_all = 0, 0
     for count in _portions(runs, 2 * seeds * images):
         common = _difficulty(count, images, rng)
@@ -140,7 +140,7 @@ def _errors_of_one(rates: Floats, common: Difficulty, rng: np.random.Generator) 
 
 
 def _two_sided(successes: np.ndarray[tuple[int], np.dtype[np.int64]], trials: Floats) -> Floats:
-    """McNemar's exact test, for many at once."""
+    """Test by McNemar's exact test, many at once."""
     p: Floats = np.minimum(1.0, 2 * binom.cdf(np.minimum(successes, trials - successes), trials, 0.5))
     return p
 
@@ -153,7 +153,7 @@ def _portions(runs: int, cells: int) -> Iterator[int]:
 
 
 def measure(*, quick: bool = False) -> list[Claim]:
-    """The least and the largest coverage over ordinary procedures, and how often equal defences stay untold."""
+    """Return the least and the largest coverage over ordinary procedures, and how often equal defences stay untold."""
     runs, procedures = (100, ORDINARY[4:6]) if quick else (4000, ORDINARY)
     claims = []
     for seeds in SEEDS:
@@ -176,7 +176,7 @@ def _claim(
 
 
 def _seeded(seeds: int, procedure: Procedure, images: int, runs: int, methods: Sequence[str]) -> dict[str, float]:
-    """The coverage of one cell, drawn by a generator of its own."""
+    """Return the coverage of one cell, drawn by a generator of its own."""
     return coverage(procedure, seeds, images, runs, procedure.generator(seeds, images), methods)
 
 
@@ -186,7 +186,7 @@ def _told(seeds: int, procedure: Procedure, shift: float, images: int, runs: int
 
 
 def tables(runs: int) -> Iterator[str]:
-    """All of it in Markdown, in percent, line by line as it is found.
+    """Yield all of it in Markdown, in percent, line by line as it is found.
 
     ``runs`` are those of 1,000 images; where there are 10,000, and for the bootstrap, which is slow, a fourth of them.
     """

@@ -14,7 +14,7 @@ from gradshard.storage.ingest.sources import mnist5k
 
 
 def dataset_of_digits(path: Path, *, rows: int) -> Split:
-    """A training split of so many of the 4,000 digits, over and over where that is more; test images beside it."""
+    """Return a training split of so many of the 4,000 digits, repeated where that is more; test images beside it."""
     splits = mnist5k().splits
     (images, labels), test = splits["train"], splits["test"]
     chosen = np.arange(rows) % len(images)
@@ -25,7 +25,7 @@ def dataset_of_digits(path: Path, *, rows: int) -> Split:
 
 
 def random_store(split: Split, folder: Path, *, name: str, seed: int = 0, shard: int | None = None) -> SignStore:
-    """A published store of random signs, a tenth of them 0, over a split; ``shard`` is how many rows one has."""
+    """Return a published store of random signs, a tenth of them 0, over a split; ``shard`` is how many rows one has."""
     spec = make_spec(
         split,
         ModelRecord(name=name, architecture="A", digest="0" * 64, weights_sha256="1" * 64),

@@ -21,20 +21,20 @@ def ours(errors: Errors) -> Interval:
 
 
 def images_of_one_seed(errors: Errors) -> Interval:
-    """Wilson's over the test images of a single training run, which most tables show."""
+    """Return Wilson's over the test images of a single training run, which most tables show."""
     first = errors[:, 0]
     return score_interval(first.mean(axis=1), first.shape[1], Z95)
 
 
 def seeds_alone(errors: Errors) -> Interval:
-    """Student's over the seeds' error rates, as if there were no other test images."""
+    """Return Student's over the seeds' error rates, as if there were no other test images."""
     rates = errors.mean(axis=2)
     count = rates.shape[1]
     return _around(rates.mean(axis=1), stdtrit(count - 1, 0.975) * rates.std(axis=1, ddof=1) / np.sqrt(count))
 
 
 def satterthwaite(errors: Errors) -> Interval:
-    """The textbook's for a sum of mean squares: one t, whose degrees of freedom are estimated (Satterthwaite 1946)."""
+    """Return the textbook's for a sum of mean squares: one t with estimated degrees of freedom (Satterthwaite 1946)."""
     found = crossed_mean(errors)
     total = found.seed_variance + found.image_variance
     squares = found.seed_variance**2 / (found.seeds - 1) + found.image_variance**2 / (found.images - 1)

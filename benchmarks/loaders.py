@@ -180,7 +180,7 @@ def _table_batch(place: Place, table: Any) -> Batch:
 
 
 def _open_hugging_face(place: Place) -> Epoch:
-    """The map-style dataset, its rows in an exact permutation."""
+    """Return the map-style dataset, its rows in an exact permutation."""
     import datasets
 
     dataset = datasets.Dataset.from_file(str(place.folder) + ".arrow").with_format("arrow")
@@ -193,7 +193,7 @@ def _open_hugging_face(place: Place) -> Epoch:
 
 
 def _open_hugging_face_iterable(place: Place) -> Epoch:
-    """The iterable dataset, which its documentation calls faster: shards shuffled, and rows within a buffer."""
+    """Return the iterable dataset, which its documentation calls faster: shards shuffled, and rows within a buffer."""
     import datasets
 
     dataset = datasets.Dataset.from_file(str(place.folder) + ".arrow").to_iterable_dataset(num_shards=64)

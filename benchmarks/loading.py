@@ -130,7 +130,7 @@ def _epoch(loader: SignLoader) -> None:
 
 
 def _trainers(split: Split, stores: Mapping[str, SignStore], memory: int) -> Step:
-    """An epoch of the batches that the trainer reads and makes."""
+    """Return an epoch of the batches that the trainer reads and makes."""
     run = TrainingRun(
         rows=len(split),
         batch=BATCH,
@@ -213,7 +213,7 @@ def _opening(*, quick: bool) -> list[Claim]:
 
 
 def _sharded(folder: Path, shards: int) -> Path:
-    """A dataset of noise and a store of random signs, in so many shards."""
+    """Return a dataset of noise and a store of random signs, in so many shards."""
     rows, draws = shards * _SHARD_ROWS, np.random.default_rng(0)
     images, labels = draws.integers(0, 256, (rows, *_COLOUR), dtype=np.uint8), np.arange(rows) % 10
     for _ in write_dataset(

@@ -41,7 +41,7 @@ def _info(store: Path) -> None:
 def _store(
     path: Path, *, rows: int, sample_shape: tuple[int, int, int], shard: int | None = None, chunk: int | None = None
 ) -> Path:
-    """A store's manifest, which is all that `info` reads; its digests are made up."""
+    """Return a store's manifest, which is all that `info` reads; its digests are made up."""
     pixels = sample_shape[0] * sample_shape[1] * sample_shape[2]
     cut = plan(rows, 2 * packed_bytes(pixels))
     spec = StoreSpec(

@@ -121,7 +121,7 @@ def trained(rows: LabelledSigns, *, steps: int) -> nn.Module:
 
 
 def _bytes(rows: LabelledSigns, net: nn.Module, epsilon: float) -> Mapping[str, float]:
-    """The bytes of PNG files over those of a store, by what made the perturbation."""
+    """Return the bytes of PNG files over those of a store, by what made the perturbation."""
     kinds = {"random signs": (adversarial(rows, epsilon), rows.planes), **_crafted(rows, net, epsilon)}
     found = {}
     for kind, (images, planes) in kinds.items():
@@ -157,7 +157,7 @@ def _crafted(rows: LabelledSigns, net: nn.Module, epsilon: float) -> dict[str, t
 
 
 def _rates(name: str, rows: LabelledSigns, epsilon: float, *, target: float | None, repeats: int) -> list[Claim]:
-    """Rows a second of ours over theirs: from windows, from memory, and as far as float32 images."""
+    """Compare rows a second of ours over theirs: from windows, from memory, and as far as float32 images."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         split, store = stored(rows, folder)

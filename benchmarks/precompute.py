@@ -167,7 +167,7 @@ def stored(setting: Setting, precision: StorePrecision, client: Client) -> Step:
 
 
 def _bare(setting: Setting, images: Tensor, batch: int, precision: StorePrecision) -> Step:
-    """The gradients of images on the device and nothing else, with all cores on each batch."""
+    """Return the gradients of images on the device and nothing else, with all cores on each batch."""
 
     def step() -> None:
         with _all_cores(), precision_context(precision, setting.device):
@@ -178,7 +178,7 @@ def _bare(setting: Setting, images: Tensor, batch: int, precision: StorePrecisio
 
 
 def _libraries(images: Tensor) -> dict[str, Step]:
-    """FGSM of three attack libraries on model A of torch's own layers in its default layout, in batches of 128."""
+    """Return FGSM of three attack libraries on model A of torch's own layers in its default layout, batches of 128."""
     import foolbox
     import torchattacks
     from art.attacks.evasion import FastGradientMethod
@@ -216,7 +216,7 @@ def _libraries(images: Tensor) -> dict[str, Step]:
 
 @contextmanager
 def _all_cores() -> Iterator[None]:
-    """Torch's threads as they are by default: a worker of ours sets them to one, for shards are its parallelism."""
+    """Let torch have its default threads: a worker of ours sets them to one, for shards are its parallelism."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     try:
         yield

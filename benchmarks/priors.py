@@ -59,7 +59,7 @@ def measure(*, quick: bool = False) -> list[Claim]:
 
 
 def _bytes(split: Split, folder: Path) -> list[Claim]:
-    """In memory and, of random signs, which nothing compresses well, on the disk."""
+    """Compare bytes in memory and, of random signs, which nothing compresses well, on the disk."""
     signs, floats = _filled(SignBuffer, split), _filled(FloatBuffer, split)
     rows = np.arange(len(split))
     PriorStore(folder / "priors", rows=len(split), pixels=signs.pixels).save(1, signs.held, rows)
@@ -110,7 +110,7 @@ def _differing(what: str, split: Split, architecture: str, epsilon: float, epoch
 
 
 def _filled(kind: type[Buffer], split: Split) -> Buffer:
-    """A buffer of random signs, a tenth of them 0."""
+    """Return a buffer of random signs, a tenth of them 0."""
     buffer = kind(len(split), split.sample_shape, device=_CPU)
     draws = np.random.default_rng(0)
     shape = (len(split), *split.sample_shape)

@@ -43,7 +43,7 @@ class Claim:
         return {None: "no target", True: "reached", False: "NOT reached"}[self.reached]
 
     def line(self) -> str:
-        """The claim for a person."""
+        """Return the claim for a person."""
         spread = f"{self.least:.3f} to {self.largest:.3f} in {self.repeats} repeats"
         return f"{self.name}: {self.value:.3f} (target: {self.target_text}; {spread}): {self.verdict}"
 
@@ -53,19 +53,19 @@ class Claim:
 
     @classmethod
     def restore(cls, record: Mapping[str, Any]) -> "Claim":
-        """The claim that a record is of."""
+        """Return the claim that a record is of."""
         return cls(**{field.name: record[field.name] for field in fields(cls)})
 
 
 def claim(
     name: str, ratios: Sequence[float], *, target: float | None = None, at: Literal["most", "least"] = "most"
 ) -> Claim:
-    """A claim about the median of ratios."""
+    """Return a claim about the median of ratios."""
     return Claim(name, statistics.median(ratios), target, at, len(ratios), min(ratios), max(ratios))
 
 
 def seconds(steps: Mapping[str, Step], *, repeats: int, warm_up: bool = True) -> dict[str, list[float]]:
-    """The wall times of several things, interleaved: each once a round, in an order that turns from round to round.
+    """Time several things, interleaved: each once a round, in an order that turns from round to round.
 
     Args:
         steps: what to time, by name.
@@ -97,7 +97,7 @@ def ratios(times: Mapping[str, Sequence[float]], one: str, other: str) -> list[f
 def compare(
     name: str, one: Step, other: Step, *, target: float, repeats: int, at: Literal["most", "least"] = "most"
 ) -> Claim:
-    """The time of ``one`` over that of ``other``: the median over interleaved repeats."""
+    """Return the time of ``one`` over that of ``other``: the median over interleaved repeats."""
     return claim(
         name, ratios(seconds({"one": one, "other": other}, repeats=repeats), "one", "other"), target=target, at=at
     )

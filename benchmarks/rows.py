@@ -57,7 +57,7 @@ class LabelledSigns:
 
 
 def mnist_rows(rows: int = MNIST_ROWS) -> LabelledSigns:
-    """Rows of 1 x 28 x 28 pixels."""
+    """Return rows of 1 x 28 x 28 pixels."""
     folder = _data_folder() / "mnist"
     raw = sources.mnist(folder, show=_no_download) if folder.is_dir() else sources.mnist5k()
     images, labels = raw.splits["train"]
@@ -65,14 +65,14 @@ def mnist_rows(rows: int = MNIST_ROWS) -> LabelledSigns:
 
 
 def imagenet_rows(rows: int = IMAGENET_ROWS, *, size: int = _IMAGENET_SIZE) -> LabelledSigns:
-    """Rows of 3 x 299 x 299 pixels, or of another size."""
+    """Return rows of 3 x 299 x 299 pixels, or of another size."""
     archive = _data_folder() / "imagenet-sample.tar.gz"
     images = _photographs(archive, size) if archive.is_file() else _smooth_noise(60, size)
     return _repeated(images, np.arange(len(images)) % 1000, rows, classes=1000, zeros=1e-5)
 
 
 def cifar10_rows(rows: int) -> LabelledSigns:
-    """Rows of 3 x 32 x 32 pixels; of real images, each has the class of its folder."""
+    """Return rows of 3 x 32 x 32 pixels; of real images, each has the class of its folder."""
     archive = _data_folder() / "cifar10-images.tar.gz"
     if not archive.is_file():
         images = _smooth_noise(600, _CIFAR_SIZE)

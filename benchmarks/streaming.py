@@ -190,7 +190,7 @@ def _epochs(reader: Reader, plan: ReadingPlan, rows: int) -> Epoch:
 
 
 def _gather(rows: LabelledSigns) -> Iterator[Batch]:
-    """The plainest reader of all: a permutation, and NumPy's indexing."""
+    """Read as plainly as can be: a permutation, and NumPy's indexing."""
     order = np.random.default_rng(0).permutation(len(rows))
     for start in range(0, len(rows), BATCH):
         which = order[start : start + BATCH]
@@ -198,7 +198,7 @@ def _gather(rows: LabelledSigns) -> Iterator[Batch]:
 
 
 def _in_turn(at: Stored, loaders: list[Loader], *, repeats: int, beyond_memory: bool) -> dict[str, list[float]]:
-    """The seconds of whole epochs, ours and others', each in a process of its own."""
+    """Return the seconds of whole epochs, ours and others', each in a process of its own."""
     names = [_OURS, *(loader.name for loader in loaders)]
     return in_turn({name: partial(_alone, at, name, beyond_memory) for name in names}, repeats=repeats)
 

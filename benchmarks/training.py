@@ -61,13 +61,13 @@ class Setting:
         return choose_precision("auto", self.device)
 
     def model(self) -> nn.Module:
-        """A new model, the same each time."""
+        """Return a new model, the same each time."""
         return models.create_model(self.architecture, self.split.sample_shape, self.split.classes, seed=0).to(
             self.device
         )
 
     def rows(self) -> tuple[Tensor, Tensor]:
-        """The first batch on the device: pixels in [0, 1], and labels."""
+        """Return the first batch on the device: pixels in [0, 1], and labels."""
         images, labels = self.split.read_images(0, self.batch), self.split.read_labels(0, self.batch)
         return to_unit_range(torch.from_numpy(images).to(self.device)), torch.from_numpy(labels).to(self.device)
 
@@ -88,7 +88,7 @@ def random_stores(split: Split, folder: Path) -> dict[str, SignStore]:
 
 
 def our_steps(setting: Setting, *, compiled: bool) -> dict[str, Step]:
-    """The steps that need no other library; with a ``compiled`` model or without."""
+    """Return the steps that need no other library; with a ``compiled`` model or without."""
     steps = {
         "ensemble": _trained(setting, setting.stores),
         "self": _trained(setting, {}),
@@ -132,7 +132,7 @@ def _trained(
     compiled: bool = False,
     known: bool = True,
 ) -> Step:
-    """Ours: the trainer over its reader. In the mode ``eval`` the live gradient has a pass of its own.
+    """Return ours: the trainer over its reader. In the mode ``eval`` the live gradient has a pass of its own.
 
     Of a model that is not ``known`` to treat rows by themselves, it has a backward pass of its own.
     """
@@ -178,7 +178,7 @@ class _Unknown(nn.Module):
 
 
 def _ready_made(setting: Setting) -> Step:
-    """The training alone: adversarial images lie in memory."""
+    """Return the training alone: adversarial images lie in memory."""
     model, (images, labels) = setting.model().train(), setting.rows()
     optimizer = Adam(model)
     both = torch.cat([images, images])
@@ -191,7 +191,7 @@ def _ready_made(setting: Setting) -> Step:
 
 
 def _crafted_from_all(setting: Setting) -> Step:
-    """As the original code does it: every source crafts for every batch, and one is used."""
+    """Return a step as the original code does it: every source crafts for every batch, and one is used."""
     model, (images, labels) = setting.model().train(), setting.rows()
     others = [replace(setting, architecture=name).model() for name in SOURCES]
     statics = [model.eval().requires_grad_(False) for model in others]
@@ -236,7 +236,7 @@ def _plain_loop(split: Split) -> Step:
 
 
 def _art_loop(split: Split) -> Step:
-    """The Adversarial Robustness Toolbox: half of every 128 images are replaced by FGSM examples."""
+    """Return a step of the Adversarial Robustness Toolbox: half of every 128 images are replaced by FGSM examples."""
     from art.attacks.evasion import FastGradientMethod
     from art.defences.trainer import AdversarialTrainer
     from art.estimators.classification import PyTorchClassifier

@@ -218,7 +218,7 @@ def _shown(seeds: Seeds, *tables: Table) -> list[Table]:
 def _both(
     params: Params, seeds: Seeds, rows: Sequence[Mapping[str, Any]], examples: Mapping[int, Examples]
 ) -> Table | None:
-    """Both gradients side by side, if both were evaluated."""
+    """Return both gradients side by side, if both were evaluated."""
     gradients = params.evaluation.gradients
     if len(gradients) < 2:
         return None

@@ -44,7 +44,7 @@ def command(
 
 
 def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "defences") -> Table:
-    """A table of the report, with the paper's figures where it has them.
+    """Return a table of the report, with the paper's figures where it has them.
 
     Raises:
         GradshardError: there is none of that name, or no results of the parameters' seeds.

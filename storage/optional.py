@@ -41,7 +41,7 @@ def remedy(package: str) -> str:
 
 
 def explained(error: ModuleNotFoundError, what: str) -> GradshardError | None:
-    """The sentence for an import that failed; none if the module is of no library that may be left out.
+    """Return the sentence for an import that failed; none if the module is of no library that may be left out.
 
     Args:
         error: what the import raised.

@@ -65,6 +65,11 @@ BY_ALL = {
     "pipeline": {"storage/errors", "storage/optional", "pipeline/types"},
 }
 CODE = [path for folder in (*MAY_IMPORT, "benchmarks", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
+PRODUCT = [
+    *(path for path in CODE if "tests" not in path.relative_to(ROOT).parts),
+    *(ROOT / "gradshard").glob("*.py"),
+    *(ROOT / "examples").rglob("*.py"),
+]
 
 
 def imported(path):
@@ -106,14 +111,28 @@ def test_a_room_imports_only_those_that_the_table_allows():
     assert found - BY_ALL["storage"] == set(ROOMS)
 
 
+def definitions(path, *kinds):
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def begins(node, words):
+    return re.match(words, ast.get_docstring(node) or "")
+
+
 def test_no_docstring_begins_like_a_question():
-    asking = ("What", "Whether", "How", "Which", "Where", "Who", "Whose")
-    for path in CODE:
-        if "tests" not in path.relative_to(ROOT).parts:
-            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-            nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
-            said = [ast.get_docstring(node) or "" for node in nodes]
-            assert not [text for text in said if re.match(rf"(?:{'|'.join(asking)})\b", text)], path
+    asking = r"(?:What|Whether|How|Which|Where|Who|Whose)\b"
+    for path in PRODUCT:
+        nodes = definitions(path, ast.Module, ast.ClassDef, ast.FunctionDef)
+        assert not [node for node in nodes if begins(node, asking)], path
+
+
+def test_the_docstring_of_a_function_begins_with_a_verb():
+    other = r"(?:The|An?|All|Each|Every|Those|One|Two|Both|No|Of|For|In|By|On|At|From|If|As)\b|[^A-Z]|[A-Z][^ a-z]"
+    for path in PRODUCT:
+        for node in definitions(path, ast.FunctionDef):
+            # A property has the name of what it gives.
+            if not any("property" in ast.unparse(decorator) for decorator in node.decorator_list):
+                assert not begins(node, other), f"{path}: {node.name}"
 
 
 def test_nothing_is_imported_by_a_bare_name():

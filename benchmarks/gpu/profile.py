@@ -55,7 +55,7 @@ def stage_commands(params: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _commands(stage: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[str]:
-    """The commands of a stage: of one with ``foreach`` or ``matrix`` as many as there are combinations."""
+    """Yield the commands of a stage: of one with ``foreach`` or ``matrix`` as many as there are combinations."""
     over = stage.get("matrix", {"key": stage["foreach"]} if "foreach" in stage else {})
     lists = [list(params[values.removeprefix("${").removesuffix("}")]) for values in over.values()]
     for values in itertools.product(*lists):

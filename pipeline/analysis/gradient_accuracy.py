@@ -30,7 +30,7 @@ class WrongSigns:
 
 
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> Norms:
-    """The norms of table 7: of sigmoid(u) times the gradient of the margin u, and as fp32 cross-entropy gives them.
+    """Return the norms of table 7: of sigmoid(u) times the margin's gradient, and as fp32 cross-entropy gives them.
 
     Args:
         model: in eval mode.

@@ -60,7 +60,7 @@ def loss_along(
     epsilon: float,
     shares: tuple[float, ...] = _SHARES,
 ) -> Tensor:
-    """The cross-entropy of ``model`` at steps along signs (n, C, H, W), clipped to [0, 1]; float32 (n, steps)."""
+    """Return the cross-entropy at steps along signs (n, C, H, W), clipped to [0, 1]; float32 (n, steps)."""
     return torch.stack([_loss(model, perturb(images, signs, share * epsilon), labels) for share in shares], dim=1)
 
 
@@ -100,7 +100,7 @@ def loss_plane(
     *,
     gradient: Gradient = "exact",
 ) -> Tensor:
-    """The cross-entropy of ``model`` at x + e1 * sign(g1) + e2 * sign(g2), clipped to [0, 1] (section 3.3).
+    """Return the cross-entropy of ``model`` at x + e1 * sign(g1) + e2 * sign(g2), clipped to [0, 1] (section 3.3).
 
     g1 is the gradient of the model, g2 that of the source, both at x. The paper writes no clipping, but of its attacks
     it says that all are clipped; unclipped points are no images. The loss is softplus of the margin, which keeps its

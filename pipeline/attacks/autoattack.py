@@ -74,7 +74,7 @@ def _package() -> Any:
 
 
 def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model as a function: FAB calls ``backward``, which must not reach the parameters."""
+    """Return the model as a function: FAB calls ``backward``, which must not reach the parameters."""
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def predict(images: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def iterative_fgsm(
     gradient: Gradient = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """I-FGSM (section 2.2): ``steps`` times FGSM with epsilon / steps, clipped to [0, 1] each time."""
+    """Craft by I-FGSM (section 2.2): ``steps`` times FGSM with epsilon / steps, clipped to [0, 1] each time."""
     adversarial = images
     for _ in range(steps):
         adversarial = fgsm(model, adversarial, labels, epsilon=epsilon / steps, gradient=gradient, targeted=targeted)
@@ -54,7 +54,7 @@ def rand_fgsm(
     gradient: Gradient = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """RAND+FGSM (section 4): a random step of alpha, then FGSM with epsilon - alpha; epsilon is the total.
+    """Craft by RAND+FGSM (section 4): a random step of alpha, then FGSM with epsilon - alpha; epsilon is the total.
 
     ``noise`` holds the signs of the random step, -1 or +1, in the images' shape; see ``random_signs``.
     """

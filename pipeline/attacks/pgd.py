@@ -69,7 +69,7 @@ def mi_fgsm(
     loss: Loss = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image, or towards the labels."""
+    """Craft by MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image, or to the labels."""
     return iterate_linf(
         model,
         images,
@@ -96,7 +96,7 @@ def pgd(
     loss: Loss = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """PGD (Madry et al. 2018) with restarts; of each example's ends the one of the largest margin is kept.
+    """Craft by PGD (Madry et al. 2018) with restarts; of each example's ends the one of the largest margin is kept.
 
     If ``targeted``, it goes towards the labels, and the smallest margin is kept.
 

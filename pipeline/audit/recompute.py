@@ -40,7 +40,7 @@ class Thresholds:
 
 
 def limits(gradient: str, dtype: str) -> Thresholds:
-    """The limits for a store's gradient and arithmetic.
+    """Return the limits for a store's gradient and arithmetic.
 
     Exact signs in fp32 are all but equal anywhere; in bf16 the worst of 10,000 rows of model D had a gain of 0.83.
     Cross-entropy's signs depend on the rounding of the machine, for some rows altogether: of those only the mean says
@@ -59,7 +59,7 @@ _ENDS_ROUNDED = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8, mean_ag
 
 
 def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
-    """The limits for a store of an attack.
+    """Return the limits for a store of an attack.
 
     One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each: in bf16
     single rows end elsewhere, of few steps and towards a target most; so of these, and of stores that climb another
@@ -85,7 +85,7 @@ class RowAudit:
     zero_rows: int = 0
 
     def bad(self, least: Thresholds) -> npt.NDArray[np.int64]:
-        """The rows that no honest computation gives."""
+        """Return the rows that no honest computation gives."""
         bad: npt.NDArray[np.int64] = self.rows[(self.gain < least.gain) | (self.agreement < least.agreement)]
         return bad
 
@@ -170,7 +170,7 @@ def labels_match(model: nn.Module, images: Tensor, true: Tensor, stored: Tensor,
 
 
 def detection_probability(rows: int, sampled: int, bad: int) -> float:
-    """The probability that at least one of ``bad`` bad rows out of ``rows`` is among ``sampled`` drawn without
+    """Return the probability that at least one of ``bad`` bad rows out of ``rows`` is among ``sampled`` drawn without
     replacement: 1 - C(rows - bad, sampled) / C(rows, sampled).
     """
     if bad + sampled > rows:

@@ -8,7 +8,7 @@ from gradshard.pipeline.gradients.perturb import perturb
 
 
 def confidence_margin(confidences: Tensor, labels: Tensor) -> Tensor:
-    """The margin u = log(1 - p_t) - log p_t from confidences, float64 (n,).
+    """Return the margin u = log(1 - p_t) - log p_t from confidences, float64 (n,).
 
     1 - p_t is summed from the other classes, which keeps its digits when p_t is near 1. A confidence of 0, on either
     side, is taken as the smallest that float32 has: beyond it the oracle shows no more, and differences are 0.
@@ -27,7 +27,7 @@ def pixel_groups(pixels: int, groups: int, *, generator: torch.Generator) -> Ten
 
 
 def estimate_signs(oracle: Oracle, images: Tensor, labels: Tensor, groups: Tensor, *, delta: float) -> Tensor:
-    """The signs of the margin's gradient by two-sided differences, one sign a group of pixels.
+    """Return the signs of the margin's gradient by two-sided differences, one sign a group of pixels.
 
     With as many groups as pixels these are the 2d queries an example of section 6; with g groups, 2g, and every pixel
     takes the sign of its group's mean derivative.
@@ -64,6 +64,6 @@ def estimated_rand_fgsm(
     delta: float,
     noise: Tensor,
 ) -> Tensor:
-    """RAND+FGSM (section 4) whose gradient is estimated at the moved image; gives images (n, C, H, W)."""
+    """Craft by RAND+FGSM (section 4) with the gradient estimated at the moved image; gives images (n, C, H, W)."""
     moved = perturb(images, noise, alpha)
     return perturb(moved, estimate_signs(oracle, moved, labels, groups, delta=delta), epsilon - alpha)

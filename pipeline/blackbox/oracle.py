@@ -14,11 +14,11 @@ class Oracle:
         self.queries = 0
 
     def labels(self, images: Tensor) -> Tensor:
-        """The predicted classes of images (n, C, H, W) in [0, 1], int64 (n,)."""
+        """Return the predicted classes of images (n, C, H, W) in [0, 1], int64 (n,)."""
         return self._answer(images).argmax(1)
 
     def confidences(self, images: Tensor) -> Tensor:
-        """The softmax of images (n, C, H, W) in [0, 1], float32 (n, classes), as a prediction service gives it."""
+        """Return the softmax of images (n, C, H, W) in [0, 1], float32 (n, classes), as a prediction service does."""
         return self._answer(images).softmax(1)
 
     def _answer(self, images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class SubstituteConfig:
 def substitutes(
     oracle: Oracle, fresh: Callable[[], nn.Module], images: Tensor, growth: SubstituteConfig
 ) -> Iterator[tuple[nn.Module, int]]:
-    """The substitute after each round, in eval mode, and the queries so far.
+    """Yield the substitute after each round, in eval mode, and the queries so far.
 
     Only images that are new are asked for, so the queries are the size of the set. Of a round's new images the first
     are taken if they would pass the limit.
@@ -68,7 +68,7 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, see
 
 
 def jacobian_augmentation(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:
-    """clip(x + step * sign(d z_label / dx), 0, 1), images (n, C, H, W): along the Jacobian's row of each label."""
+    """Return clip(x + step * sign(d z_label / dx), 0, 1), (n, C, H, W): along the Jacobian's row of each label."""
 
     def moved(rows: slice) -> Tensor:
         part, of = images[rows], labels[rows]

@@ -59,7 +59,7 @@ def same_architecture_for_some(params: "Params") -> list[str]:
 
 
 def _sources_outside(params: "Params", halves: Sequence[Half]) -> list[str]:
-    """The sources of the battery that are in none of these parts of any target, and no target themselves."""
+    """Return the sources of the battery that are in none of these parts of any target, and no target themselves."""
     battery, targets = params.evaluation.battery, params.evaluation.targets
     if battery is None or not targets:
         return []

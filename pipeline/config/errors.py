@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def schema_error(key: str, message: str) -> PydanticCustomError:
-    """An error of a check of our own, to be raised within a section whose ``key`` is wrong."""
+    """Return an error of a check of our own, to be raised within a section whose ``key`` is wrong."""
     return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
 
 
@@ -103,7 +103,7 @@ def _each_list_once(told: Sequence[str]) -> list[str]:
 
 
 def _known_keys(keys: list[str], schema: type[BaseModel]) -> list[str]:
-    """The keys of the section at a path."""
+    """Return the keys of the section at a path."""
     section: object = schema
     for key in keys:
         fields = getattr(section, "model_fields", {})
@@ -122,7 +122,7 @@ def _section(annotation: object) -> object:
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """The end of a sentence about an unknown word: the word that was meant, or all that there are."""
+    """Return the end of a sentence about an unknown word: the word that was meant, or all that there are."""
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f" (did you mean {close[0]}?)"

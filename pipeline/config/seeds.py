@@ -88,7 +88,7 @@ def _check_one(params: "Params", key: str, name: str, other: str) -> None:
 
 
 def _check_stores_follow(params: "Params", key: str, instead: Mapping[str, str]) -> None:
-    """A run trains on the stores of the very models that attack in it."""
+    """Check that a run trains on the stores of the very models that attack in it."""
     for store in {source for model in params.robust.values() for source in model.sources}:
         wanted = instead.get(params.signs[store].model, params.signs[store].model)
         used = instead.get(store, store)
@@ -101,7 +101,7 @@ def _check_stores_follow(params: "Params", key: str, instead: Mapping[str, str])
 
 
 def _names_in_use(params: "Params") -> dict[str, str]:
-    """Every static model and store that is used under its own name, with a key that names it."""
+    """Return every static model and store that is used under its own name, with a key that names it."""
     evaluation, analysis, blackbox = params.evaluation, params.analysis, params.blackbox
     naming = {
         **{f"robust.{name}.sources": model.sources for name, model in params.robust.items()},

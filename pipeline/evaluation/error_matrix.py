@@ -54,7 +54,7 @@ def plan_craftings(
     label: LabelPolicy = "true",
     attacks: Mapping[str, Attack] = ATTACKS,
 ) -> list[AdversarialSet]:
-    """Every set of adversarial examples to craft, each once.
+    """Return every set of adversarial examples to craft, each once.
 
     Args:
         sources: by the name of an attack, the models that craft it.
@@ -72,7 +72,7 @@ def plan_craftings(
 
 
 def plan_cases(craftings: Sequence[AdversarialSet], targets: Sequence[str]) -> list[Case]:
-    """Every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
+    """Return every error rate, in the order in which ``evaluate_block`` gives its rows: clean first, then by crafting.
 
     Args:
         craftings: the sets of adversarial examples.
@@ -114,13 +114,13 @@ def evaluate_block(
 
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
-    """The random part for one block of test examples: a pure function of (seed, block), the same on every device."""
+    """Draw the random part of one block of test examples: a pure function of (seed, block), alike on every device."""
     drawn = sample_noise(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
     return drawn.to(device)
 
 
 def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:
-    """For every target and gradient, the cells over which its worst case is taken: an example counts as right only if
+    """Return the cells of each target and gradient's worst case: an example counts as right only if
     it is right in all of them, the clean image among them.
     """
     gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
@@ -200,7 +200,7 @@ def _examples(
     attacks: Mapping[str, Attack],
     kept: dict[AdversarialSet, Tensor],
 ) -> Tensor:
-    """The adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
+    """Return adversarial examples; those of an attack with a loss of its own are ``kept`` for the other gradient."""
     own_loss = attacks[crafting.attack].own_loss
     alike = replace(crafting, gradient="exact") if own_loss else crafting
     if alike in kept:

@@ -46,7 +46,7 @@ class Flag:
 
 
 def masking_flags(probe: GradientProbe, transferred: Mapping[str, ErrorRate]) -> list[Flag]:
-    """Every warning that the measurements of one model give.
+    """Return every warning that the measurements of one model give.
 
     Args:
         probe: its white-box measurements.

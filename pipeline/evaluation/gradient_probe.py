@@ -30,7 +30,7 @@ class GradientProbe:
     undefined_gradients: int = 0
 
     def rate(self, name: str) -> ErrorRate:
-        """The error rate under one of ``errors``."""
+        """Return the error rate under one of ``errors``."""
         return ErrorRate(self.errors[name], self.n)
 
     def record(self) -> dict[str, Any]:

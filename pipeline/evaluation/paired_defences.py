@@ -94,7 +94,7 @@ def paired_difference_of_rates(first: Sequence[float], second: Sequence[float], 
 
 
 def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """The same comparisons with p-values corrected for how many there are that claim something (Holm 1979)."""
+    """Return the same comparisons with p-values corrected for how many there are that claim something (Holm 1979)."""
     corrected = iter(holm([found.p for found in comparisons if found.p is not None]))
     return [found if found.p is None else replace(found, corrected_p=next(corrected)) for found in comparisons]
 
@@ -119,7 +119,7 @@ def tied_for_best_over_seeds(defences: Sequence[npt.ArrayLike]) -> list[bool]:
 
 
 def _compared(found: CrossedMean) -> PairedDifference:
-    """The interval and p-value of a mean difference."""
+    """Return the interval and p-value of a mean difference."""
     difference, margin = float(found.mean), float(found.margin())
     interval = max(-1.0, difference - margin), min(1.0, difference + margin)
     p = _p_value(found, abs(difference))
@@ -127,7 +127,7 @@ def _compared(found: CrossedMean) -> PairedDifference:
 
 
 def _p_value(found: CrossedMean, distance: float) -> float:
-    """The p at which the interval of confidence 1 - p just reaches 0; it falls as p grows, so bisection finds it."""
+    """Find, by bisection, the p at which the interval of confidence 1 - p just reaches 0; it falls as p grows."""
     from scipy.optimize import brentq
 
     if distance == 0:

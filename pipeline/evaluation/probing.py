@@ -103,7 +103,7 @@ def _probe_batch(
 def _sweep(
     model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, epsilons: Collection[float]
 ) -> dict[float, int]:
-    """The errors on images moved by every epsilon along the signs."""
+    """Return the errors on images moved by every epsilon along the signs."""
     return {value: _errors(model, perturb(images, signs, value), labels) for value in epsilons}
 
 

@@ -52,7 +52,7 @@ class CrossedMean:
         return margin
 
     def rate_interval(self) -> tuple[Floats, Floats]:
-        """The 95 % interval of an error rate, of which these are means."""
+        """Return the 95 % interval of an error rate, of which these are means."""
         return rate_interval(self.mean, self.margin(), self.images)
 
 
@@ -87,7 +87,7 @@ class TrainingErrorRate:
 
 
 def training_error_rate(wrong: npt.ArrayLike) -> TrainingErrorRate:
-    """The error rate over seeds with its intervals, from which images each seed's model got wrong.
+    """Return the error rate over seeds with its intervals, from which images each seed's model got wrong.
 
     Args:
         wrong: bool or 0 and 1 (or rates between, as of repeated noise), shape (seeds, images); column i is the same
@@ -133,7 +133,7 @@ def crossed_mean(values: npt.ArrayLike) -> CrossedMean:
 
 
 def rate_interval(rate: npt.ArrayLike, margin: npt.ArrayLike, images: int) -> tuple[Floats, Floats]:
-    """Wilson's 95 % interval of as many images as would alone give an error rate this margin.
+    """Return Wilson's 95 % interval of as many images as would alone give an error rate this margin.
 
     The effective sample size of survey statistics (Korn and Graubard 1998, Franco et al. 2019). It stays within [0, 1]
     and leans as rates near 0 do. Where the margin is 0, as without any error, it is that of the images, counted once.
@@ -145,7 +145,7 @@ def rate_interval(rate: npt.ArrayLike, margin: npt.ArrayLike, images: int) -> tu
 
 
 def checked_errors(wrong: npt.ArrayLike) -> Floats:
-    """Errors as floats (seeds, images).
+    """Return errors as floats (seeds, images).
 
     Raises:
         GradshardError: the array has another shape, or values outside of [0, 1].

@@ -35,7 +35,7 @@ class ErrorRate:
         return self.score_interval(Z95)
 
     def score_interval(self, z: float) -> tuple[float, float]:
-        """Wilson's score interval of ``z`` standard deviations."""
+        """Return Wilson's score interval of ``z`` standard deviations."""
         low, high = score_interval(self.rate, self.n, z)
         return float(low), float(high)
 
@@ -61,7 +61,7 @@ class MeanAndStd:
 def score_interval(
     rate: npt.ArrayLike, n: npt.ArrayLike, z: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Wilson's score interval of ``z`` standard deviations for rates of errors among ``n`` examples (Wilson 1927).
+    """Return Wilson's score interval of ``z`` standard deviations for error rates among ``n`` examples (Wilson 1927).
 
     It holds the rate itself, which at 0 and 1 is its end.
     """
@@ -73,7 +73,7 @@ def score_interval(
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedTest:
-    """McNemar's exact test of equal error rates, from which examples each got right, bool (n,).
+    """Test by McNemar's exact test that error rates are equal, from which examples each got right, bool (n,).
 
     Given the discordant examples, each is as likely to be one's error as the other's: a two-sided binomial test.
     """
@@ -86,7 +86,7 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Pair
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): below 0.05, none of them is likely to be a chance finding."""
+    """Correct p-values for their number (Holm 1979): below 0.05, none of them is likely to be a chance finding."""
     count, largest = len(p_values), 0.0
     corrected = [0.0] * count
     for rank, at in enumerate(sorted(range(count), key=lambda index: p_values[index])):

@@ -42,7 +42,7 @@ class CropFlip:
         return CropFlip(self.shifts[rows], self.flips[rows])
 
     def apply(self, values: Tensor) -> Tensor:
-        """The views of images or signs, (n, C, H, W), of their dtype and on their device; outside the image is 0."""
+        """Return the views of images or signs, (n, C, H, W), of their dtype and device; outside the image is 0."""
         _, _, height, width = values.shape
         shifts, flips = self.shifts.to(values.device), self.flips.to(values.device)
         down = torch.arange(height, device=values.device) + shifts[:, :1]

@@ -17,7 +17,7 @@ def input_gradient(
     gradient: Gradient = "exact",
     policy: LabelPolicy = "true",
 ) -> tuple[Tensor, Tensor]:
-    """The gradient of the attack's loss with respect to the images, and the labels it was taken for.
+    """Return the gradient of the attack's loss with respect to the images, and the labels it was taken for.
 
     Args:
         model: maps images to logits (N, classes).

@@ -36,7 +36,7 @@ def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
 
 
 def attack_labels(logits: Tensor, labels: Tensor | None, policy: LabelPolicy) -> Tensor:
-    """The labels an attack uses, int64 (N,): the model's prediction, the true label, or the least likely class.
+    """Return the labels an attack uses, int64 (N,): the model's prediction, the true label, or the least likely class.
 
     The least likely class is the arg min over all classes (section 2.2). ``labels`` is needed for ``true`` alone.
 

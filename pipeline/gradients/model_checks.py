@@ -126,7 +126,7 @@ def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: str) -> Tensor:
-    """The logits of images, float (n, classes)."""
+    """Return the logits of images, float (n, classes)."""
     before = images._version
     try:
         logits: Tensor = model(images)

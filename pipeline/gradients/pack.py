@@ -23,7 +23,7 @@ def pack_signs(signs: Tensor) -> Tensor:
 
 
 def _added_up(flat: Tensor) -> Tensor:
-    """The planes of int8 (n, P), by arithmetic that every device has."""
+    """Return the planes of int8 (n, P), by arithmetic that every device has."""
     # What fills the last byte is -1, whose two bits are 0.
     filled = functional.pad(flat, (0, -flat.shape[1] % 8), value=-1)
     bits = torch.stack([filled > 0, filled == 0], dim=1).view(len(flat), 2, -1, 8)

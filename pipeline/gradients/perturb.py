@@ -10,7 +10,7 @@ _ROUNDING = 1e-5
 
 
 def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
-    """clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
+    """Return clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
 
     Raises:
         GradshardError: the images are no floats, so that they cannot lie in [0, 1], or epsilon has another shape.
@@ -58,6 +58,6 @@ def leaves_ball(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
 
 
 def random_signs(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
-    """The signs of standard normal draws: -1 or +1 with equal chance, float32, on the generator's device."""
+    """Return the signs of standard normal draws: -1 or +1 with equal chance, float32, on the generator's device."""
     bits = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
     return (2 * bits - 1).float()

@@ -30,7 +30,7 @@ def to_unit_range(images: Tensor) -> Tensor:
 def compute_signs(
     model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec, *, first: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """The signs of a model's input gradients.
+    """Return the signs of a model's input gradients.
 
     Args:
         model: a static model, in eval mode.
@@ -74,7 +74,7 @@ def _check_defined(grad: Tensor, first: int) -> None:
 
 
 def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, direction: GradientSpec) -> float:
-    """The share of signs that a computation in float64, for the same labels, gives too.
+    """Return the share of signs that a computation in float64, for the same labels, gives too.
 
     Arguments are those of ``compute_signs``.
     """

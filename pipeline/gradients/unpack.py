@@ -41,7 +41,7 @@ def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Te
 
 
 def _looked_up(planes: Tensor, scale: float) -> Tensor:
-    """The scaled signs, float32 (n, 8 · ceil(P / 8)): those of padding bits too."""
+    """Return the scaled signs, float32 (n, 8 · ceil(P / 8)): those of padding bits too."""
     values, table = planes.numpy(), _table(scale)
     pairs = values[:, 0].astype(np.uint16)
     pairs <<= 8
@@ -53,7 +53,7 @@ def _looked_up(planes: Tensor, scale: float) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _table(scale: float) -> npt.NDArray[np.void]:
-    """For a byte of plane 0 times 256 plus one of plane 1, the eight scaled signs, as one item of 32 bytes."""
+    """Return the eight scaled signs, 32 bytes an item, at a byte of plane 0 times 256 plus one of plane 1."""
     pairs = np.arange(1 << 16)
     planes = np.stack([pairs >> 8, pairs & 0xFF], axis=1).astype(np.uint8)
     signs = bitplanes.unpack(planes[:, :, np.newaxis], 8)

@@ -179,7 +179,7 @@ def computing(
     threads: int | None,
     sample_shape: tuple[int, ...],
 ) -> Iterator[Computer]:
-    """Threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
+    """Give threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
     keep_freed_memory()
     before = torch.get_num_threads()
     seeded = isinstance(direction, AttackSpec) and direction.seeded

@@ -210,7 +210,7 @@ def _training_split(path: Path) -> Split:
 def _adversary(
     stores: Mapping[str, SignStore], live: bool, schedule: ScheduleKind, epsilon: float, law: EpsilonDistribution
 ) -> Adversary:
-    """Sources, schedule and epsilons; what else an adversary says concerns its owner's loss."""
+    """Return sources, schedule and epsilons; what else an adversary says concerns its owner's loss."""
     return Adversary(
         attack="fgsm",
         epsilon=epsilon,

@@ -97,7 +97,7 @@ def _layer_of(model: nn.Module) -> str | None:
 
 @contextmanager
 def _features(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """A context in which what a layer gives is gathered."""
+    """Gather, in a context, what a layer gives."""
     found: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: found.append(output))
     try:

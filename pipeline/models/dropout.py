@@ -30,7 +30,7 @@ _passing: _Rows | None = None
 
 @contextmanager
 def rows_of(total: int, positions: Tensor) -> Iterator[None]:
-    """A context in which only the rows at ``positions``, int64 (n,), of a batch of ``total`` rows pass.
+    """Let only the rows at ``positions``, int64 (n,), of a batch of ``total`` rows pass, in a context.
 
     Every layer drops of them what it would drop if all passed.
     """
@@ -82,7 +82,7 @@ def _kept(values: Tensor, mask: Tensor, scale: float) -> Tensor:
 
 
 def _mask(like: Tensor, p: float) -> Tensor:
-    """-1, all bits, or 0 for each element, in integers of its width and in the memory format of ``like``."""
+    """Return -1, all bits, or 0 for each element, in integers of its width and in the memory format of ``like``."""
     bits = 8 if (p * 256).is_integer() else 16
     count = like.numel()
     whole = count if _passing is None else count // len(like) * _passing.total

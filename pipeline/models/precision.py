@@ -16,7 +16,7 @@ Arithmetic = Literal["fp32", "bf16", "tf32"]
 
 
 def choose_device(name: DeviceName) -> torch.device:
-    """The device to compute on; ``auto`` is the GPU where there is one, else the CPU.
+    """Return the device to compute on; ``auto`` is the GPU where there is one, else the CPU.
 
     Raises:
         GradshardError: the named device is not there.
@@ -30,7 +30,7 @@ def choose_device(name: DeviceName) -> torch.device:
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
-    """The arithmetic to train in; ``auto`` is bf16 where the hardware multiplies it natively, else fp32.
+    """Return the arithmetic to train in; ``auto`` is bf16 where the hardware multiplies it natively, else fp32.
 
     Raises:
         GradshardError: tf32 was asked for on a device that has none.
@@ -57,7 +57,7 @@ def choose_compilation(compilation: Compilation, device: torch.device, *, steps:
 
 
 def precision_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:
-    """A context in which forward passes use the given arithmetic; parameters and gradients stay fp32."""
+    """Return a context in which forward passes use the given arithmetic; parameters and gradients stay fp32."""
     torch.backends.cuda.matmul.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"
     torch.backends.cudnn.conv.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"  # type: ignore[attr-defined]
     if arithmetic == "bf16":

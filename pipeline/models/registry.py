@@ -54,7 +54,7 @@ _FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, {_OF_LIBR
 def create_model(
     architecture: str, sample_shape: Shape, classes: int, *, seed: int, output: Output = "logits"
 ) -> nn.Module:
-    """A freshly initialised model in training mode, the same for the same seed.
+    """Return a freshly initialised model in training mode, the same for the same seed.
 
     Args:
         architecture: its name.
@@ -99,7 +99,7 @@ def create_model(
 
 
 def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """A model with the weights that its name has in its library, fetched unless they are on this machine.
+    """Return a model with the weights that its name has in its library, fetched unless they are on this machine.
 
     A classifier for another number of classes than ``pretrained_classes`` is a fresh one, by the seed.
 
@@ -136,7 +136,7 @@ def load_frozen(
     where: str,
     output: Output = "logits",
 ) -> nn.Module:
-    """A frozen model in eval mode with the given parameters and buffers.
+    """Return a frozen model in eval mode with the given parameters and buffers.
 
     Raises:
         GradshardError: they, which come from ``where``, are not those of this architecture.
@@ -153,7 +153,7 @@ def load_frozen(
 
 
 def accepted_names(model: nn.Module) -> list[frozenset[str]]:
-    """The sets of names that a checkpoint of a model must have: its own, or those of what it wraps."""
+    """Return the sets of names that a checkpoint of a model must have: its own, or those of what it wraps."""
     names = [frozenset(_needed(model))]
     return [*names, *accepted_names(model.model)] if isinstance(model, _WRAPPERS) else names
 

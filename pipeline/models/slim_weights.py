@@ -199,6 +199,6 @@ def _places(layers: Iterable[str]) -> dict[str, tuple[str, int | None, int]]:
 
 
 def _step(layer: str) -> str:
-    """The step and the kernel in a layer's name, such as 0b_1x3, by which the layers of a branch are in order."""
+    """Return the step and the kernel in a layer's name, such as 0b_1x3, which put a branch's layers in order."""
     found = _STEP.search(layer)
     return found[0] if found else layer

@@ -14,7 +14,7 @@ Shape = tuple[int, int, int]
 
 
 def _unit(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch normalisation, ReLU."""
+    """Return convolution, batch normalisation, ReLU."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
 
@@ -30,7 +30,7 @@ class _Inception(nn.Module):
         self.pooled = nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1), _unit(inputs, width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features of all branches, one after the other."""
+        """Return the features of all branches, one after the other."""
         return torch.cat([branch(features) for branch in self.children()], dim=1)
 
 
@@ -45,7 +45,7 @@ class _Residual(nn.Module):
         self.around = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features, changed."""
+        """Return the features, changed."""
         active = torch.relu(self.norm1(features))
         around: Tensor = self.around(active if isinstance(self.around, nn.Conv2d) else features)
         changed: Tensor = self.conv2(torch.relu(self.norm2(self.conv1(active))))
@@ -63,7 +63,7 @@ class _InceptionResidual(nn.Module):
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """The features, changed."""
+        """Return the features, changed."""
         branches = torch.cat([self.one(features), self.three(features)], dim=1)
         changed: Tensor = self.norm(self.join(branches))
         return torch.relu(features + changed)

@@ -19,7 +19,7 @@ from gradshard.storage.optional import remedy
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A model with its normalisation inside.
+    """Return a model with its normalisation inside.
 
     Args:
         name: as timm has it.
@@ -83,7 +83,7 @@ def provenance(name: str) -> Mapping[str, str]:
 
 
 def version() -> str:
-    """The version of timm.
+    """Return the version of timm.
 
     Raises:
         GradshardError: it is not installed.

@@ -35,7 +35,7 @@ _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d+)\.")
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A model with its normalisation inside.
+    """Return a model with its normalisation inside.
 
     Args:
         name: as torchvision has it.

@@ -17,7 +17,7 @@ Shape = tuple[int, int, int]
 
 
 def build(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """One of ``ARCHITECTURES``, freshly initialised by the seed.
+    """Build one of ``ARCHITECTURES``, freshly initialised by the seed.
 
     Raises:
         GradshardError: the images are too small for it.
@@ -112,7 +112,7 @@ _HE_NORMAL = {"D": {"fc1", "fc2", "fc3", "fc4"}}
 
 
 def _conv(size: tuple[int, int], kernel: int, stride: int = 1) -> tuple[int, int]:
-    """The output size of a convolution without padding."""
+    """Return the output size of a convolution without padding."""
     if min(size) < kernel:
         raise _TooSmallError
     height, width = ((side - kernel) // stride + 1 for side in size)
@@ -120,7 +120,7 @@ def _conv(size: tuple[int, int], kernel: int, stride: int = 1) -> tuple[int, int
 
 
 def _same(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """The padding before and after that makes the output ceil(side / stride) long, the larger half after."""
+    """Return the padding before and after that makes the output ceil(side / stride) long, the larger half after."""
     total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2
 

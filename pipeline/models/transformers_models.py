@@ -45,7 +45,7 @@ class LogitsOf(nn.Module):
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
-    """A model with its normalisation inside, which gives logits.
+    """Return a model with its normalisation inside, which gives logits.
 
     Args:
         name: a folder, or a name on the hub.
@@ -180,7 +180,7 @@ def _numbers(found: float | Sequence[float] | None) -> list[float]:
 
 
 def _fresh(place: _Place, config: Any) -> nn.Module:
-    """A model with new parameters, which torch's default generator draws."""
+    """Return a model with new parameters, which torch's default generator draws."""
     try:
         model: nn.Module = _transformers().AutoModelForImageClassification.from_config(
             config, attn_implementation="eager", dtype=torch.float32, trust_remote_code=False
@@ -191,7 +191,7 @@ def _fresh(place: _Place, config: Any) -> nn.Module:
 
 
 def _filled(place: _Place, config: Any, *, new_classifier: bool) -> nn.Module:
-    """A model with the weights of a safetensors file, and a new classifier if that is for other classes.
+    """Return a model with the weights of a safetensors file, and a new classifier if that is for other classes.
 
     Raises:
         GradshardError: there is none, or it does not hold this model.

@@ -129,6 +129,6 @@ def _smaller_epsilons(probes: probing.Probes, baseline: str, ensemble: str, epsi
 
 
 def _pair(label: str, higher: SeedErrors, lower: SeedErrors, *, steady: bool = False) -> Pair | None:
-    """Of the seeds with which both were measured, if there are any."""
+    """Return the pair over the seeds with which both were measured, if there are any."""
     seeds = shared_seeds([higher, lower])
     return Pair(label, higher.of(seeds), lower.of(seeds), steady) if seeds else None

@@ -44,11 +44,11 @@ class ErrorMatrix:
                 found[row["seed"]] = ErrorRate(row["errors"], row["n"])
 
     def rates(self, target: str, source: str, attack: str) -> Mapping[int, ErrorRate]:
-        """The error rate by seed, of those it was measured with; the source of clean images is empty."""
+        """Return the error rate by seed, of those it was measured with; the source of clean images is empty."""
         return self._index.get((target, source, attack), {})
 
     def errors(self, target: str, source: str, attack: str) -> SeedErrors:
-        """The error rate by seed, with the images that were classified wrong where those of every seed are known.
+        """Return the error rate by seed, and the images classified wrong where those of every seed are known.
 
         Raises:
             GradshardError: the images are not those of the error rate, or not the same for every seed.
@@ -74,7 +74,7 @@ class ErrorMatrix:
         return seed_errors.worst_case([self.errors(target, *cell) for cell in (("", CLEAN), *cells)])
 
     def cell(self, target: str, source: str, attack: str, *, marked: bool = False) -> RateCell | TrainingCell:
-        """The error rate as a table shows it, with the paper's figure."""
+        """Return the error rate as a table shows it, with the paper's figure."""
         paper = self.papers(target, source, attack)
         return self.seeds.cell(self.errors(target, source, attack), target, source, marked=marked, paper=paper)
 
@@ -90,7 +90,7 @@ class ErrorMatrix:
         return ImageErrors(np.asarray(numbers, dtype=np.int64), wrong[None])
 
     def papers(self, target: str, source: str, attack: str) -> float | None:
-        """The paper's figure for the same error rate, in percent, if it has one."""
+        """Return the paper's figure for the same error rate, in percent, if it has one."""
         return paper_figures.error(self.called.get(target, ""), self.called.get(source, ""), attack, self.top)
 
     @property
@@ -99,11 +99,11 @@ class ErrorMatrix:
         return list(dict.fromkeys(target for target, _, _ in self._index))
 
     def attacks(self, target: str) -> list[tuple[str, str]]:
-        """The source and name of every single attack on a target, in the order of the matrix."""
+        """Return the source and name of every single attack on a target, in the order of the matrix."""
         return [
             (source, attack) for of, source, attack in self._index if of == target and attack not in (CLEAN, WORST_CASE)
         ]
 
     def sources(self, attack: str) -> list[str]:
-        """The models that crafted the attack, in the order of the matrix."""
+        """Return the models that crafted the attack, in the order of the matrix."""
         return list(dict.fromkeys(source for _, source, name in self._index if name == attack))

@@ -15,7 +15,7 @@ _OF_SOME = ("varying", "p")
 
 
 def to_markdown(table: Table) -> str:
-    """A table in Markdown, and its caption; the paper's figure stands in brackets, ties for best are bold."""
+    """Return a table in Markdown, and its caption; the paper's figure stands in brackets, ties for best are bold."""
     lines = [[table.corner, *table.columns], ["---"] * (1 + len(table.columns))]
     lines += [[head, *(_shown(cell) for cell in cells)] for head, cells in table.rows]
     caption = f"\n{table.caption}\n" if table.caption else ""
@@ -23,7 +23,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """A table as CSV, one line a cell; cells that were not measured are left out.
+    """Return a table as CSV, one line a cell; cells that were not measured are left out.
 
     ``value`` is in the table's unit, for error rates percent, with both 95 % intervals; or the mean over runs that
     differ in their seed, with their deviation and the 95 % interval for seeds and images, and ``varying`` then tells

@@ -79,7 +79,7 @@ def loss_planes(
     first: str,
     second: str,
 ) -> str:
-    """The loss over the plane of two signed gradients, logarithmic, a row a range and a column a point (figures 2, 3).
+    """Draw the loss over the plane of two signed gradients, logarithmic; a row a range, a column a point (figure 2).
 
     Args:
         planes: per range, the steps (k,) and the losses (points, k, k), whose rows follow the first direction.
@@ -180,7 +180,7 @@ def errors_against_stores(panels: Mapping[str, Panel], title: str) -> str:
 
 
 def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str]) -> str:
-    """Rows of images under each other, each row with its name (figure 1).
+    """Draw rows of images under each other, each row with its name (figure 1).
 
     Args:
         rows: per row name, images (n, C, H, W) with values in [0, 1], or signs in -1, 0 and 1.
@@ -222,7 +222,7 @@ def _once(axes: Axes) -> tuple[list[Artist], list[str]]:
 
 
 def _error_curves(panels: Panels, *, xlabel: str, xscale: str) -> str:
-    """A line through the mean of the seeds, and the seeds as points where there are several."""
+    """Draw a line through the mean of the seeds, and the seeds as points where there are several."""
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(4.5 * len(panels), 3.2), layout="constrained")
         drawn = figure.subplots(1, len(panels), squeeze=False)[0]

@@ -48,7 +48,7 @@ class Roles:
 
 
 def _epochs(name: str) -> str:
-    """The epochs that a snapshot's name ends in; nothing of a final model's."""
+    """Return the epochs that a snapshot's name ends in; nothing of a final model's."""
     return name.partition("@")[2]
 
 
@@ -194,7 +194,7 @@ def roles(params: Params, shown: Sequence[str], random: Sequence[str]) -> Roles 
 
 
 def findings_table(matrix: ErrorMatrix, played: Roles) -> Table:
-    """Every sentence that was measured, with the mean error rates in percent and the verdict.
+    """Return every sentence that was measured, with the mean error rates in percent and the verdict.
 
     A verdict is about ways of training, by paired differences over seeds and images, corrected for all differences of
     the table (docs/statistics.md): one seed, or static models that no seed changes, show nothing.
@@ -224,7 +224,7 @@ class _Pair:
 
 
 def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
-    """A robust model's snapshots, by epoch, and then itself."""
+    """Return a robust model's snapshots, by epoch, and then itself."""
     snapshots = [other for other in shown if other.startswith(f"{name}@") and other != f"{name}@{BEST}"]
     return [*sorted(snapshots, key=lambda other: int(_epochs(other))), name]
 
@@ -251,7 +251,7 @@ def _called(rate: Rate) -> str:
 
 
 def _verdict(claimed: Sequence[ClaimedDifference]) -> str:
-    """The verdict on all differences: it holds if it does for each, and is reversed if it is for one."""
+    """Return the verdict on all differences: it holds if it does for each, and is reversed if it is for one."""
     each = [difference.verdict for difference in claimed]
     if "reversed" in each:
         return "reversed" if len(each) == 1 else f"reversed in {each.count('reversed')} of {len(each)}"

@@ -37,7 +37,7 @@ _MINUS = re.compile(r"(?<![\w.)-])-(?=\.?\d)")
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` environment with caption, label ``tab:<name>`` and a ``tabular``; it needs the package booktabs.
+    """Return a ``table`` environment: caption, label ``tab:<name>`` and ``tabular``; it needs the package booktabs.
 
     As in Markdown, the paper's figure stands in brackets, and ties for best are bold.
     """

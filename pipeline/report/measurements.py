@@ -42,7 +42,7 @@ def gradient_norms_table(measured: BySeed, seeds: Seeds, called: Mapping[str, st
 
 
 def wrong_signs_table(measured: BySeed, seeds: Seeds) -> Table:
-    """The share of pixels whose sign is not that of float64, in percent, with the 95 % interval of its mean."""
+    """Return the share of pixels whose sign is not that of float64, in percent, with the 95 % interval of its mean."""
     rows: list[tuple[str, list[TableCell]]] = []
     for name, found in by_model(measured).items():
         first = next(iter(found.values()))
@@ -133,7 +133,7 @@ def substitute_table(targets: BySeed, seeds: Seeds) -> Table:
 
 
 def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[dict[str, int]]]:
-    """Errors and examples of each round, by epsilon; by none where results of an older gradshard have only one."""
+    """Return errors and examples of each round, by epsilon; by none where an older gradshard had only one."""
     found: dict[float | None, list[dict[str, int]]] = {}
     for row in rounds:
         for tried in row.get("sweep", [{"epsilon": None, "errors": row["errors"]}]):

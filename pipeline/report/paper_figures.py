@@ -120,7 +120,7 @@ _TRAINED: Mapping[str, Mapping[str, str | float]] = {
 
 
 def error(target: str, source: str, attack: str, top: int) -> float | None:
-    """The paper's error rate in percent, if it gives one; by its own names of the models."""
+    """Return the paper's error rate in percent, if it gives one; by its own names of the models."""
     key = (target, source, attack)
     if top == 1 and key in ERRORS:
         return ERRORS[key]
@@ -152,7 +152,7 @@ def _mnist_names(params: Params) -> dict[str, str]:
 
 
 def _trained_as_there(params: Params) -> dict[str, RobustModel]:
-    """The robust models trained on every row as the paper trains, from random weights on.
+    """Return the robust models trained on every row as the paper trains, from random weights on.
 
     Their batches have one source each, all alike, the model itself among them.
     """
@@ -205,5 +205,5 @@ _IMAGENET_ROBUST = {
 
 
 def family(architecture: str) -> str:
-    """An architecture without the tag of its weights: inception_v3 for timm:inception_v3.tf_in1k."""
+    """Return an architecture without the tag of its weights: inception_v3 for timm:inception_v3.tf_in1k."""
     return architecture.removeprefix("timm:").partition(".")[0]

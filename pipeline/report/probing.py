@@ -78,7 +78,7 @@ def _curve(runs: Sequence[tuple[Mapping[float, int], int]]) -> list[tuple[float,
 
 
 def _white_box(probes: Probes, called: Mapping[str, str], seeds: Seeds) -> Table:
-    """Each model's errors under its own gradient; at epsilon = 1 beside the paper's figure (section 3.3)."""
+    """Return each model's errors under its own gradient; at epsilon = 1 beside the paper's figure (section 3.3)."""
     rows: list[tuple[str, list[TableCell]]] = []
     for name, of in probes.items():
         cells = [seeds.cell(_clean(of), name), *(seeds.cell(under(of, attack), name) for attack in _PROBES)]

@@ -25,7 +25,7 @@ class Seeds:
 
     @classmethod
     def of_params(cls, params: Params, measured: Sequence[int]) -> Self:
-        """Of the seeds of the parameters, those that were measured."""
+        """Return those of the parameters' seeds that were measured."""
         vary = any(params.stand_ins.get(seed) for seed in measured)
         return cls(tuple(measured), frozenset(params.steady), vary)
 

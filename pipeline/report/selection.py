@@ -9,13 +9,13 @@ from gradshard.pipeline.types import BEST, Gradient
 
 
 def trained_on(params: Params, target: str) -> str:
-    """The gradient that a robust model was trained on; empty for a static one."""
+    """Return the gradient that a robust model was trained on; empty for a static one."""
     model = params.robust.get(_base(target))
     return (model.gradient or params.adversarial.gradient) if model else ""
 
 
 def shown_targets(params: Params, gradient: Gradient) -> list[str]:
-    """The targets that a gradient's tables show: static models, and the robust ones that were trained on it, if any.
+    """Return the targets that a gradient's tables show: static models, and any robust ones trained on it.
 
     Models trained on RAND+FGSM have a table of their own.
     """
@@ -25,7 +25,7 @@ def shown_targets(params: Params, gradient: Gradient) -> list[str]:
 
 
 def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
-    """The robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
+    """Return the robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
 
     Models of the architecture that was trained on stores are grouped by the epochs they were trained for, fewest first;
     where several architectures were, by those, each with the undefended models of its own. Where none was trained here,
@@ -51,7 +51,7 @@ def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
 
 
 def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
-    """The targets trained on RAND+FGSM examples of a gradient."""
+    """Return the targets trained on RAND+FGSM examples of a gradient."""
     return [
         name
         for name in params.evaluation.targets
@@ -74,18 +74,18 @@ def ensembles(params: Params, names: Sequence[str]) -> list[str]:
 
 
 def trained_here(params: Params) -> list[str]:
-    """The robust models among the targets, snapshots left aside."""
+    """Return the robust models among the targets, snapshots left aside."""
     return [name for name in params.robust if any(_base(target) == name for target in params.evaluation.targets)]
 
 
 def held_out(params: Params) -> list[str]:
-    """The static models that craft FGSM at evaluation and that no robust model has as a source."""
+    """Return the static models that craft FGSM at evaluation and that no robust model has as a source."""
     seen = {params.signs[store].model for model in params.robust.values() for store in model.sources}
     return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
 
 
 def _base(target: str) -> str:
-    """The model that a snapshot is of."""
+    """Return the model that a snapshot is of."""
     return target.partition("@")[0]
 
 

@@ -86,7 +86,7 @@ class TrainingComparison:
 
 
 def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix) -> list[Comparison]:
-    """Every two models of a group in every column of the paper's table 4, by McNemar's test with Holm's correction.
+    """Compare every two models of a group in each column of the paper's table 4: McNemar's test, Holm's correction.
 
     Args:
         groups: models that compare, of one seed.
@@ -108,7 +108,7 @@ def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, matrix: Er
 def compare_training(
     groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix
 ) -> list[TrainingComparison]:
-    """Every two models of a group in the same columns, over several seeds: paired differences with Holm's correction.
+    """Compare every two models of a group in the same columns over seeds: paired differences, Holm's correction.
 
     Both seeds and images vary, so that it is two ways of training that are compared. Arguments: as `compare_models`.
     """
@@ -127,7 +127,7 @@ def compare_training(
 def _pairs(
     groups: Mapping[str, Sequence[str]], holdout: str, matrix: ErrorMatrix
 ) -> Iterator[tuple[tuple[str, str, str], SeedErrors, SeedErrors]]:
-    """Two models and the attack in words, and the errors of both."""
+    """Yield two models and the attack in words, and the errors of both."""
     transferred = [(holdout, attack) for attack in ("fgsm", "ifgsm", "rand_fgsm")]
     for models in groups.values():
         for first, second in combinations(models, 2):

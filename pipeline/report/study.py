@@ -133,7 +133,7 @@ def compared_table(study: Study, baseline: str) -> Table | None:
 
 
 def _columns(study: Study) -> list[_Column] | None:
-    """The columns of errors, if every target was measured under sources that are unseen by all."""
+    """Return the columns of errors, if every target was measured under sources that are unseen by all."""
     matrix = study.matrix
     if not study.measured:
         return None
@@ -156,7 +156,7 @@ def _own(matrix: ErrorMatrix, attack: str, target: str) -> SeedErrors:
 
 
 def _amounts(costs: Costs, targets: Sequence[str]) -> Mapping[str, Mapping[str, Mapping[int, float]]]:
-    """The costs by column, target and seed, of columns in which something is known."""
+    """Return the costs by column, target and seed, of columns in which something is known."""
     columns = {
         "passes of training": costs.training,
         "passes of making stores": costs.making,

@@ -182,5 +182,5 @@ def beside_paper(percent: float, paper: float | None) -> str:
 
 
 def paper_field(paper: float | None) -> dict[str, float]:
-    """The paper's figure as a column of a spreadsheet, if there is one."""
+    """Return the paper's figure as a column of a spreadsheet, if there is one."""
     return {} if paper is None else {"paper": paper}

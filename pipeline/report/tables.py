@@ -37,7 +37,7 @@ def white_box_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
 
 
 def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
-    """Each model's error when every example meets the attack that fools it, beside its strongest single attack.
+    """Return each model's error when every example meets the attack that fools it, beside its strongest single attack.
 
     The first is what an adversary reaches who may choose by example, so it is never an average of attacks.
     """
@@ -66,12 +66,12 @@ class _Column:
     title: str
 
     def key(self, model: str) -> tuple[str, str, str]:
-        """Target, source and attack of a model's cell."""
+        """Return target, source and attack of a model's cell."""
         return (model, model if self.source is None else self.source, self.attack)
 
 
 def _defence_columns(holdout: str) -> list[_Column]:
-    """The columns of table 4."""
+    """Return the columns of table 4."""
     transferred = [_Column(holdout, attack, f"{attack_title(attack)} from {holdout}") for attack in TRANSFERRED]
     return [_Column("", CLEAN, "Clean"), _Column(None, "fgsm", "FGSM"), *transferred]
 
@@ -133,7 +133,7 @@ def holdouts_table(matrix: ErrorMatrix, models: Sequence[str], holdouts: Sequenc
 
 
 def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, str], holdout: str) -> Table:
-    """Each attack with each gradient, side by side, on models and the gradient that each was trained on.
+    """Return each attack with each gradient, side by side, on models and the gradient that each was trained on.
 
     Args:
         matrices: by gradient.

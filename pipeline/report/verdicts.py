@@ -46,7 +46,7 @@ def p_text(p: float) -> str:
 
 
 def verdict(claimed: Sequence[ClaimedDifference]) -> Verdict:
-    """The verdict on a claim that says several differences at once.
+    """Return the verdict on a claim that says several differences at once.
 
     It holds if every one of them does, and is reversed if one comes out the other way round; without any difference
     measured nothing is shown.

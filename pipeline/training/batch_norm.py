@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """A context in which training passes do not move the running statistics: passes that only craft."""
+    """Keep, in a context, the running statistics as they are: for training passes that only craft."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     kept = [(layer.running_mean, layer.running_var, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
@@ -76,7 +76,7 @@ def _batch_norm_over_ranks(
 
 
 def _over_ranks(values: Tensor) -> Tensor:
-    """The sum over all processes, through which gradients pass."""
+    """Return the sum over all processes, through which gradients pass."""
     from torch.distributed.nn.functional import all_reduce  # a third of a second, which only those pay who synchronise
 
     summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]

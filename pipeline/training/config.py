@@ -60,7 +60,7 @@ class TrainingRun:
         return self.epochs * self.steps_per_epoch
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         return self.optimization.rate(step // self.steps_per_epoch, self.epochs)
 
     def live(self, step: int) -> bool:

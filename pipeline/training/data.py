@@ -37,7 +37,7 @@ class RankSlice:
         return self.rows == slice(0, self.total)
 
     def of(self, values: Tensor) -> Tensor:
-        """The rows of something that was drawn for the whole batch."""
+        """Return the rows of something that was drawn for the whole batch."""
         return values if self.whole else values[self.rows]
 
 
@@ -141,7 +141,7 @@ def cut(raw: "StoredBatch", part: RankSlice, most: int | None) -> Iterator[tuple
 
 
 def _signs(raw: "StoredBatch", run: TrainingRun, stores: Stores) -> list[Tensor]:
-    """The signs of each store that a step takes."""
+    """Return the signs of each store that a step takes."""
     if raw.planes is None or run.adversary is None:
         return []
     parts = raw.planes if isinstance(stores, tuple) else raw.planes.unsqueeze(0)

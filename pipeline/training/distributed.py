@@ -32,7 +32,7 @@ class Rank:
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
     def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes.
+        """Return the sum over all processes.
 
         Raises:
             LostRankError: another process is gone.

@@ -40,7 +40,7 @@ class Optimization:
     clip_norm: float | None = None
 
     def rate(self, epoch: int, epochs: int) -> float:
-        """The learning rate in one of ``epochs`` epochs, counted from 0.
+        """Return the learning rate in one of ``epochs`` epochs, counted from 0.
 
         The closed forms of torch's ``StepLR``, ``MultiStepLR`` and ``CosineAnnealingLR``: no run has a schedule's state
         to go on from.
@@ -70,7 +70,7 @@ def trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def make_optimizer(chosen: Optimization, model: nn.Module) -> Optimizer:
-    """The optimiser of that name, with its settings, for the parameters of a model."""
+    """Return the optimiser of that name, with its settings, for the parameters of a model."""
     if chosen.optimizer == "sgd":
         return SGD(model, momentum=chosen.momentum, nesterov=chosen.nesterov)
     if chosen.optimizer == "rmsprop":
@@ -139,7 +139,7 @@ class Adam:
         _clear(parameters)
 
     def state(self) -> dict[str, Tensor]:
-        """The running moments and step counts, by name."""
+        """Return the running moments and step counts, by name."""
         kinds = {"mean": self._means, "square": self._squares, "step": self._steps}
         return {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
@@ -172,7 +172,7 @@ class SGD:
         _clear(parameters)
 
     def state(self) -> dict[str, Tensor]:
-        """The velocities, by name; nothing without momentum."""
+        """Return the velocities, by name; nothing without momentum."""
         return {f"velocity.{name}": tensor for name, tensor in self._velocities.items()}
 
 
@@ -209,13 +209,13 @@ class RMSProp:
         _clear(parameters)
 
     def state(self) -> dict[str, Tensor]:
-        """The running mean squares, and with momentum the velocities, by name."""
+        """Return the running mean squares, and with momentum the velocities, by name."""
         kinds = {"square": self._squares, "velocity": self._velocities}
         return {f"{kind}.{name}": tensor for kind, tensors in kinds.items() for name, tensor in tensors.items()}
 
 
 def _with_gradients(parameters: Mapping[str, Tensor]) -> tuple[list[str], list[Tensor], list[Tensor]]:
-    """Names, parameters and gradients of those that have one: a model may have parts that no pass goes through."""
+    """Return names, parameters and gradients of those that have one: no pass may go through some parts of a model."""
     found = [(name, tensor, tensor.grad) for name, tensor in parameters.items() if tensor.grad is not None]
     return [name for name, _, _ in found], [tensor for _, tensor, _ in found], [grad for _, _, grad in found]
 

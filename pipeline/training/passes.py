@@ -89,7 +89,7 @@ class Passes:
     def crafting(
         self, part: RankSlice, *, mode: Mode = "train", chosen: Tensor | None = None
     ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """A context for passes that only craft: they move no running statistics.
+        """Give the model, in a context, for passes that only craft: they move no running statistics.
 
         Args:
             part: the rows of the step's whole batch that are here.

@@ -22,7 +22,7 @@ def source(
     batches: int,
     weights: Mapping[str, float] = _EQUAL,
 ) -> str:
-    """The source of one batch.
+    """Return the source of one batch.
 
     ``random`` draws independently for every batch, uniformly as the paper advises or by weight; ``rotate`` takes the
     sources in turn, each for as many batches as it weighs, so that of n sources without weights each crafts exactly

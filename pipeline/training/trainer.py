@@ -246,7 +246,7 @@ class Trainer:
         )
 
     def _mean(self, parts: list[Tensor]) -> float | None:
-        """The mean over steps of losses that each rank has a part of."""
+        """Return the mean over steps of losses that each rank has a part of."""
         return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
 
     def _count_passes(self) -> None:
@@ -269,5 +269,5 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of one step's dropout masks."""
+    """Return the seed of one step's dropout masks."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

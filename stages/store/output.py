@@ -42,7 +42,7 @@ def tell(result: Mapping[str, object], lines: Sequence[str], *, as_json: bool) -
 
 
 def table(entries: Mapping[str, object]) -> list[str]:
-    """Names and values in two columns."""
+    """Return names and values in two columns."""
     width = max(map(len, entries))
     return [f"{name:<{width}}  {value}" for name, value in entries.items()]
 
@@ -53,7 +53,7 @@ def found_something() -> click.exceptions.Exit:
 
 
 def some(names: Sequence[str]) -> str:
-    """Names in a sentence, the first few of many."""
+    """Return names in a sentence, the first few of many."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
@@ -65,7 +65,7 @@ def passed_over(litter: Sequence[str], foreign: Sequence[str]) -> list[str]:
 
 
 def bytes_text(count: int) -> str:
-    """A number of bytes for a person, in decimal units."""
+    """Return a number of bytes for a person, in decimal units."""
     size, unit = float(count), "bytes"
     for larger in ("kB", "MB", "GB", "TB", "PB"):
         if size < 1000:

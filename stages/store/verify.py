@@ -68,7 +68,7 @@ def command(store: str, digest: str | None, signer: Path | None, as_json: bool) 
 
 
 def check(store: str, files: ReadableFiles, manifest: Manifest) -> list[Fault]:
-    """All faults of a store, with progress shown."""
+    """Return all faults of a store, with progress shown."""
     with progress(f"verify {store}", manifest.cut.shards, "shards") as advance:
         return all_faults(files, manifest, advance=advance)
 

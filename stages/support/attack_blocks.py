@@ -92,7 +92,7 @@ def planned_cases(params: Params) -> list[Case]:
 
 
 def sampled_rows(params: Params, n: int) -> Rows:
-    """The test images that are attacked: all, or the random ones that the parameters ask for; sorted, int64."""
+    """Return the test images that are attacked: all, or the random ones that the parameters ask for; sorted, int64."""
     evaluation = params.evaluation
     if evaluation.sample is None or evaluation.sample >= n:
         return np.arange(n)
@@ -132,7 +132,7 @@ _opening = threading.Lock()
 
 
 def load_context(bench: EvaluationContext) -> tuple[Split, dict[str, nn.Module]]:
-    """The test images and all models; once a process.
+    """Return the test images and all models; once a process.
 
     Raises:
         GradshardError: a file changed since the run began.
@@ -160,7 +160,7 @@ def _open_once(
 def read_block(
     bench: EvaluationContext, rows: Rows, *, block: int, restarts: int
 ) -> tuple[Tensor, Tensor, AttackNoise]:
-    """The images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
+    """Return the images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
     split, _ = load_context(bench)
     device, seed = torch.device(bench.device), bench.params.evaluation.seed
     images = to_unit_range(torch.from_numpy(split.take_images(rows)).to(device))
@@ -214,7 +214,7 @@ def _undefined_file(block: Path) -> Path:
 
 
 def undefined_gradients(files: Iterable[Path]) -> dict[str, dict[str, int]]:
-    """For each model that had gradients which were NaN or infinite: of how many rows, of how many in those blocks."""
+    """Count, for each model with NaN or infinite gradients, of how many rows, of how many in those blocks."""
     found: dict[str, dict[str, int]] = {}
     for file in map(_undefined_file, files):
         if file.exists():
@@ -257,7 +257,7 @@ def iter_correct(
 
 
 def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]) -> list[dict[str, Any]]:
-    """The rows of the error matrix, from which examples each of them has right."""
+    """Return the rows of the error matrix, from which examples each of them has right."""
     found: dict[int, tuple[Key, int, int]] = {}
     for keys, _, right in blocks:
         for number, (key, examples) in enumerate(zip(keys, right, strict=True)):
@@ -286,7 +286,7 @@ def case_key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
 
 
 def _worst(params: Params, portion: EvaluationSubset) -> list[tuple[Key, list[int]]]:
-    """The worst cases that the matrix has from some images, each with the cells that it is over."""
+    """Return the worst cases that the matrix has from some images, each with the cells that it is over."""
     if not portion.worst:
         return []
     planned, battery = portion.planned, params.evaluation.battery

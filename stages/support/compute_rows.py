@@ -16,7 +16,7 @@ from gradshard.storage.formats.labelled_rows import LabelledRows
 def compute_rows(
     model: LoadedModel, split: LabelledRows, rows: slice, direction: Direction, device: torch.device
 ) -> tuple[Planes, Labels]:
-    """The packed signs of some rows, uint8 (copies, n, 2, ceil(P / 8)), and the labels they were taken for, (n,).
+    """Return some rows' packed signs, uint8 (copies, n, 2, ceil(P / 8)), and the labels they were taken for, (n,).
 
     A store of gradients has one copy. Besides what it returns, it never holds more than about 1 MiB or a microbatch of
     images, in whole chunks.

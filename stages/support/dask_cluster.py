@@ -43,7 +43,7 @@ def threads(place: ClusterConfig, device: str) -> int | None:
 
 @contextmanager
 def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterator[Client]:
-    """A client of the cluster; one on this machine is sized to it and ends with the context.
+    """Give a client of the cluster; one on this machine is sized to it and ends with the context.
 
     Args:
         place: where it is.
@@ -124,13 +124,13 @@ class _Watch:
         self._thread.start()
 
     def done(self, key: str) -> None:
-        """A task is done; for the median."""
+        """Note a task that is done, for the median."""
         # One that no look has seen took no longer than from one look to the next.
         now = time.monotonic()
         self._took.append(now - self._seen.get(key, now - _LOOK_SECONDS))
 
     def stop(self) -> None:
-        """No more looking."""
+        """Stop looking."""
         self._stopped.set()
 
     def _run(self) -> None:
@@ -176,7 +176,7 @@ def _remote_client(address: str) -> Iterator[Client]:
 
 @contextmanager
 def local_cluster(workers: int, device: str, threads_each: int) -> Iterator[SpecCluster]:
-    """A cluster on this machine that ends with the context; what the user's own configuration of Dask sets, holds.
+    """Give a cluster on this machine that ends with the context; what the user's configuration of Dask sets, holds.
 
     Args:
         workers: how many processes it has; none: it is threads of this process.

@@ -102,7 +102,7 @@ def _write_results(
 
 
 def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """The columns of the paper's table 4, for every robust model among the targets."""
+    """Return the columns of the paper's table 4, for every robust model among the targets."""
     holdout, gradient = params.evaluation.holdout, params.evaluation.gradients[0]
     metrics: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -116,12 +116,12 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
 
 
 def _costs(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, dict[str, Any]]:
-    """The costs of the targets by the seed, as the report puts those of all seeds together."""
+    """Return the costs of the targets by the seed, as the report puts those of all seeds together."""
     return {str(seed): costs(params, seed, len(data.train), {file.name: dict(file.stores) for file in files})}
 
 
 def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None:
-    """A few test images with the signed gradients of the illustrated models and what FGSM makes of them (figure 1)."""
+    """Write a few test images, the illustrated models' signed gradients and what FGSM makes of them (figure 1)."""
     params, device, (_, models) = bench.params, torch.device(bench.device), load_context(bench)
     rows = _illustrated_rows(data)
     images = to_unit_range(torch.from_numpy(np.concatenate([data.test.read_images(r, r + 1) for r in rows])).to(device))
@@ -137,7 +137,7 @@ def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None
 
 
 def _illustrated_rows(data: Dataset) -> list[int]:
-    """The first test image of each class."""
+    """Return the first test image of each class."""
     labels = data.test.read_labels()
     classes, first = np.unique(labels, return_index=True)
     del classes

@@ -14,7 +14,7 @@ class LazyGroup(click.Group):
         self._table, self._heading = table, heading
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of the commands, in the order of the table."""
+        """Return the names of the commands, in the order of the table."""
         return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

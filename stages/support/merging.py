@@ -115,7 +115,7 @@ def write(
 
 
 def _metrics(found: ReportFiles) -> dict[str, dict[str, dict[str, float]]]:
-    """The columns of the paper's table 4 for every robust model: mean and deviation over the seeds, how many."""
+    """Return the columns of the paper's table 4 for every robust model: mean and deviation over the seeds, how many."""
     gathered: dict[str, dict[str, list[float]]] = {}
     for its in found.each("metrics.json").values():
         for model, columns in its.items():
@@ -133,7 +133,7 @@ def _summary(rates: Sequence[float]) -> dict[str, float]:
 
 
 def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The mean of every cell over the seeds for ``dvc plots show``, which reads no Parquet."""
+    """Return the mean of every cell over the seeds for ``dvc plots show``, which reads no Parquet."""
     cells: dict[str, list[float]] = {}
     for row in rows:
         source = f" from {row['source']}" if row["source"] else ""

@@ -130,7 +130,7 @@ def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:
 
 
 def weights_of(params: Params, name: str, seed: int) -> tuple[Path, str]:
-    """The weights file and the architecture that a model has in the run of a seed, NAME@EPOCH for a snapshot.
+    """Return the weights file and the architecture that a model has in the run of a seed, NAME@EPOCH for a snapshot.
 
     Raises:
         GradshardError: the file is not there; the sentence says which stage makes it.
@@ -141,7 +141,7 @@ def weights_of(params: Params, name: str, seed: int) -> tuple[Path, str]:
 
 
 def static_weights_of(params: Params, name: str) -> tuple[Path, str]:
-    """The weights file and the architecture of a static model.
+    """Return the weights file and the architecture of a static model.
 
     Raises:
         GradshardError: the file is not there; the sentence says which stage makes it.

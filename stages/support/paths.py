@@ -18,57 +18,57 @@ SHARED_FOLDERS = (*(Path("models") / kind for kind in ("static", "robust", "snap
 
 
 def dataset(params: Params) -> Path:
-    """The prepared dataset."""
+    """Return the path of the prepared dataset."""
     return Path("data") / f"{params.dataset.name}.zarr"
 
 
 def store(name: str) -> Path:
-    """A sign store."""
+    """Return the path of a sign store."""
     return Path("signs") / f"{name}.zarr"
 
 
 def sources(run: str) -> Path:
-    """The file with the digests of the sign stores that a robust model is trained on in the run of a seed."""
+    """Return the file with the digests of the sign stores that a robust model is trained on in the run of a seed."""
     return SOURCES / f"{run}.json"
 
 
 def evaluation(seed: int) -> Path:
-    """The folder of what ``evaluate`` finds about the models of a seed."""
+    """Return the folder of what ``evaluate`` finds about the models of a seed."""
     return EVALUATION / str(seed)
 
 
 def analysis(seed: int) -> Path:
-    """The folder of what ``analyze`` measures of the models of a seed."""
+    """Return the folder of what ``analyze`` measures of the models of a seed."""
     return ANALYSIS / str(seed)
 
 
 def blackbox(seed: int) -> Path:
-    """The folder of what ``blackbox`` finds about the models of a seed."""
+    """Return the folder of what ``blackbox`` finds about the models of a seed."""
     return BLACKBOX / str(seed)
 
 
 def training(run: str) -> tuple[Path, Path]:
-    """The metrics and the curves of the training of a static model, or of a robust one with a seed."""
+    """Return the metrics and the curves of the training of a static model, or of a robust one with a seed."""
     return TRAINING / f"{run}.json", TRAINING / f"{run}.tsv"
 
 
 def static_weights(model: str) -> Path:
-    """The weights of a static model."""
+    """Return the file of the weights of a static model."""
     return Path("models/static") / f"{model}.safetensors"
 
 
 def robust_weights(run: str) -> Path:
-    """The weights of a robust model that was trained with a seed, NAME-SEED."""
+    """Return the file of the weights of a robust model that was trained with a seed, NAME-SEED."""
     return Path("models/robust") / f"{run}.safetensors"
 
 
 def snapshots(run: str) -> Path:
-    """The folder of the snapshots of a robust model that was trained with a seed, NAME-SEED."""
+    """Return the folder of the snapshots of a robust model that was trained with a seed, NAME-SEED."""
     return Path("models/snapshots") / run
 
 
 def weights(params: Params, model: str, seed: int) -> Path:
-    """The weights that a static model, a robust one, or its snapshot NAME@EPOCH has in the run of a seed."""
+    """Return the file of the weights that a static model, a robust one or a snapshot NAME@EPOCH has in a seed's run."""
     run, at, _ = params.in_run(model, seed).partition("@")
     if model in params.static:
         return static_weights(run)
@@ -76,7 +76,7 @@ def weights(params: Params, model: str, seed: int) -> Path:
 
 
 def existing_weights(params: Params, model: str, seed: int) -> Path:
-    """The weights that a model has in the run of a seed.
+    """Return the file of the weights that a model has in the run of a seed; it is there.
 
     Raises:
         GradshardError: the file is not there; the sentence says which stage makes it.
@@ -88,7 +88,7 @@ def existing_weights(params: Params, model: str, seed: int) -> Path:
 
 
 def existing_static_weights(model: str) -> Path:
-    """The weights of a static model.
+    """Return the file of the weights of a static model; it is there.
 
     Raises:
         GradshardError: the file is not there; the sentence says which stage makes it.

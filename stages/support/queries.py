@@ -110,7 +110,7 @@ def _read(split: Split, rows: npt.NDArray[np.int64], device: torch.device) -> tu
 def _by_substitute(
     params: Params, data: Dataset, target: LoadedModel, images: Tensor, labels: Tensor
 ) -> list[dict[str, Any]]:
-    """FGSM from the substitute after each round, on images that it was not grown from."""
+    """Measure FGSM from the substitute after each round, on images that it was not grown from."""
     chosen = params.blackbox.substitute
     oracle = Oracle(target.module)
     fresh = partial(models.create_model, chosen.architecture, data.sample_shape, data.classes, seed=chosen.seed)
@@ -129,12 +129,12 @@ def _by_substitute(
 
 
 def _epsilons(params: Params, sweep: Sequence[float]) -> list[float]:
-    """Those of a sweep and that of the attack, in order."""
+    """Return those of a sweep and that of the attack, in order."""
     return sorted({*sweep, params.attack.epsilon})
 
 
 def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """RAND+FGSM by estimated gradients, for each number of groups, beside the same by the true gradient."""
+    """Measure RAND+FGSM by estimated gradients, for each number of groups, beside the true gradient's."""
     chosen, attack = params.blackbox.estimation, params.attack
     images, labels = images[-params.blackbox.examples :][: chosen.examples], labels[-params.blackbox.examples :]
     labels = labels[: chosen.examples]
@@ -155,7 +155,7 @@ def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: 
 def _forest(
     params: Params, chosen: ForestParams, data: Dataset, loaded: Mapping[str, LoadedModel], device: torch.device
 ) -> dict[str, Any]:
-    """A forest trained on the training images: its error on all test images and on FGSM examples of each source."""
+    """Train a forest on the training images and measure it on all test images and on each source's FGSM examples."""
     forest = Forest(chosen.trees, seed=chosen.seed)
     forest.fit(*data.train.load())
     images, labels = _read(data.test, np.arange(len(data.test)), device)

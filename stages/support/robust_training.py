@@ -133,7 +133,7 @@ def _open_sources(
 
 
 def _tell_of_twins(stores: dict[str, SignStore]) -> None:
-    """One model under two names is one source that counts twice."""
+    """Tell of a model under two names: it is one source that counts twice."""
     first: dict[str, str] = {}
     for source, store in stores.items():
         other = first.setdefault(store.manifest.model.digest, source)

@@ -16,7 +16,7 @@ UNWRITTEN = 2
 
 
 def packed_bytes(pixels: int) -> int:
-    """The bytes of one plane of ``pixels`` signs."""
+    """Return the bytes of one plane of ``pixels`` signs."""
     return -(-pixels // 8)
 
 
@@ -36,7 +36,7 @@ def unpack(planes: npt.NDArray[np.uint8], pixels: int) -> npt.NDArray[np.int8]:
 
 
 def illegal_rows(planes: npt.NDArray[np.uint8], pixels: int) -> npt.NDArray[np.int64]:
-    """The indices of rows that no ``pack`` can have written: an illegal pair or a padding bit that is set."""
+    """Return the indices of rows that no ``pack`` can have written: an illegal pair or a padding bit that is set."""
     both = planes[:, 0] & planes[:, 1]
     unused = (1 << (packed_bytes(pixels) * 8 - pixels)) - 1
     padding = planes[:, :, -1:] & unused if unused else planes[:, :, :0]

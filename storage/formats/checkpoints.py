@@ -47,7 +47,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], architecture: str) -> str:
-    """The digest of a model: its architecture's name, and the name, shape, dtype and bytes of each tensor."""
+    """Return the digest of a model: its architecture's name, and the name, shape, dtype and bytes of each tensor."""
     sha256 = hashlib.sha256(architecture.encode())
     for name, tensor in sorted(tensors.items()):
         header = {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}

@@ -8,5 +8,5 @@ CHECKSUM_BYTES = 4
 
 
 def crc32c(content: bytes | npt.NDArray[np.uint8], before: int = 0) -> int:
-    """The checksum of bytes that follow others, whose checksum is ``before``."""
+    """Return the checksum of bytes that follow others, whose checksum is ``before``."""
     return int(checksums.crc32c(content, before))

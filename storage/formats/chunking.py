@@ -35,7 +35,7 @@ class Layout:
         return math.ceil(self.rows / self.shard)
 
     def shard_rows(self, shard: int) -> slice:
-        """The rows of one shard."""
+        """Return the rows of one shard."""
         return slice(shard * self.shard, min((shard + 1) * self.shard, self.rows))
 
 
@@ -58,7 +58,7 @@ def plan(rows: int, row_bytes: int) -> Layout:
 
 
 def split_slice(rows: slice, step: int) -> Iterator[slice]:
-    """The rows, so many at a time; the last stretch may be short."""
+    """Yield the rows, so many at a time; the last stretch may be short."""
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
 
@@ -76,7 +76,7 @@ def check_range(start: int, stop: int, *, rows: int, where: str) -> None:
 
 
 def group_by_chunk(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
-    """The units of ``size`` rows that hold some of the ascending ``rows``: number, and from where to where they are."""
+    """Yield the units of ``size`` rows that hold some of the ascending ``rows``: number, and from where to where."""
     if not len(rows):
         return
     first, last = int(rows[0]) // size, int(rows[-1]) // size
@@ -91,5 +91,5 @@ def _nearest_power_of_two(value: float) -> int:
 
 
 def power_of_two_below(value: float) -> int:
-    """The largest power of two that is at most the value, and at least 1."""
+    """Return the largest power of two that is at most the value, and at least 1."""
     return 1 << max(0, math.floor(math.log2(value)))

@@ -147,7 +147,7 @@ class Split:
             raise self._damaged("labels", shard, error) from error
 
     def read_files(self) -> list[str]:
-        """The file that each row was, relative to the folder of raw images.
+        """Return the file that each row was, relative to the folder of raw images.
 
         Raises:
             GradshardError: the dataset was not made from image files.
@@ -230,24 +230,24 @@ class Dataset:
 
 
 def images_file(shard: int) -> str:
-    """The file of a shard's images, in the folder of a split."""
+    """Return the file of a shard's images, in the folder of a split."""
     return f"images/c/{shard}/0/0/0"
 
 
 def labels_file(shard: int) -> str:
-    """The file of a shard's labels, in the folder of a split."""
+    """Return the file of a shard's labels, in the folder of a split."""
     return f"labels/c/{shard}"
 
 
 def rows_digest(images: Images, labels: Labels, *, classes: int) -> str:
-    """The digest of labelled images held in memory; see ``RowsDigest``."""
+    """Return the digest of labelled images held in memory; see ``RowsDigest``."""
     digest = RowsDigest(sample_shape=images.shape[1:], classes=classes)
     digest.update(images, labels)
     return digest.hexdigest()
 
 
 def label_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
-    """The smallest unsigned dtype that holds the labels and, as its maximum, a value that is no label."""
+    """Return the smallest unsigned dtype that holds the labels and, as its maximum, a value that is no label."""
     return np.dtype(np.min_scalar_type(classes))
 
 

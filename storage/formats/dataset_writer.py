@@ -157,7 +157,7 @@ def write_dataset(
 
 
 def _digested(images: AnyImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest) -> Iterator[Images]:
-    """The images of a shard, a chunk at a time, as the digest takes them."""
+    """Yield the images of a shard, a chunk at a time, as the digest takes them."""
     for part in split_slice(rows, chunk):
         some = images[part]
         digest.update(some, labels[part])

@@ -11,17 +11,17 @@ import numpy.typing as npt
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal text."""
+    """Return JSON with sorted keys and no blanks: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest_of(value: Mapping[str, object]) -> str:
-    """The SHA-256, in hex, of a mapping's canonical JSON."""
+    """Return the SHA-256, in hex, of a mapping's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256, in hex, of a file's bytes."""
+    """Return the SHA-256, in hex, of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -46,7 +46,7 @@ class RowsDigest:
         self._sha256.update(hashes)
 
     def hexdigest(self) -> str:
-        """The digest of the rows so far, in hex."""
+        """Return the digest of the rows so far, in hex."""
         return self._sha256.hexdigest()
 
 

@@ -108,7 +108,7 @@ def _check_plain(tensors: State, path: Path) -> None:
 
 
 def _states(content: object, path: Path) -> dict[str, State]:
-    """Every mapping of names to tensors in a file, by its key; by the empty key if it is the file."""
+    """Return every mapping of names to tensors in a file, by its key; by the empty key if it is the file."""
     if (state := _state(content)) is not None:
         return {"": state}
     found = content.items() if isinstance(content, Mapping) else ()
@@ -129,7 +129,7 @@ def _state(value: object) -> State | None:
 def _chosen(
     fitting: Mapping[str, tuple[dict[str, Tensor], str]], wanted: Collection[Collection[str]], path: Path
 ) -> str:
-    """The key of the weights: of those that fit the only one, or the only one that is no moving average."""
+    """Return the key of the weights: of those that fit the only one, or the only one that is no moving average."""
     whole = [name for name, (tensors, _) in fitting.items() if _fits(tensors, wanted)] or list(fitting)
     plain = [name for name in whole if "ema" not in name.lower()] or whole
     if len(plain) > 1:
@@ -144,7 +144,7 @@ def _fits(names: Collection[str], wanted: Collection[Collection[str]]) -> bool:
 
 
 def _fitted(state: State, wanted: Collection[Collection[str]], path: Path) -> tuple[dict[str, Tensor], str]:
-    """The tensors with the prefix off under which most of the wanted names are found, and that prefix."""
+    """Return the tensors with the prefix off under which most of the wanted names are found, and that prefix."""
     if not wanted or _fits(state, wanted):
         return dict(state), ""
     longest = [max(some, key=len, default="") for some in wanted]

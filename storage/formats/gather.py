@@ -45,7 +45,7 @@ class ShardRead:
 
 
 def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
-    """The visits that gather ``rows``, in their order: each shard that holds some of them once."""
+    """Return the visits that gather ``rows``, in their order: each shard that holds some of them once."""
     if not len(rows):
         return []
     positions = _ascending(rows)
@@ -77,7 +77,7 @@ def gather(source: ShardedArray, rows: Rows, out: Values) -> None:
 
 
 def read_tasks(source: ShardedArray, planned: Iterable[ShardRead], out: Values) -> Iterator[Task]:
-    """The tasks that gather the rows of some visits into ``out``."""
+    """Yield the tasks that gather the rows of some visits into ``out``."""
     for visit in planned:
         yield partial(source.take, visit.shard, visit.rows, out, visit.positions)
 
@@ -136,7 +136,7 @@ _own = threading.local()
 
 
 def _scratch() -> Scratch:
-    """The calling thread's own."""
+    """Return the calling thread's own."""
     if not hasattr(_own, "scratch"):
         _own.scratch = Scratch()
     scratch: Scratch = _own.scratch

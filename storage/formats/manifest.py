@@ -278,7 +278,7 @@ class Manifest(StoreSpec):
         return StoreSpec(**{name: getattr(self, name) for name in StoreSpec.model_fields})
 
     def text(self) -> str:
-        """The manifest file, byte for byte."""
+        """Return the manifest file, byte for byte."""
         return _rendered(self.model_dump(mode="json"))
 
     @model_validator(mode="after")
@@ -303,7 +303,7 @@ class Manifest(StoreSpec):
 
 
 def finalize(spec: StoreSpec, **fields: object) -> Manifest:
-    """The manifest of a store, with its digest."""
+    """Return the manifest of a store, with its digest."""
     names = {"format": FORMAT, "version": VERSION, "digest": "0" * 64}
     unsealed = Manifest.model_validate({**dict(spec), **fields, **names}).model_dump(mode="json")
     del unsealed["digest"]
@@ -366,7 +366,7 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
 
 
 def canonical(content: bytes) -> bytes:
-    """The bytes that a writer gives to a valid manifest that reads like this one."""
+    """Return the bytes that a writer gives to a valid manifest that reads like this one."""
     return _rendered(json.loads(content)).encode()
 
 

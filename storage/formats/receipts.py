@@ -21,7 +21,7 @@ class ShardReceipt(BaseModel):
     shard: int
 
     def sizes(self) -> Mapping[str, int]:
-        """The bytes of each file of the shard, by its name in the store."""
+        """Return the bytes of each file of the shard, by its name in the store."""
         raise NotImplementedError
 
 
@@ -43,12 +43,12 @@ class Ledger(Generic[R]):
         self._path(shard).unlink(missing_ok=True)
 
     def done(self, store: Path) -> dict[int, R]:
-        """The receipts, by shard, of the shards whose files are still there with the recorded size."""
+        """Return the receipts, by shard, of the shards whose files are still there with the recorded size."""
         found = (self._valid(path, store) for path in sorted(self._folder.glob("*.json")))
         return {receipt.shard: receipt for receipt in found if receipt is not None}
 
     def receipt(self, shard: int, store: Path) -> R | None:
-        """The receipt of one shard, if it is done."""
+        """Return the receipt of one shard, if it is done."""
         return self._valid(self._path(shard), store)
 
     def _path(self, shard: int) -> Path:

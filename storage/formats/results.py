@@ -151,7 +151,7 @@ def _row_groups(path: Path, seed: int, *, columns: Sequence[str]) -> Iterator[pa
 
 
 def _runs(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
-    """From where to where all of some columns stay the same."""
+    """Return from where to where all of some columns stay the same."""
     codes = [column.indices if isinstance(column, pa.DictionaryArray) else column for column in columns]
     changed = [np.diff(np.asarray(code)) != 0 for code in codes]
     starts = [0, *(1 + np.flatnonzero(np.logical_or.reduce(changed))).tolist(), len(columns[0])]

@@ -46,7 +46,7 @@ def write_row_table(store: Path, spec: StoreSpec, target: Path) -> None:
 
 
 def _labels(store: Path, spec: StoreSpec, shard: int) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    """The labels of one shard's rows, int64 (n,)."""
+    """Return the labels of one shard's rows, int64 (n,)."""
     path, rows = store / labels_file(shard), spec.cut.shard_rows(shard)
     labels = np.empty(spec.layout.shard, dtype=label_dtype(spec.dataset.classes))
     try:

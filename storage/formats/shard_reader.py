@@ -188,7 +188,7 @@ class ShardReader:
         return checksum, stored
 
     def _blocks(self, first: int, offset: int, places: "_Places") -> tuple[int, Values]:
-        """The same in blocks of rows that the checksum finds in the cache, and from there to their places."""
+        """Return the same in blocks of rows that the checksum finds in the cache, and from there to their places."""
         chunk, row_bytes, checksum = self.encoding.layout.chunk, places.row_bytes, 0
         step = self._step(row_bytes)
         block, stored = self.scratch.decoded(step * row_bytes), np.empty(CHECKSUM_BYTES, dtype=np.uint8)
@@ -200,7 +200,7 @@ class ShardReader:
         return checksum, stored
 
     def _step(self, row_bytes: int) -> int:
-        """The rows of a block."""
+        """Return the rows of a block."""
         return math.gcd(self.encoding.layout.chunk, power_of_two_below(_BLOCK_BYTES / row_bytes))
 
     @property
@@ -237,7 +237,7 @@ class _Places:
         return int(self.out.shape[1])
 
     def straight(self) -> dict[int, Values] | None:
-        """The place of each row, if none has two or needs a check."""
+        """Return the place of each row, if none has two or needs a check."""
         if self.check is not None or not self.distinct:
             return None
         return {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
@@ -272,7 +272,7 @@ def decode(content: bytes | Values, out: Values) -> None:
 
 
 def _checked(content: bytes | Values) -> bytes | Values:
-    """The content without its checksum: CRC-32C, 4 bytes, little-endian."""
+    """Return the content without its checksum: CRC-32C, 4 bytes, little-endian."""
     body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(checksum) < CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "little"):
         raise ValueError(_WRONG_CHECKSUM)
@@ -280,7 +280,7 @@ def _checked(content: bytes | Values) -> bytes | Values:
 
 
 def _content_size(frame: bytes) -> int | None:
-    """The size that a zstd frame's header declares (RFC 8878, section 3.1.1.1); none if it declares none."""
+    """Return the size that a zstd frame's header declares (RFC 8878, section 3.1.1.1); none if it declares none."""
     if len(frame) < 5 or frame[:4] != _ZSTD_MAGIC:
         return None
     descriptor = frame[4]

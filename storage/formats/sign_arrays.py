@@ -93,7 +93,7 @@ def check_metadata(name: str, content: bytes, spec: StoreSpec, *, where: str) ->
 
 
 def _difference(found: object, expected: dict[str, object]) -> str | None:
-    """The first key in which a document differs from the expected one; harmless descriptions may be missing."""
+    """Return the first key in which a document differs from the expected one; harmless descriptions may be missing."""
     if not isinstance(found, dict):
         return "it is no mapping"
     for key in sorted(found.keys() | expected.keys(), key=str):

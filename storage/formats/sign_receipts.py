@@ -16,7 +16,7 @@ class Receipt(receipts.ShardReceipt):
     zero_rows: int
 
     def sizes(self) -> Mapping[str, int]:
-        """The bytes of each file of the shard, by its name in the store."""
+        """Return the bytes of each file of the shard, by its name in the store."""
         return {name: record.size for name, record in self.files.items()}
 
 

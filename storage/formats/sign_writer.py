@@ -108,7 +108,7 @@ class StoreBuilder:
         temporary.rename(self.store)
 
     def missing(self) -> list[int]:
-        """The shards that are still to be computed."""
+        """Return the shards that are still to be computed."""
         done = self.ledger.done(self.store)
         return [shard for shard in range(self.layout.shards) if shard not in done]
 
@@ -180,7 +180,7 @@ class StoreBuilder:
             copy(signature, self.store / SIGNATURE)
 
     def _checked_receipts(self, target: Path) -> list[Receipt]:
-        """All receipts in the order of the shards, each held against its files."""
+        """Return all receipts in the order of the shards, each held against its files."""
         receipts = self.ledger.done(self.store)
         lacking = [shard for shard in range(self.layout.shards) if shard not in receipts]
         if lacking:
@@ -198,12 +198,12 @@ class StoreBuilder:
 
 
 def content_digest(shards: Iterable[str]) -> str:
-    """The digest of a store's content, from those of its shards in order."""
+    """Return the digest of a store's content, from those of its shards in order."""
     return digest_of({"shards": list(shards)})
 
 
 def shard_content(copies: Iterable[Planes], labels: Labels) -> str:
-    """The digest of a decoded shard: its packed signs, copy by copy, then its labels, int64, little-endian."""
+    """Return the digest of a decoded shard: its packed signs, copy by copy, then its labels, int64, little-endian."""
     sha256 = hashlib.sha256()
     for planes in copies:
         sha256.update(np.ascontiguousarray(planes).data)

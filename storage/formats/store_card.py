@@ -70,7 +70,7 @@ model's signs are one kind of attack: they say nothing about a model's robustnes
 
 
 def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str:
-    """The text of the card.
+    """Return the text of the card.
 
     Args:
         spec: what the store is.
@@ -113,7 +113,7 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
 
 
 def _attack_row(attack: AttackRecord) -> str:
-    """The row of the table that tells of an attack, and where its copies are."""
+    """Return the row of the table that tells of an attack, and where its copies are."""
     arrays = ", ".join(f"`{signs_array(copy)}`" for copy in range(attack.copies))
     copies = f"; {attack.copies} copies: {arrays}" if attack.copies > 1 else ""
     begins = f"; before these signs x moves by {attack.alpha:g} at random" if attack.alpha is not None else ""

@@ -9,7 +9,7 @@ class ReadableFiles(Protocol):
     """The files of a store, by their names relative to it."""
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most.
+        """Return the first ``limit`` bytes of a file, at most.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -21,7 +21,7 @@ class StoreFiles(ReadableFiles, Protocol):
     """Files that can be read in any order."""
 
     def open(self, name: str) -> BinaryIO:
-        """A file, to be read in pieces.
+        """Return a file, to be read in pieces.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -36,12 +36,12 @@ class Folder:
     path: Path
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most."""
+        """Return the first ``limit`` bytes of a file, at most."""
         with self.open(name) as file:
             return file.read(limit)
 
     def open(self, name: str) -> BinaryIO:
-        """A file, to be read in pieces."""
+        """Return a file, to be read in pieces."""
         try:
             return (self.path / name).open("rb", buffering=0)
         except (NotADirectoryError, IsADirectoryError) as error:

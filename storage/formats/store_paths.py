@@ -12,36 +12,36 @@ SIGNATURE = "store.sig"
 
 
 def signs_array(copy: int) -> str:
-    """The array of a copy's signs; the first has the name of a store's only one."""
+    """Return the array of a copy's signs; the first has the name of a store's only one."""
     return f"signs-{copy}" if copy else "signs"
 
 
 def signs_file(shard: int, copy: int = 0) -> str:
-    """The file of a shard's signs."""
+    """Return the file of a shard's signs."""
     return f"{signs_array(copy)}/c/{shard}/0/0"
 
 
 def labels_file(shard: int) -> str:
-    """The file of a shard's labels, those of all copies."""
+    """Return the file of a shard's labels, those of all copies."""
     return f"labels/c/{shard}"
 
 
 def shard_files(shard: int, copies: int) -> list[str]:
-    """The files of a shard: the signs of each copy, then the labels."""
+    """Return the files of a shard: the signs of each copy, then the labels."""
     return [*(signs_file(shard, copy) for copy in range(copies)), labels_file(shard)]
 
 
 def metadata_files(copies: int) -> tuple[str, ...]:
-    """The metadata of the group and of each array."""
+    """Return the metadata of the group and of each array."""
     return (*METADATA, *(f"{signs_array(copy)}/zarr.json" for copy in range(1, copies)))
 
 
 def shard_of(name: str) -> int | None:
-    """The shard that a file belongs to; none for all others."""
+    """Return the shard that a file belongs to; none for all others."""
     parts = name.split("/")
     return int(parts[2]) if len(parts) > 2 and parts[1] == "c" else None
 
 
 def expected_files(shards: int, copies: int = 1) -> set[str]:
-    """The names of all files of a store of so many shards, but its manifest and what only newer stores have."""
+    """Return the names of all files of a store of so many shards, but its manifest and what only newer stores have."""
     return {CARD, *metadata_files(copies), *(name for shard in range(shards) for name in shard_files(shard, copies))}

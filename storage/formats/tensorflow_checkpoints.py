@@ -100,7 +100,7 @@ def _tensor(name: str, entry: _Entry, file: Path) -> NDArray[np.generic]:
 
 
 def _masked(content: bytes) -> int:
-    """The checksum as LevelDB stores it."""
+    """Return the checksum as LevelDB stores it."""
     checksum = crc32c(content)
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 

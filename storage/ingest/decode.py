@@ -95,7 +95,7 @@ def _upright(opened: Image.Image, content: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any kind as RGB.
+    """Return an image of any kind as RGB.
 
     Greyscale fills the three channels, 16 bits are scaled to 8, what is transparent shows white, CMYK is converted by
     Pillow's formula; colour profiles are not applied.
@@ -122,7 +122,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def transformed(image: Image.Image, transform: Transform) -> npt.NDArray[np.uint8]:
-    """An RGB image resized and cropped, uint8 (3, size, size).
+    """Return an RGB image resized and cropped, uint8 (3, size, size).
 
     Raises:
         BrokenImageError: the image is so long and narrow that its resized form takes no sensible memory.

@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the folders of classes, sorted; hidden ones are none.
+    """Return the names of the folders of classes, sorted; hidden ones are none.
 
     Raises:
         GradshardError: there is no such folder, it holds no folder, or a link in it leads nowhere.
@@ -51,7 +51,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def scan(root: Path, split: str, labels: Mapping[str, int], passed_over: Counter[str] | None = None) -> Iterator[Entry]:
-    """The images below ``root/split``, class by class in the order of their names, and by name within a class.
+    """Yield the images below ``root/split``, class by class in the order of their names, by name within a class.
 
     Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images;
     those that look like some are counted in ``passed_over``, by why they are none.
@@ -88,7 +88,7 @@ class FileIndex:
             return last * _BATCH + index.get_batch(last).num_rows if last >= 0 else 0
 
     def take(self, numbers: Numbers) -> list[Entry]:
-        """The entries with these numbers."""
+        """Return the entries with these numbers."""
         with self._opened() as index:
             return _entries(index.read_all().take(pa.array(numbers)))
 
@@ -131,7 +131,7 @@ def _entries(rows: pa.RecordBatch | pa.Table) -> list[Entry]:
 
 
 def content_digest(entries: Iterable[Entry]) -> str:
-    """The SHA-256, in hex, of the names, labels and sizes of files in order; when they were modified does not count."""
+    """Return the SHA-256, in hex, of files' names, labels and sizes in order; when they were modified is left out."""
     sha256 = hashlib.sha256()
     for entry in entries:
         sha256.update(canonical_json([entry.file, entry.label, entry.size]).encode())

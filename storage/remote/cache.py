@@ -26,12 +26,12 @@ class CachedFiles:
     folder: BoundedFolder
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most."""
+        """Return the first ``limit`` bytes of a file, at most."""
         with self.open(name) as file:
             return file.read(limit)
 
     def open(self, name: str) -> BinaryIO:
-        """A file, fetched and checked if it is not here yet.
+        """Return a file, fetched and checked if it is not here yet.
 
         Raises:
             FileNotFoundError: the store has no such file.

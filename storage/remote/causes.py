@@ -36,7 +36,7 @@ class Cause:
     passes: bool
 
     def error(self, place: str) -> GradshardError:
-        """The error to raise for a file or folder at ``place``."""
+        """Return the error to raise for a file or folder at ``place``."""
         kind = ConnectionBrokenError if self.passes else GradshardError
         return kind(f"{place}: {self.what}: {self.advice}")
 
@@ -51,7 +51,7 @@ def is_missing(error: FileNotFoundError, *, protocol: str) -> bool:
 
 
 def cause_of(error: Exception) -> Cause:
-    """The true cause of a driver's exception."""
+    """Return the true cause of a driver's exception."""
     chain = list(_chain(error))
     statuses = [status for found in chain if (status := _status(found)) is not None]
     if statuses:
@@ -103,7 +103,7 @@ def _unknown(error: BaseException) -> Cause:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception and, one after the other, those that it was raised from."""
+    """Yield an exception and, one after the other, those that it was raised from."""
     current: BaseException | None = error
     seen: set[int] = set()
     while current is not None and id(current) not in seen:
@@ -113,7 +113,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an exception carries, wherever its library keeps it."""
+    """Return the HTTP status that an exception carries, wherever its library keeps it."""
     response = getattr(error, "response", None)
     metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
     candidates = (

@@ -27,12 +27,12 @@ class CachedDatasetFiles:
     _sizes: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most."""
+        """Return the first ``limit`` bytes of a file, at most."""
         with self.open(name) as file:
             return file.read(limit)
 
     def open(self, name: str) -> BinaryIO:
-        """A file, fetched if it is not here yet.
+        """Return a file, fetched if it is not here yet.
 
         Raises:
             FileNotFoundError: the dataset has no such file.

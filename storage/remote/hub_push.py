@@ -86,7 +86,7 @@ class _Push:
             self.api.create_repo(self.folder.repository, repo_type="dataset", private=True, exist_ok=True)
 
     def _files(self, revision: str | None = None) -> "dict[str, RepoFile]":
-        """The files of the folder by name."""
+        """Return the files of the folder by name."""
         from huggingface_hub.errors import EntryNotFoundError
         from huggingface_hub.hf_api import RepoFile
 

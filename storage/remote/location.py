@@ -75,7 +75,7 @@ class Location:
     query: str = ""
 
     def read(self, name: str, limit: int) -> bytes:
-        """The first ``limit`` bytes of a file, at most.
+        """Return the first ``limit`` bytes of a file, at most.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -99,7 +99,7 @@ class Location:
         patiently(attempt)
 
     def size(self, name: str) -> int | None:
-        """The bytes of a file; none if it is not there."""
+        """Return the bytes of a file; none if it is not there."""
         try:
             found = self._patiently(lambda: self._run(name, lambda: self.fs.info(self._path(name))))["size"]
         except FileNotFoundError:
@@ -185,7 +185,7 @@ class Location:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
-        """A file, to be read once from its start; it needs no server that knows ranges."""
+        """Open a file, to be read once from its start; it needs no server that knows ranges."""
         options = _STREAMED.get(self.protocol, {})
         file = self._run(name, lambda: self.fs.open(self._path(name), "rb", **options))
         try:
@@ -243,7 +243,7 @@ class Location:
 
 
 def open_location(place: str) -> Location:
-    """A location from a path or a URL.
+    """Return a location from a path or a URL.
 
     Raises:
         GradshardError: there is no driver for the URL, or no connection.
@@ -273,7 +273,7 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def files_at(place: str) -> tuple[ReadableFiles, Manifest]:
-    """The files and the manifest of a store at a path or a URL; no other file is read.
+    """Return the files and the manifest of a store at a path or a URL; no other file is read.
 
     Raises:
         GradshardError: there is none, it is not valid, or the connection failed.
@@ -285,7 +285,7 @@ def files_at(place: str) -> tuple[ReadableFiles, Manifest]:
 
 
 def manifest_at(place: str) -> Manifest:
-    """The manifest of a store at a path or a URL; nothing else is read.
+    """Return the manifest of a store at a path or a URL; nothing else is read.
 
     Raises:
         GradshardError: there is none, it is not valid, or the connection failed.
@@ -294,7 +294,7 @@ def manifest_at(place: str) -> Manifest:
 
 
 def remote_manifest(location: Location) -> Manifest:
-    """The manifest of a store at a location.
+    """Return the manifest of a store at a location.
 
     Raises:
         GradshardError: there is none, it is not valid, or the connection failed.
@@ -303,7 +303,7 @@ def remote_manifest(location: Location) -> Manifest:
 
 
 def manifest_bytes(location: Location) -> bytes:
-    """The bytes of the manifest at a location, unchecked.
+    """Return the bytes of the manifest at a location, unchecked.
 
     Raises:
         GradshardError: there is none, or the connection failed.

@@ -30,7 +30,7 @@ class BufferPool:
         self._free: list[Block] = []
 
     def array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """An array, uint8 of the given shape, of arbitrary content."""
+        """Return an array, uint8 of the given shape, of arbitrary content."""
         self._size = max(self._size, math.prod(shape))
         block = self._free.pop() if self._free else np.empty(self._size, dtype=np.uint8)
         if len(block) < self._size:

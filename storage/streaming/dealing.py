@@ -65,7 +65,7 @@ class DealtBatches:
         return lengths
 
     def _deal(self, window: int, start: int, total: int) -> Rows:
-        """The rows of a window, in the order of the places from ``start`` on that it fills."""
+        """Return the rows of a window, in the order of the places from ``start`` on that it fills."""
         order, draws = self.order, generator(self.order.seed, self.order.epoch, 1 + window, 1)
         chunks = order.chunks[window * order.window : (window + 1) * order.window]
         rows = draws.permuted(chunks[:, None] * order.chunk + np.arange(order.chunk), axis=1).ravel()

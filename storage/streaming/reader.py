@@ -74,7 +74,7 @@ class ReadingPlan:
     held: int | None = None
 
     def order(self, rows: int, *, seed: int, epoch: int) -> ShuffleOrder:
-        """The order of one epoch."""
+        """Return the order of one epoch."""
         return ShuffleOrder(rows=rows, chunk=self.chunk, window=self.window, seed=seed, epoch=epoch)
 
 
@@ -103,7 +103,7 @@ def plan_reading(
 
 
 def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> Reader:
-    """The reader for a plan."""
+    """Return the reader for a plan."""
     return InMemoryReader(split, stores) if plan.resident else WindowedReader(split, stores, plan)
 
 
@@ -144,7 +144,7 @@ class _Filling:
     gathering: PendingReads
 
     def batch(self, part: Part) -> RawBatch:
-        """The rows of a part, once they are there."""
+        """Return the rows of a part, once they are there."""
         rows, names = slice(part.start, part.stop), names_of(part.store)
         found = [
             self.planes[name][first : first + part.stop - part.start]
@@ -222,7 +222,7 @@ class WindowedReader:
 
 
 def _of_each(store: Stores, planes: list[Planes]) -> Planes | None:
-    """The planes of a request's stores, as a batch has them."""
+    """Return the planes of a request's stores, as a batch has them."""
     if isinstance(store, tuple):
         return np.stack(planes)
     return planes[0] if planes else None

@@ -46,7 +46,7 @@ class ShuffleOrder:
                 start += size
 
     def take(self, start: int, stop: int) -> Rows:
-        """The rows at positions ``start`` to ``stop`` of the order, int64 (stop - start,)."""
+        """Return the rows at positions ``start`` to ``stop`` of the order, int64 (stop - start,)."""
         if not 0 <= start <= stop <= self.rows:
             raise IndexError(f"positions {start}:{stop} of an order of {self.rows} rows")
         first, last = self._window_at(start), self._window_at(max(start, stop - 1))
@@ -58,7 +58,7 @@ class ShuffleOrder:
         return taken
 
     def _window_start(self, window: int) -> int:
-        """The position of a window's first row: the last, shorter chunk counts as what it holds."""
+        """Return the position of a window's first row: the last, shorter chunk counts as what it holds."""
         full = window * self.window * self.chunk
         missing = len(self.chunks) * self.chunk - self.rows
         return min(full - missing if self._short_chunk_position < window * self.window else full, self.rows)

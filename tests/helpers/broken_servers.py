@@ -16,12 +16,12 @@ Fault = Callable[[bytes], tuple[int, Iterator[bytes]]]
 
 
 def cut(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """The connection breaks in the middle."""
+    """Break the connection in the middle."""
     return len(content), iter([content[: len(content) // 2]])
 
 
 def changed(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """One byte is another one."""
+    """Change one byte."""
     return len(content), iter([bytes([*content[:-1], content[-1] ^ 1])])
 
 
@@ -126,7 +126,7 @@ class Proxy:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def allow(self, piece: bytes) -> tuple[bytes, bool]:
-        """As much of a piece as may pass, and whether its connection has come to the limit."""
+        """Return as much of a piece as may pass, and whether its connection has come to the limit."""
         with self.lock:
             if self.limit is not None:
                 piece = piece[: max(0, self.limit - self.passed)]
@@ -140,7 +140,7 @@ class Proxy:
 
 @contextmanager
 def proxy(target: int) -> Iterator[Proxy]:
-    """A real TCP proxy in front of a port of this machine."""
+    """Run a real TCP proxy in front of a port of this machine."""
     listener = socket.create_server(("127.0.0.1", 0))
     state = Proxy(listener.getsockname()[1])
     connections: list[socket.socket] = []

@@ -161,7 +161,7 @@ class S3:
         self.patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
 
     def contents(self, place: str) -> dict[str, bytes]:
-        """The objects under a URL, by their names below it."""
+        """Return the objects under a URL, by their names below it."""
         bucket, _, prefix = place.removeprefix("s3://").partition("/")
         found = self.client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/").get("Contents", [])
         read = functools.partial(self.client.get_object, Bucket=bucket)

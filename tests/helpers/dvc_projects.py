@@ -34,7 +34,7 @@ def environment():
 
 
 def new_dvc_project(path: Path, digits: dict) -> DvcProject:
-    """A project before its first stage, with a copy of the code, as in someone's clone of their own."""
+    """Return a project before its first stage, with a copy of the code, as in someone's clone of their own."""
     for name in ("pipeline", "stages", "storage"):
         shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "gradshard", path / "gradshard", symlinks=True)

@@ -15,14 +15,14 @@ Wrong = Mapping[tuple[str, str, str], npt.NDArray[np.bool_]]
 
 
 def wrong_images(rates: Sequence[float], noise: int, images: int = 2000) -> npt.NDArray[np.bool_]:
-    """Errors at each seed's rate; some images are harder than others, the same for all defences."""
+    """Draw errors at each seed's rate; some images are harder than others, the same for all defences."""
     difficulty = np.random.default_rng(0).random(images)
     rows = difficulty + np.random.default_rng(noise).normal(0, 0.05, (len(rates), images))
     return np.stack([row >= np.quantile(row, 1 - rate) for row, rate in zip(rows, rates, strict=True)])
 
 
 def matrix_rows(wrong: Wrong, seeds: Sequence[int]) -> list[dict]:
-    """The rows of an error matrix, of gradient ``exact`` and the first class."""
+    """Return the rows of an error matrix, of gradient ``exact`` and the first class."""
     return [
         {
             **{"dataset": "made-up", "eps": 0.3, "alpha": 0.05, "steps": 1, "label": "true", "top": 1},
@@ -49,7 +49,7 @@ def examples_of(wrong: Wrong, seeds: Sequence[int]) -> dict[int, Examples]:
 def error_matrix(
     wrong: Wrong, seeds: Sequence[int] = (10, 11, 12, 13, 14), *, known: bool = True, steady: str = "AB"
 ) -> ErrorMatrix:
-    """An error matrix over seeds; without ``known``, errors are known by number alone."""
+    """Return an error matrix over seeds; without ``known``, errors are known by number alone."""
     examples = examples_of(wrong, seeds) if known else {}
     return ErrorMatrix(
         matrix_rows(wrong, seeds), "exact", Seeds(tuple(seeds), frozenset(steady)), {}, 1, examples=examples

@@ -21,7 +21,7 @@ TEXT = HONEST.text().encode()
 
 
 def resealed(document: object) -> bytes:
-    """The text of a manifest with the right digest, if it can have one."""
+    """Return the text of a manifest with the right digest, if it can have one."""
     if isinstance(document, dict) and "digest" in document:
         rest = {key: value for key, value in document.items() if key != "digest"}
         with contextlib.suppress(ValueError):

@@ -11,7 +11,7 @@ MB = 1_000_000
 
 
 def refused(action: Callable[[], object], *, below: int = 30 * MB) -> str:
-    """The action is refused with one printable sentence, and takes little memory until then."""
+    """Check that the action is refused with one printable sentence, and takes little memory until then."""
     tracemalloc.start()
     try:
         with pytest.raises(GradshardError) as caught:

@@ -79,7 +79,7 @@ class Hub:
         return repository
 
     def contents(self, name: str, folder: str = "") -> dict[str, bytes]:
-        """The files of a folder of a dataset, by their names in it, but for the hub's own."""
+        """Return the files of a folder of a dataset, by their names in it, but for the hub's own."""
         prefix = f"{folder}/" if folder else ""
         files = self.datasets[name].files if name in self.datasets else {}
         own = {path: content for path, content in files.items() if path != ".gitattributes"}
@@ -298,7 +298,7 @@ _ROUTES: list[tuple[str, str, str, Callable[..., None]]] = [
 
 @contextmanager
 def hub(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub that is empty; the environment names it to the client, in this process and in others."""
+    """Run a hub that is empty; the environment names it to the client, in this process and in others."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler))
     server.daemon_threads = True
 

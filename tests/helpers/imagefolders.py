@@ -10,7 +10,7 @@ _FORMATS = ("png", "jpg", "webp", "bmp", "JPEG")
 
 
 def coloured(digit: npt.NDArray[np.uint8], size: int) -> Image.Image:
-    """A digit, uint8 (1, 28, 28), in a colour of its own on a dark ground, ``size`` x ``size`` pixels."""
+    """Return a digit, uint8 (1, 28, 28), in a colour of its own on a dark ground, ``size`` x ``size`` pixels."""
     ink = np.random.default_rng(int(digit.sum())).uniform(0.4, 1, 3)
     grey = Image.fromarray(digit[0]).resize((size, size), Image.Resampling.BICUBIC)
     return Image.fromarray((np.asarray(grey)[:, :, None] * ink + 20 * (1 - ink)).astype(np.uint8))
@@ -31,5 +31,5 @@ def write_folder(
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by name."""
+    """Return every file below a folder, by name."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

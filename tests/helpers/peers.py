@@ -75,7 +75,7 @@ def foolbox_fgsm(climb: Climb) -> Tensor:
 
 
 def foolbox_fgsm_after_the_random_step(climb: Climb) -> Tensor:
-    """Foolbox's own random start is uniform and costs no epsilon; so it is given the moved image and what is left."""
+    """Craft by Foolbox from the moved image with what is left: its own start is uniform and costs no epsilon."""
     attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
     return _foolbox(attack, climb, climb.epsilon / 2, climb.start)
 

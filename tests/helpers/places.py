@@ -20,7 +20,7 @@ class Place:
 
 
 def folder_place(url: str, folder: Path) -> Place:
-    """A folder of this machine, addressed by a path or URL."""
+    """Return a folder of this machine, addressed by a path or URL."""
 
     def put(name: str, content: bytes) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def folder_place(url: str, folder: Path) -> Place:
 
 
 def bucket_place(server, path: str) -> Place:
-    """A folder of a bucket of an S3, Google or Azure server."""
+    """Return a folder of a bucket of an S3, Google or Azure server."""
     url = f"{server.url}/{path}"
     return Place(
         url,
@@ -41,7 +41,7 @@ def bucket_place(server, path: str) -> Place:
 
 
 def hub_place(hub: Hub, name: str, folder: str) -> Place:
-    """A folder of a dataset of the hub."""
+    """Return a folder of a dataset of the hub."""
 
     def change(edit: Callable[[dict[str, bytes]], object]) -> None:
         repository = hub.datasets.get(name) or hub.create(name)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def tiny_params() -> dict:
-    """The default profile with model D everywhere, few epochs, and digits from ``digits.npz``."""
+    """Return the default profile with model D everywhere, few epochs, and digits from ``digits.npz``."""
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     params["profile"] = "tiny"
     params["dataset"] = {"name": "npz", "path": "digits.npz"}
@@ -72,7 +72,7 @@ class Project:
 
 
 def new_project(path: Path, digits: dict, *, train: int = 600) -> Project:
-    """A project before its first stage."""
+    """Return a project before its first stage."""
     path.mkdir(parents=True, exist_ok=True)
     (x_train, y_train), (x_test, y_test) = digits["train"], digits["test"]
     arrays = {"x_train": x_train[:train], "y_train": y_train[:train], "x_test": x_test[:120], "y_test": y_test[:120]}

@@ -8,7 +8,7 @@ def snapshot(project):
 
 
 def refused(gradshard, project, *arguments, saying):
-    """The command fails with one sentence and changes no output."""
+    """Check that the command fails with one sentence and changes no output."""
     before = snapshot(project)
     code, said = gradshard(project, *arguments)
     assert code == 2, said

@@ -60,7 +60,7 @@ class Reference:
                 module.register_forward_pre_hook(lambda _, inputs: self.hidden.append(inputs[0].detach().flatten(1)))
 
     def at(self, images: Tensor) -> Certainty:
-        """What is certain of the gradient at images (N, C, H, W)."""
+        """Return what is certain of the gradient at images (N, C, H, W)."""
         self.hidden.clear()
         inputs = images.double().requires_grad_()
         logits = self.model(inputs)
@@ -77,14 +77,14 @@ class Reference:
         return Certainty(grad.view(images.shape), bound.view(each), kink.view(each))
 
     def _coefficients(self, logits: Tensor) -> Tensor:
-        """d loss / d z_j, without the -1 of the label's own logit."""
+        """Return d loss / d z_j, without the -1 of the label's own logit."""
         if self.loss == "cross_entropy":
             return logits.softmax(1)
         rest = logits.scatter(1, self.labels.unsqueeze(1), -torch.inf)
         return rest.softmax(1) if self.loss == "exact" else one_hot(rest.argmax(1), logits.shape[1]).double()
 
     def along(self, iterates: list[Tensor], *, momentum: bool) -> Iterator[Certainty]:
-        """What is certain of every step's direction: the gradient's, or that of the unit gradients summed so far."""
+        """Yield what is certain of each step's direction: the gradient's, or that of the unit gradients so far."""
         so_far: Certainty | None = None
         for images in iterates:
             now = self.at(images)

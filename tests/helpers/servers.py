@@ -29,13 +29,13 @@ class WebServer:
     requests: Callable[[], list[tuple[str, str, int]]]
 
     def fetched(self, under: str = "/") -> list[str]:
-        """The paths that were fetched with success, without the folder's own path."""
+        """Return the paths that were fetched with success, without the folder's own path."""
         paths = [path for method, path, status in self.requests() if method == "GET" and status in (200, 206)]
         return [path.removeprefix(under).lstrip("/") for path in paths if path.startswith(under)]
 
 
 def required(program: str, *, insist: str = "GRADSHARD_REQUIRE_SERVERS") -> str:
-    """The path of a server's program; without it the test is skipped, or fails where the variable ``insist`` is set."""
+    """Return the path of a server's program; without it the test is skipped, or fails where ``insist`` is set."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         reason = f"{program} is not installed"
@@ -80,7 +80,7 @@ def _answers(port: int) -> bool:
 
 @contextmanager
 def nginx(work: Path) -> Iterator[WebServer]:
-    """Nginx, which knows ranges."""
+    """Run nginx, which knows ranges."""
     program, port, folder = required("nginx"), free_port(), work / "www"
     folder.mkdir(parents=True)
     temporary = " ".join(f"{kind}_temp_path {work}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi"))
@@ -110,7 +110,7 @@ def nginx(work: Path) -> Iterator[WebServer]:
 
 @contextmanager
 def plain_http(work: Path) -> Iterator[WebServer]:
-    """Python's ``http.server``, which knows no ranges."""
+    """Run Python's ``http.server``, which knows no ranges."""
     port, folder, log = free_port(), work / "www", work / "output.log"
     folder.mkdir(parents=True)
     command = [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]

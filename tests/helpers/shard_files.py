@@ -14,13 +14,13 @@ def index_of(content: bytes, spec: StoreSpec) -> np.ndarray:
 
 
 def with_index(content: bytes, index: np.ndarray) -> bytes:
-    """The file of a shard with another index, its checksum right."""
+    """Return the file of a shard with another index, its checksum right."""
     body = index.astype("<u8").tobytes()
     return body + struct.pack("<I", google_crc32c.value(body)) + content[len(body) + 4 :]
 
 
 def chunk_rows(spec: StoreSpec, shard: int, chunk: int) -> tuple[int, int]:
-    """The first and last row of a chunk."""
+    """Return the first and last row of a chunk."""
     rows = spec.cut.shard_rows(shard)
     first = rows.start + chunk * spec.layout.chunk
     return first, min(first + spec.layout.chunk, rows.stop) - 1

@@ -50,7 +50,7 @@ _STEM = "Conv2d_1a_3x3,3,32 Conv2d_2a_3x3,32,32 Conv2d_2b_3x3,32,64 Conv2d_3b_1x
 
 
 def slim_variables(net: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of all variables of a net, InceptionV3 or InceptionResnetV2, for 1,000 classes and the background."""
+    """Return the shapes of all variables of InceptionV3 or InceptionResnetV2, for 1,000 classes and the background."""
     blocks = _V3 if net == "InceptionV3" else _RESNET
     variables: dict[str, tuple[int, ...]] = {"global_step": ()}
     for layer in _STEM.split():

@@ -13,7 +13,7 @@ from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 
 
 def store_spec(dataset: Dataset, *, model: str = "M", attack: AttackRecord | None = None) -> StoreSpec:
-    """The spec of a store of random signs over a dataset's training split."""
+    """Return the spec of a store of random signs over a dataset's training split."""
     return make_spec(
         dataset.train,
         ModelRecord(name=model, architecture="A", digest="0" * 64, weights_sha256="1" * 64),

@@ -35,7 +35,7 @@ Perturbed = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Tensor
 
 
 def cnn(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Two convolutions and two dense layers."""
+    """Return two convolutions and two dense layers."""
     return _network(sample_shape, classes, last=nn.ReLU)
 
 
@@ -55,27 +55,27 @@ def quantised(*, sample_shape: Shape, classes: int) -> nn.Module:
 
 
 def stochastic(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Noise, another for every image that differs in a bit."""
+    """Add noise, another for every image that differs in a bit."""
     return nn.Sequential(_Noise(0.5), cnn(sample_shape=sample_shape, classes=classes))
 
 
 def random_each_pass(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Noise, another in every pass, which no attack is measured on."""
+    """Add noise, another in every pass, which no attack is measured on."""
     return nn.Sequential(_Dropping(), cnn(sample_shape=sample_shape, classes=classes))
 
 
 def probabilities(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """A softmax at the end."""
+    """Return a softmax at the end."""
     return nn.Sequential(cnn(sample_shape=sample_shape, classes=classes), nn.Softmax(1))
 
 
 def eleven_classes(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """One class too many."""
+    """Give one class too many."""
     return cnn(sample_shape=sample_shape, classes=classes + 1)
 
 
 def without_gradient(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """A network behind something that is not differentiable."""
+    """Return a network behind something that is not differentiable."""
     return nn.Sequential(_Detached(), cnn(sample_shape=sample_shape, classes=classes))
 
 
@@ -196,14 +196,14 @@ def distil(digits: dict) -> nn.Module:
 
 
 def pgd_examples(model: nn.Module, x: Tensor, y: Tensor, done: float, generator: torch.Generator) -> Tensor:
-    """PGD examples (Madry et al. 2018), whose epsilon grows during the first half."""
+    """Craft PGD examples (Madry et al. 2018), whose epsilon grows during the first half."""
     epsilon = EPSILON * min(1.0, 2 * done)
     start = x + epsilon * (2 * torch.rand(x.shape, generator=generator) - 1)
     return iterate_linf(model, x, y, start=start, epsilon=epsilon, step=epsilon / 4, steps=_PGD_STEPS)
 
 
 def rand_fgsm_examples(model: nn.Module, x: Tensor, y: Tensor, done: float, generator: torch.Generator) -> Tensor:
-    """RAND+FGSM examples, away from the prediction (section 4)."""
+    """Craft RAND+FGSM examples, away from the prediction (section 4)."""
     with torch.no_grad():
         predicted = model(x).argmax(1)
     noise = random_signs(x.shape, generator=generator)

@@ -60,7 +60,7 @@ class Ensemble(Method):
         return {} if self._recent is None else {"recent_losses": self._recent}
 
     def _full_batch(self, batch: Batch, passes: Passes) -> Losses:
-        """Every image counts twice, clean and perturbed (section 5.1)."""
+        """Count every image twice, clean and perturbed (section 5.1)."""
         adversary = self._adversary
         if batch.live and adversary.attack == "fgsm" and adversary.live_mode == "train":
             clean, perturbed = self._clean_loss_and_perturbed(batch, passes)
@@ -74,7 +74,7 @@ class Ensemble(Method):
         return self._weighed(clean, adversarial)
 
     def _clean_loss_and_perturbed(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor]:
-        """The clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
+        """Return the clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
 
         Where one backward pass serves both, the loss that is given has no graph: its gradient is there already.
         """
@@ -95,7 +95,7 @@ class Ensemble(Method):
         return clean, perturb(batch.images, step_sign(adversary.policy) * grad.sign(), batch.epsilon)
 
     def _every_source(self, batch: Batch, passes: Passes) -> Losses:
-        """Every image counts clean and perturbed by each source, all in one pass."""
+        """Count every image clean and perturbed by each source, all in one pass."""
         adversary = self._adversary
         assert adversary.combination is not None
         assert self._weights is not None
@@ -111,7 +111,7 @@ class Ensemble(Method):
         return replace(self._weighed(parts[0], adversarial), by_source=parts[1:].detach())
 
     def _half_batch(self, batch: Batch, passes: Passes) -> Losses:
-        """Every second image of the whole batch is replaced (Kurakin et al. 2017, algorithm 1)."""
+        """Replace every second image of the whole batch (Kurakin et al. 2017, algorithm 1)."""
         total, first = batch.part.total, batch.part.rows.start
         replaced = torch.arange(first, first + len(batch.images), device=batch.images.device) % 2 == 0
         images = batch.images.clone()
@@ -126,14 +126,14 @@ class Ensemble(Method):
         )
 
     def _perturbed(self, batch: Batch, passes: Passes, chosen: Tensor | None = None) -> Tensor:
-        """The chosen images, by default all, perturbed along stored signs or by the model itself."""
+        """Return the chosen images, by default all, perturbed along stored signs or by the model itself."""
         if not batch.live:
             return batch.perturbed(chosen)
         epsilon = _chosen(batch.epsilon, chosen) if isinstance(batch.epsilon, Tensor) else batch.epsilon
         return self._crafted(batch, passes, epsilon, chosen)
 
     def _crafted(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
-        """The chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
+        """Return the chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
         adversary, start, policy = self._adversary, batch.images, self._adversary.policy
         if adversary.attack == "pgd":
             return self._climbed(batch, passes, epsilon, chosen)
@@ -150,7 +150,7 @@ class Ensemble(Method):
         return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
 
     def _climbed(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
-        """The chosen images, perturbed by PGD from a uniform start in the ball, about the label of the clean image."""
+        """Return the chosen images, perturbed by PGD from a uniform start in the ball about the clean image's label."""
         adversary, policy = self._adversary, self._adversary.policy
         images, labels = _chosen(batch.images, chosen), _chosen(batch.labels, chosen)
         with passes.crafting(batch.part, mode=adversary.live_mode, chosen=chosen) as model:
@@ -170,7 +170,7 @@ class Ensemble(Method):
             )
 
     def _weighed(self, clean: Tensor, adversarial: Tensor) -> Losses:
-        """alpha J(x) + (1 - alpha) J(x_adv), alpha being ``clean_weight``."""
+        """Return alpha J(x) + (1 - alpha) J(x_adv), alpha being ``clean_weight``."""
         weight = self._adversary.clean_weight
         return Losses(weight * clean + (1 - weight) * adversarial, clean.detach(), adversarial.detach())
 

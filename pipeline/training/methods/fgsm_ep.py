@@ -37,7 +37,7 @@ class FgsmEP(Method):
         self._reset_epochs = reset_epochs
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
-        """J(x + d')."""
+        """Return J(x + d')."""
         before = self.prior_of(batch)
         with passes.crafting(batch.part) as model:
             perturbed = iterate_linf(

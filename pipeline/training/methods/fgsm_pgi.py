@@ -34,7 +34,7 @@ class FgsmPGI(FgsmEP):
         self._prior_weight = prior_weight
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
-        """J(x + d'), and the distance of its logits from those of x + d."""
+        """Return J(x + d'), and the distance of its logits from those of x + d."""
         before = self.prior_of(batch)
         start = project(batch.images + batch.epsilon * batch.origin.view(before), batch.images, batch.epsilon)
         start.requires_grad_(True)

@@ -17,7 +17,7 @@ class Curves:
     held_back: list[HeldBackErrors] = field(default_factory=list)
 
     def table(self) -> str:
-        """Tab-separated columns, one line a record; columns that a training does not have are left out.
+        """Return tab-separated columns, one line a record, without columns that a training does not have.
 
         Errors on held-back rows are nan in records of other steps than those after which they were measured.
         """

@@ -47,7 +47,7 @@ def publish(
 
 
 def _try(module: nn.Module, split: Split, device: torch.device) -> tuple[float, int, int]:
-    """The mean loss, the errors and the number of the first images of a split."""
+    """Return the mean loss, the errors and the number of the first images of a split."""
     count = min(_EXAMPLES, len(split))
     images = torch.from_numpy(split.read_images(0, count)).to(device)
     labels = torch.from_numpy(split.read_labels(0, count))

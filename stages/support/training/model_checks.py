@@ -40,7 +40,7 @@ def check_before_training(
 
 
 def least_rows(run: TrainingRun) -> int:
-    """The rows of the smallest batch that passes in train mode: a rank's part of the last one of an epoch."""
+    """Return the rows of the smallest batch that passes in train mode: a rank's part of the last one of an epoch."""
     rows = run.batch_rows(run.steps_per_epoch - 1) // run.ranks.size
     adversary = run.adversary
     # Clean and perturbed images pass together then.

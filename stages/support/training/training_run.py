@@ -82,7 +82,7 @@ def make_run(
     sample_shape: tuple[int, ...] = (),
     replays: int = 1,
 ) -> TrainingRun:
-    """The steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
+    """Return the steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
 
     Raises:
         GradshardError: a batch has fewer rows than there are ranks.
@@ -134,7 +134,7 @@ def _optimization(training: TrainingParams, learning_rate: float) -> Optimizatio
 def make_trainer(
     params: Params, module: nn.Module, run: TrainingRun, device: torch.device, auxiliary: AuxiliaryHead | None
 ) -> Trainer:
-    """The trainer of a run, in the arithmetic and compiled as the parameters say."""
+    """Return the trainer of a run, in the arithmetic and compiled as the parameters say."""
     # The auxiliary classifier takes the features by a hook, which a compiled model may pass over.
     compilation = params.training.compilation if auxiliary is None else "off"
     return Trainer(
@@ -149,7 +149,7 @@ def make_trainer(
 
 
 def versions() -> dict[str, str]:
-    """Of what every run's bytes follow from."""
+    """Return the versions that every run's bytes follow from."""
     return {"gradshard": storage.__version__, "torch": torch.__version__}
 
 

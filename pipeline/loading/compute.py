@@ -17,14 +17,15 @@ from gradshard.pipeline.attacks.stored_direction import check_direction, directi
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
-from gradshard.pipeline.loading.making import Making, check_unchanged, computing, make, read_probe
+from gradshard.pipeline.loading.making import Computer, Making, check_unchanged, computing, make, read_probe
 from gradshard.pipeline.loading.places import CACHE
 from gradshard.pipeline.loading.request import direction_asked_for
-from gradshard.pipeline.loading.row_hashes import OnRows, hash_rows, hash_sample, sample_rows
+from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
 from gradshard.pipeline.models.tensors import check_plain
 from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
+from gradshard.storage.formats.bitplanes import Planes
 from gradshard.storage.formats.checkpoints import tensors_digest
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import DatasetRecord, ModelRecord, check_word
@@ -120,17 +121,11 @@ def compute_signs(
         copies=copies,
         seed=seed,
     )
-    if workers < 0:
-        raise GradshardError(f"compute_signs: workers is {workers}, but must be 0 or more")
-    if threads is not None and threads < 1:
-        raise GradshardError(f"compute_signs: threads is {threads}, but must be 1 or more, or None")
     target = Path(target)
     called, kind = model_name or target.stem, architecture or _kind(model)
     # Before the dataset is read, which may take hours.
-    for what, word in {"name": name, "split": split, "model_name": called, "architecture": kind}.items():
-        check_word(word, what=what)
-    if weights is not None and not Path(weights).is_file():
-        raise GradshardError(f"weights {weights} is no file: name the one that the model's weights lay in, or none")
+    _check_numbers(workers, threads)
+    _check_names(weights, name=name, split=split, model_name=called, architecture=kind)
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
     check_plain(model, where="the model")
@@ -140,23 +135,13 @@ def compute_signs(
     logits = Logits(whole, output).eval()
     device = next(logits.parameters(), torch.empty(0)).device
     with frozen(model):
-        probed = _pixels(rows, range(min(_PROBED_ROWS, len(rows))), device)
-        classes = count_classes(logits, probed)
-        check_model(logits, probed, classes)
+        classes = _count_classes(logits, rows, device)
         check_direction(direction, classes=classes)
         agreement = measure_agreement(
             logits, direction, len(rows), lambda numbers: rows.read_many(numbers.tolist()), device
         )
-        record = direction_record(direction, agreement=agreement)
         with computing(logits, direction, device, threads, image.shape) as computer:
-            piece, images, labels = read_probe(rows, computer, image.shape)
-            probing = computer.begin(piece, images, labels)
-            if workers or not computer.ahead:
-                # A process is not to be forked while another thread computes.
-                wait([probing])
-            hashes = hash_rows(rows, workers=workers)
-            check_unchanged(hashes, piece.rows, images, labels)
-            probe, _ = probing.result()
+            hashes, probe = _read_twice(rows, computer, image.shape, workers)
             spec = spec_for(
                 DatasetRecord(
                     name=name,
@@ -167,12 +152,54 @@ def compute_signs(
                     classes=classes,
                 ),
                 _model_record(whole, called, kind, weights),
-                record,
+                direction_record(direction, agreement=agreement),
                 licence=licence,
             )
             store = make(Making(rows, hashes, spec, computer, probe, workers, on_rows), target)
+    _remember(rows, spec.dataset, hashes, sample, target)
+    return store
+
+
+def _check_numbers(workers: int, threads: int | None) -> None:
+    if workers < 0:
+        raise GradshardError(f"compute_signs: workers is {workers}, but must be 0 or more")
+    if threads is not None and threads < 1:
+        raise GradshardError(f"compute_signs: threads is {threads}, but must be 1 or more, or None")
+
+
+def _check_names(weights: str | Path | None, **words: str) -> None:
+    """Refuse names that a manifest cannot hold, and weights that are no file."""
+    for what, word in words.items():
+        check_word(word, what=what)
+    if weights is not None and not Path(weights).is_file():
+        raise GradshardError(f"weights {weights} is no file: name the one that the model's weights lay in, or none")
+
+
+def _count_classes(logits: Logits, rows: Rows, device: torch.device) -> int:
+    """Count the classes by a few images, on which the model must work as one that has logits."""
+    images, _ = rows.read_many(range(min(_PROBED_ROWS, len(rows))))
+    probed = to_unit_range(torch.from_numpy(images).to(device))
+    classes = count_classes(logits, probed)
+    check_model(logits, probed, classes)
+    return classes
+
+
+def _read_twice(rows: Rows, computer: Computer, shape: tuple[int, ...], workers: int) -> tuple[RowHashes, Planes]:
+    """Hash all rows while the first piece is computed, whose rows must not have changed meanwhile."""
+    piece, images, labels = read_probe(rows, computer, shape)
+    probing = computer.begin(piece, images, labels)
+    if workers or not computer.ahead:
+        # A process is not to be forked while another thread computes.
+        wait([probing])
+    hashes = hash_rows(rows, workers=workers)
+    check_unchanged(hashes, piece.rows, images, labels)
+    return hashes, probing.result()[0]
+
+
+def _remember(rows: Rows, dataset: DatasetRecord, hashes: RowHashes, sample: list[bytes], target: Path) -> None:
+    """Keep the hashes for whoever opens the store with this dataset; without them that takes longer."""
     try:
-        remember(rows, spec.dataset, hashes, sample, CACHE)
+        remember(rows, dataset, hashes, sample, CACHE)
     except OSError as error:
         logging.getLogger("gradshard").warning(
             "%s is made, but the hashes of the dataset's rows cannot be kept in %s (%s): SignedDataset will read the "
@@ -181,12 +208,6 @@ def compute_signs(
             CACHE,
             error.strerror or error,
         )
-    return store
-
-
-def _pixels(rows: Rows, numbers: Sequence[int], device: torch.device) -> torch.Tensor:
-    images, _ = rows.read_many(numbers)
-    return to_unit_range(torch.from_numpy(images).to(device))
 
 
 def _kind(model: nn.Module) -> str:

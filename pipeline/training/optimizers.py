@@ -1,6 +1,6 @@
 """Adam, SGD and RMSProp, with their state as plain named tensors.
 
-The classes of ``torch.optim`` import torch's compiler when they are made: 1.4 s at the start of every training stage.
+The classes of ``torch.optim`` import torch's compiler when they are made: a second or more of every training stage.
 """
 
 import math

@@ -67,7 +67,14 @@ def huggingface(
         {name: (images, labels.numbers) for name, (images, labels) in splits.items()},
         classes or len(names) or hot,
         where=place,
-        notes=(f"{place}: the images are those of column {image}, the labels those of {label}",),
+        notes=(
+            f"{place}: the images are those of column {image}, the labels those of {label}",
+            *(
+                f"{place}: the labels of {split} are one-hot: the place of the 1 is the label"
+                for split, (_, labels) in splits.items()
+                if labels.one_hot is not None
+            ),
+        ),
     )
     return RawDataset(raw.classes, raw.splits, raw.notes, names if len(names) == raw.classes else ())
 

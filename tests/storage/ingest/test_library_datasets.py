@@ -143,6 +143,17 @@ def test_the_names_of_the_classes_are_kept_where_they_are_told(few):
     assert huggingface(Path("raw"), classes=12).class_names == ()
 
 
+def test_one_hot_labels_are_taken_as_such_and_it_is_told(few):
+    rows = datasets.Features({**FEATURES, "label": datasets.Sequence(datasets.Value("int64"), length=10)})
+    hot = {s: table(images, np.eye(10, dtype=int)[labels], features=rows) for s, (images, labels) in few.items()}
+    datasets.DatasetDict(hot).save_to_disk("raw")
+    raw = huggingface(Path("raw"))
+    assert np.array_equal(raw.splits["train"][1], few["train"][1])
+    assert [
+        note for note in raw.notes if note.endswith("the labels of train are one-hot: the place of the 1 is the label")
+    ]
+
+
 def test_columns_are_found_by_their_kind_or_named(few):
     word = datasets.Value("string")
     kinds = datasets.Features({"picture": FEATURES["image"], "digit": FEATURES["label"], "label": word})

@@ -41,12 +41,13 @@ _VERSIONS = ("torch", "numpy", "zarr", "dask", "pyarrow")
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(MODULES))
-@click.option("--quick", is_flag=True, help="One short repeat of each, to see that they run; nothing is kept.")
+@click.option("--quick", is_flag=True, help="Run one short repeat of each, to see that they run; nothing is kept.")
 def main(names: Sequence[str], quick: bool) -> None:
-    """Measure the claims of NAMES, by default of all, print them, and keep them in results.json and docs/benchmarks.md.
+    """Measure the claims of the modules NAMES, by default of all modules.
 
-    Each module runs in a process of its own. Results of other modules stay if they came from the same machine and
-    versions, else all are dropped: ratios of different machines do not belong in one table.
+    Prints the results and keeps them in results.json and docs/benchmarks.md. Each module runs in a process of its own.
+    Results of other modules are kept if they come from the same machine and versions; otherwise all of them are
+    dropped, because ratios from different machines do not belong in one table.
     """
     kept = {} if quick else _kept()
     for name in names or MODULES:

@@ -155,11 +155,11 @@ def _spread(values: list[float]) -> str:
 
 
 @click.command()
-@click.option("--rows", default=2000, show_default=True, help="Digits to train on.")
-@click.option("--test", default=500, show_default=True, help="Digits to be tried on.")
-@click.option("--seeds", default=3, show_default=True, help="Of each training.")
+@click.option("--rows", default=2000, show_default=True, help="The number of digits to train on.")
+@click.option("--test", default=500, show_default=True, help="The number of test digits.")
+@click.option("--seeds", default=3, show_default=True, help="The number of seeds of each training.")
 def main(rows: int, test: int, seeds: int) -> None:
-    """Print errors of each way of training as a table in Markdown, for docs/baselines.md."""
+    """Print the errors of each way of training as a Markdown table, for docs/baselines.md."""
     with TemporaryDirectory() as folder:
         for line in table(Digits.read(Path(folder), rows=rows, held_back=200, test=test), seeds):
             click.echo(line)

@@ -233,9 +233,15 @@ def _line(cells: Sequence[str]) -> str:
 
 
 @click.command()
-@click.option("--runs", default=4000, show_default=True, help="Simulated experiments of a cell with 1,000 images.")
+@click.option(
+    "--runs",
+    default=4000,
+    show_default=True,
+    help="The number of simulated experiments for each cell with 1,000 images; a quarter of it is used with 10,000 "
+    "images and for the bootstrap.",
+)
 def main(runs: int) -> None:
-    """Print coverage and findings as tables in Markdown, for docs/statistics.md."""
+    """Print the coverage of intervals, and how often a difference is found, as Markdown for docs/statistics.md."""
     for line in tables(runs):
         click.echo(line)
 

@@ -38,11 +38,18 @@ class StageUsage:
 @click.command()
 @click.argument("photographs", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--profile", "name", type=click.Choice(["imagenet", "imagenet-eval"]), required=True)
-@click.option("--classes", default=4, show_default=True, help="So many synsets of val, in their order.")
-@click.option("--size", default=299, show_default=True, help="Pixels; 75 is the least that Inception v3 takes.")
+@click.option(
+    "--classes", default=4, show_default=True, help="The number of classes: the first synsets of val, by name."
+)
+@click.option(
+    "--size", default=299, show_default=True, help="The size of images in pixels; Inception v3 needs at least 75."
+)
 @click.option("--into", type=click.Path(path_type=Path), help="Keep the project in this new folder.")
 def main(photographs: Path, name: str, classes: int, size: int, into: Path | None) -> None:
-    """Run a profile on some of the photographs by `dvc repro`, and print a table of its stages."""
+    """Run a profile on some PHOTOGRAPHS by `dvc repro`, and print the time and memory of each stage.
+
+    PHOTOGRAPHS is a folder that contains train/SYNSET and val/SYNSET.
+    """
     with tempfile.TemporaryDirectory(prefix="gradshard-profile-") as scratch:
         project = into or Path(scratch) / "project"
         _make_project(project, photographs, name, classes=classes, size=size)

@@ -48,11 +48,11 @@ _ROWS = (
 
 
 @click.command()
-@click.option("--seeds", default=3, show_default=True, help="How many.")
-@click.option("--epochs", default=15, show_default=True, help="Of each training.")
-@click.option("--only", default="", help="Rows whose name begins so.")
+@click.option("--seeds", default=3, show_default=True, help="The number of seeds.")
+@click.option("--epochs", default=15, show_default=True, help="The number of epochs of each training.")
+@click.option("--only", default="", help="The beginning of the names of the rows to measure; default: all rows.")
 def main(seeds: int, epochs: int, only: str) -> None:
-    """Train every method with every seed, and print the table of errors in percent."""
+    """Train every method with every seed, and print a table of the errors in percent."""
     with tempfile.TemporaryDirectory() as folder:
         split = dataset_of_digits(Path(folder) / "digits.zarr", rows=4000)
         probed = _probed(open_dataset(Path(folder) / "digits.zarr").test)

@@ -11,11 +11,13 @@ from gradshard.stages.support.seeds import chosen_seed, seed_option
 @seed_option
 @params_option
 def command(params: Params, given_seed: int | None) -> None:
-    """Attack the targets of `blackbox`, trained with one seed, by queries alone, and a forest by others' examples.
+    """Attack targets by queries alone, and a random forest by transferred examples, for one seed.
 
-    Writes blackbox/SEED/results.json: per target, the error against the number of queries, for a substitute trained on
-    the target's labels and for gradients estimated from its confidences; and the forest's error on examples that
-    transfer. Models that no seed changes are asked and attack with the first alone.
+    Attacks the targets that `blackbox` names; robust models are those trained with this seed. Writes
+    blackbox/SEED/results.json: for each target, the error by the number of queries, under attacks that use a substitute
+    trained on the target's labels, and under attacks that estimate gradients from the target's confidences; and the
+    forest's error on transferred examples. Models that are the same for every seed are queried, and craft examples,
+    with the first seed only.
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is told without it.

@@ -21,17 +21,20 @@ _COMMANDS = {
     "digests": ("gradshard.stages.digests", "Note the digests of the models that are attacked."),
     "evaluate": ("gradshard.stages.evaluate", "Attack every target from every source."),
     "analyze": ("gradshard.stages.analyze", "Measure the models' gradients and the loss around images."),
-    "blackbox": ("gradshard.stages.blackbox", "Attack by queries alone, and a random forest."),
-    "export-examples": ("gradshard.stages.export_examples", "Write the adversarial images of a cell as one tensor."),
-    "examine": ("gradshard.stages.examine", "Attack anybody's model, and tell whether its gradient can be trusted."),
+    "blackbox": ("gradshard.stages.blackbox", "Attack targets by queries alone, and a random forest."),
+    "export-examples": (
+        "gradshard.stages.export_examples",
+        "Write the adversarial images behind one error rate as a tensor.",
+    ),
+    "examine": ("gradshard.stages.examine", "Attack any model, and tell whether its gradient can be trusted."),
     "report": ("gradshard.stages.report", "Write the results as one HTML page."),
     "table": ("gradshard.stages.table", "Put a table of the results into a README or a paper."),
     "compare": ("gradshard.stages.compare", "Tell whether one model errs less than another."),
     "profile": ("gradshard.stages.profile", "List the ready-made parameter files, or switch to one."),
-    "plan": ("gradshard.stages.plan", "What stores and training on them take, before it is started."),
+    "plan": ("gradshard.stages.plan", "Plan what stores and training on them will take."),
     "docs": ("gradshard.stages.docs", "Show a page of the documentation, also without network."),
     "weights": ("gradshard.stages.weights:group", "Convert weights that somebody else trained."),
-    "store": ("gradshard.stages.store.group:group", "Look at, check, mend and share sign stores."),
+    "store": ("gradshard.stages.store.group:group", "Inspect, check, repair and share sign stores."),
 }
 
 # The exit code of a stage that Ctrl-C ended, as shells have it.
@@ -48,8 +51,8 @@ INTERRUPTED = 130
 def cli() -> None:
     """Precompute adversarial gradients once, share them, train on them many times.
 
-    The stages read the active profile, params.yaml, in the current folder. `dvc repro` runs them all, in order, as far
-    as something changed; `gradshard COMMAND --help` explains one.
+    The stages read the active profile, params.yaml, in the current folder. `dvc repro` runs, in order, all stages for
+    which something changed; `gradshard COMMAND --help` explains a single command.
     """
 
 

@@ -28,16 +28,18 @@ from gradshard.storage.formats.json_results import read_results
     "on",
     metavar="ADVERSARY",
     multiple=True,
-    help="clean, own:ATTACK or SOURCE:ATTACK, several of either after commas for a worst case; may be given often. "
-    "Default: clean images and every attack that both were measured under.",
+    help="clean, own:ATTACK (by each model's own gradient) or SOURCE:ATTACK; for a worst case, several sources or "
+    "attacks, separated by commas. May be given several times. Default: clean images, and every attack that both were "
+    "measured under.",
 )
 @click.option(
     "--other-run",
     metavar="MATRIX PARAMS",
     nargs=2,
     type=PathType(dir_okay=False, path_type=Path),
-    help="The matrix.parquet and the parameters of another run, which SECOND is a target of. Its test images, its "
-    "attacks and the models that craft them must be those of MATRIX, as the provenance.json beside each tells.",
+    help="The matrix.parquet and the parameter file of another run, in which SECOND is a target. Its test images, its "
+    "attacks and the models that craft them must be the same as those of MATRIX; the provenance.json beside each "
+    "matrix is compared.",
 )
 @gradient_option
 @format_option
@@ -54,12 +56,12 @@ def command(
     into: Path | None,
     params: Params,
 ) -> None:
-    """Tell where the target FIRST errs less than SECOND: differences, 95 % intervals, and p-values.
+    """Compare the errors of the targets FIRST and SECOND: differences, 95 % intervals, and p-values.
 
-    MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds, and --params the parameters it came
-    from; SECOND may be of another run. Both are compared on the same seeds and images, read from the examples.parquet
-    beside it, and p-values are corrected for the number of rows; bold is what they show. With one seed there are none,
-    as it shows nothing about training.
+    MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds; --params names the parameters that
+    it was made with. SECOND may belong to another run. Both are compared on the same seeds and images, which are read
+    from the examples.parquet beside MATRIX. The p-values are corrected for the number of rows; significant
+    differences are bold. With one seed there are no p-values, because one seed shows nothing about training.
     """
     check_place(into, form)
     adversaries = [Adversary.of(text) for text in on]

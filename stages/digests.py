@@ -16,11 +16,11 @@ from gradshard.storage.formats.digests import file_sha256
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Note, for every seed of `analyze`, `blackbox` and `evaluate`, the digests of the weights that they read.
+    """Note the digests of the weights that `analyze`, `blackbox` and `evaluate` read, for every seed.
 
     Reads the weights that the parameters name; writes digests/analyze-SEED.json, digests/blackbox-SEED.json and
-    digests/evaluate-SEED.json. DVC runs such a stage again only if its file changed, so that one more seed, or a model
-    that takes no part, changes nothing for the others.
+    digests/evaluate-SEED.json. DVC runs one of these stages again only if its own file changed, so adding a seed, or
+    changing a model that the stage does not use, does not run it again.
     """
     wanted = {
         f"{stage}-{seed}": _digests(params, named, seed)

@@ -12,10 +12,10 @@ from gradshard.storage.errors import GradshardError
 @click.command()
 @click.argument("page", required=False)
 def command(page: str | None) -> None:
-    """Show a PAGE of the documentation, or list all pages.
+    """Show a page of the documentation, or list all pages.
 
-    PAGE is written as parameters, messages and pages refer to it: datasets, docs/datasets.md, or one section of it,
-    docs/sign-store.md#attacks.
+    PAGE is a name such as datasets or docs/datasets.md, as in the comments of params.yaml and in messages;
+    docs/sign-store.md#attacks shows one section of a page. Without PAGE, all pages are listed.
     """
     pages = _pages()
     name, _, anchor = (page or "").removeprefix("docs/").partition("#")

@@ -12,13 +12,14 @@ from gradshard.stages.support.seeds import chosen_seed, seed_option
 @cluster_options
 @params_option
 def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> None:
-    """Attack every target model from every source model, the robust ones as they were trained with one seed.
+    """Attack every target from every source, for one seed.
 
-    Reads the prepared test images and all weights that the parameters name; writes into evaluation/SEED/:
-    matrix.parquet (an error rate with its 95 % interval per target, source and attack), examples.parquet (which
-    examples each of them got right), diagnostics.json (flags that a model hides its gradient), costs.json (passes and
-    bytes that each target took), metrics.json, and what the report shows. Each block of test images is one task; killed
-    and started again, the stage goes on with the missing ones. Results do not depend on the number of workers.
+    Reads the prepared test images and all weights that the parameters name; robust models are those trained with this
+    seed. Writes to evaluation/SEED/: matrix.parquet (the error rate with its 95 % interval for each target, source and
+    attack), examples.parquet (for each of these, which examples were classified right), diagnostics.json (flags that
+    point to a masked gradient), costs.json (passes and bytes that each target took), metrics.json, and other files for
+    the report. Each block of test images is one task; if the stage is killed, the same command continues with the
+    missing blocks. Results do not depend on the number of workers.
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is told without it.

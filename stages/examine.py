@@ -25,49 +25,66 @@ def _epsilon(context: click.Context, option: click.Parameter, text: str | None) 
 
 @click.command()
 @click.argument("model")
-@click.option("--weights", help="Its checkpoint; or `pretrained` for timm:NAME. Without: as your own factory makes it.")
-@click.option("--dataset", required=True, type=PathType(path_type=Path), help="A prepared .zarr, or an .npz archive.")
+@click.option(
+    "--weights",
+    help="MODEL's checkpoint, or `pretrained` for timm:NAME; default: the weights that your own factory sets.",
+)
+@click.option(
+    "--dataset", required=True, type=PathType(path_type=Path), help="A prepared dataset (.zarr), or an .npz archive."
+)
 @click.option(
     "--against",
     "against",
     multiple=True,
     metavar="SOURCE",
-    help="A model whose examples are transferred, NAME=ARCHITECTURE:WEIGHTS or a weights file of gradshard; may be "
-    "given several times.",
+    help="A source, whose examples are transferred to MODEL: NAME=ARCHITECTURE:WEIGHTS, or a weights file of "
+    "gradshard; may be given several times.",
 )
-@click.option("--eps", callback=_epsilon, help="How far a pixel may move; default: 0.3, of colour images 8/255.")
+@click.option("--eps", callback=_epsilon, help="How far a pixel may move; default: 0.3, or 8/255 for colour images.")
 @click.option(
     "--gradient",
     type=click.Choice(["exact", "cross_entropy"]),
     default="exact",
     show_default=True,
-    help="Of which loss; cross-entropy rounds to 0 on confident examples.",
+    help="How the gradient is computed: exactly, or from the fp32 cross-entropy, where it rounds to 0 on confident "
+    "examples.",
 )
-@click.option("--quick", is_flag=True, help="1,000 images and the four quickest attacks.")
+@click.option("--quick", is_flag=True, help="Use 1,000 images and only the four quickest attacks.")
 @click.option(
     "--attack",
     "others",
     multiple=True,
     metavar="NAME",
-    help="Another attack by the model's own gradient, torchattacks:NAME, foolbox:NAME, art:NAME or your own "
+    help="A further attack by the model's own gradient: torchattacks:NAME, foolbox:NAME, art:NAME or your own "
     "package.module:function; may be given several times.",
 )
-@click.option("--images", "wanted", type=click.IntRange(min=1), help="So many test images, drawn at random.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of everything random.")
+@click.option(
+    "--images",
+    "wanted",
+    type=click.IntRange(min=1),
+    help="The number of test images, drawn at random; default: all, or 1,000 with --quick.",
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="The seed of everything random.")
 @click.option(
     "--output",
     type=click.Choice(["logits", "probabilities"]),
     default="logits",
     show_default=True,
-    help="What the model gives; of probabilities the logarithm is taken.",
+    help="What the model returns; if probabilities, their logarithm is taken.",
 )
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="The device to compute on.",
+)
 @click.option(
     "--into",
     type=PathType(file_okay=False, path_type=Path),
     default=Path("examination"),
     show_default=True,
-    help="The folder to write.",
+    help="The folder to write to.",
 )
 @cluster_options
 def command(
@@ -86,13 +103,14 @@ def command(
     into: Path,
     cluster: ClusterConfig,
 ) -> None:
-    """Attack a model that anybody trained, and tell whether its gradient can be trusted.
+    """Attack a model, whoever trained it, and tell whether its gradient can be trusted.
 
-    MODEL is an architecture: A to D, timm:NAME, or your own package.module:factory; or a weights file that gradshard
-    wrote. Needs no params.yaml and trains nothing. Writes index.html and examination.json: the error on clean and
-    randomly perturbed images, under every attack by the model's own gradient and transferred from the sources,
-    AutoAttack where it is installed, the worst case by example, the error over epsilon, and the flags of a masked
-    gradient. Exit code 1 if a flag is raised. Killed and started again, the same command goes on where it was.
+    MODEL is an architecture (A to D, timm:NAME, or your own package.module:factory) or a weights file that gradshard
+    wrote. The command needs no params.yaml and trains nothing. It writes index.html and examination.json: the errors on
+    clean and on randomly perturbed images, under attacks by the model's own gradient, under attacks transferred from
+    the sources, and under AutoAttack if it is installed; the worst case over all attacks; the error over epsilon; and
+    the flags that point to a masked gradient. The exit code is 1 if a flag is raised. If the command is killed, the
+    same command continues where it stopped.
     """
     # Imported here: torch takes seconds.
     from gradshard.stages.support.examination import examine, named_model, named_sources

@@ -46,11 +46,11 @@ def command(
 ) -> None:
     """Write the adversarial test images of one cell of the error matrix as one tensor.
 
-    CELL is TARGET/SOURCE/ATTACK, one that `evaluate` measured. FILE gets a float32 tensor (N, C, H, W) in [0, 1], in
-    the order of the test set, as RobustBench's form for new evaluations asks for; no pixel is further from its image
-    than eps. The examples are crafted anew and must fool the target as often as evaluation/SEED/matrix.parquet says.
-    The error rate, the attack and all digests go into a .json beside FILE. Killed and started again, the command goes
-    on where it was.
+    CELL is TARGET/SOURCE/ATTACK, a cell that `evaluate` measured. FILE, which must end in .pt, gets a float32 tensor
+    (N, C, H, W) in [0, 1], in the order of the test set, as RobustBench's form for new evaluations requires; no pixel
+    differs from the original image by more than eps. The examples are crafted again, and must fool the target as often
+    as evaluation/SEED/matrix.parquet says. The error rate, the attack and all digests are written to a .json file
+    beside FILE. If the command is killed, the same command continues where it stopped.
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is told without it.

@@ -26,8 +26,9 @@ _FIXED = ("mnist5k", "mnist")
 def command(params: Params) -> None:
     """Write a fingerprint of the raw data, data/raw.json, which changes when the data does.
 
-    A file of up to 1 GiB is read; of larger ones the size and the date count, of the images of a folder the names,
-    classes, sizes and dates. Where the raw data is not on this machine, the fingerprint that is there stays.
+    It is made from the content of files of up to 1 GiB, from the size and date of larger files, and from the names,
+    classes, sizes and dates of the images of a folder. If the raw data is not on this machine, an existing fingerprint
+    is kept.
     """
     target = paths.FINGERPRINT
     try:

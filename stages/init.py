@@ -23,12 +23,13 @@ _IGNORE_FILES = {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
 
 @click.command()
 @click.argument("folder", default=".", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--profile", "name", help=f"The ready-made parameters to begin with, by default {_DEFAULT}.")
+@click.option("--profile", "name", help=f"The profile to begin with; default: {_DEFAULT}.")
 def command(folder: Path, name: str | None) -> None:
-    """Make a project in FOLDER, the current one by default: params.yaml, dvc.yaml, ignore files and a README.
+    """Make a project in FOLDER, by default the current folder: params.yaml, dvc.yaml, ignore files and a README.
 
-    The folder becomes a git and DVC repository, if it is none. What is there is never overwritten. In a clone of such a
-    project, `gradshard init` makes the link to the installed code, by which DVC sees what an upgrade changed.
+    The folder becomes a git and DVC repository if it is not one yet. Existing files are never overwritten. In a clone
+    of such a project, `gradshard init` makes the link to the installed code, by which DVC sees what an upgrade changed.
+    `gradshard profile` lists the profiles.
     """
     if name is not None and name not in profiles():
         raise GradshardError(f"no profile {name}: there are {', '.join(profiles())}")

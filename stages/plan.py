@@ -52,35 +52,64 @@ def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
 
 
 @click.command()
-@click.option("--rows", type=_AT_LEAST_1, help="Images in the training set; default: those of this project.")
+@click.option("--rows", type=_AT_LEAST_1, help="The number of training images; default: this project's.")
 @click.option(
-    "--shape", callback=_sample_shape, help="An image's, such as 3,299,299 (C,H,W); default: those of this project."
+    "--shape", callback=_sample_shape, help="An image's shape (C,H,W), such as 3,299,299; default: this project's."
 )
-@click.option("--sources", type=_AT_LEAST_1, help="Static models; default: those of this project, or 3.")
-@click.option("--rate", type=_POSITIVE, help="Signed gradients of one model on one GPU, images/s.")
-@click.option("--architecture", help="Instead of --rate: measure it here, with this architecture.")
-@click.option("--classes", default=10, show_default=True, type=click.IntRange(min=2), help="For --architecture.")
-@click.option("--copies", default=1, show_default=True, type=click.IntRange(1, COPIES_LIMIT), help="Of the attack.")
+@click.option(
+    "--sources", type=_AT_LEAST_1, help="The number of static models, each with a store; default: this project's, or 3."
+)
+@click.option(
+    "--rate", type=_POSITIVE, help="The rate at which one GPU computes signed gradients of one model, in images/s."
+)
+@click.option("--architecture", help="Measure the rate here with this architecture, instead of --rate.")
+@click.option(
+    "--classes",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=2),
+    help="The number of classes, for --architecture.",
+)
+@click.option(
+    "--copies",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, COPIES_LIMIT),
+    help="The number of copies of the attack in each store.",
+)
 @click.option(
     "--passes",
     default=1,
     show_default=True,
     type=_AT_LEAST_1,
-    help="That the attack makes for each image and copy: its steps; 1 for gradients, FGSM and RAND+FGSM.",
+    help="The number of passes that the attack makes for each image and copy, that is, its steps; 1 for gradients, "
+    "FGSM and RAND+FGSM.",
 )
 @click.option(
     "--bits",
     type=_POSITIVE,
-    help=f"Per sign; default: {BITS_PER_PIXEL}, or {BITS_OF_MANY_STEPS} of an attack of several passes.",
+    help=f"Bits per sign on disk; default: {BITS_PER_PIXEL}, or {BITS_OF_MANY_STEPS} for an attack of several passes.",
 )
-@click.option("--train-rate", type=_POSITIVE, help="Training a GPU, images/s; default: from --rate.")
-@click.option("--epochs", default=100, show_default=True, type=_AT_LEAST_1, help="Of training.")
-@click.option("--seeds", default=1, show_default=True, type=_AT_LEAST_1, help="Of training, one model each.")
-@click.option("--gpus", default=1, show_default=True, type=_AT_LEAST_1, help="Or processes on CPUs.")
-@click.option("--gpus-per-host", default=8, show_default=True, type=_AT_LEAST_1, help="In one machine.")
-@click.option("--memory", default="4 GiB", show_default=True, callback=_bytes, help="Of each GPU's reader.")
 @click.option(
-    "--prices", type=PathType(dir_okay=False, path_type=Path), help="A YAML file of prices: see docs/scale.md."
+    "--train-rate", type=_POSITIVE, help="The rate of training on one GPU, in images/s; default: derived from --rate."
+)
+@click.option("--epochs", default=100, show_default=True, type=_AT_LEAST_1, help="The number of training epochs.")
+@click.option(
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=_AT_LEAST_1,
+    help="The number of seeds; one model is trained with each.",
+)
+@click.option(
+    "--gpus", default=1, show_default=True, type=_AT_LEAST_1, help="The number of GPUs, or of processes on CPUs."
+)
+@click.option(
+    "--gpus-per-host", default=8, show_default=True, type=_AT_LEAST_1, help="The number of GPUs in one machine."
+)
+@click.option("--memory", default="4 GiB", show_default=True, callback=_bytes, help="The memory of each GPU's reader.")
+@click.option(
+    "--prices", type=PathType(dir_okay=False, path_type=Path), help="A YAML file with prices: see docs/scale.md."
 )
 @json_option
 def command(
@@ -102,12 +131,13 @@ def command(
     prices: Path | None,
     as_json: bool,
 ) -> None:
-    """Plan the stores of some static models over a training set, and training on them.
+    """Plan what sign stores, and training on them, will take.
 
-    Tells shards, bytes, hours, the rates at which training reads, the memory of a host, and after how many epochs the
-    stores, of gradients or of an attack, cost less than the crafting they replace; each further user of them saves all
-    of it; and by a table of prices, what it all costs. It is arithmetic on the rates that you give or that are measured
-    here; docs/scale.md has the formulas and states what they assume.
+    Prints the number of shards, bytes and hours, the rates at which training reads, the memory of each host, and after
+    how many epochs the stores, of gradients or of an attack, have cost less than the crafting that they replace; each
+    further user of the stores saves all of that crafting. With --prices, it also prints what everything costs. The plan
+    is arithmetic on the rates that you give or that are measured here; docs/scale.md has the formulas and states what
+    they assume.
     """
     priced = None if prices is None else read_prices(prices)
     if rows is None or shape is None:

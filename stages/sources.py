@@ -17,11 +17,12 @@ from gradshard.storage.formats.manifest import read_manifest
 @click.command()
 @params_option
 def command(params: Params) -> None:
-    """Note, for every robust model and seed, the digests of its sign stores and of the weights it begins with, if any.
+    """Note the digests of the stores and initial weights that each robust model is trained from, for every seed.
 
-    Reads the manifests of the stores that the parameters robust.MODEL.sources name, and the weights of the static model
-    that robust.MODEL.init_from does, or of those that stand for them; writes sources/MODEL-SEED.json. DVC trains a
-    model again only if its file changed: of all stores and static models, its own count alone.
+    Reads the manifests of the stores that robust.MODEL.sources names, and the weights of the static model that
+    robust.MODEL.init_from names, if any; where stand_ins replaces one of them for a seed, the replacement is read.
+    Writes sources/MODEL-SEED.json. DVC trains a model again only if its own file changed, so other stores and static
+    models do not matter.
     """
     wanted = {run: _wanted(params, model, seed) for run, (model, seed) in params.runs.items()}
     used = {path for named in wanted.values() for path in named.values()}

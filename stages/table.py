@@ -21,7 +21,9 @@ from gradshard.storage.errors import GradshardError
 
 @click.command()
 @click.argument("matrix", type=PathType(dir_okay=False, path_type=Path))
-@click.option("--name", default="defences", show_default=True, help="The table; a wrong name lists those there are.")
+@click.option(
+    "--name", default="defences", show_default=True, help="The name of the table; a wrong name lists the tables."
+)
 @gradient_option
 @format_option
 @into_option
@@ -31,10 +33,10 @@ def command(
 ) -> None:
     """Make a table of the report from an error matrix: by default the paper's table 4, in Markdown.
 
-    MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds, and --params the parameters it came
-    from. Over several seeds, intervals and ties for best take the examples.parquet of the same run beside it. With
-    --into the table replaces what stands between the two marks of a file, so that its figures are never copied by hand.
-    LaTeX needs the package booktabs.
+    MATRIX is a matrix.parquet, such as report/matrix.parquet, which has all seeds; --params names the parameters that
+    it was made with. For several seeds, intervals and ties for best need the examples.parquet of the same run beside
+    MATRIX. With --into, the table replaces the text between two marks in a file, so that its figures are never copied
+    by hand. The LaTeX table needs the package booktabs.
     """
     check_place(into, form)
     chosen = gradient or params.evaluation.gradients[0]

@@ -11,13 +11,14 @@ from gradshard.stages.support.options import params_option
 @click.argument("model")
 @params_option
 def command(params: Params, model: str) -> None:
-    """Train the static model MODEL on clean images, or take weights as they are.
+    """Train the static model MODEL on clean images, or take given weights as they are.
 
-    With static.MODEL.method it is trained adversarially, by one of the methods of docs/baselines.md.
+    If the parameters have static.MODEL.method, the model is trained adversarially, by one of the methods in
+    docs/baselines.md. With `epochs: 0` nothing is trained, and the given weights are taken as they are.
 
-    Reads the prepared dataset and, if static.MODEL.weights names them, the weights to begin with; writes
-    models/static/MODEL.safetensors and its loss curve, training/MODEL.tsv. Killed and started again, it goes on from
-    its last checkpoint and ends with the same bytes. With epochs 0 nothing is trained.
+    Reads the prepared dataset and, if static.MODEL.weights names any, the initial weights; writes
+    models/static/MODEL.safetensors and the loss curve training/MODEL.tsv. If the stage is killed, the same command
+    continues from the last checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.static), "a static model")
     # Imported here: torch takes seconds, and a mistake in the parameters is told without it.

@@ -14,12 +14,13 @@ def group() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def convert(file: Path, out: Path) -> None:
-    """Convert FILE, TF-slim's Inception v3 or Inception-ResNet v2, to the safetensors file OUT with timm's names.
+    """Convert TF-slim's Inception weights for timm.
 
-    FILE is the index of a checkpoint of TensorFlow (NAME.index, beside its data), or a port of it to PyTorch by MMdnn:
-    the .npy file of its arrays, or the state_dict of its model. No code in it runs, and TensorFlow is not needed. The
-    class of the background and the auxiliary classifier are left out. Name OUT in static.NAME.weights, with the
-    architecture that is told.
+    Reads FILE, the weights of Inception v3 or Inception-ResNet v2, and writes the safetensors file OUT with timm's
+    names. FILE is the index of a TensorFlow checkpoint (NAME.index, beside its data), or a port of it to PyTorch by
+    MMdnn: the .npy file of its arrays, or the state_dict of its model. No code in FILE runs, and TensorFlow is not
+    needed. The background class and the auxiliary classifier are left out. To use the result, name OUT in
+    static.NAME.weights, with the architecture that the command prints.
     """
     # Imported here: torch takes seconds.
     from gradshard.stages.support.converted_weights import convert_file

@@ -70,7 +70,7 @@ def findings(result: Path, device: str, *, small: bool) -> Iterator[Findings]:
 def part_options(command: Command) -> Command:
     """Add the arguments of every part: RESULT, --device and --small."""
     for option in (
-        click.option("--small", is_flag=True, help="Rehearse: as little of everything as runs."),
+        click.option("--small", is_flag=True, help="Rehearse with the least of everything that still runs."),
         click.option("--device", type=click.Choice(["cuda", "cpu"]), default="cuda", show_default=True),
         click.argument("result", type=click.Path(dir_okay=False, path_type=Path)),
     ):

@@ -17,9 +17,10 @@ from gradshard.storage.remote.archive import export_archive, import_archive
 @click.argument("archive", type=PathType(path_type=Path))
 @json_option
 def export_command(store: Path, archive: Path, as_json: bool) -> None:
-    """Write STORE to the file ARCHIVE, an uncompressed zip; equal stores give equal files.
+    """Write STORE to one file, ARCHIVE.
 
-    Every file is held against the manifest as it is copied. zarr opens the archive as it is (`zarr.storage.ZipStore`).
+    ARCHIVE is an uncompressed zip; equal stores give equal archives. Every file is checked against the manifest while
+    it is copied. zarr opens the archive as it is (`zarr.storage.ZipStore`).
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
@@ -38,10 +39,10 @@ def export_command(store: Path, archive: Path, as_json: bool) -> None:
 @signer_option
 @json_option
 def import_command(archive: Path, store: Path, digest: str | None, signer: Path | None, as_json: bool) -> None:
-    """Unpack ARCHIVE, that `store export` made, into the folder STORE.
+    """Unpack ARCHIVE, which `store export` made, into the folder STORE.
 
-    Every file is held against the manifest; STORE appears once it is whole. An archive that holds anything else is
-    refused as a whole.
+    Every file is checked against the manifest; STORE appears once it is complete. An archive that contains any other
+    file is refused as a whole.
     """
     with progress(f"import {archive}", archive.stat().st_size, "bytes") as advance:
         manifest = import_archive(

@@ -21,14 +21,19 @@ _NO_CHANCE = "single rows: none (rounding decides them)"
 
 @click.command()
 @store_with_origin
-@click.option("--rows", "count", default=200, show_default=True, type=click.IntRange(min=1), help="Random rows.")
-@click.option("--seed", type=click.IntRange(min=0), help="Of the choice of rows; by default nobody can foresee it.")
+@click.option(
+    "--rows", "count", default=200, show_default=True, type=click.IntRange(min=1), help="The number of random rows."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="The seed that rows are drawn by; default: one that nobody can foresee."
+)
 @json_option
 def command(store: SignStore, origin: Origin, count: int, seed: int | None, as_json: bool) -> None:
-    """Compute random rows of STORE, a path or URL, again and compare.
+    """Compute random rows of STORE again, and compare.
 
-    It finds stores whose digests are all right but whose signs are another model's, belong to other rows, were turned
-    round or were made for other labels than promised. Exit code 1 if the store is not what it says.
+    STORE is a path or URL. The audit finds stores whose digests are all correct, but whose signs come from another
+    model, belong to other rows, were flipped, or were made for other labels than promised. The exit code is 1 if the
+    store is not what it claims to be.
     """
     chosen = secrets.randbits(32) if seed is None else seed
     plan = plan_audit(store, origin.split, count=count, seed=chosen)

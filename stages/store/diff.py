@@ -22,10 +22,10 @@ from gradshard.storage.remote.cache import open_place
 @cache_options
 @json_option
 def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -> None:
-    """Compare the stores ONE and OTHER, paths or URLs, sign by sign.
+    """Compare the stores ONE and OTHER sign by sign.
 
-    Tells the share of equal signs, in all and for each class (the label in ONE), and whether the content is the same.
-    Exit code 1 if it is not.
+    ONE and OTHER are paths or URLs. Prints the share of equal signs, overall and for each class (by the labels in ONE),
+    and whether the content is the same. The exit code is 1 if it is not.
     """
     stores = [open_place(place, cache, cache_size) for place in (one, other)]
     _check_same_rows(*stores)

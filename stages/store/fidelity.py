@@ -27,24 +27,32 @@ from gradshard.storage.formats.sign_reader import SignStore
     multiple=True,
     required=True,
     type=PathType(path_type=Path),
-    help="The weights of a model to be fooled; may be repeated. The model itself is always one.",
+    help="The weights of a model to be fooled; may be given several times. The store's own model is always one.",
 )
-@click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the choice of rows.")
-@click.option("--copy", default=0, show_default=True, type=click.IntRange(min=0), help="Which copy of the attack.")
+@click.option(
+    "--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="The number of random rows."
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="The seed that rows are drawn by."
+)
+@click.option(
+    "--copy", default=0, show_default=True, type=click.IntRange(min=0), help="The copy of the attack, counted from 0."
+)
 @click.option(
     "--eps",
     "epsilons",
     multiple=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help="In pixel units; may be repeated. By default what the store was crafted at.",
+    help="An epsilon to measure at, in pixel units; may be given several times. Default: that of the store's attack; "
+    "required if the store's signs are for any epsilon.",
 )
 @click.option(
     "--threshold",
     "thresholds",
     multiple=True,
     type=click.FloatRange(0, 1),
-    help="What else to try for 0, of an attack of many steps; may be repeated.",
+    help="A further threshold to try: a pixel's sign is 0 if the pixel moved less than this share of the way it could "
+    "go. Only for attacks of several steps; may be given several times.",
 )
 @json_option
 def command(
@@ -58,10 +66,11 @@ def command(
     thresholds: tuple[float, ...],
     as_json: bool,
 ) -> None:
-    """Measure how much of an attack's transfer the signs of STORE, a path or URL, keep.
+    """Measure how much of an attack's transfer the signs of STORE keep.
 
-    At random rows, the error of each target under the attack itself, crafted live in full precision, and under the
-    stored signs. An epsilon other than the store's shows what its signs are worth there.
+    STORE is a path or URL. At random rows, prints the error of each target under the attack itself, crafted live in
+    full precision, and under the stored signs. With --eps you can see what the signs are worth at another epsilon than
+    the store's.
     """
     opened = store.of_copy(copy)
     fooled = {"source": origin.model.module} | _targets(targets, origin)

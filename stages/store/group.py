@@ -5,17 +5,17 @@ import click
 from gradshard.stages.support.lazy_group import LazyGroup
 
 _COMMANDS = {
-    "info": ("gradshard.stages.store.info", "What a store is, without reading its shards."),
-    "verify": ("gradshard.stages.store.verify", "Whether a store is intact, byte by byte."),
-    "audit": ("gradshard.stages.store.audit", "Whether a store is honest: compute some rows again."),
-    "fidelity": ("gradshard.stages.store.fidelity", "How much of an attack's transfer the stored signs keep."),
-    "views": ("gradshard.stages.store.views", "How well the signs hold for crops and mirror images."),
+    "info": ("gradshard.stages.store.info", "Show what a store is, without reading its shards."),
+    "verify": ("gradshard.stages.store.verify", "Check that a store is intact, byte by byte."),
+    "audit": ("gradshard.stages.store.audit", "Check that a store is honest: compute some rows again."),
+    "fidelity": ("gradshard.stages.store.fidelity", "Measure how much of an attack's transfer the stored signs keep."),
+    "views": ("gradshard.stages.store.views", "Measure how well the signs hold for crops and mirror images."),
     "repair": ("gradshard.stages.store.repair", "Compute the damaged shards again."),
-    "diff": ("gradshard.stages.store.diff", "How far two stores agree."),
+    "diff": ("gradshard.stages.store.diff", "Compare two stores sign by sign."),
     "sign": ("gradshard.stages.store.sign", "Vouch for a store, by a key or a certificate."),
     "export": ("gradshard.stages.store.archive:export_command", "Write a store to one file."),
     "import": ("gradshard.stages.store.archive:import_command", "Unpack and check such a file."),
-    "list": ("gradshard.stages.store.list", "The stores at a folder or URL."),
+    "list": ("gradshard.stages.store.list", "List the stores at a folder or URL."),
     "push": ("gradshard.stages.store.transfer:push_command", "Copy a store to a folder or URL."),
     "pull": ("gradshard.stages.store.transfer:pull_command", "Fetch a store from a folder or URL."),
 }
@@ -23,7 +23,7 @@ _COMMANDS = {
 
 @click.group(cls=LazyGroup, table=_COMMANDS, heading="Commands")
 def group() -> None:
-    """Look at, check, mend and share sign stores.
+    """Inspect, check, repair and share sign stores.
 
-    Exit codes: 0, all is well; 1, the check found something; 2, it could not be run. Each command has --json.
+    Exit codes: 0, all is well; 1, the check found something; 2, the command could not be run. Each command has --json.
     """

@@ -18,7 +18,10 @@ _TOLERANCE = 1e-9
 @click.argument("store", type=PLACE)
 @json_option
 def command(store: str, as_json: bool) -> None:
-    """Tell what the store at a path or URL is. No shard is read, so a remote store is not downloaded."""
+    """Show what the store at a path or URL is.
+
+    No shard is read, so a remote store is not downloaded.
+    """
     manifest, signature = manifest_at(store), signature_at(store)
     result = manifest.model_dump(mode="json", exclude={"files"}) | {
         "size": manifest.size,

@@ -11,14 +11,14 @@ _COLUMNS = ("name", "model", "dataset", "rows", "size", "digest", "signer")
 
 @click.command()
 @click.argument("place", type=PLACE)
-@click.option("--rebuild", "anew", is_flag=True, help="Look at all stores there and write the list anew.")
+@click.option("--rebuild", "anew", is_flag=True, help="Read all stores there and write the list again.")
 @json_option
 def command(place: str, anew: bool, as_json: bool) -> None:
-    """List the stores at PLACE, the folder or URL that theirs lie at.
+    """List the stores at PLACE, a folder or URL that contains stores.
 
-    Of a URL its list is read, the file `stores.json`, which `store push` writes; of a folder the stores themselves.
-    `store pull PLACE STORE --pick NAME` fetches one, by its name or by the beginning of its digest. The signer is whom
-    the signature claims: `store pull --signer` checks it.
+    At a URL, the list `stores.json` is read, which `store push` writes; in a folder, the stores themselves are read.
+    `store pull PLACE STORE --pick NAME` fetches one of them by its name or by the beginning of its digest. The signer
+    shown is only what the signature claims; `store pull --signer` checks it.
     """
     entries = rebuild(place) if anew else listed(place)
     result = {"place": place, "stores": [entry.model_dump(mode="json") for entry in entries]}

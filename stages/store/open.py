@@ -20,14 +20,14 @@ def cache_options(command: Command) -> Command:
             default=".partial/stores",
             show_default=True,
             type=PathType(file_okay=False, path_type=Path),
-            help="The folder that keeps shards of remote stores; it may be deleted at any time.",
+            help="The folder in which shards of remote stores are kept; it may be deleted at any time.",
         ),
         click.option(
             "--cache-size",
             default="10 GiB",
             show_default=True,
             callback=_bytes,
-            help="The most bytes kept there of one store.",
+            help="The largest size of the shards kept there for one store.",
         ),
     )
     for option in reversed(options):

@@ -79,24 +79,24 @@ def _with_options(command: Command, *, required: bool) -> Command:
             "--dataset",
             required=required,
             type=PathType(path_type=Path),
-            help="The prepared dataset, data/NAME.zarr, or an .npz archive of x_SPLIT and y_SPLIT.",
+            help="The prepared dataset, data/NAME.zarr, or an .npz archive with x_SPLIT and y_SPLIT.",
         ),
         click.option(
             "--architecture",
-            help="The model's architecture, for a store of somebody's own model: package.module:factory, whose code "
-            "runs only if you name it.",
+            help="The model's architecture, if it is somebody's own package.module:factory: its code runs only if you "
+            "name it here.",
         ),
         click.option(
             "--attack",
-            help="The store's attack, where it is package.module:function or a library's: its code runs only if you "
-            "name it.",
+            help="The store's attack, if it is a package.module:function or belongs to a library: its code runs only "
+            "if you name it here.",
         ),
         click.option(
             "--device",
             default="auto",
             show_default=True,
             type=click.Choice(get_args(DeviceName)),
-            help="Where to compute.",
+            help="The device to compute on.",
         ),
     )
     for option in reversed(options):

@@ -31,8 +31,8 @@ def signer_option(command: Command) -> Command:
     return click.option(
         "--signer",
         type=PathType(path_type=Path),
-        help="The public key, or the certificates of the authority, of who must have signed the store; exit code 1 if "
-        "it is anybody else.",
+        help="The public key of the signer that the store must have, or the certificates of the signer's authority; "
+        "the exit code is 1 if anybody else, or nobody, signed it.",
     )(command)
 
 

@@ -35,11 +35,11 @@ def command(
     device: DeviceName,
     as_json: bool,
 ) -> None:
-    """Verify STORE and make again what is damaged: shards from the model and the dataset, the rest from the manifest.
+    """Verify STORE and make its damaged files again.
 
-    `--model` and `--dataset` are needed only where shards are damaged, not for the card or another small file. A file
-    takes its place only if it comes out byte for byte as it was published. Exit code 1 if something could not be
-    mended.
+    Shards are made from the model and the dataset, all other files from the manifest: `--model` and `--dataset` are
+    needed only if shards are damaged, not for the card or another small file. A file is replaced only if the new one is
+    byte for byte the one that was published. The exit code is 1 if something could not be repaired.
     """
     manifest = read_manifest(store)
     faults = check(str(store), Folder(store), manifest)

@@ -20,24 +20,27 @@ from gradshard.storage.remote.location import Location, files_at
 
 @click.command()
 @click.argument("store", type=PLACE)
-@click.option("--key", required=True, type=PathType(path_type=Path), help="Your private key: PEM, an elliptic curve's.")
+@click.option(
+    "--key", required=True, type=PathType(path_type=Path), help="Your private key: an elliptic-curve key (PEM)."
+)
 @click.option("--certificate", type=PathType(path_type=Path), help="The key's certificate (PEM), if it has one.")
 @click.option(
     "--chain",
     multiple=True,
     type=PathType(path_type=Path),
-    help="Certificates (PEM) between that one and the authority that others trust; may be given several times.",
+    help="Certificates (PEM) between --certificate and the authority that others trust; may be given several times.",
 )
-@click.option("--password", envvar="GRADSHARD_KEY_PASSWORD", hidden=True, help="Of an encrypted key.")
+@click.option("--password", envvar="GRADSHARD_KEY_PASSWORD", hidden=True, help="The password of an encrypted key.")
 @json_option
 def command(
     store: str, key: Path, certificate: Path | None, chain: tuple[Path, ...], password: str | None, as_json: bool
 ) -> None:
-    """Sign the store at a path or URL, which adds the file `store.sig` to it, or replaces it.
+    """Sign the store at a path or URL.
 
-    What is signed is the digest of every file, as the manifest has them: no shard is read, so check the store by `store
-    verify` before you vouch for it. The format is that of OpenSSF's model signing, whose own command checks it too. The
-    password of an encrypted key is taken from the environment, GRADSHARD_KEY_PASSWORD.
+    This adds the file `store.sig` to the store, or replaces it. The signature covers the digest of every file, as the
+    manifest states it. No shard is read, so check the store with `store verify` before you vouch for it. The format is
+    that of OpenSSF's model signing, whose own command can check the signature too. The password of an encrypted key is
+    taken from the environment variable GRADSHARD_KEY_PASSWORD.
     """
     if chain and certificate is None:
         raise GradshardError("--chain leads from a --certificate to an authority: give that too")

@@ -22,11 +22,12 @@ from gradshard.storage.remote.transfer import pull, push
 @click.argument("place", type=PLACE)
 @json_option
 def push_command(store: Path, place: str, as_json: bool) -> None:
-    """Copy STORE to PLACE, a path or URL (s3://, gs://, az://, hf://, ssh://) that will be the store's folder.
+    """Copy STORE to PLACE, a path or URL.
 
-    Interrupted, the same command goes on. The manifest is copied last, so nobody sees half a store; a different store
-    at PLACE is never overwritten, and the same one gets what it lacks. The store is then put into the list of the
-    stores beside it, `stores.json`.
+    PLACE (a path, s3://, gs://, az://, hf:// or ssh://) becomes the store's folder. If the command is interrupted, the
+    same command continues. The manifest is copied last, so nobody sees half a store. A different store at PLACE is
+    never overwritten; if the same store is there, what it lacks is added. Afterwards the store is added to
+    `stores.json`, the list of stores beside it.
     """
     published = read_manifest(store)
     for line in passed_over(*strangers(store, published)):
@@ -44,19 +45,20 @@ def push_command(store: Path, place: str, as_json: bool) -> None:
 @click.command()
 @click.argument("place", type=PLACE)
 @click.argument("store", type=PathType(path_type=Path))
-@click.option("--pick", help="The name, or the beginning of the digest, of one of the stores that lie at PLACE.")
+@click.option("--pick", help="The name, or the beginning of the digest, of one of the stores at PLACE.")
 @digest_option
 @signer_option
 @json_option
 def pull_command(
     place: str, store: Path, pick: str | None, digest: str | None, signer: Path | None, as_json: bool
 ) -> None:
-    """Fetch the store at PLACE, a path or URL (https://, s3://, ssh://, ...), into the folder STORE.
+    """Fetch the store at PLACE, a path or URL, into the folder STORE.
 
-    Every file is held against the manifest as it arrives. Interrupted, the same command goes on; STORE appears once it
-    is whole. If the same store is there already, what is missing or damaged in it is fetched again. `--digest` makes
-    sure that it is the store that its owner named, `--signer` that it is one that somebody signed. With `--pick`, PLACE
-    is where stores lie, as `store list` lists them.
+    PLACE may be a path or a URL (https://, s3://, ssh://, ...). Every file is checked against the manifest when it
+    arrives. If the command is interrupted, the same command continues; STORE appears once it is complete. If the same
+    store is there already, what is missing or damaged in it is fetched again. `--digest` checks that it is the store
+    that its owner named, `--signer` who signed it. With `--pick`, PLACE is a folder or URL that contains stores, as for
+    `store list`.
     """
     if pick is not None:
         entry = picked(place, pick)

@@ -36,9 +36,9 @@ from gradshard.storage.remote.transfer import check_digest
 def command(store: str, digest: str | None, signer: Path | None, as_json: bool) -> None:
     """Check every byte of the store at a path or URL.
 
-    Every file's SHA-256, every chunk's checksum, every code, the padding and the counts; names the shards and rows that
-    fail. With `--signer`, first of all who signed it. Exit code 1 if anything is wrong. A remote store is read as a
-    whole, a shard at a time, and not kept.
+    Checks every file's SHA-256, every chunk's checksum, every code, the padding and the counts, and names the shards
+    and rows that fail. With `--signer`, who signed the store is checked first. The exit code is 1 if anything is wrong.
+    A remote store is read completely, one shard at a time, and not kept.
     """
     with vouched_by(signer):
         files, manifest = files_at(store)

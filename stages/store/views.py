@@ -18,15 +18,29 @@ from gradshard.storage.formats.sign_reader import SignStore
 
 @click.command()
 @store_with_origin
-@click.option("--padding", default=4, show_default=True, type=click.IntRange(min=1), help="Pixels, for crops.")
-@click.option("--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="Random rows.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of rows and views.")
+@click.option(
+    "--padding",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="The padding of images before they are cropped, in pixels.",
+)
+@click.option(
+    "--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="The number of random rows."
+)
+@click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="The seed that rows, crops and mirror images are drawn by.",
+)
 @json_option
 def command(store: SignStore, origin: Origin, padding: int, count: int, seed: int, as_json: bool) -> None:
-    """Measure what training with `augment` takes the signs of STORE, a path or URL, for.
+    """Measure how well the signs of STORE hold for crops and mirror images.
 
-    Some images are cropped and mirrored along with their stored signs, which are then compared with the gradient of the
-    model at the moved images.
+    STORE is a path or URL. Training with `augment` moves images and their stored signs alike. This command does so with
+    some images, and compares the moved signs with the gradient of the model at the moved images.
     """
     direction = origin.direction
     if isinstance(direction, AttackSpec):

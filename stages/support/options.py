@@ -17,7 +17,9 @@ Command = Callable[..., Any]
 
 # Of an evaluation's two gradients.
 gradient_option = click.option(
-    "--gradient", type=click.Choice(["exact", "cross_entropy"]), help="Default: the first evaluated."
+    "--gradient",
+    type=click.Choice(["exact", "cross_entropy"]),
+    help="The gradient; default: the first of evaluation.gradients.",
 )
 
 
@@ -54,13 +56,14 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=0,
         show_default=True,
         type=click.IntRange(min=0),
-        help="Worker processes of a Dask cluster on this machine; 0 computes in this process, on all its cores, or in "
-        "one process for each device where GRADSHARD_DEVICES names several.",
+        help="The number of worker processes of a Dask cluster on this machine. With 0, this process computes on all "
+        "its cores or, if GRADSHARD_DEVICES names several devices, one process computes on each.",
     )(with_place)
     return click.option(
         "--scheduler",
         metavar="ADDRESS",
-        help="A running Dask cluster, such as tcp://10.0.0.1:8786, whose workers see this folder by the same path.",
+        help="The address of a running Dask cluster, such as tcp://10.0.0.1:8786; its workers must see this folder "
+        "under the same path.",
     )(with_place)
 
 

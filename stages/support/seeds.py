@@ -15,7 +15,7 @@ def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--seed",
         "given_seed",
         type=click.IntRange(min=0),
-        help="One of the parameter seeds; default: the first.",
+        help="One of the seeds that the parameters list; default: the first.",
     )(command)
 
 

@@ -26,10 +26,17 @@ _MARKS = {
 }
 
 format_option = click.option(
-    "--format", "form", type=click.Choice(list(_WRITTEN)), default="markdown", show_default=True, help="Its language."
+    "--format",
+    "form",
+    type=click.Choice(list(_WRITTEN)),
+    default="markdown",
+    show_default=True,
+    help="The format of the table.",
 )
 into_option = click.option(
-    "--into", type=PathType(dir_okay=False, path_type=Path), help="The file it belongs in; default: print it."
+    "--into",
+    type=PathType(dir_okay=False, path_type=Path),
+    help="The file to put the table into, between its two marks; default: print the table.",
 )
 
 

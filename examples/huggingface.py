@@ -1,4 +1,4 @@
-"""A dataset and a model of Hugging Face: signs are stored of one model and train another.
+"""A Hugging Face dataset and model: the signs of one model are stored, and another is trained on them.
 
 pip install 'gradshard[hf,torchvision]'
 python examples/huggingface.py

@@ -1,4 +1,4 @@
-"""A robust LightningModule: the signs of a frozen model come with its batches, its own take turns with them.
+"""A robust LightningModule: a frozen model's signs come with each batch, and take turns with the module's own.
 
 pip install 'gradshard[torchvision]' lightning
 python examples/lightning_module.py

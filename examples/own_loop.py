@@ -1,4 +1,4 @@
-"""A robust model of one's own, in plain PyTorch: a frozen model's signs are stored once and trained on.
+"""Your own robust model in plain PyTorch: a frozen model's signs are stored once and trained on.
 
 pip install 'gradshard[torchvision]'
 python examples/own_loop.py

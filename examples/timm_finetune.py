@@ -1,4 +1,4 @@
-"""A timm model, finetuned on the signs of a frozen one: timm's transforms, optimizer and schedule.
+"""A timm model, finetuned on the signs of a frozen one with timm's transforms, optimizer and schedule.
 
 pip install 'gradshard[timm,torchvision]'
 python examples/timm_finetune.py

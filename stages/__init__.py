@@ -1,1 +1,1 @@
-"""One command per pipeline stage: reads parameters, resolves paths, calls ``pipeline`` and ``storage``."""
+"""One command per pipeline stage: it reads parameters, resolves paths, and calls ``pipeline`` and ``storage``."""

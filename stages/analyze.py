@@ -1,4 +1,4 @@
-"""The stage ``analyze``: how large the models' gradients are, how often rounding turns a sign, and the loss around."""
+"""The stage ``analyze``: the models' gradient norms, signs that rounding turns, and the loss around images."""
 
 import click
 
@@ -21,7 +21,7 @@ def command(params: Params, given_seed: int | None) -> None:
     the images that are left.
     """
     seed = chosen_seed(params, given_seed)
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.gradient_analysis import analyze
 
     analyze(params, seed)

@@ -1,4 +1,4 @@
-"""The stage ``blackbox``: adversaries who may ask the target, and a target without a gradient."""
+"""The stage ``blackbox``: adversaries who may query the target, and a target without a gradient."""
 
 import click
 
@@ -20,7 +20,7 @@ def command(params: Params, given_seed: int | None) -> None:
     with the first seed only.
     """
     seed = chosen_seed(params, given_seed)
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.queries import ask
 
     ask(params, seed)

@@ -37,7 +37,7 @@ _COMMANDS = {
     "store": ("gradshard.stages.store.group:group", "Inspect, check, repair and share sign stores."),
 }
 
-# The exit code of a stage that Ctrl-C ended, as shells have it.
+# The exit code of a stage that Ctrl-C ended, as in shells.
 INTERRUPTED = 130
 
 
@@ -57,7 +57,7 @@ def cli() -> None:
 
 
 class ToldError(Exception):
-    """Error that ended a command, told in one sentence, and its exit code."""
+    """Error that ends a command, in one sentence, with its exit code."""
 
     def __init__(self, sentence: str, code: int = 2) -> None:
         super().__init__(sentence)
@@ -65,7 +65,7 @@ class ToldError(Exception):
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is told in one sentence, with exit code 2."""
+    """Run the command line; report a mistake of the user in one sentence, with exit code 2."""
     try:
         sys.exit(run())
     except ToldError as error:
@@ -77,10 +77,10 @@ def run() -> int:
     """Run the command line and return the exit code that a command asked for.
 
     Raises:
-        ToldError: a mistake of the user's, or something that the machine lacks.
+        ToldError: the user made a mistake, or the machine lacks something.
     """
     try:
-        # Without its standalone mode, click gives back the exit code that a command asked for.
+        # Without its standalone mode, click returns the exit code that a command asked for.
         return cli.main(standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()

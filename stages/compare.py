@@ -1,4 +1,4 @@
-"""The command ``compare``: two models of a finished run, or two ways of training, held against each other."""
+"""The command ``compare``: a comparison of two models, or two ways of training, of finished runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,10 +85,10 @@ def command(
 def _comparable(
     one: FinishedRun, other: FinishedRun, rows: Sequence[Adversary], first: str, second: str, *, chosen: bool
 ) -> list[Adversary]:
-    """Return the rows that two runs share; what is left out of those that nobody chose is told.
+    """Return the rows that two runs share, and report those that are left out.
 
     Raises:
-        GradshardError: one that was chosen is not shared, or the runs are of different images.
+        GradshardError: a chosen row is not shared, or the runs have different images.
     """
     check_comparable(one, other)
     kept = []
@@ -105,7 +105,7 @@ def _comparable(
 
 
 def _finished(file: Path, matrix: ErrorMatrix, params: Params) -> FinishedRun:
-    """Read the digests that a run's results follow from."""
+    """Read the digests that a run's results depend on."""
     place = file.parent / "provenance.json"
     if not place.exists():
         raise GradshardError(f"no {place}, whose digests tell what two runs share: run `gradshard report` there")

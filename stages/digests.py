@@ -1,4 +1,4 @@
-"""The stage ``digests``: for every stage that attacks models one small file, the digests of their weights."""
+"""The stage ``digests``: one small file for every stage that attacks models, with the digests of their weights."""
 
 import json
 from collections.abc import Iterable
@@ -39,5 +39,5 @@ def command(params: Params) -> None:
 
 
 def _digests(params: Params, names: Iterable[str], seed: int) -> dict[str, str]:
-    """Return the digests of files by what they are called in the run of a seed."""
+    """Return the digests of weights files, by the names that the models have in the run of a seed."""
     return {params.in_run(name, seed): file_sha256(paths.existing_weights(params, name, seed)) for name in names}

@@ -1,4 +1,4 @@
-"""The command ``docs``: the documentation of the installed version, page by page, also where there is no network."""
+"""The command ``docs``: the documentation of the installed version, page by page, also without network."""
 
 import re
 from importlib.resources import files
@@ -41,7 +41,7 @@ def _title(text: str) -> str:
 
 
 def _section(text: str, name: str, anchor: str) -> str:
-    """Return the section with an anchor, up to the next one that is not within it."""
+    """Return the section of an anchor, with its subsections."""
     headings = [(len(found[1]), found[2], found.start()) for found in _headings(text)]
     anchors = [_anchor(title) for _, title, _ in headings]
     if anchor not in anchors:
@@ -53,12 +53,12 @@ def _section(text: str, name: str, anchor: str) -> str:
 
 
 def _headings(text: str) -> list[re.Match[str]]:
-    """Find the headings, and no comment of a code block."""
+    """Find the headings, but not the comments in code blocks that look like them."""
     blocks = [found.span() for found in re.finditer(r"^```.*?^```", text, flags=re.DOTALL | re.MULTILINE)]
     found = re.finditer(r"^(#+) (.+)$", text, flags=re.MULTILINE)
     return [heading for heading in found if not any(start < heading.start() < end for start, end in blocks)]
 
 
 def _anchor(title: str) -> str:
-    """Return what a link calls a heading, on GitHub and on the site."""
+    """Return the anchor of a heading, as on GitHub and on the site."""
     return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", title.lower()).strip())

@@ -22,7 +22,7 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     missing blocks. Results do not depend on the number of workers.
     """
     seed = chosen_seed(params, given_seed)
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.error_rates import evaluate
 
     evaluate(params, seed, cluster)

@@ -1,4 +1,4 @@
-"""The command ``examine``: attacks and flags of anybody's model, in one page; no pipeline and no training."""
+"""The command ``examine``: attacks and flags of anybody's model on one page, without pipeline or training."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -53,7 +53,7 @@ def command(
     beside FILE. If the command is killed, the same command continues where it stopped.
     """
     seed = chosen_seed(params, given_seed)
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.exported_tensor import export
 
     export(params, seed, cell, file, gradient or params.evaluation.gradients[0], cluster)

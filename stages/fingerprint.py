@@ -1,4 +1,4 @@
-"""The command ``fingerprint``: whether the raw data changed since it was prepared, told without preparing it."""
+"""The command ``fingerprint``: a check for changes of the raw data since it was prepared, without preparing it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from gradshard.storage.formats.digests import canonical_json
 from gradshard.storage.ingest import sources
 from gradshard.storage.ingest.fingerprint import file_fingerprint, files_fingerprint, folder_fingerprint
 
-# Their content is held against a digest, or comes with a package.
+# Their content is checked against a digest, or comes with a package.
 _FIXED = ("mnist5k", "mnist")
 
 

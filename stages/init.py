@@ -1,4 +1,4 @@
-"""The command ``init``: a project of one's own, anywhere, that runs the installed gradshard through DVC."""
+"""The command ``init``: a user's own project in any folder, which runs the installed gradshard through DVC."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ def command(folder: Path, name: str | None) -> None:
         write_text(folder / "README.md", (_TEMPLATES / "README.md").read_text(encoding="utf-8"))
     if not kept:
         write_text(folder / FILE_NAME, profiles()[name or _DEFAULT])
-    # Last: a folder with it is a project.
+    # Written last: it makes the folder a project.
     write_text(folder / "dvc.yaml", project_dvc_text())
     there = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     parameters = f"the {FILE_NAME} that was there" if kept else f"the profile {name or _DEFAULT}"
@@ -57,13 +57,13 @@ def command(folder: Path, name: str | None) -> None:
 
 
 def _missing_images(folder: Path) -> str | None:
-    """Return the path within a project at which its parameters expect images that are not there."""
+    """Return the path at which a project's parameters expect images, if these are missing."""
     path = read_params(folder / FILE_NAME).dataset.path
     return None if path is None or (folder / path_of(path)).exists() else path
 
 
 def _renew(folder: Path, name: str | None) -> None:
-    """Make the link in a clone of a project; refuse a dvc.yaml of somebody else."""
+    """Make the link in a clone of a project; refuse a dvc.yaml that gradshard did not write."""
     check_project(folder)
     if name is not None:
         raise GradshardError(f"{folder} is a project already: switch its parameters with `gradshard profile {name}`")
@@ -73,7 +73,7 @@ def _renew(folder: Path, name: str | None) -> None:
 
 
 def _kept_params(folder: Path, name: str | None) -> bool:
-    """Tell if there are parameters to keep: valid ones, and no others are asked for."""
+    """Tell whether the folder has parameters, which are kept; refuse invalid ones, and another profile beside them."""
     path = folder / FILE_NAME
     if not path.exists():
         return False
@@ -92,7 +92,7 @@ def _check_dvc() -> None:
 
 
 def _make_repository(folder: Path) -> None:
-    """Make the folder a git repository, where git is there, and a DVC repository."""
+    """Make the folder a git repository, if git is installed, and a DVC repository."""
     if (folder / ".dvc").is_dir():
         return
     dvc = [sys.executable, "-m", "dvc"]

@@ -1,4 +1,4 @@
-"""The command ``plan``: what stores and an experiment on them take, before anything is computed."""
+"""The command ``plan``: the space, time and money that stores and an experiment on them take, before they are made."""
 
 import math
 from dataclasses import asdict
@@ -23,7 +23,7 @@ Shape = tuple[int, int, int]
 
 
 class _Prepared(NamedTuple):
-    """Images of a project for training, and its static models."""
+    """Numbers of a project's training images and static models, and the shape of the images."""
 
     rows: int
     shape: Shape
@@ -170,12 +170,12 @@ def command(
 
 
 def _of_project() -> _Prepared:
-    """Return what the project in this folder is about.
+    """Return the numbers of the project in this folder.
 
     Raises:
         GradshardError: there is none, or its dataset is not prepared.
     """
-    # Imported here: numbers that are given need neither.
+    # Imported here: not needed if the numbers are given.
     from gradshard.pipeline.config.schema import read_params
     from gradshard.stages.support import paths
     from gradshard.storage.formats.dataset import open_dataset
@@ -192,7 +192,7 @@ def _of_project() -> _Prepared:
 
 
 def _rate(rate: float | None, architecture: str | None, shape: Shape, classes: int) -> float:
-    """Return the rate as it was given, or measured here; images/s."""
+    """Return the given rate, or measure it here; images/s."""
     if rate is not None and architecture is None:
         return rate
     if rate is not None or architecture is None:

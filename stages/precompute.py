@@ -23,7 +23,7 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     whose workers see this folder and have gradshard installed.
     """
     paths.one_of(store, list(params.signs), "a sign store")
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.sign_stores import precompute
 
     precompute(params, store, cluster)

@@ -1,4 +1,4 @@
-"""The stage ``prepare``: raw files to the dataset that every other stage reads."""
+"""The stage ``prepare``: conversion of raw files to the dataset that every other stage reads."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,7 +81,7 @@ def _prepare_arrays(params: DatasetParams, target: Path) -> None:
 def _ordered(
     params: DatasetParams, raw: sources.RawDataset, folder: Path
 ) -> tuple[dict[str, LabelledImages], dict[str, Mapping[str, int]]]:
-    """Give the splits in the order that they are kept in, and what a split that was shuffled says of it."""
+    """Return the splits in the order in which they are stored, and the attributes of those that are shuffled."""
     splits = dict(raw.splits)
     attributes: dict[str, Mapping[str, int]] = {}
     for number, (split, (images, labels)) in enumerate(raw.splits.items()):
@@ -97,7 +97,7 @@ def _ordered(
 
 
 def _is_to_be_shuffled(params: DatasetParams, split: str, labels: Labels) -> bool:
-    # The orders of the others are published: results and stores name their digests.
+    # The orders of the other datasets are published: results and stores name their digests.
     if not (params.call or DATASETS[params.name].may_be_sorted) or params.order == "as_given":
         return False
     if params.order == "shuffled":
@@ -128,7 +128,7 @@ def _read_raw(params: DatasetParams) -> sources.RawDataset:
 
 
 def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
-    """Call somebody else's function for the images and labels of both splits.
+    """Call the user's function for the images and labels of both splits.
 
     Raises:
         GradshardError: there is no such function, it fails, or it returns something else.
@@ -141,7 +141,7 @@ def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
         splits = {name: (np.asarray(found[name][0]), np.asarray(found[name][1])) for name in ("train", "test")}
     except GradshardError:
         raise
-    # Somebody else's code raises, and returns, anything.
+    # The user's code may raise and return anything.
     except Exception as error:
         raise GradshardError(
             f"{what} gave no {{'train': (images, labels), 'test': (images, labels)}} ({plugins.explain(error)})"

@@ -117,7 +117,7 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
 
 @dataclass(frozen=True)
 class Section:
-    """All that one gradient and one top k give: checked findings, tables, paired tests, and probes with their flags."""
+    """Results for one gradient and one top k: checked findings, tables, paired tests, and probes with their flags."""
 
     name: str
     title: str
@@ -131,7 +131,7 @@ class Section:
 
     @property
     def shown(self) -> bool:
-        """Tell whether there is anything in it."""
+        """Tell whether the section has anything to show."""
         return bool(self.tables or self.flags)
 
 
@@ -149,7 +149,7 @@ def _section(
     matrix = ErrorMatrix(rows, gradient, seeds, called, top, examples)
     shown = selection.shown_targets(params, gradient)
     groups = selection.compared(params, shown)
-    # Whether a gradient can be trusted is asked once, of the first class.
+    # Probes of gradients do not depend on top k, so they are shown once, for top 1.
     probed = probing.records(diagnostics, gradient) if top == 1 else {}
     probes = probing.restored(probed)
     claims = measured_claims(params, matrix, probes, shown)
@@ -169,7 +169,7 @@ def _section(
 
 @dataclass(frozen=True)
 class General:
-    """Tables of what does not belong to one gradient's attacks."""
+    """Tables that do not belong to the attacks by one gradient."""
 
     both: Table | None
     gradients: Sequence[Table]
@@ -178,7 +178,7 @@ class General:
 
     @property
     def tables(self) -> list[Table]:
-        """All of them."""
+        """All these tables."""
         return [*([self.both] if self.both else []), *self.gradients, *self.blackbox, *self.custom]
 
 
@@ -211,7 +211,7 @@ def _general_tables(
 
 
 def _shown(seeds: Seeds, *tables: Table) -> list[Table]:
-    """Return the tables that have a row, with the words for the seeds that they are over."""
+    """Return the tables that have rows, with their seeds named in the captions."""
     return [seeds.captioned(table) for table in tables if table.rows]
 
 
@@ -244,7 +244,7 @@ def _planes(params: Params, found: ReportFiles) -> str:
 
 
 def _queries(blackbox: Mapping[int, Mapping[str, Any]]) -> str:
-    """Draw errors against queries, each seed's, if anybody was asked."""
+    """Draw errors against queries, for each seed, if any target was queried."""
     targets = measurements.by_model({seed: its["targets"] for seed, its in blackbox.items()})
     if not targets:
         return ""
@@ -259,7 +259,7 @@ def _queries(blackbox: Mapping[int, Mapping[str, Any]]) -> str:
 
 
 def _against(rounds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tuple[float, list[float]]]:
-    """Return what each round cost, and the error rate of every seed after it."""
+    """Return the queries of each round, and the error rate of every seed after it."""
     return [(rows[0][key], [row["errors"] / row["n"] for row in rows]) for rows in zip(*rounds, strict=True)]
 
 
@@ -278,7 +278,7 @@ def _write_figures(into: Path, section: Section) -> None:
 
 
 def _study_figures(of: Results) -> dict[str, str]:
-    """Draw the study, by file; without what was not measured or does not vary."""
+    """Draw the study's figures, by file name; leave out what was not measured or does not vary."""
     study = of.study
     if study is None or not study.measured:
         return {}

@@ -1,4 +1,4 @@
-"""The stage ``sources``: per robust model and seed one small file, the digests of what else it is trained from."""
+"""The stage ``sources``: one small file per robust model and seed, with the digests of its stores and weights."""
 
 import json
 from pathlib import Path
@@ -36,11 +36,11 @@ def command(params: Params) -> None:
 
 
 def _wanted(params: Params, model: str, seed: int) -> dict[str, Path]:
-    """Return the stores and the weights that a training reads, by what the file calls them."""
+    """Return the stores and the weights that a training run reads, by their names in the file."""
     robust = params.robust[model]
     found = {source: paths.store(params.in_run(source, seed)) for source in robust.sources}
     if robust.init_from is not None:
-        # No store can have this name, whose space and colon are refused.
+        # No store can have this name: spaces and colons are refused.
         found[f"init_from: {robust.init_from}"] = paths.existing_weights(params, robust.init_from, seed)
     return found
 

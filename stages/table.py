@@ -49,7 +49,7 @@ def named_table(matrix: Path, params: Params, gradient: Gradient, name: str = "d
     """Return a table of the report, with the paper's figures where it has them.
 
     Raises:
-        GradshardError: there is none of that name, or no results of the parameters' seeds.
+        GradshardError: there is no table of that name, or there are no results of the parameters' seeds.
     """
     found = read_error_matrix(matrix, params, gradient)
     shown = selection.shown_targets(params, gradient)

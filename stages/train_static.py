@@ -1,4 +1,4 @@
-"""The stage ``train-static``: a model that is trained, or given, and then frozen; it crafts perturbations."""
+"""The stage ``train-static``: a model that is trained or given, then frozen, and that crafts perturbations."""
 
 import click
 
@@ -21,7 +21,7 @@ def command(params: Params, model: str) -> None:
     continues from the last checkpoint and ends with the same bytes.
     """
     paths.one_of(model, list(params.static), "a static model")
-    # Imported here: torch takes seconds, and a mistake in the parameters is told without it.
+    # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
     from gradshard.stages.support.static_training import train_static
 
     train_static(params, model)

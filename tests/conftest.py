@@ -1,4 +1,4 @@
-"""Small real things that tests share: an analytic model, a dataset on disk, a sign store."""
+"""Fixtures that tests share: an analytic model, a dataset on disk, a sign store, a finished project."""
 
 import os
 import sys
@@ -21,19 +21,19 @@ from tests.helpers.linear_model import LinearModel
 from tests.helpers.projects import Project, call, call_each, new_project
 from tests.helpers.stores import build_store
 
-# Workers of pytest-xdist share the cores: with threads on all of them in each, most would wait for one another.
+# Workers of pytest-xdist share the cores: if each had threads on all of them, most would wait for one another.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
-# A deadline would be a timed test.
+# With deadlines, tests would depend on the speed of the machine.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
 def _forget_the_modules_of_a_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Two tests may each have a module of the same name beside their parameters."""
+    """Forget the modules that a test wrote and imported: those of another test may have the same names."""
     path, known = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = path
@@ -59,7 +59,7 @@ def linear_model() -> Callable[..., LinearModel]:
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:
-    """The GPU where there is one, else the CPU: of the tests with the marker ``device``."""
+    """The GPU if there is one, else the CPU, for tests with the marker ``device``."""
     return choose_device("auto")
 
 
@@ -70,7 +70,7 @@ def digits() -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.integer]]]
 
 
 def _unpacked(archive: str, into: Path) -> Path:
-    """A folder of real images from the archives in GRADSHARD_DATA."""
+    """Unpack an archive in GRADSHARD_DATA, and return its folder of real images; skip the test without it."""
     path = Path(os.environ.get("GRADSHARD_DATA", "")) / archive
     if "GRADSHARD_DATA" not in os.environ or not path.is_file():
         pytest.skip(f"GRADSHARD_DATA names no folder with {archive}")
@@ -82,13 +82,13 @@ def _unpacked(archive: str, into: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def imagenet_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 photographs of ImageNet, ``train`` and ``val``, one folder a synset."""
+    """120 photographs of ImageNet, ``train`` and ``val``, one folder for each synset."""
     return _unpacked("imagenet-sample.tar.gz", tmp_path_factory.mktemp("imagenet"))
 
 
 @pytest.fixture(scope="session")
 def cifar10_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12,000 images of CIFAR-10, ``train`` and ``test``, one folder a class."""
+    """12,000 images of CIFAR-10, ``train`` and ``test``, one folder for each class."""
     return _unpacked("cifar10-images.tar.gz", tmp_path_factory.mktemp("cifar10"))
 
 
@@ -117,7 +117,7 @@ def small_store(tmp_path: Path, small_dataset: Dataset) -> SignStore:
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """A test that sets the number of torch's threads does not change the next one's."""
+    """Restore the number of torch's threads, which a test may set, for the next test."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -131,7 +131,7 @@ def project(tmp_path: Path, digits: dict) -> Project:
 
 @pytest.fixture(scope="session")
 def finished_project(tmp_path_factory: pytest.TempPathFactory, digits: dict) -> Project:
-    """A project in which every stage ran. Not to be changed: copy it."""
+    """A project in which every stage ran; a test that changes it must copy it."""
     project = new_project(tmp_path_factory.mktemp("finished") / "project", digits)
     call_each(
         project,
@@ -155,7 +155,7 @@ def copied_project(finished_project: Project, tmp_path: Path) -> Project:
 
 @pytest.fixture
 def gradshard(monkeypatch, capsys):
-    """Run the command line in a project's folder; gives the exit code and what it said on standard error."""
+    """Run the command line in a project's folder; return the exit code and the output on standard error."""
 
     def run(project: Project, *arguments: str) -> tuple[int, str]:
         monkeypatch.chdir(project.path)

@@ -1,1 +1,1 @@
-"""The commands for sign stores: one module a command, `group` lists them."""
+"""The commands for sign stores, one module for each; `group` lists them."""

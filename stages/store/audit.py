@@ -1,4 +1,4 @@
-"""``store audit``: whether a store is honest."""
+"""``store audit``: a check that a store is honest, by computing random rows again."""
 
 import secrets
 

@@ -1,4 +1,4 @@
-"""``store diff``: how far two stores over the same dataset agree."""
+"""``store diff``: the agreement of two stores over the same dataset."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``store fidelity``: how much of an attack's transfer the stored signs keep."""
+"""``store fidelity``: the share of an attack's transfer that the stored signs keep."""
 
 from pathlib import Path
 
@@ -119,7 +119,7 @@ def _targets(files: tuple[Path, ...], origin: Origin) -> dict[str, nn.Module]:
 
 
 def _table(part: Fidelity) -> list[str]:
-    """Return the errors at one epsilon, in percent, a line for each method."""
+    """Return the errors at one epsilon, in percent, one line for each method."""
     names = list(part.errors[CLEAN])
     width = max(map(len, part.errors)) + 2
     head = f"epsilon {part.epsilon:g}, {part.rows} rows, error in percent"

@@ -1,4 +1,4 @@
-"""``store info``: what a store is, from its manifest alone."""
+"""``store info``: the description of a store, from its manifest alone."""
 
 import click
 
@@ -10,7 +10,7 @@ from gradshard.storage.maintenance.signatures import claimed_signer, signature_t
 from gradshard.storage.remote.location import manifest_at
 from gradshard.storage.remote.signature import signature_at
 
-# Of a step of 1/255: what rounds to it in double precision is nearer.
+# In steps of 1/255: a multiple of a step, rounded to double precision, is nearer to it than this.
 _TOLERANCE = 1e-9
 
 
@@ -76,7 +76,7 @@ def _attack(attack: AttackRecord, label: str) -> dict[str, str]:
 
 
 def _pixels(distance: float) -> str:
-    """Return a distance of pixels as papers write it: 8/255, or 0.3."""
+    """Return a distance in pixel units as papers write it: 8/255, or 0.3."""
     short, steps = f"{distance:g}", distance * 255
     if float(short) == distance or abs(steps - round(steps)) > _TOLERANCE:
         return short

@@ -1,4 +1,4 @@
-"""Stores by path or URL, and the folder that keeps what was read of remote ones."""
+"""Options for the folder that keeps what was read of remote stores."""
 
 from collections.abc import Callable
 from pathlib import Path

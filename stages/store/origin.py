@@ -1,4 +1,4 @@
-"""The model and the dataset that a store was made from, opened and held against its manifest."""
+"""The model and the dataset that a store was made from, opened and checked against its manifest."""
 
 import functools
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def store_with_origin(command: Command) -> Command:
 
 
 def optional_origin_options(command: Command) -> Command:
-    """Add ``--model``, ``--dataset``, ``--architecture`` and ``--device``, none of which is always needed."""
+    """Add ``--model``, ``--dataset``, ``--architecture``, ``--attack`` and ``--device``, none of which is required."""
     return _with_options(command, required=False)
 
 
@@ -117,8 +117,8 @@ def open_origin(
     """Open the model and the dataset that a store says it was made from.
 
     Raises:
-        GradshardError: one is missing, or not the one that the manifest names; or the manifest names code that the
-            caller did not.
+        GradshardError: the model or the dataset is missing, or not the one that the manifest names; or the manifest
+            names code that the caller did not.
     """
     built = trusted_architecture(manifest.model, architecture, where=where)
     check_attack(manifest, attack, where=where, option="--attack")

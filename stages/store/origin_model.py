@@ -1,4 +1,4 @@
-"""The model that a store was made from, built by a name that may be trusted and filled from anybody's checkpoint."""
+"""The model that a store was made from, built by a trusted name and filled from any checkpoint."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,10 @@ from gradshard.storage.formats.manifest import ModelRecord
 
 
 def trusted_architecture(record: ModelRecord, architecture: str | None, *, where: str) -> str:
-    """Return the architecture to build: the caller's, or the manifest's where that runs no stranger's code.
+    """Return the architecture to build: the caller's, or else the manifest's if it runs no stranger's code.
 
     Raises:
-        GradshardError: the manifest's names code, or none that can be built, and the caller named none.
+        GradshardError: the caller named none, and the manifest's is somebody's code or cannot be built.
     """
     named = record.architecture
     if architecture is not None:
@@ -49,9 +49,9 @@ def open_model(
     Args:
         record: what the store says of its model.
         weights: a weights file of gradshard, or a state_dict in any form that ``gradshard examine`` takes.
-        architecture: what to build, which runs code.
-        data: whose images and classes it is for.
-        device: where it will compute.
+        architecture: what to build, whose code may run.
+        data: the dataset whose images and classes the model is for.
+        device: where the model will compute.
         where: the store's place, for messages.
 
     Raises:
@@ -61,7 +61,7 @@ def open_model(
         model = load_model(weights, architecture, data, device)
     else:
         model = _filled(weights, architecture, data, device)
-    # The digest covers a name too: that of the store, whatever the same tensors are called here.
+    # The digest covers the architecture's name, so it is taken with the store's name, whatever the name here.
     digest = model.digest if architecture == record.architecture else _digest(model, record)
     if digest != record.digest:
         raise GradshardError(
@@ -73,7 +73,7 @@ def open_model(
 
 def _is_ours(weights: Path) -> bool:
     if not weights.exists():
-        return True  # which says that there is none
+        return True  # load_model reports that it is missing
     try:
         checkpoints.load(weights)
     except GradshardError:

@@ -17,7 +17,7 @@ from gradshard.storage.formats.manifest import DatasetRecord
 
 @dataclass(frozen=True)
 class ArchivedRows:
-    """A dataset of one split, which serves for both."""
+    """A dataset whose one split serves as both train and test."""
 
     rows: RowsSplit
 
@@ -51,14 +51,14 @@ def open_rows(place: Path, record: DatasetRecord, *, where: str) -> tuple[Splits
         where: the store's place, for messages.
 
     Raises:
-        GradshardError: it is missing, or another.
+        GradshardError: the dataset is missing, or is not the one that the store names.
     """
     if place.suffix == ".npz":
         rows = rows_split(as_rows(_archived(place, record.split)), record, where=where)
         return ArchivedRows(rows), rows
     data = open_dataset(place)
     split = {"train": data.train, "test": data.test}.get(record.split)
-    # Of a store made in Python the split may be called anything.
+    # In a store made in Python the split may have any name.
     for some in (data.train, data.test) if split is None else ():
         split = some if some.digest == record.digest else split
     if split is None or split.digest != record.digest:

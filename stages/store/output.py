@@ -48,18 +48,18 @@ def table(entries: Mapping[str, object]) -> list[str]:
 
 
 def found_something() -> click.exceptions.Exit:
-    """Return the exit with code 1 that a check raises after it told what it found."""
+    """Return the exit with code 1 that a check raises after it printed what it found."""
     return click.exceptions.Exit(1)
 
 
 def some(names: Sequence[str]) -> str:
-    """Return names in a sentence, the first few of many."""
+    """Return names for a sentence; of many, the first few."""
     shown = ", ".join(names[:_SHOWN])
     return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def passed_over(litter: Sequence[str], foreign: Sequence[str]) -> list[str]:
-    """Describe the files in a store's folder that are none of its own, a line for each kind."""
+    """Describe the files in a store's folder that are not the store's own, one line for each kind."""
     lines = [f"passed over {some(litter)}: systems leave such files in folders, they do no harm"] if litter else []
     return [*lines, f"passed over {some(foreign)}: no file of the store"] if foreign else lines
 

@@ -1,4 +1,4 @@
-"""``store repair``: the damaged shards, computed again."""
+"""``store repair``: recomputation of damaged shards."""
 
 import tempfile
 from dataclasses import asdict
@@ -69,10 +69,10 @@ def command(
 
 
 def _mend(store: Path, manifest: Manifest, faults: list[Fault], origin: Origin | None) -> list[Fault]:
-    """Mend a store; no origin is needed where no shard is faulty."""
+    """Mend a store and return the faults that are left; without a faulty shard no origin is needed."""
     shards = shards_of(faults)
     if origin is not None and origin.device.type == "cpu":
-        torch.set_num_threads(1)  # as precompute has it
+        torch.set_num_threads(1)  # as in precompute
 
     def compute(shard: int) -> tuple[Planes, Labels]:
         assert origin is not None

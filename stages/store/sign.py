@@ -1,4 +1,4 @@
-"""``store sign``: who vouches for a store."""
+"""``store sign``: the signature of somebody who vouches for a store."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``store push`` and ``store pull``: a store to and from other machines."""
+"""``store push`` and ``store pull``: transfer of a store to and from other machines."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``store verify``: whether a store is intact."""
+"""``store verify``: a check that a store is intact."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -68,13 +68,13 @@ def command(store: str, digest: str | None, signer: Path | None, as_json: bool) 
 
 
 def check(store: str, files: ReadableFiles, manifest: Manifest) -> list[Fault]:
-    """Return all faults of a store, with progress shown."""
+    """Return all faults of a store, and show progress meanwhile."""
     with progress(f"verify {store}", manifest.cut.shards, "shards") as advance:
         return all_faults(files, manifest, advance=advance)
 
 
 def fault_lines(faults: Iterable[Fault]) -> list[str]:
-    """Faults for a person, a line each."""
+    """Return faults as text for a person, one line for each."""
     return [_line(fault) for fault in faults]
 
 

@@ -1,4 +1,4 @@
-"""``store views``: how well a store's signs hold for crops and mirror images."""
+"""``store views``: the agreement of a store's signs with the gradient at crops and mirror images."""
 
 import click
 import numpy as np

@@ -1,7 +1,7 @@
-"""The part of ``evaluate`` that attacks: block by block of test images, and the rows of the matrix from it.
+"""The attacks of the stage ``evaluate``, block by block of test images, and the matrix rows that follow from them.
 
-A block is one task, here or on a cluster; what it finds goes into a file of its own, so that a killed run goes on with
-the blocks that have none.
+A block is one task, on this machine or on a cluster. Its results go into a file of its own, so that a killed run goes
+on with the blocks that have no file.
 """
 
 import functools
@@ -52,7 +52,10 @@ _SAMPLE = 7
 
 @dataclass(frozen=True)
 class EvaluationSubset:
-    """Some test images and what is measured on them; ``shown`` are the cells that the matrix has from these images."""
+    """Some test images and the cases measured on them.
+
+    ``shown`` are the cases that the matrix takes from these images; with ``worst`` it takes worst cases from them too.
+    """
 
     name: str
     rows: Rows
@@ -92,7 +95,7 @@ def planned_cases(params: Params) -> list[Case]:
 
 
 def sampled_rows(params: Params, n: int) -> Rows:
-    """Return the test images that are attacked: all, or the random ones that the parameters ask for; sorted, int64."""
+    """Return the rows of the attacked test images: all, or the random sample that is asked for; int64, sorted."""
     evaluation = params.evaluation
     if evaluation.sample is None or evaluation.sample >= n:
         return np.arange(n)
@@ -101,7 +104,7 @@ def sampled_rows(params: Params, n: int) -> Rows:
 
 
 def portions(params: Params, n: int, planned: Sequence[Case]) -> list[EvaluationSubset]:
-    """Split ``n`` test images into portions, and say what is measured on each; without anything to, there is none."""
+    """Return the portions of ``n`` test images, each with the cases measured on it; none if no case is planned."""
     rows = sampled_rows(params, n)
     if not planned:
         return []
@@ -109,7 +112,7 @@ def portions(params: Params, n: int, planned: Sequence[Case]) -> list[Evaluation
         return [EvaluationSubset("all", rows, planned, planned, worst=True)]
     own = [cell for cell in planned if cell.own]
     others = [cell for cell in planned if not cell.own]
-    # The sample meets everything, for its worst cases; what was measured on all images is shown from these.
+    # The sample meets every case, as its worst cases need; cases measured on all images are shown from there.
     return [
         EvaluationSubset("all", np.arange(n), own, own, worst=False),
         EvaluationSubset("sample", rows, planned, others, worst=True),
@@ -132,7 +135,7 @@ _opening = threading.Lock()
 
 
 def load_context(bench: EvaluationContext) -> tuple[Split, dict[str, nn.Module]]:
-    """Return the test images and all models; once a process.
+    """Return the test images and all models, opened once per process.
 
     Raises:
         GradshardError: a file changed since the run began.
@@ -147,7 +150,7 @@ def _open_once(
     dataset: Path, digest: str, files: tuple[ModelFile, ...], device: str
 ) -> tuple[Split, dict[str, nn.Module]]:
     if device == "cpu":
-        # Blocks are the parallelism: one thread each, and no result can depend on how many there are.
+        # Blocks are what runs in parallel: with one thread each, no result depends on the number of threads.
         torch.set_num_threads(1)
     data = open_dataset(dataset)
     found = {file.name: load_model(file.path, file.architecture, data, torch.device(device)) for file in files}
@@ -160,7 +163,7 @@ def _open_once(
 def read_block(
     bench: EvaluationContext, rows: Rows, *, block: int, restarts: int
 ) -> tuple[Tensor, Tensor, AttackNoise]:
-    """Return the images, float32 in [0, 1], the labels and the attacks' random part of one block of test images."""
+    """Return one block of test images: the images, float32 in [0, 1], the labels, and the attacks' random part."""
     split, _ = load_context(bench)
     device, seed = torch.device(bench.device), bench.params.evaluation.seed
     images = to_unit_range(torch.from_numpy(split.take_images(rows)).to(device))
@@ -169,7 +172,7 @@ def read_block(
 
 
 def attack(bench: EvaluationContext, portion: EvaluationSubset, client: Client) -> list[Path]:
-    """Evaluate all blocks that have no file yet; gives the files of all."""
+    """Evaluate all blocks that have no file yet, and return the files of all blocks."""
     files = [_block_file(bench, portion, block) for block in range(len(portion.blocks))]
     missing = [block for block, file in enumerate(files) if not file.exists()]
     rows_left = sum(len(portion.blocks[block]) for block in missing)
@@ -182,7 +185,7 @@ def attack(bench: EvaluationContext, portion: EvaluationSubset, client: Client) 
 
 def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: int) -> None:
     file = _block_file(bench, portion, block)
-    if file.exists():  # when a worker dies, Dask asks again for the results that it held
+    if file.exists():  # when a worker dies, Dask repeats the tasks whose results it held
         return
     _, models = load_context(bench)
     attacks = all_attacks(bench.params)
@@ -191,7 +194,7 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
     watched = {name: Watched(model) for name, model in models.items()}
     with precision_context("fp32", images.device):
         ranks = evaluate_block(watched, portion.planned, images, labels, draws=draws, attacks=attacks)
-    # Before the ranks, which say that the block is done.
+    # Written before the ranks, whose file marks the block as done.
     found = {name: [model.undefined, model.rows] for name, model in watched.items() if model.undefined}
     if found:
         write_text(_undefined_file(file), json.dumps(found))
@@ -200,7 +203,10 @@ def _attack_block(bench: EvaluationContext, portion: EvaluationSubset, block: in
 
 
 def _draws_starts(planned: Sequence[Case], attacks: Mapping[str, Attack]) -> bool:
-    """Tell whether an attack draws starts, or what is drawn after them: 500 photographs' take half a gigabyte."""
+    """Tell whether an attack takes random starts, or the seed, which is drawn after them.
+
+    If none does, no starts are drawn: those of 500 photographs take half a gigabyte.
+    """
     takes = {what for case in planned if case.crafting for what in attacks[case.crafting.attack].takes.values()}
     return bool(takes & {"starts", "seed"})
 
@@ -214,7 +220,7 @@ def _undefined_file(block: Path) -> Path:
 
 
 def undefined_gradients(files: Iterable[Path]) -> dict[str, dict[str, int]]:
-    """Count, for each model with NaN or infinite gradients, of how many rows, of how many in those blocks."""
+    """Count, for each model with NaN or infinite gradients, the rows that had them, and all rows in the same blocks."""
     found: dict[str, dict[str, int]] = {}
     for file in map(_undefined_file, files):
         if file.exists():
@@ -234,10 +240,11 @@ def iter_correct(
     seed: int,
     withheld: Collection[str] = (),
 ) -> Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]:
-    """Block by block: the keys of the matrix's rows, the examples, and which of them each row has right.
+    """Yield, block by block: the keys of the matrix's rows, the test images, and which images each row has right.
 
-    For every top k the cells come first, then the worst cases. ``seed`` is that of the robust models. What models of
-    ``withheld`` crafted is left out, worst cases over it too: it attacked nobody wherever its gradient was undefined.
+    For every top k the cells come first, then the worst cases. ``seed`` is that of the robust models. Cells crafted by
+    models of ``withheld``, and worst cases over such cells, are left out: where a gradient is undefined, the attack
+    leaves the image as it is.
     """
     sound = [cell.crafting is None or cell.crafting.source not in withheld for cell in portion.planned]
     worst = [case for case in _worst(params, portion) if all(sound[at] for at in case[1])]
@@ -257,7 +264,7 @@ def iter_correct(
 
 
 def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]]) -> list[dict[str, Any]]:
-    """Return the rows of the error matrix, from which examples each of them has right."""
+    """Return the rows of the error matrix, counted from what ``iter_correct`` yields."""
     found: dict[int, tuple[Key, int, int]] = {}
     for keys, _, right in blocks:
         for number, (key, examples) in enumerate(zip(keys, right, strict=True)):
@@ -267,7 +274,7 @@ def matrix_rows(blocks: Iterator[tuple[list[Key], Rows, npt.NDArray[np.bool_]]])
 
 
 def case_key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
-    """Return what the rows of the matrix call an error rate, but for dataset, seed and top k."""
+    """Return the key of an error rate in the matrix, without dataset, seed and top k."""
     key = {"target": cell.target}
     crafting = cell.crafting
     if crafting is None:
@@ -286,7 +293,7 @@ def case_key(cell: Case, attacks: Mapping[str, Attack]) -> Key:
 
 
 def _worst(params: Params, portion: EvaluationSubset) -> list[tuple[Key, list[int]]]:
-    """Return the worst cases that the matrix has from some images, each with the cells that it is over."""
+    """Return the keys of a portion's worst cases, each with the indices of the cells that it is taken over."""
     if not portion.worst:
         return []
     planned, battery = portion.planned, params.evaluation.battery

@@ -1,4 +1,4 @@
-"""Checks that a running Dask cluster can do our work: it has workers; they and its scheduler have this gradshard."""
+"""Checks that a running Dask cluster has workers, and that they and its scheduler have this version of gradshard."""
 
 import time
 from collections.abc import Mapping
@@ -12,17 +12,17 @@ from gradshard.storage.errors import GradshardError
 
 _FIRST_WORKER_SECONDS = 300
 _NEXT_WORKER_SECONDS = 600.0
-# While one worker is replaced by another there may be none for some seconds.
+# While a cluster replaces a worker, it may have none for some seconds.
 _TOLD_AFTER_SECONDS = 20.0
 # Sent as text, since nothing of ours can be unpickled where gradshard is not installed.
 _VERSION = "__import__('gradshard.storage', fromlist=['storage']).__version__"
 
 
 def check_workers(client: Client, address: str) -> None:
-    """Wait for the first worker, then check that every one, and the scheduler, has the same gradshard as this process.
+    """Wait for the first worker, then check that all workers and the scheduler have this process's gradshard version.
 
     Raises:
-        GradshardError: no worker came, or one of them or the scheduler cannot import gradshard, or has another version.
+        GradshardError: no worker came, or a worker or the scheduler has another version of gradshard or none.
     """
     if not client.nthreads():
         echo(f"no workers at {address} yet: start some by `dask worker {address}`; waiting {_FIRST_WORKER_SECONDS} s")
@@ -42,10 +42,10 @@ def check_workers(client: Client, address: str) -> None:
 
 
 def check_import(client: Client, module: str) -> None:
-    """Check that every worker can import the module of the tasks that it will get: one that cannot dies of the first.
+    """Check that every worker can import the module of its tasks: one that cannot would die of the first task.
 
     Raises:
-        GradshardError: one cannot, because it lacks a library, say.
+        GradshardError: a worker cannot, for example because it lacks a library.
     """
     answers = client.run(exec, f"import {module}", {}, on_error="return")
     for worker, answer in answers.items():
@@ -59,7 +59,7 @@ def check_import(client: Client, module: str) -> None:
 def _check_versions(answers: Mapping[str, object]) -> None:
     for who, answer in answers.items():
         if isinstance(answer, CommClosedError):
-            continue  # it has just gone
+            continue  # that process has just ended
         if isinstance(answer, Exception):
             raise GradshardError(
                 f"{who} cannot import gradshard ({answer}): install it where that process runs, with the Python that "
@@ -73,14 +73,14 @@ def _check_versions(answers: Mapping[str, object]) -> None:
 
 
 class Absence:
-    """Clock of how long a cluster has had no workers; told once, and at an end after some minutes."""
+    """Clock of how long a cluster has had no workers; it warns once, and ends after some minutes."""
 
     def __init__(self) -> None:
         self._since: float | None = None
         self._told = False
 
     def look(self, workers: int, now: float | None = None) -> bool:
-        """Take note of how many workers there are; true once there have been none for too long."""
+        """Record the number of workers; return whether there have been none for too long."""
         now = time.monotonic() if now is None else now
         if workers:
             self._since, self._told = None, False

@@ -1,4 +1,4 @@
-"""The code that a stage's outputs follow from: dvc.yaml's list, for DVC and for a training that goes on."""
+"""The code that a stage's outputs depend on, as dvc.yaml lists it: for DVC, and for resumed training runs."""
 
 import re
 from pathlib import Path
@@ -22,7 +22,7 @@ def code_of(stage: str) -> list[str]:
 
 
 def code_digest(stage: str) -> str:
-    """Return one SHA-256, in hex, of the names and contents of all modules that a stage's outputs follow from."""
+    """Return one SHA-256, in hex, of the names and contents of all modules that a stage's outputs depend on."""
     places = [_ROOT / place for place in code_of(stage)]
     modules = [path for place in places for path in ([place] if place.is_file() else sorted(place.rglob("*.py")))]
     return digest_of({str(path.relative_to(_ROOT)): file_sha256(path) for path in modules})

@@ -1,4 +1,4 @@
-"""Signs of rows, computed from a model: what ``precompute`` stores, and ``store repair`` makes again."""
+"""Computation of the signs of rows by a model, for ``precompute`` and ``store repair``."""
 
 import math
 
@@ -16,13 +16,13 @@ from gradshard.storage.formats.labelled_rows import LabelledRows
 def compute_rows(
     model: LoadedModel, split: LabelledRows, rows: slice, direction: Direction, device: torch.device
 ) -> tuple[Planes, Labels]:
-    """Return some rows' packed signs, uint8 (copies, n, 2, ceil(P / 8)), and the labels they were taken for, (n,).
+    """Return some rows' packed signs, uint8 (copies, n, 2, ceil(P / 8)), and the labels they were made for, int64 (n,).
 
-    A store of gradients has one copy. Besides what it returns, it never holds more than about 1 MiB or a microbatch of
-    images, in whole chunks.
+    A store of gradients has one copy. Besides its results, this function never holds more images than about 1 MiB or a
+    microbatch, in whole chunks.
 
     Raises:
-        GradshardError: a gradient is NaN or infinite, and has no sign; the sentence names the rows.
+        GradshardError: a gradient is NaN or infinite, so it has no sign; the message names the rows.
     """
     count, pixels = rows.stop - rows.start, math.prod(split.sample_shape)
     copies = direction.copies if isinstance(direction, AttackSpec) else 1

@@ -1,4 +1,4 @@
-"""Weights that somebody else trained, converted: what the command ``weights convert`` does."""
+"""Conversion of weights that somebody else trained, for the command ``weights convert``."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from gradshard.storage.formats.foreign_checkpoints import read_checkpoint
 from gradshard.storage.formats.plain_pickles import read_pickled_arrays
 from gradshard.storage.formats.tensorflow_checkpoints import is_tensorflow, read_tensorflow
 
-# What MMdnn calls the arrays of an operation, in PyTorch's words.
+# MMdnn's names for the arrays of an operation, and PyTorch's.
 _OF_OPERATIONS = {"weights": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
@@ -22,7 +22,7 @@ def convert_file(file: Path, out: Path) -> None:
     """Convert TF-slim's weights, or a port of them to PyTorch, to a safetensors file with timm's names.
 
     Raises:
-        GradshardError: the file holds neither, or would be overwritten.
+        GradshardError: the file holds no such weights, or would be overwritten.
     """
     if out.resolve() == file.resolve():
         raise GradshardError(f"{out} is the file to convert, which would be lost: name another file to write")
@@ -42,7 +42,7 @@ def _converted(file: Path) -> Converted:
 
 
 def _ported_arrays(file: Path) -> dict[str, Tensor]:
-    """Read the arrays of MMdnn, by the names that they have in its model."""
+    """Read the arrays that MMdnn wrote, by their names in its PyTorch model."""
     found = read_pickled_arrays(file)
     if not isinstance(found, dict) or not all(isinstance(arrays, dict) for arrays in found.values()):
         raise GradshardError(f"{file} holds no dictionary of the weights of operations, as MMdnn writes it")

@@ -1,4 +1,4 @@
-"""Costs of the models that are attacked: passes and bytes, from what training and the making of stores left behind."""
+"""Costs of the attacked models in passes and bytes, from the records of their training and of their stores."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from gradshard.storage.formats.json_results import read_results
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST
 
-# Of a target: counts of its training, none where they are not known, and those of each of its stores.
+# The cost of one target: the counts of its training, none where unknown, and those of each of its stores.
 Cost = dict[str, Any]
 
 
@@ -19,16 +19,16 @@ def costs(params: Params, seed: int, rows: int, stores: Mapping[str, Mapping[str
     """Gather what each target of the evaluation cost.
 
     Args:
-        params: of the project in the working directory.
-        seed: that of the robust models.
-        rows: of the training set.
-        stores: by target, the contents of the stores that its weights were trained on, by source.
+        params: the parameters of the project in the working directory.
+        seed: the seed of the robust models.
+        rows: the number of rows of the training set.
+        stores: by target and source, the content digests of the stores that its weights were trained on.
 
     Returns:
-        By target ``rows``; the images that passed ``forward`` and ``backward`` in its training, and ``prior_bytes`` if
-        its method kept any; and by source in ``stores`` its ``rows``, its ``bytes``, and the images that passed
-        ``forward`` and ``backward`` to make it. What is not known is null: of weights from elsewhere, of a snapshot of
-        an epoch, of a store that is not in the project.
+        By target: ``rows``; the images that passed ``forward`` and ``backward`` in its training; ``prior_bytes`` if its
+        method kept any; and in ``stores``, by source, the store's ``rows`` and ``bytes`` and the images that passed
+        ``forward`` and ``backward`` to make it. Unknown numbers are null: those of weights from elsewhere, of the
+        snapshot of an epoch, and of a store that is not in the project.
 
     Raises:
         GradshardError: the record of a training is damaged.
@@ -41,7 +41,7 @@ def costs(params: Params, seed: int, rows: int, stores: Mapping[str, Mapping[str
 
 
 def _training(params: Params, target: str, seed: int) -> dict[str, int | None]:
-    """Count the passes of a whole training; the snapshot that was found best in it took all of it."""
+    """Count the passes of a whole training run; finding its best snapshot took all of them."""
     model, _, epoch = target.partition("@")
     file, _ = paths.training(params.in_run(model, seed))
     found = read_results(file, remedy=f"train {target} again") if epoch in ("", BEST) and file.exists() else {}
@@ -51,7 +51,7 @@ def _training(params: Params, target: str, seed: int) -> dict[str, int | None]:
 
 
 def _store(params: Params, source: str, seed: int, content: str) -> dict[str, int | None] | None:
-    """Count what the store cost that was trained on, if it is in the project."""
+    """Count what making the store of this content cost; none if it is not in the project."""
     place = paths.store(params.in_run(source, seed))
     if not (place / MANIFEST).exists() or (manifest := read_manifest(place)).content != content:
         return None

@@ -1,6 +1,6 @@
-"""Work spread over a Dask cluster, one on this machine or a running one; and what goes wrong, told by task.
+"""Work spread over a Dask cluster, on this machine or elsewhere, with failures reported by task.
 
-Paths and plain values travel, never a model: what a worker needs it opens itself, once, and holds against digests.
+Only paths and plain values are sent, never a model: a worker opens what it needs itself, once, and checks its digests.
 """
 
 import logging
@@ -27,15 +27,15 @@ Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 20
 _LOOK_SECONDS = 10.0
-# A task is told as a straggler when it takes so much longer than the median one, and at least so many seconds.
+# A task is reported as a straggler if it takes this many times the median duration, and at least this many seconds.
 _SLOW, _SLOW_SECONDS = 5.0, 60.0
-# How often Dask looks at what its own threads do. By default it does so every 10 and 20 ms, in every process, which
-# takes 6 % of a core from two workers and their scheduler, busy or not.
+# How often Dask looks at its own threads. Its defaults, 10 and 20 ms in every process, cost two workers and their
+# scheduler 6 % of a core, busy or not.
 _OBSERVING = {"distributed": {"worker": {"profile": {"interval": "100ms"}}, "admin": {"tick": {"interval": "200ms"}}}}
 
 
 def threads(place: ClusterConfig, device: str) -> int | None:
-    """Return how many tasks compute at once in each process of a cluster here; none: a running cluster decides."""
+    """Return how many tasks each process of a local cluster computes at once; none for a running cluster."""
     if place.scheduler is not None:
         return None
     return 1 if device != "cpu" else max(1, _cores() // max(place.workers, 1))
@@ -43,16 +43,16 @@ def threads(place: ClusterConfig, device: str) -> int | None:
 
 @contextmanager
 def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterator[Client]:
-    """Give a client of the cluster; one on this machine is sized to it and ends with the context.
+    """Yield a client of the cluster; a cluster on this machine is sized to the machine and ends with the context.
 
     Args:
-        place: where it is.
+        place: where the cluster is.
         device: what tasks compute on.
-        spare: so many threads more than ``threads`` has each process of a cluster on this machine, for tasks that see
-            to it themselves that no more compute at once: the others wait for disks.
+        spare: threads that each process of a cluster on this machine has beyond ``threads``. The tasks themselves must
+            limit how many of them compute at once; the others wait for disks.
 
     Raises:
-        GradshardError: no cluster answers at the address, it has no workers, or they cannot import gradshard.
+        GradshardError: no cluster answers at the address, it has no workers, or they lack this version of gradshard.
     """
     if place.scheduler is not None:
         with _remote_client(place.scheduler) as client:
@@ -72,13 +72,13 @@ def dask_client(place: ClusterConfig, device: str, *, spare: int = 0) -> Iterato
 def map_tasks(
     client: Client, function: Callable[[int], Result], items: Sequence[int], *, what: str
 ) -> Iterator[tuple[int, Result]]:
-    """Call a function of each item on the cluster; yields items and results as they come, in no order.
+    """Call a function on each item on the cluster; yield items and results as they arrive, in no particular order.
 
-    A worker that is lost costs only its task, which another one repeats. ``what`` names an item: ``shard``.
+    The task of a lost worker is repeated by another one. ``what`` is the word for an item in messages: ``shard``.
 
     Raises:
-        GradshardError: a task failed, or lost four workers in a row; the sentence names the item. Or a worker cannot
-            import the function's module, or there are no workers left.
+        GradshardError: a task raised it; four workers in a row died of one task, or the cluster is gone (the message
+            names the item); a worker cannot import the function's module; or no workers are left.
     """
     if client.cluster is None:
         check_import(client, getattr(function, "func", function).__module__)
@@ -111,7 +111,7 @@ def _result(future: Any, what: str, item: int) -> Any:
 
 
 class _Watch:
-    """Tells, once each, which tasks take far longer than the others, and on which worker; and gives up without any."""
+    """Thread that reports tasks far slower than the others, once each; it gives up if no workers are left."""
 
     def __init__(self, client: Client, item_of: dict[str, int], what: str, *, give_up: Callable[[], object]) -> None:
         self._client, self._item_of, self._what, self._give_up = client, item_of, what, give_up
@@ -124,8 +124,8 @@ class _Watch:
         self._thread.start()
 
     def done(self, key: str) -> None:
-        """Note a task that is done, for the median."""
-        # One that no look has seen took no longer than from one look to the next.
+        """Record the duration of a finished task, for the median."""
+        # A task that no look has seen took at most the time between two looks.
         now = time.monotonic()
         self._took.append(now - self._seen.get(key, now - _LOOK_SECONDS))
 
@@ -176,16 +176,16 @@ def _remote_client(address: str) -> Iterator[Client]:
 
 @contextmanager
 def local_cluster(workers: int, device: str, threads_each: int) -> Iterator[SpecCluster]:
-    """Give a cluster on this machine that ends with the context; what the user's configuration of Dask sets, holds.
+    """Yield a cluster on this machine that ends with the context; the user's Dask configuration overrides our defaults.
 
     Args:
-        workers: how many processes it has; none: it is threads of this process.
-        device: what tasks compute on; of GPUs each process sees one.
+        workers: how many processes it has; 0: it runs as threads of this process.
+        device: what tasks compute on; of several GPUs each process sees one.
         threads_each: how many tasks run at once in each process.
     """
     dask.config.update_defaults(_OBSERVING)
-    # A free port: two computations side by side must not quarrel over one. A cluster that is this process alone has no
-    # dashboard, since its start takes longer than that of all the rest. A failed task is told once, by its caller.
+    # Any free port, so that two computations on one machine do not conflict. A cluster within this process has no
+    # dashboard, which would take longer to start than all the rest. Logs are silenced: the caller reports failed tasks.
     options: dict[str, Any] = {
         "dashboard_address": ":0",
         "scheduler_kwargs": {"dashboard": workers > 0},
@@ -206,8 +206,8 @@ def local_cluster(workers: int, device: str, threads_each: int) -> Iterator[Spec
 
 
 def _one_worker_a_gpu(workers: int, threads_each: int) -> dict[int, dict[str, Any]]:
-    """Workers each of which sees one GPU; they take the GPUs in turn."""
-    import torch  # not needed by whoever decodes images
+    """Return the specification of workers that each see one GPU; the GPUs are assigned in turn."""
+    import torch  # not needed for decoding images
 
     gpus = max(1, torch.cuda.device_count())
     return {

@@ -1,4 +1,4 @@
-"""Choice of device, of how much of its memory passes take, and what is told of it."""
+"""Choice of the device and of the memory that passes may take on it, and the message about both."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ def device_of(params: Params) -> torch.device:
     """Choose the device that the parameters name, and let passes on it take the memory that they allow.
 
     Raises:
-        GradshardError: the device is not there.
+        GradshardError: this machine has no such device.
     """
     limit_memory(params.memory)
     return choose_device(params.device)
 
 
 def tell_microbatches(models: Mapping[str, nn.Module], sample_shape: tuple[int, ...], device: torch.device) -> None:
-    """Tell how many images pass through some models at once, and which of them decides it."""
+    """Print how many images pass through some models at once, and which model limits the number."""
     found = {name: fit(model, sample_shape, device) for name, model in models.items()}
     name = min(found, key=lambda name: found[name].rows)
     its = found[name]

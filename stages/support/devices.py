@@ -1,4 +1,4 @@
-"""Devices of this machine that a stage uses, and how much they take: a machine's own settings, in its environment."""
+"""Devices of this machine that a stage uses, and rows that they train on at once: settings in the environment."""
 
 import os
 from dataclasses import replace
@@ -12,12 +12,12 @@ VARIABLE, ROWS_VARIABLE = "GRADSHARD_DEVICES", "GRADSHARD_ROWS_AT_ONCE"
 
 
 def device_count(device: torch.device) -> int:
-    """Return how many devices of a kind stages use: what GRADSHARD_DEVICES says, or one.
+    """Return how many devices of a kind stages use: the value of GRADSHARD_DEVICES, by default one.
 
-    ``auto`` is every GPU, where there are some; on a CPU a device is a process with its share of the cores.
+    ``auto`` means every GPU if there are any; on a CPU a device is a process with its share of the cores.
 
     Raises:
-        GradshardError: it is no such number, or more than there are.
+        GradshardError: the value is no such number, or more than there are GPUs.
     """
     text = os.environ.get(VARIABLE, "1")
     present = torch.cuda.device_count() if device.type == "cuda" else None
@@ -31,10 +31,10 @@ def device_count(device: torch.device) -> int:
 
 
 def rows_at_once() -> int | None:
-    """Return how many rows of a batch a device trains on at once: what GRADSHARD_ROWS_AT_ONCE says, or all.
+    """Return how many rows of a batch a device trains on at once: the value of GRADSHARD_ROWS_AT_ONCE; none: all.
 
     Raises:
-        GradshardError: it is no such number.
+        GradshardError: the value is no such number.
     """
     text = os.environ.get(ROWS_VARIABLE)
     if text is None:
@@ -45,7 +45,7 @@ def rows_at_once() -> int | None:
 
 
 def on_all_devices(cluster: ClusterConfig, device: torch.device) -> ClusterConfig:
-    """Give a stage a worker for each device, unless its options say where to compute."""
+    """Return the cluster with a worker for each of several devices, unless its options already say where to compute."""
     if cluster.scheduler is not None or cluster.workers:
         return cluster
     devices = device_count(device)

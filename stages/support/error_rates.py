@@ -1,4 +1,4 @@
-"""The error of every target under every attack from every source: what the stage ``evaluate`` does for a seed."""
+"""The stage ``evaluate`` for one seed: the error of every target under every attack from every source."""
 
 import functools
 import json
@@ -52,7 +52,7 @@ _Right = Callable[
 
 
 def evaluate(params: Params, seed: int, cluster: ClusterConfig) -> None:
-    """Attack every target from every source, and write everything into evaluation/SEED/; goes on after a kill."""
+    """Attack every target from every source, and write the results into evaluation/SEED/; a killed run is resumed."""
     folder = paths.evaluation(seed)
     data = open_dataset(paths.dataset(params))
     check_attacks(params.evaluation.crafters, classes=data.test.classes, attacks=all_attacks(params))
@@ -116,12 +116,12 @@ def _metrics(params: Params, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
 
 
 def _costs(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, dict[str, Any]]:
-    """Return the costs of the targets by the seed, as the report puts those of all seeds together."""
+    """Return the costs of the targets under their seed, as the report merges those of all seeds."""
     return {str(seed): costs(params, seed, len(data.train), {file.name: dict(file.stores) for file in files})}
 
 
 def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None:
-    """Write a few test images, the illustrated models' signed gradients and what FGSM makes of them (figure 1)."""
+    """Write a few test images, and the illustrated models' gradient signs and FGSM examples for them (figure 1)."""
     params, device, (_, models) = bench.params, torch.device(bench.device), load_context(bench)
     rows = _illustrated_rows(data)
     images = to_unit_range(torch.from_numpy(np.concatenate([data.test.read_images(r, r + 1) for r in rows])).to(device))
@@ -137,7 +137,7 @@ def _write_images(bench: EvaluationContext, data: Dataset, folder: Path) -> None
 
 
 def _illustrated_rows(data: Dataset) -> list[int]:
-    """Return the first test image of each class."""
+    """Return the rows of the first test image of each class, for the first eight classes."""
     labels = data.test.read_labels()
     classes, first = np.unique(labels, return_index=True)
     del classes
@@ -145,7 +145,7 @@ def _illustrated_rows(data: Dataset) -> list[int]:
 
 
 def _provenance(params: Params, seed: int, data: Dataset, files: Sequence[ModelFile]) -> dict[str, Any]:
-    """Everything the results follow from: parameters, digests, versions; and the stores that the models name."""
+    """Return what the results depend on: parameters, digests, versions, and the stores that the models name."""
     foreign = {name: its.call for name, its in params.attack.custom.items() if name in params.evaluation.crafters}
     code = {
         "attacks": {name: custom.provenance(name=f"attack.custom.{name}", call=call) for name, call in foreign.items()}

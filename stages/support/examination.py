@@ -1,4 +1,4 @@
-"""An examination of anybody's model, its page and its JSON file: what the command ``examine`` does."""
+"""An examination of anybody's model, its page and its JSON file, for the command ``examine``."""
 
 import functools
 import json
@@ -49,15 +49,15 @@ from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.workspace import workspace
 
 _QUICK_IMAGES, _QUICK_STEPS, _STEPS, _IFGSM_STEPS = 1000, 20, 40, 10
-# What papers use for digits and for photographs.
+# The values that papers use for digits and for photographs.
 _EPSILON_GREY, _EPSILON_COLOUR = 0.3, 8 / 255
 
 
 def named_model(model: str, weights: str | None, output: Output) -> ExaminedModel:
-    """Find the model to examine: a weights file of gradshard, or an architecture with the weights that are given.
+    """Find the model to examine: a weights file of gradshard, or an architecture with the given weights.
 
     Raises:
-        GradshardError: nobody said which weights it has.
+        GradshardError: the weights are not named.
     """
     recorded = weights is None and _is_file(model)
     examined = recorded_model(SELF, Path(model)) if recorded else ExaminedModel(SELF, model, weights or RANDOM, output)
@@ -69,7 +69,7 @@ def named_sources(given: Sequence[str]) -> list[ExaminedModel]:
     """Find the models that ``--against`` names.
 
     Raises:
-        click.UsageError: one is named in no known form, or two alike.
+        click.UsageError: one has no known form, or two have the same name.
     """
     found = [_source(text) for text in given]
     names = [source.name for source in found]
@@ -112,24 +112,24 @@ def examine(
 ) -> bool:
     """Attack a model, write index.html and examination.json into a folder, and return whether a flag is raised.
 
-    It goes on after a kill.
+    A killed run is resumed.
 
     Args:
         examined: the model.
         sources: models whose examples are transferred to it.
         dataset: a prepared dataset, or an archive of arrays.
         into: the folder.
-        epsilon: how far a pixel may move; by default what papers use for digits and for photographs.
-        gradient: of which loss.
-        quick: whether 1,000 images and the quickest attacks do.
-        others: attacks from elsewhere, by the model's own gradient, besides.
-        wanted: so many test images, drawn at random; by default all of them.
+        epsilon: how far a pixel may move; by default what papers use for digits or for photographs.
+        gradient: the loss whose gradient attacks follow.
+        quick: whether to run the quickest attacks alone, by default on 1,000 images.
+        others: further attacks by the model's own gradient, from libraries or the user.
+        wanted: how many test images to draw at random; by default all, or 1,000 with ``quick``.
         seed: of everything random.
         device: where to compute.
         cluster: how many processes compute.
 
     Raises:
-        GradshardError: the model, a source or the images cannot be examined; it says why.
+        GradshardError: the model, a source or the images cannot be examined; the message says why.
     """
     images, used = open_images(dataset), choose_device(device)
     epsilon = epsilon or (_EPSILON_GREY if images.sample_shape[0] == 1 else _EPSILON_COLOUR)
@@ -159,7 +159,7 @@ def _make_folder(into: Path) -> None:
     """Make the folder before any work.
 
     Raises:
-        GradshardError: something that is no folder is in its way.
+        GradshardError: a file is in its way.
     """
     try:
         into.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def _make_folder(into: Path) -> None:
 
 
 def _checked(model: ExaminedModel, images: LabelledImages, device: torch.device) -> str:
-    """Check a model before anything long, and give its digest."""
+    """Check a model before any long work, and return its digest."""
     module, digest = open_model(model, images, device)
     gradients = check_model(model, module, images, device)
     tell_gradients(gradients, model.architecture if model.name == SELF else model.name)
@@ -176,7 +176,7 @@ def _checked(model: ExaminedModel, images: LabelledImages, device: torch.device)
 
 
 def _absolute(model: ExaminedModel) -> ExaminedModel:
-    """Name weights so that a worker elsewhere on this machine finds them."""
+    """Return the model with the absolute path of its weights, which a worker in another folder finds."""
     if model.weights in (RANDOM, PRETRAINED):
         return model
     return ExaminedModel(model.name, model.architecture, str(Path(model.weights).expanduser().resolve()), model.output)
@@ -192,10 +192,10 @@ def _plan(
     quick: bool,
     others: Sequence[str],
 ) -> tuple[ExaminationPlan, list[str]]:
-    """Return what is measured, and what is left out.
+    """Return the plan of what is measured, and what is left out of it.
 
     Raises:
-        GradshardError: one of the other attacks cannot be run here.
+        GradshardError: one of ``others`` cannot be run here.
     """
     attacks, transferred = list(QUICK_ATTACKS if quick else ATTACKS), QUICK_TRANSFERRED if quick else TRANSFERRED
     left_out: list[str] = []
@@ -220,7 +220,7 @@ def _plan(
 def _examined(
     subjects: Subjects, plan: ExaminationPlan, rows: Rows, about: dict[str, Any], cluster: ClusterConfig, into: Path
 ) -> Examination:
-    """Measure what is missing, and write both files before the blocks, which took hours, are given up."""
+    """Measure the missing blocks, and write both files before the workspace with the blocks is removed."""
     parts = blocks(rows)
     recipe = {**about, "plan": repr(plan), "rows": len(rows)}
     with (
@@ -245,7 +245,7 @@ def _examined(
 
 
 def _examine(subjects: Subjects, plan: ExaminationPlan, parts: Sequence[Rows], folder: Path, block: int) -> None:
-    if _file(folder, block).exists():  # when a worker dies, Dask asks again for the results that it held
+    if _file(folder, block).exists():  # when a worker dies, Dask repeats the tasks whose results it held
         return
     images, models = subjects.open()
     device = torch.device(subjects.device)

@@ -1,4 +1,4 @@
-"""Images and models of an examination: read from anybody's files, checked first, opened once a process."""
+"""Images and models of an examination: read from anybody's files, checked first, opened once per process."""
 
 import functools
 import threading
@@ -33,7 +33,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Labelled images that a model is examined on: ``pixels``, in [0, 1] or as bytes, are read by rows."""
+    """Labelled images that a model is examined on; ``pixels`` reads rows, as floats in [0, 1] or as bytes."""
 
     name: str
     classes: int
@@ -51,8 +51,10 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ExaminedModel:
-    """A model by its name, its architecture and where its weights are: a path, ``pretrained``, or ``random`` where the
-    factory itself fills them in."""
+    """A model by its name, its architecture and its weights.
+
+    ``weights`` is a path, ``pretrained``, or ``random`` if the factory itself fills them in.
+    """
 
     name: str
     architecture: str
@@ -63,10 +65,10 @@ class ExaminedModel:
 def open_images(place: Path) -> LabelledImages:
     """Open the test images of a prepared dataset, or x_test and y_test of a NumPy archive.
 
-    Of an archive, x_test is float in [0, 1] or uint8, (N, C, H, W) or, of one channel, (N, H, W).
+    In an archive, x_test is float in [0, 1] or uint8, (N, C, H, W) or, with one channel, (N, H, W).
 
     Raises:
-        GradshardError: there are none, or they are no such images.
+        GradshardError: the images are missing or of another form.
     """
     if place.suffix == ".npz":
         return _archived(place)
@@ -77,7 +79,7 @@ def open_images(place: Path) -> LabelledImages:
 
 
 def chosen_rows(n: int, wanted: int | None, *, seed: int) -> Rows:
-    """Choose the rows that are examined: all, or so many at random; sorted, int64."""
+    """Choose the rows to examine: all, or ``wanted`` of them at random; sorted, int64."""
     if wanted is None or wanted >= n:
         return np.arange(n)
     draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, _DRAW))))
@@ -85,10 +87,10 @@ def chosen_rows(n: int, wanted: int | None, *, seed: int) -> Rows:
 
 
 def open_model(model: ExaminedModel, images: LabelledImages, device: torch.device) -> tuple[nn.Module, str]:
-    """Build a model with its weights, frozen and in eval mode, checked on a few images; gives it and its digest.
+    """Build a model with its weights, frozen and in eval mode; return it and its digest.
 
     Raises:
-        GradshardError: it cannot be built, its weights do not fit, or it is no model that can be attacked.
+        GradshardError: the model cannot be built, or its weights do not fit or are not finite.
     """
     keep_freed_memory()
     described = StaticModel(
@@ -99,10 +101,10 @@ def open_model(model: ExaminedModel, images: LabelledImages, device: torch.devic
 
 
 def check_model(model: ExaminedModel, module: nn.Module, images: LabelledImages, device: torch.device) -> Gradients:
-    """Check a model on a few images, before anything long.
+    """Check a model on a few images, before any long work.
 
     Raises:
-        GradshardError: it is no model that can be attacked; the sentence says why.
+        GradshardError: the model cannot be attacked; the message says why.
     """
     count = min(_TRIED, len(images.labels))
     tried, labels = images.take(np.linspace(0, len(images.labels) - 1, count).astype(np.int64))
@@ -111,7 +113,7 @@ def check_model(model: ExaminedModel, module: nn.Module, images: LabelledImages,
 
 
 def provenance(model: ExaminedModel, digest: str) -> dict[str, str]:
-    """Return what a model is: its architecture, the digest of architecture and weights, and that of its code."""
+    """Return a model's architecture, the digest of architecture and weights, and the provenance of its code."""
     return {"architecture": model.architecture, "digest": digest, **models.provenance(model.architecture)}
 
 
@@ -119,7 +121,7 @@ def recorded_model(name: str, file: Path) -> ExaminedModel:
     """Read which model a weights file of gradshard holds.
 
     Raises:
-        GradshardError: it is no such file, or its architecture is somebody's code, which runs only if it is named.
+        GradshardError: it is no such file, or its architecture is user code, which runs only if the user names it.
     """
     _, record = load(file)
     architecture = str(record.get("architecture"))
@@ -133,10 +135,10 @@ def recorded_model(name: str, file: Path) -> ExaminedModel:
 
 
 def check_weights_named(model: ExaminedModel) -> None:
-    """Refuse a model whose weights nobody named, unless its own factory may fill them in.
+    """Refuse a model whose weights are not named, unless its own factory may fill them in.
 
     Raises:
-        GradshardError: it would be examined with random weights, or pretrained ones are said to give probabilities.
+        GradshardError: the weights would be random, or pretrained ones are said to give probabilities.
     """
     if model.weights == PRETRAINED and model.output != "logits":
         raise GradshardError("pretrained models give logits: leave --output out")
@@ -157,7 +159,7 @@ class Subjects:
     device: str
 
     def open(self) -> tuple[LabelledImages, Mapping[str, nn.Module]]:
-        """Open all, once a process.
+        """Open the images and all models, once per process.
 
         Raises:
             GradshardError: something changed since the run began.
@@ -172,7 +174,7 @@ _opening = threading.Lock()
 @functools.lru_cache(maxsize=1)
 def _open_once(subjects: Subjects) -> tuple[LabelledImages, Mapping[str, nn.Module]]:
     if subjects.device == "cpu":
-        # Blocks are the parallelism: one thread each, and no result can depend on how many there are.
+        # Blocks are what runs in parallel: with one thread each, no result depends on the number of threads.
         torch.set_num_threads(1)
     images, device = open_images(subjects.place), torch.device(subjects.device)
     opened = {model.name: open_model(model, images, device) for model in subjects.models}
@@ -183,7 +185,7 @@ def _open_once(subjects: Subjects) -> tuple[LabelledImages, Mapping[str, nn.Modu
 
 
 def blocks(rows: Rows) -> list[Rows]:
-    """Cut rows into those that are examined together."""
+    """Cut rows into the blocks that are examined together."""
     return [rows[start : start + EXAMINED_TOGETHER] for start in range(0, len(rows), EXAMINED_TOGETHER)]
 
 

@@ -39,7 +39,7 @@ CellName = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class ExportedCell:
-    """A cell: what it measures, on which test images, and its row in the matrix, which lies at ``matrix``."""
+    """A cell: what it measures, on which test images, and its row in the matrix file ``matrix``."""
 
     case: Case
     portion: EvaluationSubset
@@ -49,10 +49,10 @@ class ExportedCell:
 
 @dataclass(frozen=True)
 class CraftedBlock:
-    """One block of a cell: its examples, float32 (n, C, H, W), and what is known of them.
+    """One block of a cell: its examples, float32 (n, C, H, W), and what was measured on them.
 
-    ``errors`` are those of the target on the examples, ``measured`` on what the attack gave, before the last bits of
-    some pixels were moved into the budget; ``furthest`` is the largest change of a pixel.
+    ``errors`` counts the target's errors on the examples; ``measured`` counts those on the attack's own output, before
+    the last bits of some pixels were moved into the budget; ``furthest`` is the largest change of a pixel.
     """
 
     examples: Tensor
@@ -62,10 +62,10 @@ class CraftedBlock:
 
 
 def find_cell(params: Params, cell: CellName, gradient: Gradient, *, seed: int, n: int) -> ExportedCell:
-    """Find a cell, by target, source and attack, among ``n`` test images and in the matrix of a seed.
+    """Find a cell, by target, source and attack, in the plan for ``n`` test images and in the matrix of a seed.
 
     Raises:
-        GradshardError: the parameters ask for none such, or it was not measured with these.
+        GradshardError: the parameters ask for no such cell, or it was not measured with them.
     """
     attacks, top = all_attacks(params), params.evaluation.top[0]
     case, portion = _planned(params, cell, gradient, n=n)
@@ -80,7 +80,7 @@ def find_cell(params: Params, cell: CellName, gradient: Gradient, *, seed: int, 
 
 
 def craft(bench: EvaluationContext, cell: ExportedCell, client: Client) -> list[Path]:
-    """Craft all blocks that have no file yet; gives the files of all, for ``read_crafted``."""
+    """Craft all blocks that have no file yet, and return the files of all blocks, for ``read_crafted``."""
     blocks = cell.portion.blocks
     files = [_block_file(bench, block) for block in range(len(blocks))]
     missing = [block for block, file in enumerate(files) if not file.exists()]
@@ -92,7 +92,7 @@ def craft(bench: EvaluationContext, cell: ExportedCell, client: Client) -> list[
 
 
 def read_crafted(files: Sequence[Path]) -> Iterator[CraftedBlock]:
-    """Read crafted blocks in the order of the test set."""
+    """Yield crafted blocks in the order of the test set."""
     for file in files:
         with np.load(file, allow_pickle=False) as found:
             yield CraftedBlock(
@@ -121,7 +121,7 @@ def _planned(
 
 def _craft_block(bench: EvaluationContext, cell: ExportedCell, block: int) -> None:
     file = _block_file(bench, block)
-    if file.exists():  # when a worker dies, Dask asks again for the results that it held
+    if file.exists():  # when a worker dies, Dask repeats the tasks whose results it held
         return
     _, models = load_context(bench)
     params = bench.params

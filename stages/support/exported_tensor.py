@@ -1,4 +1,4 @@
-"""The adversarial images of one cell as one tensor: what the command ``export-examples`` does."""
+"""The adversarial images of one cell as one tensor, for the command ``export-examples``."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ from gradshard.storage.workspace import workspace
 
 
 def export(params: Params, seed: int, cell: CellName, file: Path, gradient: Gradient, cluster: ClusterConfig) -> None:
-    """Craft the examples of a cell anew, and write them into one file; goes on after a kill.
+    """Craft the examples of a cell anew, and write them into one file; a killed run is resumed.
 
     Raises:
-        GradshardError: nobody measured that cell, the examples do not fool the target as often as was measured, or
+        GradshardError: the cell was not measured, its examples do not fool the target as often as was measured, or
             somebody else's file would be overwritten.
     """
     described = file.with_suffix(".json")
@@ -60,7 +60,7 @@ def export(params: Params, seed: int, cell: CellName, file: Path, gradient: Grad
 
 
 def _write(file: Path, blocks: Sequence[Path], cell: ExportedCell, data: Dataset) -> tuple[int, float]:
-    """Write the tensor; gives the target's errors on it, and the largest change of a pixel.
+    """Write the tensor; return the target's errors on it, and the largest change of a pixel.
 
     Raises:
         GradshardError: the examples do not fool the target as often as the matrix says.
@@ -86,7 +86,7 @@ def _write(file: Path, blocks: Sequence[Path], cell: ExportedCell, data: Dataset
 def _about(
     params: Params, cell: ExportedCell, models: Sequence[ModelFile], data: Dataset, *, seed: int
 ) -> dict[str, Any]:
-    """Everything that the examples follow from."""
+    """Return everything that the examples depend on."""
     rows, row = cell.portion.rows, cell.row
     key = {
         name: row[name]

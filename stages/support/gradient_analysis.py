@@ -1,4 +1,4 @@
-"""Measurements of gradients and of the loss around images: what the stage ``analyze`` does for a seed."""
+"""The stage ``analyze`` for one seed: measurements of gradients and of the loss around images."""
 
 import copy
 import json
@@ -28,7 +28,7 @@ from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.workspace import workspace
 
-# Images whose measurements are one file: what a killed run loses at most.
+# Images per file of measurements: the most that a killed run loses.
 _BLOCK = 128
 _GRID = 41
 _ZOOM = 10
@@ -37,7 +37,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 def analyze(params: Params, seed: int) -> None:
-    """Measure the gradients of the models that the run of a seed has anew, map the loss, and publish both.
+    """Measure the gradients of the models that are new in the run of a seed, map the loss, and publish both.
 
     Raises:
         GradshardError: there is no dataset, or a model is missing, damaged or has gradients that cannot be measured.
@@ -74,7 +74,7 @@ def analyze(params: Params, seed: int) -> None:
 
 @dataclass(frozen=True)
 class _Analysis:
-    """Measurements of some models on test images; what was measured of a block of them is kept in ``folder``."""
+    """Measurements of some models on test images; those of each block of images are kept in ``folder``."""
 
     wanted: AnalysisParams
     epsilon: float
@@ -84,7 +84,7 @@ class _Analysis:
     folder: Path
 
     def gradients(self) -> dict[str, dict[str, Any]]:
-        """Measure the gradients of every model that is asked for, and who fools it."""
+        """Measure the gradients of every wanted model and, if a plane is wanted, count the images that fool it."""
         names, plane = self.wanted.models, self.wanted.plane
         found = {}
         passes = 1 if plane is None else 2
@@ -96,7 +96,7 @@ class _Analysis:
         return found
 
     def planes(self) -> Arrays:
-        """Map the loss over the plane, full range and zoomed in, at the first images that the source alone fools on."""
+        """Map the loss over the plane, full range and zoomed in, at the first images on which only the source fools."""
         plane, epsilon = self.wanted.plane, self.epsilon
         ranges = {
             name: torch.linspace(0, reach, _GRID) for name, reach in (("full", epsilon), ("zoom", epsilon / _ZOOM))
@@ -141,9 +141,9 @@ class _Analysis:
         }
 
     def _directions(self, name: str, plane: PlaneParams, advance: Callable[[int], None]) -> dict[str, int | str]:
-        """Count the test images that the source of figure 2 fools a model on and its own gradient does not, and so on.
+        """Count the test images on which a model is fooled by figure 2's source, its own gradient, or only one of them.
 
-        Images that the source alone fools it on are also looked at more closely: is the loss curved as in the figure?
+        Of the images on which only the source fools it, also count those whose loss is curved as in the figure.
         """
         counts: dict[str, int] = {}
         for start in self._starts():
@@ -156,7 +156,7 @@ class _Analysis:
         return self._kept(f"directions-{name}", start, lambda at: self._fooled_on(name, other, at))
 
     def _fooled_on(self, name: str, other: str, start: int) -> Arrays:
-        """Tell which images of a block are fooled by whom, bool (n,), and count those whose loss is curved, (1,)."""
+        """Return which images of a block each gradient fools, bool (n,), and how many have a curved loss, (1,)."""
         (images, labels), epsilon = self._read(start), self.epsilon
         model, source = self.models[name].module, self.models[other].module
         parts = in_microbatches(
@@ -197,7 +197,7 @@ class _Analysis:
         return self._kept("plane", row, around)
 
     def _kept(self, name: str, start: int, measure: Callable[[int], Arrays]) -> Arrays:
-        """Measure the images from ``start`` on, or read what was measured of them before the run was killed."""
+        """Measure the images from ``start`` on, or read the measurements that a killed run kept."""
         file = self.folder / f"{name}-{start:09d}.npz"
         if not file.exists():
             _save(file, measure(start))

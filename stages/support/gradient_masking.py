@@ -1,4 +1,4 @@
-"""The part of ``evaluate`` that asks whether each model's gradient can be trusted."""
+"""The part of ``evaluate`` that checks whether each model's gradient can be trusted."""
 
 import functools
 import itertools
@@ -33,9 +33,9 @@ def diagnose(
     """Probe every model of ``evaluation.diagnosed`` with every gradient, and raise flags.
 
     Args:
-        bench: parameters, test images and models; its folder keeps each block's probe, so that a killed run goes on.
+        bench: parameters, test images and models; its folder keeps each block's probe, so that a killed run is resumed.
         rows: the error matrix, for the errors under transferred examples.
-        client: of the cluster that the blocks are spread over.
+        client: of the cluster that computes the blocks.
         strength: of the attacks.
     """
     evaluation = bench.params.evaluation

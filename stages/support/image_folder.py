@@ -1,4 +1,4 @@
-"""A folder of images becomes a dataset: its shards are decoded by Dask workers."""
+"""Conversion of a folder of images to a dataset, whose shards Dask workers decode."""
 
 import functools
 from collections import Counter
@@ -22,16 +22,16 @@ from gradshard.storage.ingest.folder_shards import Broken, SplitTask, make_shard
 from gradshard.storage.ingest.image_folder import ImageFolder
 from gradshard.storage.workspace import root_for, workspace
 
-# The libraries that the bytes of a dataset follow from.
+# The libraries that the bytes of a dataset depend on.
 _LIBRARIES = ("numcodecs", "numpy", "pillow", "pyarrow", "zarr")
 _TOLD = 3
 
 
 def prepare_folder(params: DatasetParams, root: Path, target: Path, place: ClusterConfig) -> None:
-    """Decode the images of a folder into the dataset ``target``; killed, it goes on with the missing shards.
+    """Decode the images of a folder into the dataset ``target``; a killed run goes on with the missing shards.
 
     Raises:
-        GradshardError: the folder is not laid out as it should be, or an image is broken and broken ones are fatal.
+        GradshardError: the folder has another layout, or an image is broken and ``dataset.broken`` is ``fail``.
     """
     source = image_folder(params, root)
     wait, root = echo_waiting(target), root_for(target)
@@ -57,7 +57,7 @@ def prepare_folder(params: DatasetParams, root: Path, target: Path, place: Clust
 
 
 def _make_missing(client: Client, builder: FolderBuilder, split: str, *, stop: bool) -> list[Broken]:
-    """Make the missing shards of a split; gives the broken images that were met, with ``stop`` the first ones only."""
+    """Make the missing shards of a split, return the broken images; with ``stop``, end at the first shard with any."""
     task, again = builder.lay_out(split), len(builder.left_out(split))
     missing = builder.missing(split)
     rows = {shard: _rows(task, shard) for shard in missing}
@@ -82,7 +82,7 @@ def _rows(task: SplitTask, shard: int) -> int:
 
 
 def _recipe(source: ImageFolder) -> dict[str, object]:
-    """Return what the shards follow from, besides the files: each shard's receipt remembers those."""
+    """Return what the shards depend on besides the images, which each shard's receipt records."""
     versions = {"gradshard": storage.__version__, **{name: version(name) for name in _LIBRARIES}}
     return {"source": asdict(source) | {"root": str(source.root)}, "versions": versions}
 

@@ -7,7 +7,7 @@ import click
 
 
 class LazyGroup(click.Group):
-    """A group made of a table: name to module and one line of help."""
+    """A group made from a table of names, each with its module and one line of help."""
 
     def __init__(self, *args: object, table: Mapping[str, tuple[str, str]], heading: str, **options: object) -> None:
         super().__init__(*args, **options)  # type: ignore[arg-type]

@@ -14,9 +14,9 @@ from gradshard.storage.formats import results
 
 
 def read_error_matrix(matrix: Path, params: Params, gradient: Gradient, *, image_by_image: bool = False) -> ErrorMatrix:
-    """Read the results of the parameters' seeds, with the examples.parquet beside them where a table takes it.
+    """Read the results of the parameters' seeds, and the examples.parquet beside them if a table needs it.
 
-    With ``image_by_image`` it is read wherever there is one.
+    With ``image_by_image`` that file is always read if it exists.
 
     Raises:
         GradshardError: there are no results of these seeds, or a file is damaged.
@@ -25,7 +25,7 @@ def read_error_matrix(matrix: Path, params: Params, gradient: Gradient, *, image
     measured = {row["seed"] for row in rows}
     seeds = Seeds.of_params(params, [seed for seed in params.seeds if seed in measured])
     beside = matrix.parent / EXAMPLES
-    # Reading them takes long, and of one seed's tables only worst cases over some of a battery's sources follow.
+    # Reading it takes long, and of one seed only worst cases over some of a battery's sources need it.
     wanted = image_by_image or seeds.several or params.evaluation.battery is not None
     examples = results.read_examples(beside, seed=params.seeds[0]) if wanted and beside.exists() else {}
     return ErrorMatrix(rows, gradient, seeds, paper_figures.names(params), examples=examples)

@@ -1,4 +1,4 @@
-"""Rates of this machine, measured for a moment."""
+"""Short measurements of the speed of this machine."""
 
 import time
 
@@ -13,10 +13,10 @@ _SECONDS = 2.0
 
 
 def signed_gradient_rate(architecture: str, sample_shape: tuple[int, int, int], classes: int) -> float:
-    """Measure how many signed gradients a model of an architecture gives in a second here, images/s: on a GPU if any.
+    """Measure how fast this machine computes an architecture's signed gradients, images/s; on a GPU if there is one.
 
-    Measured over about two seconds, after one batch that does not count, with random weights and images: the work does
-    not depend on them.
+    It takes about two seconds after one batch that is not counted. Weights and images are random, as the work does not
+    depend on them.
 
     Raises:
         GradshardError: there is no such architecture.

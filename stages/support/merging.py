@@ -1,4 +1,4 @@
-"""The findings of all seeds, put together: error matrix, metrics, and everything that they follow from."""
+"""The results of all seeds, merged: error matrix, metrics, and everything that they depend on."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ def rows(found: ReportFiles) -> list[dict[str, Any]]:
     """Read the error matrices of all seeds.
 
     Raises:
-        GradshardError: one is missing, or is no such file.
+        GradshardError: a file is missing, or is no error matrix.
     """
     read = []
     for seed, folder in found.evaluations.items():
@@ -36,10 +36,10 @@ def rows(found: ReportFiles) -> list[dict[str, Any]]:
 
 
 def examples(found: ReportFiles) -> dict[int, dict[results.CellKey, tuple[Any, Any]]]:
-    """Read which images were classified right, of the seeds that have it, where it may be left out.
+    """Read by seed which images were classified right; seeds without the file are left out where that is allowed.
 
     Raises:
-        GradshardError: a file is damaged, or is not there and nothing may be left out.
+        GradshardError: a file is damaged, or is missing and nothing may be left out.
     """
     read: dict[int, dict[results.CellKey, tuple[Any, Any]]] = {}
     for seed, folder in found.evaluations.items():
@@ -49,12 +49,12 @@ def examples(found: ReportFiles) -> dict[int, dict[results.CellKey, tuple[Any, A
 
 
 def costs(found: ReportFiles) -> Costs:
-    """Read what the targets cost, of the seeds that have it: older versions of `evaluate` did not write it."""
+    """Read the costs of the targets, for the seeds that have them: older versions of `evaluate` wrote none."""
     return merged_costs(folder / COSTS for folder in found.evaluations.values())
 
 
 def merged_costs(files: Iterable[Path]) -> Costs:
-    """Read files of costs, each of some seeds, as one; a file that is not there has none.
+    """Read files of costs, each of some seeds, as one; missing files are left out.
 
     Raises:
         GradshardError: a file is damaged.
@@ -64,10 +64,10 @@ def merged_costs(files: Iterable[Path]) -> Costs:
 
 
 def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
-    """Return everything that the results follow from: parameters, digests, versions; none if that was not kept.
+    """Return everything that the results depend on: parameters, digests, versions; none if that was not kept.
 
     Raises:
-        GradshardError: a file is not there, and nothing may be left out.
+        GradshardError: a file is missing, and nothing may be left out.
     """
     each = list(found.each("provenance.json").values())
     if not each or not found.merged:
@@ -84,7 +84,7 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
 
 
 def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping[str, int]]:
-    """Return how often which model's gradient was undefined, by model, and by seed where the model changes with it."""
+    """Return how often each model's gradient was undefined, by model, and by seed for models that change with it."""
     found: dict[str, Mapping[str, int]] = {}
     for seed, diagnosed in diagnostics.items():
         for name, counts in diagnosed.get("undefined_gradients", {}).items():
@@ -99,7 +99,7 @@ def write(
     provenance: Mapping[str, Any] | None,
     costs: Costs,
 ) -> None:
-    """Write the results of all seeds beside the page; the examples where every seed has them, costs where any has."""
+    """Write the results of all seeds beside the page: examples if every seed has them, costs if any has."""
     results.write_matrix(into / MATRIX, rows)
     each = {seed: folder / EXAMPLES for seed, folder in found.evaluations.items()}
     if all(path.exists() for path in each.values()):
@@ -115,7 +115,7 @@ def write(
 
 
 def _metrics(found: ReportFiles) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the columns of the paper's table 4 for every robust model: mean and deviation over the seeds, how many."""
+    """Return the columns of the paper's table 4 for every robust model: mean, deviation and number of seeds."""
     gathered: dict[str, dict[str, list[float]]] = {}
     for its in found.each("metrics.json").values():
         for model, columns in its.items():
@@ -133,7 +133,7 @@ def _summary(rates: Sequence[float]) -> dict[str, float]:
 
 
 def _errors_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the mean of every cell over the seeds for ``dvc plots show``, which reads no Parquet."""
+    """Return the mean of every cell over the seeds as CSV, for ``dvc plots show``, which reads no Parquet."""
     cells: dict[str, list[float]] = {}
     for row in rows:
         source = f" from {row['source']}" if row["source"] else ""

@@ -1,4 +1,4 @@
-"""Models checked on a few real images before any work, and what is worth telling of them."""
+"""Checks of models on a few real images before any work, and notes about their gradients."""
 
 import math
 
@@ -17,7 +17,7 @@ _ROWS, _PIXELS = 8, 100_000
 
 
 def sample(data: Splits, device: torch.device) -> Sample:
-    """Read up to eight rows from everywhere in the training images, or the test images where there are no others."""
+    """Read up to eight rows spread over the training images or, if there are none, over the test images."""
     split = data.train if len(data.train) else data.test
     count = min(_ROWS, max(2, _PIXELS // math.prod(split.sample_shape)), len(split))
     rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
@@ -31,10 +31,10 @@ def sample(data: Splits, device: torch.device) -> Sample:
 def check_given(
     module: nn.Module, data: Splits, device: torch.device, *, where: str, arithmetic: Arithmetic = "fp32"
 ) -> Gradients:
-    """Check a model that is attacked as it is, and tell of a gradient that shows nothing.
+    """Check a model that is to be attacked unchanged, and note rows whose gradient is 0 or undefined.
 
     Raises:
-        GradshardError: it is not one that can be.
+        GradshardError: the model cannot be attacked.
     """
     found = check_frozen(module, sample(data, device), where=where, arithmetic=arithmetic)
     tell_gradients(found, where)
@@ -42,7 +42,7 @@ def check_given(
 
 
 def tell_gradients(found: Gradients, where: str) -> None:
-    """Tell of rows whose gradient is 0 or undefined, if there are any."""
+    """Print how many rows have a gradient that is 0 or undefined, if any have."""
     if found.zero:
         echo(f"{where}: the input gradient is 0 in every pixel of {found.zero} of {found.rows} images tried")
     if found.undefined:

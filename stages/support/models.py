@@ -1,4 +1,4 @@
-"""Models back from their weights files."""
+"""Models loaded from their weights files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from gradshard.storage.formats.labelled_rows import Splits
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A frozen model in eval mode, what it is known by, and what its gradient was like at a few images."""
+    """A frozen model in eval mode, what identifies it, and what its gradient was like at a few images."""
 
     module: nn.Module
     architecture: str
@@ -34,9 +34,10 @@ class LoadedModel:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model by its file: what travels to workers in its place.
+    """Reference to a model by its weights file, which workers get instead of the model.
 
-    ``digest`` is that of the loaded model; ``stores`` are the sources that it was trained on, and what they held.
+    ``digest`` is that of the loaded model; ``stores`` pairs the sources that it was trained on with the content digests
+    of their stores.
     """
 
     name: str
@@ -50,7 +51,7 @@ def model_file(params: Params, name: str, seed: int) -> ModelFile:
     """Find the weights that a model has in the run of a seed, their digest, and the stores they were trained on.
 
     Raises:
-        GradshardError: they are not there, or damaged.
+        GradshardError: the weights are missing or damaged.
     """
     path, architecture = weights_of(params, name, seed)
     tensors, record = checkpoints.load(path)
@@ -73,15 +74,15 @@ def load_model(
 
     Args:
         path: of the file.
-        architecture: what it must hold.
-        dataset: whose images and classes it is for.
-        device: where it will compute.
+        architecture: the architecture that the file must hold.
+        dataset: the dataset whose images and classes the model is for.
+        device: where the model will compute.
         arithmetic: what its gradients will be computed in.
-        checked: whether the same weights were checked before.
+        checked: whether the same weights were checked before, so that the check is left out.
 
     Raises:
-        GradshardError: it is missing, damaged, or holds another architecture or one for other images; or it is no model
-            that can be attacked.
+        GradshardError: the file is missing, damaged, or holds another architecture or one for other images; or the
+            model cannot be attacked.
     """
     keep_freed_memory()
     tensors, record = checkpoints.load(path)
@@ -102,10 +103,10 @@ def load_model(
 
 
 def check_architecture(record: Mapping[str, object], architecture: str, path: Path) -> None:
-    """Check that a weights file holds a model of the architecture that the parameters say.
+    """Check that a weights file holds a model of the architecture that the parameters name.
 
     Raises:
-        GradshardError: it holds one of another.
+        GradshardError: it holds a model of another architecture.
     """
     if record.get("architecture") != architecture:
         raise GradshardError(
@@ -118,7 +119,7 @@ def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:
     """Check that the models that ``key`` names have gradients that can be measured or attacked with.
 
     Raises:
-        GradshardError: one was NaN or infinite at some image.
+        GradshardError: a gradient was NaN or infinite at some image.
     """
     for name, model in loaded.items():
         found = model.gradients
@@ -130,10 +131,10 @@ def check_defined(loaded: Mapping[str, LoadedModel], *, key: str) -> None:
 
 
 def weights_of(params: Params, name: str, seed: int) -> tuple[Path, str]:
-    """Return the weights file and the architecture that a model has in the run of a seed, NAME@EPOCH for a snapshot.
+    """Return the weights file and the architecture of a model, or of a snapshot NAME@EPOCH, in the run of a seed.
 
     Raises:
-        GradshardError: the file is not there; the sentence says which stage makes it.
+        GradshardError: the file is missing; the message says which stage makes it.
     """
     model = name.partition("@")[0]
     trained = params.robust[model] if model in params.robust else params.static[params.in_run(model, seed)]
@@ -144,6 +145,6 @@ def static_weights_of(params: Params, name: str) -> tuple[Path, str]:
     """Return the weights file and the architecture of a static model.
 
     Raises:
-        GradshardError: the file is not there; the sentence says which stage makes it.
+        GradshardError: the file is missing; the message says which stage makes it.
     """
     return paths.existing_static_weights(name), params.static[name].architecture

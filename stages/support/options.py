@@ -1,4 +1,4 @@
-"""Options and decorators that all stage commands have in common."""
+"""Options and decorators that the stage commands share."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gradshard.stages.support.strays import set_strays_aside
 
 Command = Callable[..., Any]
 
-# Of an evaluation's two gradients.
+# An evaluation may have both gradients.
 gradient_option = click.option(
     "--gradient",
     type=click.Choice(["exact", "cross_entropy"]),
@@ -38,7 +38,7 @@ def params_option(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Place to compute: a running cluster's address, or so many processes of this machine, 0 for this process alone."""
+    """Place to compute: the address of a running cluster, or a number of processes here, 0 for this process alone."""
 
     workers: int = 0
     scheduler: str | None = None

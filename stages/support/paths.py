@@ -13,7 +13,7 @@ REPORT = Path("report")
 TRAINING = Path("training")
 SOURCES = Path("sources")
 DIGESTS = Path("digests")
-# DVC depends on them as a whole, also where the parameters put nothing there.
+# DVC depends on each as a whole, even if the parameters put nothing there.
 SHARED_FOLDERS = (*(Path("models") / kind for kind in ("static", "robust", "snapshots")), Path("signs"))
 
 
@@ -33,42 +33,42 @@ def sources(run: str) -> Path:
 
 
 def evaluation(seed: int) -> Path:
-    """Return the folder of what ``evaluate`` finds about the models of a seed."""
+    """Return the folder of the results of ``evaluate`` for a seed."""
     return EVALUATION / str(seed)
 
 
 def analysis(seed: int) -> Path:
-    """Return the folder of what ``analyze`` measures of the models of a seed."""
+    """Return the folder of the results of ``analyze`` for a seed."""
     return ANALYSIS / str(seed)
 
 
 def blackbox(seed: int) -> Path:
-    """Return the folder of what ``blackbox`` finds about the models of a seed."""
+    """Return the folder of the results of ``blackbox`` for a seed."""
     return BLACKBOX / str(seed)
 
 
 def training(run: str) -> tuple[Path, Path]:
-    """Return the metrics and the curves of the training of a static model, or of a robust one with a seed."""
+    """Return the files of the metrics and the curves of a training run: of a static model, or NAME-SEED."""
     return TRAINING / f"{run}.json", TRAINING / f"{run}.tsv"
 
 
 def static_weights(model: str) -> Path:
-    """Return the file of the weights of a static model."""
+    """Return the weights file of a static model."""
     return Path("models/static") / f"{model}.safetensors"
 
 
 def robust_weights(run: str) -> Path:
-    """Return the file of the weights of a robust model that was trained with a seed, NAME-SEED."""
+    """Return the weights file of a robust model trained with a seed, NAME-SEED."""
     return Path("models/robust") / f"{run}.safetensors"
 
 
 def snapshots(run: str) -> Path:
-    """Return the folder of the snapshots of a robust model that was trained with a seed, NAME-SEED."""
+    """Return the folder of the snapshots of a robust model trained with a seed, NAME-SEED."""
     return Path("models/snapshots") / run
 
 
 def weights(params: Params, model: str, seed: int) -> Path:
-    """Return the file of the weights that a static model, a robust one or a snapshot NAME@EPOCH has in a seed's run."""
+    """Return the weights file of a static model, a robust model or a snapshot NAME@EPOCH in the run of a seed."""
     run, at, _ = params.in_run(model, seed).partition("@")
     if model in params.static:
         return static_weights(run)
@@ -76,10 +76,10 @@ def weights(params: Params, model: str, seed: int) -> Path:
 
 
 def existing_weights(params: Params, model: str, seed: int) -> Path:
-    """Return the file of the weights that a model has in the run of a seed; it is there.
+    """Return the weights file of a model in the run of a seed, which must exist.
 
     Raises:
-        GradshardError: the file is not there; the sentence says which stage makes it.
+        GradshardError: the file is missing; the message says which stage makes it.
     """
     name = model.partition("@")[0]
     if name in params.static:
@@ -88,10 +88,10 @@ def existing_weights(params: Params, model: str, seed: int) -> Path:
 
 
 def existing_static_weights(model: str) -> Path:
-    """Return the file of the weights of a static model; it is there.
+    """Return the weights file of a static model, which must exist.
 
     Raises:
-        GradshardError: the file is not there; the sentence says which stage makes it.
+        GradshardError: the file is missing; the message says which stage makes it.
     """
     return _existing(static_weights(model), f"train-static {model}")
 

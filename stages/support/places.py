@@ -1,4 +1,4 @@
-"""Paths and places on the command line, in which ``~`` is the home folder wherever it stands: ``--cache=~/stores``."""
+"""Paths and places on the command line that may begin with ``~``, also after an equals sign: ``--cache=~/stores``."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class PathType(click.Path):
     """A path of this machine."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Check a path, with the home folder put in."""
+        """Check a path, with ``~`` replaced by the home folder."""
         return super().convert(at_home(value) if isinstance(value, str) else value, param, ctx)
 
 
@@ -19,7 +19,7 @@ class PlaceType(click.types.StringParamType):
     """A path or a URL, as text."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Give the place, with the home folder put in."""
+        """Return the place, with ``~`` replaced by the home folder."""
         return at_home(str(super().convert(value, param, ctx)))
 
 

@@ -1,4 +1,4 @@
-"""Prices of machines and bytes, as somebody who plans writes them down."""
+"""Prices of machines and bytes, from a file that the user writes."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ _NAMES = tuple(field.name for field in dataclasses.fields(Prices))
 
 
 def read_prices(path: Path) -> Prices:
-    """Read a table of prices, YAML of the names that ``Prices`` has.
+    """Read a table of prices: YAML whose keys are fields of ``Prices``.
 
     Raises:
-        GradshardError: it is not there, or holds something else than those prices.
+        GradshardError: the file is missing, or holds anything but these prices.
     """
     try:
         table = YAML(typ="safe").load(path)

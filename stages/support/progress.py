@@ -1,4 +1,4 @@
-"""Messages that a person sees while a stage works, and progress with rate and time left."""
+"""Messages to the user while a stage works, and progress with rate and time left."""
 
 import sys
 import threading
@@ -27,12 +27,12 @@ Advance = Callable[[int], None]
 
 
 def echo(message: str) -> None:
-    """Tell the user something, on standard error."""
+    """Print a message to the user, on standard error."""
     _console.print(message, markup=False, emoji=False)
 
 
 def echo_waiting(what: object) -> Callable[[str], None]:
-    """Name the other process that builds the same, so that the user can stop it."""
+    """Return a function that names the process already making ``what``, so that the user can stop it."""
     return lambda process: echo(f"process {process} is already making {what}: waiting for it (stop it to take over)")
 
 
@@ -56,7 +56,7 @@ def progress(label: str, total: int, unit: str, *, done: int = 0) -> Iterator[Ad
 
 @contextmanager
 def transfer(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Show a download; yields a function of the bytes so far and, if known, in all."""
+    """Show a download; yield a function to call with the bytes so far and, if known, the total."""
     if sys.stderr.isatty():
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=_console) as bar:
@@ -75,7 +75,7 @@ def transfer(label: str) -> Iterator[Callable[[int, int | None], None]]:
 
 
 class _Rate(ProgressColumn):
-    """The units of the last half minute, a second."""
+    """Column with the units per second over the last half minute."""
 
     def render(self, task: Task) -> Text:
         """Show nothing before the first units."""
@@ -112,7 +112,7 @@ def _lines(label: str, total: int, unit: str, done: int) -> Iterator[Advance]:
 
 
 class _Meter:
-    """Counts units and tells their rate since the start."""
+    """Counter of units, with their rate since the start."""
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.done = total, done

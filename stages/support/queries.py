@@ -1,4 +1,4 @@
-"""Adversaries who may ask the target, and a target without a gradient: what the stage ``blackbox`` does for a seed."""
+"""The stage ``blackbox`` for one seed: adversaries who may query the target, and a target without a gradient."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,12 +32,12 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
 
-# Which draw it is of the seed's.
+# Separates this draw from others with the same seed.
 _ROWS = 0
 
 
 def ask(params: Params, seed: int) -> None:
-    """Attack by queries alone the targets that the run of a seed has anew, try the forest, and publish the errors.
+    """Attack the targets that are new in the run of a seed by queries alone, and the forest; publish the errors.
 
     Raises:
         GradshardError: there is no dataset or it has too few images, or a model is missing, damaged or has gradients
@@ -91,7 +91,7 @@ def ask(params: Params, seed: int) -> None:
 
 
 def _drawn(params: Params, data: Dataset) -> npt.NDArray[np.int64]:
-    """Draw test images: the adversary's own, then those that are attacked; int64 rows, in no order."""
+    """Draw rows of test images, int64, unsorted: first the adversary's own, then those that are attacked."""
     wanted = params.blackbox.substitute.images + params.blackbox.examples
     if wanted > len(data.test):
         raise GradshardError(
@@ -110,7 +110,7 @@ def _read(split: Split, rows: npt.NDArray[np.int64], device: torch.device) -> tu
 def _by_substitute(
     params: Params, data: Dataset, target: LoadedModel, images: Tensor, labels: Tensor
 ) -> list[dict[str, Any]]:
-    """Measure FGSM from the substitute after each round, on images that it was not grown from."""
+    """Measure FGSM from the substitute after each round, on images that it was not trained on."""
     chosen = params.blackbox.substitute
     oracle = Oracle(target.module)
     fresh = partial(models.create_model, chosen.architecture, data.sample_shape, data.classes, seed=chosen.seed)
@@ -129,12 +129,12 @@ def _by_substitute(
 
 
 def _epsilons(params: Params, sweep: Sequence[float]) -> list[float]:
-    """Return those of a sweep and that of the attack, in order."""
+    """Return the epsilons of a sweep and that of the attack, sorted."""
     return sorted({*sweep, params.attack.epsilon})
 
 
 def _by_estimation(params: Params, target: LoadedModel, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Measure RAND+FGSM by estimated gradients, for each number of groups, beside the true gradient's."""
+    """Measure RAND+FGSM with estimated gradients, for each number of pixel groups, and with the true gradient."""
     chosen, attack = params.blackbox.estimation, params.attack
     images, labels = images[-params.blackbox.examples :][: chosen.examples], labels[-params.blackbox.examples :]
     labels = labels[: chosen.examples]

@@ -14,7 +14,7 @@ def raw_folder(params: DatasetParams) -> Path:
     """Find the folder (npz: the file) of the raw data.
 
     Raises:
-        GradshardError: nobody named it.
+        GradshardError: neither the parameters nor the environment name it.
     """
     folder = sources.raw_folder(params.path, params.name)
     if folder is None:
@@ -26,7 +26,7 @@ def raw_folder(params: DatasetParams) -> Path:
 
 
 def transform(params: DatasetParams) -> Transform:
-    """Tell how images are resized, as the parameters say."""
+    """Return how images are resized, as the parameters say."""
     assert params.size is not None
     return Transform(params.size, params.crop, params.interpolation)
 
@@ -35,7 +35,7 @@ def image_folder(params: DatasetParams, root: Path) -> ImageFolder:
     """Find the splits and classes of a folder of images.
 
     Raises:
-        GradshardError: it is not laid out as it should be.
+        GradshardError: the folder has another layout.
     """
     return open_folder(
         root,

@@ -1,4 +1,4 @@
-"""Files that a report is made of: those of the project's stages, or those that a folder of kept results keeps."""
+"""Files that a report is made from: those of the project's stages, or those of a folder of kept results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ COSTS = "costs.json"
 class ReportFiles:
     """Places of everything that a report shows.
 
-    ``evaluations`` are the folders with what ``evaluate`` found, by seed; ``gradients`` and ``blackbox`` files of what
-    ``analyze`` and ``blackbox`` did, which may be kept of the first seed alone. ``complete`` says that all of it must
-    be there; without, a part whose file is missing is left out. ``merged`` says that the folders' results are put
-    together in files beside the page.
+    ``evaluations`` are the folders of the results of ``evaluate``, by seed; ``gradients`` and ``blackbox`` are files of
+    ``analyze`` and ``blackbox``, by seed, which may exist for the first seed alone. If ``complete``, every file must
+    exist; otherwise parts whose files are missing are left out. If ``merged``, the results of all seeds are merged into
+    files beside the page.
     """
 
     evaluations: Mapping[int, Path]
@@ -38,10 +38,10 @@ class ReportFiles:
         return next(iter(self.evaluations.values()))
 
     def has(self, path: Path) -> bool:
-        """Tell whether a file is there.
+        """Tell whether a file exists.
 
         Raises:
-            GradshardError: it is not, and nothing may be left out.
+            GradshardError: it is missing, and nothing may be left out.
         """
         if path.exists():
             return True
@@ -50,26 +50,26 @@ class ReportFiles:
         return False
 
     def json(self, path: Path) -> Any:
-        """Read a JSON file, or return none where it is left out.
+        """Read a JSON file; return none if it is missing and may be left out.
 
         Raises:
-            GradshardError: it is damaged, or is not there, and nothing may be left out.
+            GradshardError: it is damaged, or is missing and nothing may be left out.
         """
         return read_results(path, remedy=_again(path)) if self.has(path) else None
 
     def each(self, name: str) -> dict[int, Any]:
-        """Read a JSON file of every seed, by seed; of those that have it, where it may be left out.
+        """Read a JSON file of every seed, by seed; seeds without it are left out where that is allowed.
 
         Raises:
-            GradshardError: one is not there, and nothing may be left out.
+            GradshardError: a file is missing, and nothing may be left out.
         """
         return self.jsons({seed: folder / name for seed, folder in self.evaluations.items()})
 
     def jsons(self, files: Mapping[int, Path]) -> dict[int, Any]:
-        """Read JSON files by seed; those that are there, where they may be left out.
+        """Read JSON files by seed; missing ones are left out where that is allowed.
 
         Raises:
-            GradshardError: one is not there, and nothing may be left out.
+            GradshardError: a file is missing, and nothing may be left out.
         """
         found = {seed: self.json(path) for seed, path in files.items()}
         return {seed: content for seed, content in found.items() if content is not None}
@@ -94,7 +94,7 @@ class ReportFiles:
 
 
 def _again(path: Path) -> str:
-    """Say which stage writes a file anew."""
+    """Return the remedy for a damaged file: the stage that writes it."""
     if path.parent.name == paths.TRAINING.name:
         return f"train {path.stem} again"
     stage = {"gradients.json": "analyze", "results.json": "blackbox", "blackbox.json": "blackbox"}.get(path.name)
@@ -117,8 +117,8 @@ def of_project(seeds: Sequence[int]) -> ReportFiles:
 def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
     """Return the files of a folder of kept results, such as results/mnist.
 
-    It holds the files of one seed, or of several a folder for each, named by its number. What ``analyze`` and
-    ``blackbox`` did may be kept of the first seed alone, in the folder itself.
+    It holds the files of one seed, or a folder for each of several seeds, named by the seed. The files of ``analyze``
+    and ``blackbox`` may be kept for the first seed alone, in the folder itself.
 
     Raises:
         GradshardError: the folder has no error matrix.
@@ -137,7 +137,7 @@ def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:
 
 
 def _kept(folder: Path, name: str, seeds: Sequence[int]) -> dict[int, Path]:
-    """Find a file of each seed that has it; where none has, that of the first seed is in the folder itself."""
+    """Return a file of each seed that has it; if none has, that of the first seed, in the folder itself."""
     found = {seed: path for seed in seeds if (path := folder / str(seed) / name).exists()}
     return found or {seeds[0]: folder / name}
 

@@ -1,4 +1,4 @@
-"""Training of a robust model: what the stage ``train-robust`` does once its parameters are checked."""
+"""Training of a robust model, for the stage ``train-robust`` after it has checked its parameters."""
 
 from pathlib import Path
 
@@ -32,15 +32,15 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
     """Train a robust model with a seed, on all devices of this machine, and publish its weights and snapshots.
 
     Args:
-        params: of the project.
-        model: its name in them.
-        seed: one of theirs.
+        params: the parameters of the project.
+        model: the name of a robust model in them.
+        seed: one of their seeds.
         places: NAME=PLACE for each source whose store is not read from the project.
         cache: the folder that keeps what was read of remote stores.
         cache_size: the most bytes kept there of one store.
 
     Raises:
-        GradshardError: the dataset or a store is missing or not as it should be, or the model cannot be trained.
+        GradshardError: the dataset or a store is missing or does not fit, or the model cannot be trained.
     """
     params = params.for_model(model)
     robust = params.robust[model]
@@ -133,7 +133,7 @@ def _open_sources(
 
 
 def _tell_of_twins(stores: dict[str, SignStore]) -> None:
-    """Tell of a model under two names: it is one source that counts twice."""
+    """Warn of one model under two names, which is one source that counts twice."""
     first: dict[str, str] = {}
     for source, store in stores.items():
         other = first.setdefault(store.manifest.model.digest, source)

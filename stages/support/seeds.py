@@ -10,7 +10,7 @@ from gradshard.storage.errors import GradshardError
 
 
 def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--seed`` and pass what was given, if anything, to the command as ``given_seed``."""
+    """Add ``--seed`` and pass its value, none if it is not given, to the command as ``given_seed``."""
     return click.option(
         "--seed",
         "given_seed",
@@ -20,7 +20,7 @@ def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def chosen_seed(params: Params, given: int | None) -> int:
-    """Return the seed that was asked for, by default the first of the parameters.
+    """Return the given seed, by default the first of the parameters.
 
     Raises:
         GradshardError: the parameters do not list it.

@@ -1,4 +1,4 @@
-"""Sign stores, made shard by shard over a Dask cluster: what the stage ``precompute`` does."""
+"""Sign stores, made shard by shard over a Dask cluster, for the stage ``precompute``."""
 
 import functools
 import threading
@@ -32,7 +32,7 @@ from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.formats.store_paths import SIGNATURE
 from gradshard.storage.workspace import root_for, workspace
 
-# While so many threads of a process write their shards, the others compute.
+# Threads of a process that may write shards while the others compute.
 WRITERS = 1
 
 
@@ -40,8 +40,8 @@ WRITERS = 1
 class ShardTask:
     """Inputs that a worker needs to compute shards: paths and digests, never the model itself.
 
-    ``at_once`` is how many shards a process computes at once; without it, as many as it has threads. ``memory`` is what
-    images on their way through the model may take; without it, a share of what the device has.
+    ``at_once`` is how many shards a process computes at once; without it, as many as it has threads. ``memory`` is how
+    many bytes a pass through the model may take; without it, a share of the device's memory.
     """
 
     dataset: Path
@@ -54,7 +54,7 @@ class ShardTask:
 
 
 def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
-    """Make a sign store of the parameters, or what is missing of it, and publish it in signs/."""
+    """Make a sign store of the parameters, or its missing shards, and publish it in signs/."""
     wanted = params.signs[store]
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
@@ -101,7 +101,7 @@ def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
 
 
 def _check_gradients(loaded: LoadedModel, file: Path, store: str, wanted: SignsParams) -> None:
-    """Refuse, before any work, a model whose gradient shows nothing at a few images."""
+    """Refuse, before any work, a model whose gradient is undefined at one of a few images, or 0 at all of them."""
     found = loaded.gradients
     if found.undefined:
         raise GradshardError(
@@ -127,7 +127,7 @@ def _masked(zero: int, rows: int) -> str:
 
 def compute_shard(task: ShardTask, shard: int) -> Receipt:
     """Compute and write one whole shard; safe to repeat, and to run beside others in threads and processes."""
-    # When a worker dies, Dask asks again for the results that it held.
+    # When a worker dies, Dask repeats the tasks whose results it held.
     done = task.builder.ledger.receipt(shard, task.builder.store)
     if done is not None:
         return done
@@ -139,7 +139,7 @@ def compute_shard(task: ShardTask, shard: int) -> Receipt:
 
 
 class _Opened(NamedTuple):
-    """Inputs that the shards of a store are computed from, and the turns of those who compute."""
+    """Inputs that the shards of a store are computed from; ``turns`` limits how many are computed at once."""
 
     rows: Split
     model: LoadedModel
@@ -158,7 +158,7 @@ def _open(task: ShardTask) -> _Opened:
 @functools.lru_cache(maxsize=1)
 def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec, at_once: int | None) -> _Opened:
     if device == "cpu":
-        # Shards are the parallelism: one thread each, and no result can depend on how many there are.
+        # Shards are what runs in parallel: with one thread each, no result depends on the number of threads.
         torch.set_num_threads(1)
     data = open_dataset(dataset)
     loaded = load_model(weights, spec.model.architecture, data, torch.device(device), checked=True)
@@ -170,7 +170,7 @@ def _open_once(dataset: Path, weights: Path, device: str, spec: StoreSpec, at_on
 
 
 def compute_missing(task: ShardTask, store: str, client: Client) -> None:
-    """Compute every shard that has no receipt, over a Dask cluster; ``store`` is what the progress is called."""
+    """Compute every shard that has no receipt, over a Dask cluster; ``store`` is the name shown with the progress."""
     cut = task.builder.layout
     missing = task.builder.missing()
     if len(missing) < cut.shards:

@@ -1,4 +1,4 @@
-"""Training of a static model: what the stage ``train-static`` does once its parameters are checked."""
+"""Training of a static model, for the stage ``train-static`` after it has checked its parameters."""
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
@@ -20,10 +20,10 @@ from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 
 def train_static(params: Params, model: str) -> None:
-    """Train a static model, on all devices of this machine, or take weights as they are, and publish them.
+    """Train a static model on all devices of this machine, or take given weights unchanged; publish its weights.
 
     Raises:
-        GradshardError: there is no dataset, the weights to begin with are not of the model, or it cannot be trained.
+        GradshardError: there is no dataset, the initial weights do not fit the model, or it cannot be trained.
     """
     params = params.for_model(model)
     static, training = params.static[model], params.training
@@ -37,7 +37,7 @@ def train_static(params: Params, model: str) -> None:
         **models.provenance(static.architecture),
         **({"initial": initial.digest} if initial.digest else {}),
         "dataset": data.train.digest,
-        # A checkpoint is known by its digest, wherever it lies.
+        # A checkpoint is identified by its digest, not by its path.
         "static": static.model_dump(
             exclude=set() if static.weights in (RANDOM, PRETRAINED) else {"weights", "weights_key"}
         ),
@@ -82,7 +82,7 @@ def train_static(params: Params, model: str) -> None:
 
 
 def _adversary(static: StaticModel) -> Adversary | None:
-    """Return who perturbs: nobody, or the model itself by its method, which passes over what the default one takes."""
+    """Return no adversary, or the model itself by its method, which ignores fields that only the default one uses."""
     if static.method is None or static.epsilon is None:
         return None
     return Adversary(

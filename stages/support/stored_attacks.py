@@ -1,22 +1,22 @@
-"""Stores of attacks as sources of training: at which epsilon they are used."""
+"""Check of the epsilon at which training uses stores of attacks."""
 
 from collections.abc import Mapping
 
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.sign_reader import SignStore
 
-# Epsilon over that of crafting, where docs/transfer-defence.md has measured what the signs are worth.
+# Training's epsilon over that of crafting: the range for which docs/transfer-defence.md measures the signs' worth.
 MEASURED = (1 / 3, 4 / 3)
 
 
 def tell_of_other_epsilons(stores: Mapping[str, SignStore], *, epsilon: float) -> None:
-    """Tell of stores that were crafted at an epsilon so far from this one that nobody measured what they are worth."""
+    """Warn of stores crafted at an epsilon so far from this one that their signs' worth was not measured."""
     low, high = MEASURED
     for name, store in stores.items():
         attack = store.manifest.direction.attack
         if attack is None or attack.epsilon is None:
             continue
-        # Fractions such as 16/256 are no exact decimals.
+        # Ratios of fractions such as 8/255 are rounded.
         if not low - 1e-6 <= epsilon / attack.epsilon <= high + 1e-6:
             echo(
                 f"source {name} was crafted at epsilon {attack.epsilon:g} and is used at {epsilon:g}, beyond what was "

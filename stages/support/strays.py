@@ -1,8 +1,8 @@
-"""Files of models, stores and seeds that the parameters do not have, such as those from before a model was renamed.
+"""Files of models, stores and seeds that the parameters do not have, such as those left after a model was renamed.
 
-Stages depend on whole folders of models, stores and results. A file there that no stage makes would count, and be
-missing in a clone that pulled what the stages made. Under DVC it is therefore moved out of the way; without DVC nothing
-is touched.
+Stages depend on whole folders of models, stores and results. A file there that no stage makes would count as an input,
+and be missing in a clone that pulled the stages' outputs. Under DVC such files are therefore moved away; without DVC
+nothing is touched.
 """
 
 import os
@@ -20,7 +20,7 @@ SET_ASIDE = Path("set-aside")
 
 
 def set_strays_aside(params: Params) -> None:
-    """Move what lies in shared folders and is of no model, store or seed of the parameters, if DVC runs this."""
+    """Move files in shared folders that belong to no model, store or seed of the parameters, if DVC runs this."""
     if "DVC_STAGE" not in os.environ:
         return
     moved = list(_strays(params))
@@ -46,18 +46,18 @@ def _strays(params: Params) -> Iterator[Path]:
 
 
 def _places(path: Path) -> set[Path]:
-    """Return where a path is, and, of a symbolic link, also where it leads."""
-    # Unlike Path.resolve, realpath bears links that lead in a circle.
+    """Return the place of a path and, for a symbolic link, also that of its target."""
+    # Unlike Path.resolve, realpath accepts links that lead in a circle.
     return {path.parent.resolve() / path.name, Path(os.path.realpath(path))}
 
 
 def _is_kept(path: Path) -> bool:
-    """Tell if a file is hidden, or one that DVC itself tracks, with `dvc add` or `dvc import`."""
+    """Tell whether a file is hidden, or tracked by DVC itself, with `dvc add` or `dvc import`."""
     return path.name.startswith(".") or path.suffix == ".dvc" or path.with_name(f"{path.name}.dvc").exists()
 
 
 def _move(path: Path, target: Path, moved: Collection[Path]) -> None:
-    """Move a file, a folder or a link, also to another disk; what was at the target is replaced."""
+    """Move a file, a folder or a link, also to another disk; replace the target, and keep relative links valid."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
@@ -72,7 +72,7 @@ def _move(path: Path, target: Path, moved: Collection[Path]) -> None:
 
 
 def _leading_out(path: Path, moved: Collection[Path]) -> Iterator[Path]:
-    """Give the relative links, a path itself or in it, that lead to nothing that is moved along with them."""
+    """Yield the relative links, at a path or below it, whose targets are not moved along."""
     inside = [Path(folder) / name for folder, *names in os.walk(path) for name in chain(*names)]
     along = [each.parent.resolve() / each.name for each in moved]
     for link in [path] if path.is_symlink() else inside:

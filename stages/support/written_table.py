@@ -1,4 +1,4 @@
-"""A table as a command writes it: in Markdown, LaTeX or CSV, printed or put between two marks of a file."""
+"""Output of a table in Markdown, LaTeX or CSV, printed or put between two marks of a file."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ _WRITTEN: Mapping[Format, Callable[[Table], str]] = {
     "latex": latex.to_latex,
     "csv": export.to_csv,
 }
-# Lines between which a file keeps its table: comments, in both languages.
+# Lines that enclose the table in a file: comments, in both languages.
 _MARKS = {
     "markdown": ("<!-- gradshard table: begin -->", "<!-- gradshard table: end -->"),
     "latex": ("% gradshard table: begin", "% gradshard table: end"),
@@ -41,10 +41,10 @@ into_option = click.option(
 
 
 def check_place(into: Path | None, form: Format) -> None:
-    """Refuse to keep a table in a language without comments.
+    """Refuse to put a table into a file of a language without comments, which cannot have the marks.
 
     Raises:
-        GradshardError: it is so.
+        GradshardError: a file is given, and its language has no comments.
     """
     if into is not None and form not in _MARKS:
         raise GradshardError(f"{into} cannot keep a table in {form}, which has no comments: leave --into out")
@@ -54,7 +54,7 @@ def put_table(table: Table, form: Format, into: Path | None) -> None:
     """Print a table, or write it between the marks of a file.
 
     Raises:
-        GradshardError: the file is missing, or has not the two marks.
+        GradshardError: the file is missing, or lacks the two marks.
     """
     text = _WRITTEN[form](table)
     if into is None:
@@ -64,7 +64,7 @@ def put_table(table: Table, form: Format, into: Path | None) -> None:
 
 
 def _put(file: Path, table: str, marks: tuple[str, str]) -> None:
-    """Write a table between the marks of a file, which keeps its line ends and its mode."""
+    """Write a table between the marks of a file, which keeps its line endings and its mode."""
     text = _replaced(file, table, marks)
     mode = file.stat().st_mode
     write_bytes(file, text.encode())

@@ -4,7 +4,7 @@ from gradshard.pipeline.training.adversary import Adversary
 
 
 def adversary_of(method, *, epsilon, attack="fgsm", policy="predicted", **settings):
-    """Return that of a method; what else an adversary says is the default method's."""
+    """Return the adversary of a method; its other fields have fixed values."""
     return Adversary(
         attack=attack,
         epsilon=epsilon,

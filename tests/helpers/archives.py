@@ -1,4 +1,4 @@
-"""Stores that go into archives and out of them again."""
+"""Export and import of stores as archives."""
 
 from gradshard.storage.formats.store_paths import signs_file
 from gradshard.storage.remote.archive import export_archive, import_archive

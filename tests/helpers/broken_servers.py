@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.helpers.servers import WebServer
 
-# What a broken server does to one answer: given the file's bytes, the length it promises and the bytes that it sends.
+# A fault of one answer: given the file's bytes, the length that is promised and the bytes that are sent.
 Fault = Callable[[bytes], tuple[int, Iterator[bytes]]]
 
 
@@ -26,16 +26,16 @@ def changed(content: bytes) -> tuple[int, Iterator[bytes]]:
 
 
 def endless(content: bytes) -> tuple[int, Iterator[bytes]]:
-    """It never stops sending."""
+    """Never stop sending."""
     return 1 << 50, itertools.chain([content], itertools.repeat(bytes(1 << 16)))
 
 
 @dataclass
 class BrokenServer(WebServer):
-    """A server of one folder that answers some of its files with a fault; one in ``once`` is whole the next time.
+    """A server of one folder that sends some files with a fault; a file in ``once`` is sent whole the next time.
 
-    It refuses the first ``refusals`` requests with the status ``refusal``; and all of them without ``token``, if there
-    is one, as their query.
+    It refuses the first ``refusals`` requests with the status ``refusal``, and every request whose query is not
+    ``token``.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -96,7 +96,7 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
             pass
 
         def handle(self) -> None:
-            with suppress(ConnectionError):  # the client had enough
+            with suppress(ConnectionError):  # the client closed the connection
                 super().handle()
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -112,9 +112,9 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
 
 @dataclass
 class Proxy:
-    """Passes connections on to a port; after ``limit`` bytes from the client it passes on nothing more, or cuts.
+    """State of a proxy at ``port``; after ``limit`` bytes from clients it passes on nothing more or, if ``cuts``, cuts.
 
-    With ``once`` it cuts the connection that comes to the limit, and no other.
+    With ``once`` this happens to the connection that reaches the limit, and to no other.
     """
 
     port: int
@@ -126,7 +126,7 @@ class Proxy:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def allow(self, piece: bytes) -> tuple[bytes, bool]:
-        """Return as much of a piece as may pass, and whether its connection has come to the limit."""
+        """Return as much of a piece as may pass, and whether the limit is reached."""
         with self.lock:
             if self.limit is not None:
                 piece = piece[: max(0, self.limit - self.passed)]

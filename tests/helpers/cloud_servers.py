@@ -1,4 +1,4 @@
-"""Storage of clouds on this machine: an S3 server, and emulators of Google Cloud Storage and Azure Blob Storage.
+"""Cloud storage on this machine: an S3 server, and emulators of Google Cloud Storage and Azure Blob Storage.
 
 Each emulator is a process that the tests of a session share; the S3 server is a thread of one test.
 """
@@ -25,7 +25,7 @@ _numbers = itertools.count()
 
 @dataclass
 class Gcs:
-    """A server of Google Cloud Storage with one empty bucket, which the environment names to the driver."""
+    """A server of Google Cloud Storage with one empty bucket; the driver finds it by environment variables."""
 
     port: int
     bucket: str
@@ -61,7 +61,7 @@ class Gcs:
 
 @contextmanager
 def gcs_server(work: Path) -> Iterator[int]:
-    """Start the emulator; gives its port."""
+    """Run the emulator, and yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "gcp_storage_emulator", "start", "--host", "127.0.0.1", "--port", str(port)]
     with running([*command, "--in-memory"], port, work / "output.log"):
@@ -69,7 +69,7 @@ def gcs_server(work: Path) -> Iterator[int]:
 
 
 def gcs(port: int, patch: pytest.MonkeyPatch) -> Gcs:
-    """Make an empty bucket, and let the driver ask the emulator without a login."""
+    """Make an empty bucket, and have the driver use the emulator without a login."""
     import fsspec.config
 
     server = Gcs(port, f"stores-{next(_numbers)}", patch)
@@ -78,10 +78,10 @@ def gcs(port: int, patch: pytest.MonkeyPatch) -> Gcs:
         data=json.dumps({"name": server.bucket}).encode(),
         headers={"Content-Type": "application/json"},
     )
-    # Otherwise the driver asks by gRPC first what kind of bucket it is, and no emulator answers that.
+    # Otherwise the driver first asks for the kind of bucket by gRPC, which no emulator answers.
     patch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     patch.setenv("FSSPEC_GCS_TOKEN", "anon")
-    patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})  # what fsspec makes of that as it is imported
+    patch.setitem(fsspec.config.conf, "gcs", {"token": "anon"})  # fsspec reads that variable only when it is imported
     server.use(port)
     return server
 
@@ -93,7 +93,7 @@ _KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOt
 
 @dataclass
 class Azure:
-    """A server of Azure Blob Storage with one empty container, which the environment names to the driver."""
+    """A server of Azure Blob Storage with one empty container; the driver finds it by environment variables."""
 
     port: int
     container: str
@@ -127,16 +127,16 @@ def _connection(port: int) -> str:
 
 @contextmanager
 def azure_server(work: Path) -> Iterator[int]:
-    """Start Azurite, which `npm install azurite` brings; gives its port."""
+    """Run Azurite, which `npm install azurite` installs, and yield its port."""
     program, port = required("azurite-blob", insist="GRADSHARD_REQUIRE_AZURITE"), free_port()
-    # The client may be newer than the versions of the interface that it knows by name.
+    # The client may use a newer version of the API than Azurite knows.
     options = ["--blobPort", str(port), "--location", str(work), "--skipApiVersionCheck", "--disableTelemetry"]
     with running([program, *options, "--silent"], port, work / "output.log"):
         yield port
 
 
 def azure(port: int, patch: pytest.MonkeyPatch) -> Azure:
-    """Make an empty container, and let the driver ask Azurite."""
+    """Make an empty container, and have the driver use Azurite."""
     from azure.storage.blob import ContainerClient
 
     name = f"stores-{next(_numbers)}"
@@ -149,7 +149,7 @@ def azure(port: int, patch: pytest.MonkeyPatch) -> Azure:
 
 @dataclass
 class S3:
-    """An S3 server with one empty bucket; the environment names it to the drivers."""
+    """An S3 server with one empty bucket; drivers find it by environment variables."""
 
     url: str
     port: int

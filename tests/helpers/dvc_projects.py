@@ -11,7 +11,7 @@ from tests.helpers.projects import ROOT, Project, new_project
 
 
 class DvcProject(Project):
-    """A copy of the repository with tiny parameters, as someone's clone of their own."""
+    """A copy of the repository with tiny parameters, like a user's own clone."""
 
     def dvc(self, command: str) -> str:
         done = subprocess.run(
@@ -21,11 +21,11 @@ class DvcProject(Project):
         return done.stdout + done.stderr
 
     def changed(self) -> set[str]:
-        """Give the stages that `dvc status` names."""
+        """Return the stages that `dvc status` names."""
         return set(re.findall(r"^(\S+):$", self.dvc("dvc status"), flags=re.MULTILINE))
 
     def repro(self) -> list[str]:
-        """Run `dvc repro` and give the stages that it ran."""
+        """Run `dvc repro`, and return the stages that it ran."""
         return re.findall(r"^Running stage '(.*)'", self.dvc("dvc repro"), flags=re.MULTILINE)
 
 
@@ -34,7 +34,7 @@ def environment():
 
 
 def new_dvc_project(path: Path, digits: dict) -> DvcProject:
-    """Return a project before its first stage, with a copy of the code, as in someone's clone of their own."""
+    """Return a project before its first stage, with a copy of the code, as in a user's own clone."""
     for name in ("pipeline", "stages", "storage"):
         shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "gradshard", path / "gradshard", symlinks=True)

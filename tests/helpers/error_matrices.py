@@ -36,7 +36,7 @@ def matrix_rows(wrong: Wrong, seeds: Sequence[int]) -> list[dict]:
 
 
 def examples_of(wrong: Wrong, seeds: Sequence[int]) -> dict[int, Examples]:
-    """Give the images that were right, by seed."""
+    """Return the images that were right, by seed."""
     return {
         seed: {
             (target, source, attack, "" if attack == "clean" else "exact", 1): (np.arange(rows.shape[1]), ~rows[at])
@@ -49,7 +49,7 @@ def examples_of(wrong: Wrong, seeds: Sequence[int]) -> dict[int, Examples]:
 def error_matrix(
     wrong: Wrong, seeds: Sequence[int] = (10, 11, 12, 13, 14), *, known: bool = True, steady: str = "AB"
 ) -> ErrorMatrix:
-    """Return an error matrix over seeds; without ``known``, errors are known by number alone."""
+    """Return an error matrix over seeds; without ``known``, only the number of errors is known."""
     examples = examples_of(wrong, seeds) if known else {}
     return ErrorMatrix(
         matrix_rows(wrong, seeds), "exact", Seeds(tuple(seeds), frozenset(steady)), {}, 1, examples=examples
@@ -57,7 +57,7 @@ def error_matrix(
 
 
 def write_results(folder: Path, wrong: Wrong, seeds: Sequence[int]) -> None:
-    """Write what ``evaluate`` finds, a folder a seed."""
+    """Write results as ``evaluate`` does, one folder for each seed."""
     for at, seed in enumerate(seeds):
         (folder / str(seed)).mkdir()
         one = {key: rows[at : at + 1] for key, rows in wrong.items()}

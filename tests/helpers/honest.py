@@ -1,4 +1,4 @@
-"""An honest store's spec and manifest, from which tests make others."""
+"""An honest store's spec and manifest, which tests change."""
 
 import contextlib
 import json

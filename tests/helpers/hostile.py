@@ -1,4 +1,4 @@
-"""Refusals of what somebody made who means harm: in one sentence, and in little memory."""
+"""Refusals of malicious input, in one sentence and in little memory."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -11,7 +11,7 @@ MB = 1_000_000
 
 
 def refused(action: Callable[[], object], *, below: int = 30 * MB) -> str:
-    """Check that the action is refused with one printable sentence, and takes little memory until then."""
+    """Check that an action is refused with one printable sentence and little memory; return the sentence."""
     tracemalloc.start()
     try:
         with pytest.raises(GradshardError) as caught:

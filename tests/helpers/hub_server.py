@@ -1,8 +1,8 @@
-"""A Hugging Face hub on this machine: the documented endpoints that pushing and pulling a dataset's files ask for.
+"""A Hugging Face hub on this machine: the documented endpoints for pushing and pulling a dataset's files.
 
-What it knows of the hub is in the documentation (https://huggingface.co/docs/hub/api) and in what the client sends:
-files are regular or large ones, large ones are sent before the commit that names them and are handed out by another
-host, a commit is all or nothing, and more than 128 of them an hour are refused.
+It follows the documentation (https://huggingface.co/docs/hub/api) and the client's requests: files are regular or large
+ones, large ones are sent before the commit that names them and are served by another host, a commit is all or nothing,
+and more than 128 commits in an hour are refused.
 """
 
 import base64
@@ -52,11 +52,11 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The hub's datasets and blobs, what it was asked for, and what it does wrong.
+    """The hub's datasets and blobs, the requests it got, and its faults.
 
-    ``use`` sends the client to another port. ``refusals`` gives the status that the next requests of a kind get, one
-    each; a commit whose number (from 1) is in ``lost`` is made but its answer never arrives; ``faults`` changes what is
-    handed out of a file.
+    ``use`` sends the client to another port. ``refusals`` lists, by kind, the statuses that the next requests get; a
+    commit whose number (from 1) is in ``lost`` is made but its answer never arrives; ``faults`` changes the bytes that
+    are sent of a file.
     """
 
     url: str
@@ -79,7 +79,7 @@ class Hub:
         return repository
 
     def contents(self, name: str, folder: str = "") -> dict[str, bytes]:
-        """Return the files of a folder of a dataset, by their names in it, but for the hub's own."""
+        """Return the files of a folder of a dataset, by their names in it, without the hub's own."""
         prefix = f"{folder}/" if folder else ""
         files = self.datasets[name].files if name in self.datasets else {}
         own = {path: content for path, content in files.items() if path != ".gitattributes"}
@@ -91,7 +91,7 @@ class Hub:
 
 
 def is_large(content: bytes) -> bool:
-    """Tell whether the hub takes a file as a large one: binary files are."""
+    """Tell whether the hub treats a file as large, as it does binary files."""
     return b"\0" in content[:512]
 
 
@@ -255,7 +255,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.hand_out(path, files[path])
 
     def deliver(self, name: str, revision: str, path: str) -> None:
-        if "Authorization" in self.headers:  # the hub's storage refuses it, and it is nobody else's business
+        if "Authorization" in self.headers:  # the hub's storage refuses it, and no other host may get it
             raise _RefusedError(400)
         repository = self.hub.datasets[name]
         self.hand_out(path, (repository.files if revision == "main" else repository.commits[revision])[path])
@@ -276,7 +276,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     def handle(self) -> None:
-        with suppress(ConnectionError, ValueError):  # the client had enough, or was given no answer
+        with suppress(ConnectionError, ValueError):  # the client closed the connection, or got no answer
             super().handle()
 
 
@@ -298,7 +298,7 @@ _ROUTES: list[tuple[str, str, str, Callable[..., None]]] = [
 
 @contextmanager
 def hub(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Run a hub that is empty; the environment names it to the client, in this process and in others."""
+    """Run an empty hub; the client finds it by environment variables, in this process and in others."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler))
     server.daemon_threads = True
 
@@ -317,10 +317,10 @@ def hub(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def _name_hub(url: str, home: Path, patch: pytest.MonkeyPatch) -> None:
-    """Let the client of this process, and of those that it starts, know a hub and a token that it takes."""
+    """Give the client, in this process and in those that it starts, the hub's URL and a valid token."""
     from huggingface_hub import constants
 
-    # What it sends to Xet storage instead would need a second server with a protocol of its own.
+    # By default the client sends large files to Xet storage, which would need a second server with its own protocol.
     for name, value in {"HF_ENDPOINT": url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}.items():
         patch.setenv(name, value)
     patch.setattr(constants, "ENDPOINT", url)

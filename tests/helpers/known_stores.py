@@ -63,7 +63,7 @@ class KnownStore:
         return verify(Folder(self.path), self.manifest, advance=lambda _: None, threads=2)
 
     def repair(self, faults: list[Fault]) -> list[Fault]:
-        """Repair, and return what is left; the shards that were computed are in ``computed``."""
+        """Repair the store and return the faults that are left; ``computed`` lists the shards that were computed."""
         self.computed.clear()
         scratch = self.path.parent / "scratch"
         scratch.mkdir()
@@ -81,7 +81,7 @@ class KnownStore:
 def publish(
     target: Path, spec: StoreSpec, *, change: Callable[[np.ndarray, np.ndarray], None] = lambda planes, labels: None
 ) -> KnownStore:
-    """Publish a store of random signs and labels; ``change`` may spoil all packed signs and labels before."""
+    """Publish a store of random signs and labels; ``change`` may first spoil the packed signs and the labels."""
     rows, pixels = spec.dataset.rows, spec.dataset.pixels
     signs = random_signs(rows, pixels, seed=5)
     labels = np.random.default_rng(6).integers(0, spec.dataset.classes, rows)
@@ -97,7 +97,7 @@ def publish(
 
 
 def reseal(path: Path, **changes: object) -> None:
-    """Give a store a manifest that is right about its files as they are now, but for ``changes``."""
+    """Give a store a manifest that agrees with its current files, except for ``changes``."""
     old = read_manifest(path)
     files = {name: FileRecord(sha256=file_sha256(path / name), size=(path / name).stat().st_size) for name in old.files}
     fields = {"content": old.content, "zeros": old.zeros, "versions": old.versions, "files": files, **changes}

@@ -9,9 +9,9 @@ import torchvision
 
 
 def torch_hub_file(patch: pytest.MonkeyPatch, home: Path, name: str, *, seed: int = 0, url: str = "https://nowhere"):
-    """Lay weights of one of torchvision's models into torch's cache; gives the file and their state.
+    """Put weights of a torchvision model into torch's cache; return the file and the state_dict.
 
-    Files there end in the beginning of their hash, so torchvision is told the name of this one.
+    File names there end in the first digits of the file's hash, so torchvision's URL gets the name of this file.
     """
     patch.setenv("TORCH_HOME", str(home))
     torch.manual_seed(seed)
@@ -27,7 +27,7 @@ def torch_hub_file(patch: pytest.MonkeyPatch, home: Path, name: str, *, seed: in
 
 
 def transformers_folder(folder: Path, kind: str, *, classes: int = 10, channels: int = 1, size: int = 28, **processor):
-    """Save a small ResNet or ViT as transformers does; gives the model."""
+    """Save a small ResNet or ViT as transformers does, and return the model."""
     import transformers
 
     torch.manual_seed(5)

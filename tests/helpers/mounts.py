@@ -1,4 +1,4 @@
-"""Small disks, and disks that cannot be written to, for real: mounted for one command alone."""
+"""Real disks that are small or cannot be written to, mounted for one command alone."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ _MOUNTED = 'mount -t tmpfs -o "$0" tmpfs "$1" && cd "$1" && shift && exec "$@"'
 
 
 def require_mounts() -> None:
-    """Skip the test where this system lets no user mount a disk."""
+    """Skip the test if this system does not let users mount a disk."""
     probe = 'mount -t tmpfs tmpfs "$0"'
     done = subprocess.run(["unshare", "-Urm", "bash", "-c", probe, "/mnt"], capture_output=True, check=False)
     if done.returncode != 0 and "GRADSHARD_REQUIRE_SERVERS" not in os.environ:

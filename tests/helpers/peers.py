@@ -1,6 +1,6 @@
-"""The attacks of foolbox, torchattacks and the Adversarial Robustness Toolbox, asked for what ours compute.
+"""The attacks of foolbox, torchattacks and the Adversarial Robustness Toolbox, set up to compute what ours do.
 
-Each function gives the images of (N, C, H, W) after ``climb.steps`` steps. Their definitions differ where it says so.
+Each function returns the images (N, C, H, W) after ``climb.steps`` steps; its docstring says where definitions differ.
 """
 
 import copy
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Climb:
-    """What an attack is to do: ``steps`` steps of size ``step`` within ``epsilon``.
+    """Task of an attack: ``steps`` steps of size ``step`` within ``epsilon``, from ``start``.
 
-    ``start`` is where it begins, ``noise`` the signs of a random step of epsilon / 2 before (RAND+FGSM), ``seed`` what
-    draws them in torchattacks; ``targeted`` says that the labels are to be approached.
+    ``noise`` are the signs of a first random step of epsilon / 2 (RAND+FGSM), which torchattacks draws by ``seed``;
+    ``targeted`` says that the labels are to be approached.
     """
 
     model: nn.Module
@@ -53,7 +53,7 @@ class _FromStart(foolbox.attacks.LinfProjectedGradientDescentAttack):
 
 
 class _Hinge(_FromStart):
-    """The same, climbing foolbox's own idea of the best other class."""
+    """The same, with the best other class as foolbox itself chooses it."""
 
     def get_loss_fn(self, model: foolbox.Model, labels: eagerpy.Tensor) -> Callable[[eagerpy.Tensor], eagerpy.Tensor]:
         def loss(inputs: eagerpy.Tensor) -> eagerpy.Tensor:
@@ -75,7 +75,7 @@ def foolbox_fgsm(climb: Climb) -> Tensor:
 
 
 def foolbox_fgsm_after_the_random_step(climb: Climb) -> Tensor:
-    """Craft by Foolbox from the moved image with what is left: its own start is uniform and costs no epsilon."""
+    """Craft from the moved image with the epsilon that is left: foolbox's own start is uniform and costs no epsilon."""
     attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
     return _foolbox(attack, climb, climb.epsilon / 2, climb.start)
 
@@ -103,7 +103,7 @@ def torchattacks_fgsm(climb: Climb) -> Tensor:
 
 
 def torchattacks_rfgsm(climb: Climb) -> Tensor:
-    """Its step of the gradient is alpha, not epsilon - alpha: the paper's attack only at alpha = epsilon / 2."""
+    """Craft with a gradient step of alpha, not epsilon - alpha: the paper's attack only at alpha = epsilon / 2."""
     attack = torchattacks.RFGSM(climb.model, eps=climb.epsilon, alpha=climb.epsilon / 2, steps=1)
     return _torchattacks(attack, climb)
 
@@ -114,7 +114,7 @@ def torchattacks_bim(climb: Climb) -> Tensor:
 
 
 def torchattacks_mifgsm(climb: Climb) -> Tensor:
-    """It divides by the mean of |gradient|, not the sum as Dong et al. do: one factor for all steps changes no sign."""
+    """Craft with gradients over the mean of |gradient|, not the sum (Dong et al.): a constant factor turns no sign."""
     attack = torchattacks.MIFGSM(climb.model, eps=climb.epsilon, alpha=climb.step, steps=climb.steps, decay=1.0)
     return _torchattacks(attack, climb)
 
@@ -125,7 +125,7 @@ def torchattacks_pgd(climb: Climb) -> Tensor:
 
 
 def _art(kind: type, climb: Climb, **options: float) -> Tensor:
-    # It leaves a model in another mode than it found it: it gets one of its own.
+    # The toolbox changes the mode of a model, so it gets a copy.
     classifier = PyTorchClassifier(
         copy.deepcopy(climb.model), nn.CrossEntropyLoss(), climb.images.shape[1:], 10, clip_values=(0, 1)
     )

@@ -1,4 +1,4 @@
-"""Places that stores are pushed to in the tests, by whatever driver."""
+"""Places that stores are pushed to in the tests, the same for every driver."""
 
 import shutil
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from tests.helpers.transfers import contents
 
 @dataclass
 class Place:
-    """Place that a store can be pushed to, and a way around the drivers to see and change what is there."""
+    """Place that a store can be pushed to, with functions that see and change its files without the drivers."""
 
     url: str
     contents: Callable[[], dict[str, bytes]]
@@ -59,6 +59,6 @@ def hub_place(hub: Hub, name: str, folder: str) -> Place:
 
 
 def serve(source: Path, server) -> str:
-    """Put a store on a web server; gives its address."""
+    """Put a store on a web server, and return its address."""
     shutil.copytree(source, server.folder / "M.zarr")
     return f"{server.url}/M.zarr"

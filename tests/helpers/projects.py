@@ -83,7 +83,7 @@ def new_project(path: Path, digits: dict, *, train: int = 600) -> Project:
 
 
 def call(patch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process and give its exit code."""
+    """Run the command line in this process, and return its exit code."""
     patch.setattr(sys, "argv", ["gradshard", *arguments])
     try:
         main()
@@ -110,7 +110,7 @@ def files(project, *folders):
 
 
 def receipts(project: Project, store: str = "A") -> int:
-    """Count the shards that have a receipt; a running stage may just be clearing them away."""
+    """Count the shards that have a receipt; a running stage may be removing them."""
     try:
         return len(list(project.path.glob(f".partial/precompute-{store}-*/ledger/*.json")))
     except FileNotFoundError:

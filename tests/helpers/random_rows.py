@@ -16,7 +16,7 @@ class RandomRows:
         self.planes[:, 1] = 0
 
     def read(self, requests):
-        """Give the batches that are asked for, one after the other."""
+        """Yield the requested batches, one after the other."""
         for request in requests:
             planes = None if request.store is None else self.planes[request.rows]
             if isinstance(request.store, tuple):

@@ -1,4 +1,4 @@
-"""Bad input, given to a command: what is to become of it."""
+"""Refusals of bad input by commands."""
 
 OUTPUTS = ("data", "models", "signs", "training", "evaluation", "report")
 

@@ -1,15 +1,15 @@
-"""Where the sign of a float32 gradient is certain: from float64, with no code of the pipeline.
+"""Pixels at which the sign of a float32 gradient is certain, from float64 and without code of the pipeline.
 
-The gradient of a loss at a pixel is the sum over the logits j of c_j J_ji, with J_ji = dz_j / dx_i. In float32 it comes
-out wrong by some units of u = 2^-24, relative to sum_j w_j |J_ji|, where w_j is what c_j is computed from: softmax
-cross-entropy has c = p - e_t, a difference of numbers up to w = p + e_t, and cancels on confident examples. A softmax
-carries the rounding of its logits, at most a few u max|z|. The backward pass adds up terms as large as those of the
-strongest pixel, whatever the pixel. So the error is at most
+The gradient of a loss at a pixel is the sum over the logits j of c_j J_ji, with J_ji = dz_j / dx_i. Its float32
+error is some units of u = 2^-24, relative to sum_j w_j |J_ji|, where w_j is the size of the numbers that give c_j:
+softmax cross-entropy has c = p - e_t, a difference of numbers up to w = p + e_t, which cancel on confident examples. A
+softmax carries the rounding of its logits, at most a few u max|z|. At every pixel the backward pass adds up terms as
+large as those of the strongest pixel. So the error is at most
 
     C u (1 + max|z|) max_i sum_j w_j |J_ji|
 
 for each example, with a constant C for the lengths of the sums: 8, four times what was measured on 600 gradients of
-three trained models D. A test holds the pipeline's own gradients against it. Where a hidden unit is itself within
+three trained models D. A test checks the pipeline's own gradients against it. Where a hidden unit is itself within
 rounding of 0, ReLU may fall either way and no bound holds.
 """
 
@@ -30,8 +30,10 @@ CONSTANT = 8
 
 @dataclass(frozen=True)
 class Certainty:
-    """Of each example: the float64 gradient (N, C, H, W), the bound of a float32 one's error (N, 1, 1, 1), and whether
-    a hidden unit is at the kink of its ReLU (N, 1, 1, 1).
+    """The float64 gradient of each example, and how far the signs of a float32 one can be trusted.
+
+    ``grad`` is the gradient (N, C, H, W); ``bound`` limits the error of a float32 one (N, 1, 1, 1); ``kink`` says
+    whether a hidden unit is at the kink of its ReLU, bool (N, 1, 1, 1).
     """
 
     grad: Tensor
@@ -40,7 +42,7 @@ class Certainty:
 
     @property
     def sure(self) -> Tensor:
-        """The pixels whose sign float32 cannot miss, bool (N, C, H, W)."""
+        """The pixels whose sign float32 cannot get wrong, bool (N, C, H, W)."""
         return (self.grad.abs() > self.bound) & ~self.kink
 
 
@@ -60,7 +62,7 @@ class Reference:
                 module.register_forward_pre_hook(lambda _, inputs: self.hidden.append(inputs[0].detach().flatten(1)))
 
     def at(self, images: Tensor) -> Certainty:
-        """Return what is certain of the gradient at images (N, C, H, W)."""
+        """Return the certainty of the gradient at images (N, C, H, W)."""
         self.hidden.clear()
         inputs = images.double().requires_grad_()
         logits = self.model(inputs)
@@ -84,12 +86,12 @@ class Reference:
         return rest.softmax(1) if self.loss == "exact" else one_hot(rest.argmax(1), logits.shape[1]).double()
 
     def along(self, iterates: list[Tensor], *, momentum: bool) -> Iterator[Certainty]:
-        """Yield what is certain of each step's direction: the gradient's, or that of the unit gradients so far."""
+        """Yield the certainty of each step's direction: the gradient or, with momentum, the sum of unit gradients."""
         so_far: Certainty | None = None
         for images in iterates:
             now = self.at(images)
             if momentum:
-                # A gradient over its own L1 norm, which is wrong by the sum of its pixels' errors.
+                # A gradient over its own L1 norm, whose error is at most the sum of its pixels' errors.
                 norm = now.grad.flatten(1).abs().sum(1).view(now.bound.shape)
                 unit, error = now.grad / norm, now.bound / norm
                 error = error + unit.abs() * error * unit[0].numel()

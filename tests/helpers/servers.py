@@ -1,4 +1,4 @@
-"""Servers that are programs, started on this machine: nginx, Python's own HTTP server and sshd."""
+"""Server programs, started on this machine: nginx, Python's own HTTP server and sshd."""
 
 import getpass
 import itertools
@@ -22,20 +22,20 @@ _DEADLINE = 30
 
 @dataclass
 class WebServer:
-    """A server of one folder; ``requests`` tells what it was asked for, as (method, path, status)."""
+    """A server of one folder; ``requests`` returns the requests that it got, as (method, path, status)."""
 
     url: str
     folder: Path
     requests: Callable[[], list[tuple[str, str, int]]]
 
     def fetched(self, under: str = "/") -> list[str]:
-        """Return the paths that were fetched with success, without the folder's own path."""
+        """Return the paths below ``under`` that were fetched successfully, relative to it."""
         paths = [path for method, path, status in self.requests() if method == "GET" and status in (200, 206)]
         return [path.removeprefix(under).lstrip("/") for path in paths if path.startswith(under)]
 
 
 def required(program: str, *, insist: str = "GRADSHARD_REQUIRE_SERVERS") -> str:
-    """Return the path of a server's program; without it the test is skipped, or fails where ``insist`` is set."""
+    """Return the path of a server's program; without it, skip the test, or fail if the variable ``insist`` is set."""
     found = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         reason = f"{program} is not installed"
@@ -52,7 +52,7 @@ def free_port() -> int:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    """Wait for something that happens soon."""
+    """Wait for a condition that becomes true soon, and fail if it does not."""
     stop = time.monotonic() + _DEADLINE
     while not condition():
         assert time.monotonic() < stop, f"{what} did not happen in {_DEADLINE} s"
@@ -61,7 +61,7 @@ def until(condition: Callable[[], object], what: str) -> None:
 
 @contextmanager
 def running(command: list[str], port: int, log: Path) -> Iterator[None]:
-    """Run a server until it is not needed any more, once it answers at its port."""
+    """Run a server; the context begins once it answers at its port, and ends the process."""
     with log.open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, cwd=log.parent)
     try:
@@ -80,7 +80,7 @@ def _answers(port: int) -> bool:
 
 @contextmanager
 def nginx(work: Path) -> Iterator[WebServer]:
-    """Run nginx, which knows ranges."""
+    """Run nginx, which supports range requests."""
     program, port, folder = required("nginx"), free_port(), work / "www"
     folder.mkdir(parents=True)
     temporary = " ".join(f"{kind}_temp_path {work}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi"))
@@ -110,7 +110,7 @@ def nginx(work: Path) -> Iterator[WebServer]:
 
 @contextmanager
 def plain_http(work: Path) -> Iterator[WebServer]:
-    """Run Python's ``http.server``, which knows no ranges."""
+    """Run Python's ``http.server``, which supports no range requests."""
     port, folder, log = free_port(), work / "www", work / "output.log"
     folder.mkdir(parents=True)
     command = [sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(folder)]
@@ -125,7 +125,7 @@ def plain_http(work: Path) -> Iterator[WebServer]:
 
 @dataclass
 class Sshd:
-    """An SSH server that lets this user in by a key, and this user's home, with what a client keeps there."""
+    """An SSH server that lets this user in by a key, and the home folder, where the client's SSH files are."""
 
     port: int
     home: Path
@@ -147,7 +147,7 @@ class Sshd:
 @contextmanager
 def sshd(work: Path, patch: pytest.MonkeyPatch) -> Iterator[Sshd]:
     program, port = required("sshd"), free_port()
-    if os.geteuid() == 0:  # without this folder, which a start of the system makes, it does not run as root
+    if os.geteuid() == 0:  # as root, sshd needs this folder, which only a start of the system makes
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     (work / ".ssh").mkdir(parents=True, mode=0o700)
     for key in (work / "host_key", work / ".ssh/id_ed25519"):

@@ -14,7 +14,7 @@ def index_of(content: bytes, spec: StoreSpec) -> np.ndarray:
 
 
 def with_index(content: bytes, index: np.ndarray) -> bytes:
-    """Return the file of a shard with another index, its checksum right."""
+    """Return the file of a shard with another index and a right checksum."""
     body = index.astype("<u8").tobytes()
     return body + struct.pack("<I", google_crc32c.value(body)) + content[len(body) + 4 :]
 

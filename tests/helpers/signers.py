@@ -43,7 +43,7 @@ def key_pair(folder: Path, name: str, *, password: str | None = None) -> Signer:
 
 
 def certified(folder: Path, name: str, *, age: datetime.timedelta = _YEAR / 2, signs: bool = True) -> Certified:
-    """Return a key whose certificate has been valid for ``age`` now, of the year that it is valid."""
+    """Return a key whose certificate is valid for a year that began ``age`` ago."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
     root = _certificate(f"{name} root", keys[0], f"{name} root", keys[0], authority=True, since=_TODAY - 9 * _YEAR)
     middle = _certificate(f"{name} middle", keys[1], f"{name} root", keys[0], authority=True, since=_TODAY - 5 * _YEAR)

@@ -1,6 +1,6 @@
 """The variables of TF-slim's Inception v3 and Inception-ResNet v2, as its code names and shapes them."""
 
-# Convolutions by block and branch: name, channels in and out; the kernel is what the name ends in unless given.
+# Convolutions by block and branch: name, channels in and out; the name ends in the kernel unless one is given.
 _A = "0:0a_1x1,64 1:{b},48 1:{c},48,64 2:0a_1x1,64 2:0b_3x3,64,96 2:0c_3x3,96,96 3:0b_1x1,{pool}"
 _C = (
     "0:0a_1x1,192 1:0a_1x1,{n} 1:0b_1x7,{n},{n} 1:0c_7x1,{n},192 2:0a_1x1,{n} 2:0b_7x1,{n},{n} 2:0c_1x7,{n},{n} "

@@ -22,7 +22,7 @@ def store_spec(dataset: Dataset, *, model: str = "M", attack: AttackRecord | Non
 
 
 def random_signs(rows: int, pixels: int, *, seed: int) -> npt.NDArray[np.int8]:
-    """Signs of -1, 0 and +1, a tenth of them 0."""
+    """Return random signs of -1, 0 and +1, about a tenth of them 0."""
     return np.random.default_rng(seed).choice(np.array([-1, 0, 1], dtype=np.int8), (rows, pixels), p=[0.45, 0.1, 0.45])
 
 
@@ -35,7 +35,7 @@ def build_store(
     model: str = "M",
     attack: AttackRecord | None = None,
 ) -> SignStore:
-    """Build and publish a store of random signs, others in each copy of an attack."""
+    """Build and publish a store of random signs, different ones in each copy of an attack."""
     builder = StoreBuilder(folder, store_spec(dataset, model=model, attack=attack))
     builder.create()
     copies = [random_signs(len(dataset.train), 784, seed=seed + 100 * copy) for copy in range(builder.spec.copies)]
@@ -48,5 +48,5 @@ def build_store(
 
 
 def rand_fgsm_record(*, copies: int = 3) -> AttackRecord:
-    """Describe RAND+FGSM in several copies, of which each begins after a random step of 0.05."""
+    """Describe RAND+FGSM in several copies, each after a random step of 0.05."""
     return AttackRecord(name="rand_fgsm", epsilon=0.3, alpha=0.05, seed=4, copies=copies)

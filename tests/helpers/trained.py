@@ -9,7 +9,7 @@ from gradshard.pipeline.gradients.signs import to_unit_range
 
 
 def train_on(digits: dict, architecture: str, *, seed: int, epochs: int = 4, rows: int = 2000) -> nn.Module:
-    """Train an architecture on the first rows of the training digits; frozen, in eval mode."""
+    """Train an architecture on the first rows of the training digits; return it frozen, in eval mode."""
     images, labels = (torch.from_numpy(part[:rows]) for part in digits["train"])
     images, labels = to_unit_range(images), labels.long()
     model = models.create_model(architecture, (1, 28, 28), 10, seed=seed)

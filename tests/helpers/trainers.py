@@ -1,4 +1,4 @@
-"""A short training of a small model: who perturbs, what a step is given, and what the model has learnt."""
+"""Parts of a short training of a small model: its adversary, its batches and its parameters."""
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def stored(images, labels, planes):
 
 
 def without_dropout(trainer):
-    """Have the trainer's model drop nothing."""
+    """Switch off the dropout of the trainer's model."""
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -51,5 +51,5 @@ def parameters(trainer):
 
 
 def equal(one, other):
-    """Tell whether the tensors of one are those of the other."""
+    """Tell whether the tensors of one equal those of the other."""
     return all(torch.equal(one[name], other[name]) for name in one)

@@ -1,4 +1,4 @@
-"""Stores that are moved: what is in their folders, and what is told of it."""
+"""Transfers of stores: the contents of folders, progress, and interruptions."""
 
 import itertools
 import sys
@@ -16,7 +16,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def forbidden(text: str) -> None:
-    """Fail where another process is waited for and none should be."""
+    """Fail because another process is waited for."""
     raise AssertionError(f"waited for process {text}")
 
 
@@ -33,11 +33,11 @@ def pushed(store, place):
 
 
 class StoppedError(Exception):
-    """Somebody pressed a key."""
+    """An interruption by the user."""
 
 
 def stop_after(calls: int) -> Callable[[int], None]:
-    """Tell of progress, and stop at the given call."""
+    """Return a progress function that interrupts at the given call."""
     counter = itertools.count(1)
 
     def advance(done: int) -> None:
@@ -56,14 +56,14 @@ _DRIVERS = {"http": "aiohttp", "s3": "s3fs", "ssh": "sshfs", "gs": "gcsfs", "az"
 
 
 def clear_drivers() -> None:
-    """Have drivers look at the environment again, which they do but once, and make new connections."""
+    """Make drivers read the environment again, which they do only once, and open new connections."""
     for protocol, library in _DRIVERS.items():
         if library in sys.modules:
             fsspec.get_filesystem_class(protocol).clear_instance_cache()
 
 
 def one_sentence(code, err):
-    """Return what the command line complained about, which is one line and no traceback."""
+    """Check that the command line failed with one line and no traceback, and return it."""
     assert code == 2, err
     assert err.startswith("gradshard: "), err
     assert err.count("\n") == 1, err

@@ -1,6 +1,6 @@
-"""Small models whose gradients show where they are weak, or do not, each for a known reason; trained in seconds.
+"""Small models whose gradients do or do not show their weakness, each for a known reason; trained in seconds.
 
-The functions of ``sample_shape`` and ``classes`` are factories, as ``package.module:factory`` names them.
+The functions of ``sample_shape`` and ``classes`` are factories that ``package.module:factory`` can name.
 """
 
 import zlib
@@ -30,47 +30,47 @@ _BATCH, _RATE = 50, 2e-3
 _SHAPE, _CLASSES = (1, 28, 28), 10
 
 Shape = tuple[int, int, int]
-# Of a model, images, labels, the share of training that is done, and a generator: the images to train on.
+# Given a model, images, labels, the share of training that is done, and a generator: the images to train on.
 Perturbed = Callable[[nn.Module, Tensor, Tensor, float, torch.Generator], Tensor]
 
 
 def cnn(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Return two convolutions and two dense layers."""
+    """Return a network of two convolutions and two dense layers."""
     return _network(sample_shape, classes, last=nn.ReLU)
 
 
 def distilled(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Logits of a hundred times the size, as training at the temperature 100 leaves them (Papernot et al. 2016)."""
+    """Return a network with logits 100 times as large, as training at temperature 100 gives (Papernot et al. 2016)."""
     return nn.Sequential(cnn(sample_shape=sample_shape, classes=classes), _Times(TEMPERATURE))
 
 
 def saturated(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Hidden units at the ends of their tanh (Nayebi and Ganguli 2017 drive them there by a penalty)."""
+    """Return a network with units at the ends of their tanh, where Nayebi and Ganguli 2017 drive them by a penalty."""
     return _network(sample_shape, classes, last=_Steep)
 
 
 def quantised(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Eight levels of grey."""
+    """Return a network that sees eight levels of grey."""
     return nn.Sequential(_Levels(7), cnn(sample_shape=sample_shape, classes=classes))
 
 
 def stochastic(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Add noise, another for every image that differs in a bit."""
+    """Return a network behind noise, which differs for images that differ in a bit."""
     return nn.Sequential(_Noise(0.5), cnn(sample_shape=sample_shape, classes=classes))
 
 
 def random_each_pass(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Add noise, another in every pass, which no attack is measured on."""
+    """Return a network behind noise that differs in every pass, which is refused."""
     return nn.Sequential(_Dropping(), cnn(sample_shape=sample_shape, classes=classes))
 
 
 def probabilities(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Return a softmax at the end."""
+    """Return a network with a softmax at the end."""
     return nn.Sequential(cnn(sample_shape=sample_shape, classes=classes), nn.Softmax(1))
 
 
 def eleven_classes(*, sample_shape: Shape, classes: int) -> nn.Module:
-    """Give one class too many."""
+    """Return a network with one class too many."""
     return cnn(sample_shape=sample_shape, classes=classes + 1)
 
 
@@ -80,7 +80,7 @@ def without_gradient(*, sample_shape: Shape, classes: int) -> nn.Module:
 
 
 class Forest(nn.Module):
-    """A random forest as a module: it has logits, and no gradient."""
+    """A random forest as a module, with logits but without a gradient."""
 
     def __init__(self, digits: dict, *, trees: int = 100) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ def train(
     temperature: float = 1.0,
     teacher: nn.Module | None = None,
 ) -> nn.Module:
-    """Train a member on the 4,000 digits; frozen, in eval mode.
+    """Train a member of the zoo on the 4,000 training digits; return it frozen, in eval mode.
 
-    ``beside_clean`` has the mean of the loss on perturbed and clean images; a teacher's softened probabilities take
-    the place of labels.
+    With ``beside_clean`` the loss is the mean over perturbed and clean images; with a teacher, its softened
+    probabilities take the place of labels.
     """
     images, labels = to_unit_range(torch.from_numpy(digits["train"][0])), torch.from_numpy(digits["train"][1]).long()
     targets = labels if teacher is None else (teacher(images) / temperature).softmax(1)
@@ -157,7 +157,7 @@ _STRONG = ("pgd", "autoattack")
 
 @dataclass(frozen=True)
 class Measured:
-    """A member examined on test digits by each gradient, and its error on the first tenth under strong attacks."""
+    """A member examined on test digits with each gradient, and its error on the first tenth under strong attacks."""
 
     examined: Mapping[str, Examination]
     strong: Mapping[str, ErrorRate]
@@ -169,7 +169,7 @@ def source(digits: dict) -> nn.Module:
 
 
 def measure(member: str, source: nn.Module, digits: dict) -> Measured:
-    """Train and examine a member; PGD goes by the exact gradient, AutoAttack has losses of its own."""
+    """Train and examine a member; PGD follows the exact gradient, AutoAttack its own losses."""
     # A takes thirty times as long as the others.
     model, rows = MEMBERS[member](digits), 300 if member == "A" else 1000
     examined = {
@@ -190,7 +190,7 @@ def measure(member: str, source: nn.Module, digits: dict) -> Measured:
 
 
 def distil(digits: dict) -> nn.Module:
-    """Defensive distillation: a student learns the probabilities of a teacher, both at the temperature 100."""
+    """Train a student on a teacher's probabilities, both at the temperature 100 (defensive distillation)."""
     teacher = train(distilled, digits, epochs=4, seed=3, temperature=TEMPERATURE)
     return train(distilled, digits, epochs=4, seed=4, temperature=TEMPERATURE, teacher=teacher)
 

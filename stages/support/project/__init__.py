@@ -1,7 +1,7 @@
-"""A project of one's own: its dvc.yaml, and the link by which DVC sees the installed code.
+"""A user's own project: its dvc.yaml, and the link by which DVC sees the installed code.
 
-DVC's stages depend on the folders of gradshard's code. In a project they are reached by one link to the installed
-package, so that `dvc status` says what no longer follows from it after an upgrade.
+DVC's stages depend on the folders of gradshard's code. A project reaches them through one link to the installed
+package, so that after an upgrade `dvc status` says which outputs are out of date.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _HEADER = re.compile(r"# Written by `gradshard init` of gradshard (\S+), stages 
 
 
 def project_dvc_text() -> str:
-    """Return the text of a project's dvc.yaml: ours, with the code found behind the link, and what wrote it."""
+    """Return the text of a project's dvc.yaml: ours, with the code behind the link, and a header with our version."""
     header = f"# Written by `gradshard init` of gradshard {storage.__version__}, stages {_stages_digest()}."
     return f"{header}\n{_dvc_text().replace(_IN_CHECKOUT, _IN_PROJECT, 1)}"
 
@@ -56,7 +56,7 @@ def link_code(folder: Path) -> None:
     """Make a project's link to the installed code, or renew one that leads elsewhere.
 
     Raises:
-        GradshardError: something that is no link is in its place.
+        GradshardError: something other than a link is in its place.
     """
     link, installed = folder / CODE_LINK, Path(gradshard.__file__).resolve().parent
     if link.is_symlink() and link.resolve() == installed:

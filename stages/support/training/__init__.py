@@ -1,1 +1,1 @@
-"""A training run that can be killed, and the weights that it begins with."""
+"""Training runs that can be killed and resumed, and their initial weights."""

@@ -17,9 +17,9 @@ class Curves:
     held_back: list[HeldBackErrors] = field(default_factory=list)
 
     def table(self) -> str:
-        """Return tab-separated columns, one line a record, without columns that a training does not have.
+        """Return tab-separated columns, one line per record, without columns that the training run does not have.
 
-        Errors on held-back rows are nan in records of other steps than those after which they were measured.
+        Errors on held-back rows are nan in records of steps after which they were not measured.
         """
         columns = [name for name, value in asdict(self.records[0]).items() if value is not None]
         if self.records[0].adversarial_loss is None:
@@ -35,27 +35,27 @@ class Curves:
 
     @property
     def last_losses(self) -> str:
-        """The last losses, in words."""
+        """The last losses, as text."""
         last = self.records[-1]
         named = {"clean loss": last.clean_loss, "adversarial loss": last.adversarial_loss}
         return ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None)
 
     def shows_learning(self, classes: int) -> bool:
-        """Tell if the last loss is below ln(classes), what the same probability for every class gives.
+        """Tell whether the last loss is below ln(classes), the loss of equal probabilities for all classes.
 
-        It is the clean loss, or where none is trained on the adversarial one; half a percent below is taken for chance.
+        It is the clean loss or, without one, the adversarial loss; up to half a percent below counts as chance.
         """
         last = self.records[-1]
         loss = last.adversarial_loss if last.clean_loss is None else last.clean_loss
         return loss is None or loss < 0.995 * math.log(classes)
 
     def as_json(self) -> dict[str, object]:
-        """Give what a checkpoint keeps of them."""
+        """Return the record that a checkpoint keeps."""
         held_back = {"held_back": [asdict(errors) for errors in self.held_back]} if self.held_back else {}
         return {"curves": [asdict(record) for record in self.records], **held_back}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Read what a checkpoint keeps."""
+        """Restore curves from the record that a checkpoint keeps."""
         held_back = [HeldBackErrors(**entry) for entry in record.get("held_back", [])]
         return cls([TrainMetrics(**entry) for entry in record["curves"]], held_back)

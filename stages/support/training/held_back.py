@@ -1,4 +1,4 @@
-"""Rows of the training set that no robust model trains on, and each is tried on while it is trained."""
+"""Rows of the training set that no robust model trains on, and on which each is measured during its training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from gradshard.storage.streaming.windows import Request
 
 
 def rows_of(held_back: HeldBackParams | None, rows: int) -> Rows | None:
-    """Give the rows that are held back, sorted; none if all are trained on.
+    """Return the held-back rows, sorted; none if all rows are trained on.
 
     Raises:
         GradshardError: no row would be left to train on.
@@ -36,7 +36,7 @@ def rows_of(held_back: HeldBackParams | None, rows: int) -> Rows | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """Tries a model on the held-back rows, after every so many epochs."""
+    """Measurement of a model on the held-back rows, after every so many epochs and the last."""
 
     probed: ProbedImages
     every: int
@@ -44,7 +44,7 @@ class Judge:
     epsilon: float
 
     def __call__(self, model: nn.Module, epoch: int, *, last: bool) -> HeldBackErrors | None:
-        """Measure its error rates after an epoch; nothing if it is not the turn of that one."""
+        """Return the model's error rates after an epoch; none if they are not measured after that one."""
         if epoch % self.every and not last:
             return None
         with precision_context("fp32", next(model.parameters()).device):
@@ -55,7 +55,7 @@ class Judge:
 def make_judge(
     held_back: HeldBackParams, held: Rows, reader: Reader, stores: Mapping[str, SignStore], epsilon: float
 ) -> Judge:
-    """Read the held-back rows and their signs, of the first copy of each store, which stay in memory."""
+    """Read the held-back rows and their signs in each store's first copy, and keep them in memory."""
     (raw,) = reader.read([Request(held, tuple(stores) or None)])
     images = torch.from_numpy(raw.images.copy())
     probed = ProbedImages(

@@ -1,4 +1,4 @@
-"""A static model that is not trained: its weights are taken as they are."""
+"""A static model that is not trained: its weights are taken unchanged."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def publish(
     classes are not the dataset's.
 
     Raises:
-        GradshardError: the loss is no number.
+        GradshardError: the loss is not finite.
     """
     split = data.train if len(data.train) else data.test
     loss, errors, count = _try(module.to(device).eval(), split, device)

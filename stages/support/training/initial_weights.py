@@ -1,4 +1,4 @@
-"""The model that a static model begins as: random, pretrained, or from a checkpoint."""
+"""A static model before training: with random weights, pretrained ones, or those of a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ _TOLD = 3
 
 
 class Classified(Protocol):
-    """Images that a model is for, such as a dataset's."""
+    """Shape and classes of the images that a model is for, such as a dataset's."""
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -33,7 +33,7 @@ class Classified(Protocol):
 
 @dataclass(frozen=True)
 class Initial:
-    """A model before its first step, and the digest of its weights where they do not follow from the seed."""
+    """A model before its first step, and the digest of its weights; none if the seed determines them."""
 
     module: nn.Module
     digest: str | None
@@ -43,7 +43,7 @@ def initial_static_model(static: StaticModel, data: Classified) -> Initial:
     """Build the static model that the parameters describe.
 
     Raises:
-        GradshardError: the architecture, the weights or the checkpoint are not there or do not fit the dataset.
+        GradshardError: the architecture, the weights or the checkpoint are missing or do not fit the dataset.
     """
     shape, classes = data.sample_shape, data.classes
     if static.weights == PRETRAINED:

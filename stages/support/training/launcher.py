@@ -1,4 +1,4 @@
-"""Processes of one training, started and watched by what is behind `torchrun`."""
+"""Processes of one training run, started and watched by the library behind `torchrun`."""
 
 import logging
 import os
@@ -18,14 +18,14 @@ from gradshard.storage.errors import GradshardError
 
 
 def launch(ranks: int, device: torch.device) -> None:
-    """Run this command in so many processes; the first one shows here what it says. Where one fails, all are ended.
+    """Run this command in ``ranks`` processes, and show the output of the first. If one fails, all are ended.
 
     Raises:
         GradshardError: a process failed.
     """
     if device.type == "cpu":
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // ranks)))
-    # What it has to say of a rank that failed is said below, in a sentence.
+    # A failed rank is reported below, in one sentence.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="gradshard-ranks-") as folder:
         config = LaunchConfig(
@@ -47,10 +47,10 @@ def launch(ranks: int, device: torch.device) -> None:
 
 
 def _cause(failures: Mapping[int, ProcessFailure], ranks: int, logs: Path) -> str:
-    """Say why a training failed.
+    """Return why a training run failed.
 
-    Of a rank that was killed, the others only say that it is gone; and where one fails, the others may be ended by a
-    signal before they say the same.
+    If a rank is killed, the others only report that it is gone; if one fails, the others may be ended by a signal
+    before they report that.
     """
     told = [failure for failure in failures.values() if rank_process.was_told(failure)]
     for failure in told:

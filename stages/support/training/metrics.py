@@ -7,10 +7,10 @@ from gradshard.stages.support.training.curves import Curves
 
 
 def metrics(trainer: Trainer, curves: Curves) -> dict[str, object]:
-    """Gather what training/NAME.json holds.
+    """Return the content of training/NAME.json.
 
-    ``passes`` are numbers of images: those that the steps were about, and how many went through the model forward and
-    backward for them, crafting included. ``prior_bytes`` is the memory of what the method keeps of every image.
+    ``passes`` counts images: those of all steps' batches, and those that went forward and backward through the model,
+    crafting included. ``prior_bytes`` is the memory of what the method keeps for every image.
     """
     last, run = curves.records[-1], trainer.run
     found: dict[str, object] = {"steps": trainer.step}

@@ -1,4 +1,4 @@
-"""A model checked before it is trained: in both modes, and with the smallest batch that it will see."""
+"""Checks of a model before it is trained: in train and eval mode, with the smallest batch that it will see."""
 
 import torch
 from torch import nn
@@ -16,12 +16,12 @@ from gradshard.storage.formats.dataset import Dataset
 def check_before_training(
     module: nn.Module, data: Dataset, run: TrainingRun, device: torch.device, *, where: str, arithmetic: Arithmetic
 ) -> None:
-    """Check a model in both modes, in the arithmetic it will be trained in; tell which of its weights stay frozen.
+    """Check a model in train and eval mode, in the arithmetic of its training, and report weights that stay frozen.
 
-    Afterwards it is on ``device``.
+    The model is moved to ``device``.
 
     Raises:
-        GradshardError: it is not one that can be trained so.
+        GradshardError: the model cannot be trained in this way.
     """
     module.to(device)
     some = sample(data, device)
@@ -40,10 +40,10 @@ def check_before_training(
 
 
 def least_rows(run: TrainingRun) -> int:
-    """Return the rows of the smallest batch that passes in train mode: a rank's part of the last one of an epoch."""
+    """Return the rows of the smallest batch that passes in train mode: a rank's part of an epoch's last batch."""
     rows = run.batch_rows(run.steps_per_epoch - 1) // run.ranks.size
     adversary = run.adversary
-    # Clean and perturbed images pass together then.
+    # With this objective clean and perturbed images may pass together.
     both = adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "both"
     together = adversary is not None and both and adversary.live_mode == "eval"
     return 2 * rows if together else rows

@@ -1,4 +1,4 @@
-"""Checkpoints of what a method keeps of each training image, beside those of its run."""
+"""Checkpoints of the signs that a method keeps for each training image, beside those of its run."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from gradshard.storage.formats.prior_store import PriorStore
 
 
 class PriorCheckpoints:
-    """The generations of a trainer's prior, one for each checkpoint; of a trainer without one there are none."""
+    """The generations of a trainer's prior, one for each checkpoint; a trainer without a prior has none."""
 
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -17,7 +17,7 @@ class PriorCheckpoints:
             self._store = PriorStore(folder / "priors", rows=len(self._prior.planes), pixels=self._prior.pixels)
 
     def restore(self) -> None:
-        """Go on from the generation of the step that the trainer is at.
+        """Load the generation of the trainer's current step.
 
         Raises:
             GradshardError: a file of it is missing or damaged.
@@ -27,7 +27,7 @@ class PriorCheckpoints:
             self.settle()
 
     def save(self) -> None:
-        """Write the generation of the step that the trainer is at; to be called before the checkpoint is written."""
+        """Write the generation of the trainer's current step; to be called before the checkpoint is written."""
         if self._prior is not None:
             self._store.save(self._trainer.step, self._prior.held, self._prior.take_changes())
 

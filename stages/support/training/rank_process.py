@@ -1,4 +1,4 @@
-"""One process of a training that its stage started; it leaves the telling of what went wrong to the stage."""
+"""One process of a training run, started by its stage, which also reports the errors."""
 
 import json
 import os
@@ -17,9 +17,9 @@ _LOOK_SECONDS = 0.1
 
 
 def main() -> None:
-    """Run the command line that follows the stage's process number, for as long as the stage runs.
+    """Run the command line that follows the stage's process number, as long as the stage runs.
 
-    A mistake's sentence goes to the file that torch's agent reads.
+    An error message goes to the file that torch's agent reads.
     """
     threading.Thread(target=_end_with, args=(int(sys.argv.pop(1)),), name="gradshard-stage", daemon=True).start()
     try:
@@ -32,19 +32,19 @@ def main() -> None:
 
 
 def _end_with(stage: int) -> None:
-    """End this process, as if it were killed, once the stage that started it is gone: a killed stage ends no rank."""
+    """Exit at once when the stage that started this process is gone: a killed stage cannot end its ranks."""
     while os.getppid() == stage:
         time.sleep(_LOOK_SECONDS)
     os._exit(1)
 
 
 def was_told(failure: ProcessFailure) -> bool:
-    """Tell whether a process that failed said why in a sentence."""
+    """Tell whether a failed process left an error message."""
     return _CONSEQUENCE in failure.error_file_data
 
 
 def is_consequence(failure: ProcessFailure) -> bool:
-    """Tell whether all it said is that another process is gone."""
+    """Tell whether the message only says that another process is gone."""
     return bool(failure.error_file_data[_CONSEQUENCE])
 
 

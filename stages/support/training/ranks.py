@@ -1,4 +1,4 @@
-"""Training by all devices of this machine: the stage starts itself once for each."""
+"""Training on all devices of this machine: the stage starts itself once for each."""
 
 import os
 
@@ -8,7 +8,7 @@ from gradshard.stages.support.devices import device_count
 
 
 def train_on_all_devices(device: torch.device) -> bool:
-    """Run this command in a process for each device, if there are several; tell whether it did.
+    """Run this command in a process for each device if there are several; return whether there are.
 
     Raises:
         GradshardError: a process failed.
@@ -16,7 +16,7 @@ def train_on_all_devices(device: torch.device) -> bool:
     devices = 1 if "RANK" in os.environ else device_count(device)
     if devices == 1:
         return False
-    # Imported here: it takes a second, and most trainings have one device.
+    # Imported here: it takes a second, and most training runs use one device.
     from gradshard.stages.support.training.launcher import launch
 
     launch(devices, device)

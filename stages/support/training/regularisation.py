@@ -1,4 +1,4 @@
-"""Changes of a model before its first step: another rate of dropout, and a second classifier."""
+"""Changes to a model before its first step: another rate of dropout, and a second classifier."""
 
 from torch import nn
 
@@ -16,7 +16,7 @@ def regularised(
     """Set a model's dropout, and make the auxiliary classifier that it is trained with, as the parameters ask.
 
     Raises:
-        GradshardError: its architecture has no dropout, or no auxiliary classifier, or that gets batches of one row.
+        GradshardError: the architecture has no dropout or no auxiliary classifier, or the latter would get single rows.
     """
     if training.dropout is not None:
         models.set_dropout(module, training.dropout, where=where)

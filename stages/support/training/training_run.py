@@ -1,4 +1,4 @@
-"""A training run that can be killed: checkpoints, snapshots, curves, and the outputs once it is through."""
+"""A training run that can be killed and resumed: checkpoints, snapshots, curves, and the final outputs."""
 
 import json
 import math
@@ -42,10 +42,10 @@ _CHECKPOINT_SECONDS = 120.0
 
 
 class Judge(Protocol):
-    """Judge of any kind, which tries a model on rows that were held back."""
+    """Interface of a judge, which measures a model on held-back rows."""
 
     def __call__(self, model: nn.Module, epoch: int, *, last: bool) -> HeldBackErrors | None:
-        """Give its error rates after an epoch; nothing if it is not the turn of that one."""
+        """Return the model's error rates after an epoch; none if they are not measured after that one."""
         ...
 
 
@@ -53,9 +53,9 @@ class Judge(Protocol):
 class TrainingJob:
     """Inputs and outputs of one training run.
 
-    ``classes`` is their number; ``record`` is what the weights file says of itself; ``recipe`` is everything the
-    weights follow from; a snapshot is written after each epoch in ``snapshots``, and of the epoch that ``judge`` finds
-    best.
+    ``classes`` is the number of classes; ``record`` is the weights file's description of the model; ``recipe`` is
+    everything that the weights depend on. A snapshot is written after each epoch in ``snapshots``, and after the epoch
+    that ``judge`` finds best.
     """
 
     name: str
@@ -82,7 +82,7 @@ def make_run(
     sample_shape: tuple[int, ...] = (),
     replays: int = 1,
 ) -> TrainingRun:
-    """Return the steps that the parameters ask for, over a dataset of ``rows`` rows but for those held back.
+    """Return the training run that the parameters ask for, over ``rows`` rows without those held back.
 
     Raises:
         GradshardError: a batch has fewer rows than there are ranks.
@@ -134,8 +134,8 @@ def _optimization(training: TrainingParams, learning_rate: float) -> Optimizatio
 def make_trainer(
     params: Params, module: nn.Module, run: TrainingRun, device: torch.device, auxiliary: AuxiliaryHead | None
 ) -> Trainer:
-    """Return the trainer of a run, in the arithmetic and compiled as the parameters say."""
-    # The auxiliary classifier takes the features by a hook, which a compiled model may pass over.
+    """Return the trainer of a run, with the arithmetic and the compilation that the parameters ask for."""
+    # The auxiliary classifier takes the features by a hook, which a compiled model may skip.
     compilation = params.training.compilation if auxiliary is None else "off"
     return Trainer(
         module,
@@ -149,12 +149,12 @@ def make_trainer(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that every run's bytes follow from."""
+    """Return the versions that every run's bytes depend on."""
     return {"gradshard": storage.__version__, "torch": torch.__version__}
 
 
 def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) -> dict[str, object]:
-    """Return what a run's bytes follow from besides its inputs and its own parameters."""
+    """Return what a run's bytes depend on besides its inputs and its own parameters."""
     precision = choose_precision(params.training.precision, device)
     return {
         **versions(),
@@ -164,9 +164,9 @@ def training_recipe(params: Params, reading: ReadingPlan, device: torch.device) 
 
 
 def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
-    """Train to the end, going on from a killed run's checkpoint, and put the outputs in their places.
+    """Train to the end, from the checkpoint of a killed run if there is one, and publish the outputs.
 
-    Of several ranks the first reads and writes the checkpoints and the outputs.
+    Of several ranks only the first reads and writes checkpoints and outputs.
 
     Raises:
         GradshardError: the loss is not a number, or another rank is gone.
@@ -199,7 +199,7 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
 
 
 def _go_on(trainer: Trainer, wanted: bool) -> bool:
-    """Tell whether there is anything to train: the first rank knows."""
+    """Tell every rank whether there is anything to train, which the first one knows."""
     return bool(trainer.run.ranks.shared(torch.tensor([wanted], dtype=torch.uint8, device=trainer.device)).item())
 
 
@@ -228,7 +228,7 @@ def _train(
 
 
 def _judge(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves, epoch: int) -> None:
-    """Try the model on the held-back rows if it is time, and keep it if it is the best so far."""
+    """Measure the model on the held-back rows if that is due, and save it if it is the best so far."""
     if job.judge is None:
         return
     found = job.judge(trainer.result, epoch, last=epoch == trainer.run.epochs)
@@ -259,9 +259,9 @@ def _publish(job: TrainingJob, trainer: Trainer, folder: Path, curves: Curves) -
     write_text(paths.TRAINING / f"{job.name}.tsv", curves.table())
     write_text(paths.TRAINING / f"{job.name}.json", json.dumps(metrics(trainer, curves), indent=1) + "\n")
     if job.snapshots is not None:
-        # Copied, not moved: killed before the weights are in place, the next run publishes all of it again.
+        # Copied, not moved: if this run is killed before the weights are in place, the next one publishes all again.
         (folder / "snapshots").mkdir(exist_ok=True)
-        # DVC warns of an empty folder, and git and some stores of files do not keep one.
+        # DVC warns of an empty folder, and git and some storage services keep none.
         write_text(folder / "snapshots" / "epochs.json", json.dumps(list(job.snapshots)) + "\n")
         shutil.copytree(folder / "snapshots", folder / "published", dirs_exist_ok=True)
         replace_folder(folder / "published", paths.snapshots(job.name))

@@ -1,4 +1,4 @@
-"""The model that a robust model begins as: random, or a static one."""
+"""A robust model before training: with random weights, or those of a static model."""
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
@@ -8,10 +8,10 @@ from gradshard.storage.formats import checkpoints
 
 
 def initial_robust_model(params: Params, name: str, seed: int, data: Classified) -> Initial:
-    """Build a robust model: with random weights by the seed, or those that ``init_from`` has in the run of the seed.
+    """Build a robust model with random weights by the seed, or with those of ``init_from`` in the run of the seed.
 
     Raises:
-        GradshardError: the architecture or the weights are not there, or do not fit the dataset.
+        GradshardError: the architecture or the weights are missing, or do not fit the dataset.
     """
     robust = params.robust[name]
     module = models.create_model(robust.architecture, data.sample_shape, data.classes, seed=seed)

@@ -1,6 +1,6 @@
-"""The formats: Zarr datasets, sign stores, weights, results; bytes, digests, order, streaming.
+"""File formats: Zarr datasets, sign stores, weights and results, with their digests, order and streaming.
 
-This package knows no model and no attack, and imports neither ``pipeline`` nor ``stages``.
+This package contains no model and no attack, and imports neither ``pipeline`` nor ``stages``.
 """
 
 __version__ = "0.2.0"

@@ -1,17 +1,17 @@
-"""The kinds of errors that are the user's to mend."""
+"""Errors that the user can fix."""
 
 
 class GradshardError(Exception):
-    """Error that says in one sentence what is wrong, where, and the remedy: the command prints it and exits with 2."""
+    """Error that says in one sentence what is wrong, where, and how to fix it; commands print it and exit with 2."""
 
     exit_code = 2
 
 
 class AlteredError(GradshardError):
-    """Bytes that are not those of the store that its manifest names."""
+    """Error about bytes that are not those of the store that the manifest describes."""
 
 
 class NotVouchedError(GradshardError):
-    """A store for which the signer that was asked for does not vouch: a check that found something, so exit with 1."""
+    """Error about a store that the required signer does not vouch for; a check that finds a fault exits with 1."""
 
     exit_code = 1

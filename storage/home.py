@@ -1,4 +1,4 @@
-"""The home folder in paths that a person wrote: a shell knows ``~`` at the start of a word and nowhere else."""
+"""The home folder in paths that a person wrote, since a shell expands ``~`` only at the start of a word."""
 
 import os.path
 from pathlib import Path
@@ -7,15 +7,15 @@ from gradshard.storage.errors import GradshardError
 
 
 def at_home(place: str) -> str:
-    """Put the home folder for ``~`` or ``~user`` at the start of a path; URLs and unknown users stay as they are."""
+    """Replace ``~`` or ``~user`` at the start of a path; leave URLs and unknown users as they are."""
     return os.path.expanduser(place)  # noqa: PTH111, Path's own raises for an unknown user
 
 
 def path_of(place: str) -> Path:
-    """Make a path of what a person wrote.
+    """Return the path that a person wrote, with ``~`` expanded.
 
     Raises:
-        GradshardError: it begins with ``~NAME``, and nobody of that name has a home folder.
+        GradshardError: it begins with ``~NAME``, but there is no home folder for NAME.
     """
     path = Path(at_home(place))
     if path.parts and path.parts[0].startswith("~"):

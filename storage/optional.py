@@ -1,8 +1,8 @@
-"""Libraries that not everybody has installed, and the extra that brings each."""
+"""Optional libraries, and the extra that installs each."""
 
 from gradshard.storage.errors import GradshardError
 
-# By the name that is imported.
+# Keyed by the name that is imported.
 EXTRAS = {
     "adlfs": "az",
     "aiohttp": "http",
@@ -36,16 +36,16 @@ EXTRAS = {
 
 
 def remedy(package: str) -> str:
-    """Tell how to install what brings a package that is among ``EXTRAS``."""
+    """Return the command that installs a package of ``EXTRAS``."""
     return f"pip install 'gradshard[{EXTRAS[package]}]'"
 
 
 def explained(error: ModuleNotFoundError, what: str) -> GradshardError | None:
-    """Return the sentence for an import that failed; none if the module is of no library that may be left out.
+    """Return the error for a failed import; none if the module does not belong to an optional library.
 
     Args:
         error: what the import raised.
-        what: who needs it, such as ``the benchmark training``.
+        what: what needs the library, such as ``the benchmark training``.
     """
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:

@@ -1,7 +1,7 @@
-"""Work in progress that survives a kill: built in a folder named by what it is made from, renamed when whole.
+"""Work in progress that survives a kill: built in a folder named after its inputs, and renamed when complete.
 
-DVC deletes a stage's outputs before it runs the stage, and a stage outlives a killed ``dvc``. So nothing
-unfinished lies among the outputs, and two processes that build the same thing never write at the same time.
+DVC deletes a stage's outputs before it runs the stage, and a stage outlives a killed ``dvc``. So unfinished
+work is kept apart from the outputs, and two processes that build the same thing never write at the same time.
 """
 
 import errno
@@ -22,7 +22,7 @@ ROOT = Path(".partial")
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder for unfinished work; ``waited`` if another process was making the same and has just stopped."""
+    """A folder for unfinished work; ``waited`` if another process was building the same thing and has just ended."""
 
     folder: Path
     waited: bool
@@ -36,16 +36,16 @@ def workspace(
     on_wait: Callable[[str], None],
     root: Path = ROOT,
 ) -> Iterator[Workspace]:
-    """Give the folder in which ``name`` is built from ``recipe``, for this process alone.
+    """Yield the folder in which this process alone builds ``name`` from ``recipe``.
 
-    The folder keeps what an earlier, killed process with the same recipe left there, and is removed on a clean exit:
-    the caller has published its content by then. After an exception it stays.
+    The folder still contains what an earlier, killed process with the same recipe left. It is removed on a clean exit,
+    so the caller must have published its content by then; after an exception it stays.
 
     Args:
         name: the stage and model, as in ``precompute-A``.
-        recipe: everything the content follows from: digests of inputs, parameters, versions.
-        on_wait: called with a process number if another process is building the same, before waiting for it.
-        root: the folder of all such folders; it must be on the file system of the outputs, as ``root_for`` is.
+        recipe: everything that determines the content: digests of inputs, parameters, versions.
+        on_wait: called with the number of another process that is building the same thing, before waiting for it.
+        root: the parent of all such folders; it must be on the file system of the outputs, see ``root_for``.
     """
     folder = root / f"{name}-{digest_of(recipe)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +71,8 @@ def workspace(
 def root_for(target: Path) -> Path:
     """Return the folder for unfinished work that can be renamed to ``target``.
 
-    That is ``ROOT``, or a folder of that name beside ``target`` where that is on another file system, or nothing can be
-    written here.
+    This is ``ROOT``, or a folder of the same name beside ``target`` if ``target`` is on another file system or the
+    current folder cannot be written to.
     """
     there = next(folder for folder in target.absolute().parents if folder.exists())
     return ROOT if _is_writable(ROOT) and _can_rename(ROOT, there) else target.parent / ROOT
@@ -81,13 +81,13 @@ def root_for(target: Path) -> Path:
 def _is_writable(folder: Path) -> bool:
     try:
         folder.mkdir(exist_ok=True)
-    except OSError:  # whoever names a target elsewhere may be where nothing can be written
+    except OSError:  # the current folder may be read-only if the target is elsewhere
         return False
     return os.access(folder, os.W_OK)
 
 
 def _can_rename(source: Path, target: Path) -> bool:
-    """Try it: numbers of devices do not tell of a folder that a container has from elsewhere on the same disk."""
+    """Try to rename a file: device numbers do not reveal a container's mount from elsewhere on the same disk."""
     handle, name = tempfile.mkstemp(prefix=".probe.", suffix=".tmp", dir=source)
     os.close(handle)
     tried, moved = Path(name), target / Path(name).name

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# What a file system says that cannot sync a folder.
+# The errors of file systems that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)
 # The end of the names of unfinished files: .dvcignore has it too.
 _TEMPORARY = ".tmp"
@@ -18,7 +18,7 @@ _TEMPORARY = ".tmp"
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on a clean exit it is synced to disk and takes ``path``'s place.
+    """Yield a temporary path beside ``path``; on a clean exit it is synced to disk and takes ``path``'s place.
 
     After an exception, or a kill, ``path`` is what it was before.
     """
@@ -57,7 +57,7 @@ def copy(source: Path, target: Path) -> None:
 def replace_folder(source: Path, target: Path) -> None:
     """Rename the folder ``source`` to ``target``; a folder that was there is removed once the new one is in place.
 
-    Both must lie on one file system. Killed in between, the new folder is whole, at one place or the other.
+    Both must be on one file system. If the process is killed, the new folder is still whole, at either place.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
@@ -84,7 +84,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def remove_outdated(folder: Path, suffix: str, *, keep: Collection[str]) -> None:
-    """Remove the files that ``atomic_path`` wrote, or began to, at the top of a folder under names that end alike.
+    """Remove the files directly in a folder that ``atomic_path`` wrote, or began, under names with one suffix.
 
     Args:
         folder: the folder, in which all other files stay.
@@ -100,8 +100,8 @@ def remove_outdated(folder: Path, suffix: str, *, keep: Collection[str]) -> None
 def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk.
 
-    Some network and virtual file systems cannot sync a folder. Then only durability is weaker: after a loss of power a
-    name may be missing. That is told once.
+    Some network and virtual file systems cannot sync a folder. Then only durability is weaker: after a power failure a
+    name may be missing. A warning says so once.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:

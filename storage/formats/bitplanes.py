@@ -40,7 +40,7 @@ def illegal_rows(planes: npt.NDArray[np.uint8], pixels: int) -> npt.NDArray[np.i
     both = planes[:, 0] & planes[:, 1]
     unused = (1 << (packed_bytes(pixels) * 8 - pixels)) - 1
     padding = planes[:, :, -1:] & unused if unused else planes[:, :, :0]
-    # One maximum over all is some times faster than one for each row, and nearly always 0.
+    # One maximum over all rows is several times faster than one per row, and nearly always 0.
     if not both.max(initial=0) and not padding.max(initial=0):
         return np.empty(0, dtype=np.int64)
     rows: npt.NDArray[np.int64] = np.flatnonzero(both.any(axis=-1) | padding.any(axis=(1, 2)))

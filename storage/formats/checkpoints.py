@@ -1,4 +1,4 @@
-"""Weights and the checkpoints of runs as safetensors files: tensors and one JSON record, nothing that is unpickled."""
+"""Weights and the checkpoints of runs as safetensors files: tensors and one JSON record, nothing pickled."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _KEY = "gradshard"
 
 def save(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, object]) -> None:
     """Write tensors and a JSON-able record to one file, atomically; equal input gives equal bytes."""
-    # Copied: the format takes no tensors that share memory, as tied weights do.
+    # Copied: the format does not allow tensors that share memory, as tied weights do.
     contiguous = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in sorted(tensors.items())

@@ -1,6 +1,6 @@
-"""Layout of rows in chunks and shards: a pure function of how many there are and how large they are.
+"""Layout of rows in chunks and shards: a pure function of the number of rows and their size.
 
-A chunk is the unit of reading, a shard the unit of work and of a file (zarr-python's words). Both hold a power of two
+A chunk is the unit of reading; a shard is the unit of work, in one file (zarr-python's words). Both have a power of two
 of rows, so that the chunks of a dataset and of its sign stores line up although their rows differ in size.
 """
 
@@ -42,8 +42,8 @@ class Layout:
 def plan(rows: int, row_bytes: int) -> Layout:
     """Choose the layout for ``rows`` rows of ``row_bytes`` bytes each.
 
-    Chunks of about 1 MiB, smaller where there would be fewer than about 100 of them; shards of about 64 MiB and at
-    most 128 chunks, smaller where there would be fewer than 12 of them to share among workers. No rows make no shards.
+    Chunks have about 1 MiB, or less if there would be fewer than about 100 of them; shards have about 64 MiB and at
+    most 128 chunks, or less if there would be fewer than 12 of them for the workers. Without rows there are no shards.
     """
     if not rows:
         return Layout(rows=0, chunk=1, shard=1)
@@ -58,13 +58,13 @@ def plan(rows: int, row_bytes: int) -> Layout:
 
 
 def split_slice(rows: slice, step: int) -> Iterator[slice]:
-    """Yield the rows, so many at a time; the last stretch may be short."""
+    """Yield the rows in slices of ``step`` rows; the last one may be shorter."""
     for start in range(rows.start, rows.stop, step):
         yield slice(start, min(start + step, rows.stop))
 
 
 def check_range(start: int, stop: int, *, rows: int, where: str) -> None:
-    """Refuse rows that there are not: what lies before the first or fills the last shard is no row.
+    """Refuse rows that do not exist, before the first one or in the padding of the last shard.
 
     Raises:
         GradshardError: rows from ``start`` to before ``stop`` are not all among ``rows`` rows.
@@ -76,7 +76,7 @@ def check_range(start: int, stop: int, *, rows: int, where: str) -> None:
 
 
 def group_by_chunk(rows: npt.NDArray[np.int64], size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield the units of ``size`` rows that hold some of the ascending ``rows``: number, and from where to where."""
+    """Yield the number of each unit of ``size`` rows that holds some of the ascending ``rows``, and their range."""
     if not len(rows):
         return
     first, last = int(rows[0]) // size, int(rows[-1]) // size

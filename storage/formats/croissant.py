@@ -1,7 +1,7 @@
-"""A sign store described for catalogues and tools: Croissant 1.1, as JSON-LD.
+"""The description of a sign store for catalogues and tools: Croissant 1.1, as JSON-LD.
 
-https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html, with its provenance by PROV-O. It follows from the
-manifest's facts alone, so it has no date, address or author: equal stores have equal bytes.
+See https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; provenance is in PROV-O. The description follows
+from the manifest alone, so it has no date, address or author: equal stores have equal bytes.
 """
 
 import json
@@ -69,8 +69,8 @@ def croissant(spec: StoreSpec, *, files: Mapping[str, FileRecord], versions: Map
 
     Args:
         spec: what the store is.
-        files: the files to describe: all but the manifest and this one.
-        versions: of the libraries that the bytes follow from.
+        files: the files to describe: all but the manifest and croissant.json.
+        versions: of the libraries on which the bytes depend.
     """
     dataset, model, attack = spec.dataset, spec.model, spec.direction.attack
     held = "input gradients of" if attack is None else f"end directions of the attack {attack.text}, crafted on"

@@ -2,7 +2,7 @@
 
 ``data/NAME.zarr`` holds the groups ``train`` and ``test``, each with the arrays ``images``, uint8 (N, C, H, W), and
 ``labels``, unsigned (N,). A row index names an example for ever; a split's digest covers content and order. Datasets
-made from image files also say which file each row was, in ``files.parquet`` beside the arrays.
+made from image files also name the file of each row, in ``files.parquet`` beside the arrays.
 """
 
 from collections.abc import Mapping
@@ -28,14 +28,14 @@ FORMAT = "gradshard-dataset"
 VERSION = 1
 # The file of each row, in one column ``file``, in the folder of a split.
 FILES = "files.parquet"
-# What a dataset says of itself, all of it.
+# All metadata files of a dataset.
 METADATA = (
     "zarr.json",
     *(f"{split}/{name}zarr.json" for split in ("train", "test") for name in ("", "images/", "labels/")),
 )
-# Names of a million classes, or of as many broken images, fit.
+# Enough for the names of a million classes, or of as many broken images.
 _METADATA_LIMIT = 1 << 28
-# What a checksum and zstd add to labels that cannot be compressed, at most.
+# The most that a checksum and zstd add to labels that cannot be compressed.
 _LABELS_MORE = 1 << 10
 
 Images = npt.NDArray[np.uint8]
@@ -48,7 +48,7 @@ ZarrNode = ZarrArray | zarr.Group
 class Split:
     """One split of a dataset at ``where``, a path or URL: labelled images that are read by rows.
 
-    ``files`` are those of the dataset. A ``remote`` one is read by whole shards.
+    ``files`` are the dataset's. A ``remote`` split is read in whole shards.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Split:
         return self.take_images(np.arange(start, stop))
 
     def take_images(self, rows: Rows) -> Images:
-        """Read the images of single rows, by their numbers; uint8 (n, C, H, W).
+        """Read the images of individual rows by number, uint8 (n, C, H, W).
 
         Raises:
             GradshardError: there are no such rows, or a shard is missing or damaged.
@@ -101,12 +101,12 @@ class Split:
         return images
 
     def take(self, shard: int, rows: Rows, out: Images, positions: Rows, scratch: Scratch) -> None:
-        """Read the images of single rows of a shard into places of their own.
+        """Read the images of individual rows of a shard into given places.
 
         Args:
             shard: which shard.
-            rows: rows of it, in ascending order.
-            out: uint8 (n, C, H, W), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            rows: rows of the shard, in ascending order.
+            out: uint8 (n, C, H, W), contiguous; row ``rows[i]`` goes to ``out[positions[i]]``.
             positions: as many as rows.
             scratch: the calling thread's own.
 
@@ -147,7 +147,7 @@ class Split:
             raise self._damaged("labels", shard, error) from error
 
     def read_files(self) -> list[str]:
-        """Return the file that each row was, relative to the folder of raw images.
+        """Return the file of each row, as a path relative to the folder of raw images.
 
         Raises:
             GradshardError: the dataset was not made from image files.
@@ -166,7 +166,7 @@ class Split:
         return files
 
     def load(self) -> tuple[Images, npt.NDArray[np.int64]]:
-        """Read all rows, and check that they are the ones the digest was taken of.
+        """Read all rows and check them against the split's digest.
 
         Raises:
             GradshardError: the images, labels or their order are not what was prepared.
@@ -247,7 +247,7 @@ def rows_digest(images: Images, labels: Labels, *, classes: int) -> str:
 
 
 def label_dtype(classes: int) -> np.dtype[np.unsignedinteger]:
-    """Return the smallest unsigned dtype that holds the labels and, as its maximum, a value that is no label."""
+    """Return the smallest unsigned dtype that holds the labels and whose maximum is not a label."""
     return np.dtype(np.min_scalar_type(classes))
 
 
@@ -264,7 +264,7 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def read_metadata(files: ReadableFiles) -> dict[str, bytes]:
-    """Read all that a dataset says of itself, by the names of the files; those that are missing are left out."""
+    """Read all metadata files of a dataset, by name; missing ones are left out."""
     found = {}
     for name in METADATA:
         try:
@@ -278,7 +278,7 @@ def open_files(files: StoreFiles, metadata: Mapping[str, bytes], *, where: str, 
     """Open a dataset whose metadata, from ``read_metadata``, is known.
 
     Raises:
-        GradshardError: it is not that of a dataset of this format.
+        GradshardError: it does not describe a dataset of this format.
     """
     remedy = "tell its owner" if remote else "prepare it again with `gradshard prepare`"
     try:
@@ -293,7 +293,7 @@ def open_files(files: StoreFiles, metadata: Mapping[str, bytes], *, where: str, 
         )
         named = attributes.get("class_names")
         class_names = tuple(map(str, named if isinstance(named, list) else range(classes)))
-    # What a stranger's metadata may hold, Zarr meets with errors of many kinds.
+    # Zarr raises many kinds of errors for malformed metadata.
     except (FileNotFoundError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise GradshardError(f"{where} is not a whole dataset ({error}): {remedy}") from error
     return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
@@ -322,7 +322,7 @@ def _open_split(
 
 
 def _check_labels(labels: ZarrArray, layout: Layout, classes: int) -> None:
-    """Check that labels lie in their files as ``write_dataset`` lays them."""
+    """Check that labels are stored as ``write_dataset`` stores them."""
     metadata = labels.metadata
     codecs = [type(codec) for codec in metadata.codecs] if isinstance(metadata, ArrayV3Metadata) else []
     if codecs != [BytesCodec, ZstdCodec, Crc32cCodec] or labels.dtype != label_dtype(classes):
@@ -332,7 +332,7 @@ def _check_labels(labels: ZarrArray, layout: Layout, classes: int) -> None:
 
 
 def _encoding(images: ZarrArray) -> Encoding:
-    """Read how images lie in their files, if it is a way in which ``write_dataset`` lays them."""
+    """Return the encoding of images, and check that it is one that ``write_dataset`` uses."""
     metadata = images.metadata
     sharding = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
     if images.dtype != np.uint8 or images.shards is None or not isinstance(sharding, ShardingCodec):

@@ -25,7 +25,7 @@ LabelledImages = tuple[AnyImages, Labels]
 
 
 def check_rows(images: AnyImages, labels: Labels, *, classes: int, where: str) -> None:
-    """Refuse labelled images that no dataset may hold, by their shapes and labels.
+    """Refuse labelled images whose shapes or labels no dataset can have.
 
     Raises:
         GradshardError: wrong dtype or shape, counts that differ, or a label out of range.
@@ -49,10 +49,10 @@ def check_rows(images: AnyImages, labels: Labels, *, classes: int, where: str) -
 
 
 def check_splits(name: str, classes: int, splits: Mapping[str, LabelledImages]) -> None:
-    """Refuse labelled images that together make no dataset, whatever they were read from.
+    """Refuse labelled images that do not make a dataset together.
 
     Raises:
-        GradshardError: there are fewer than two classes, a split may not be held, or the shapes of splits differ.
+        GradshardError: there are fewer than two classes, ``check_rows`` refuses a split, or the splits' shapes differ.
     """
     if classes < 2:
         raise GradshardError(f"dataset {name} has {classes} class: classification needs two or more")
@@ -67,13 +67,13 @@ def check_splits(name: str, classes: int, splits: Mapping[str, LabelledImages]) 
 
 
 def create_root(path: Path, *, name: str, classes: int, attributes: Mapping[str, Any] | None = None) -> None:
-    """Make the group of a dataset at ``path``, in place of whatever is there; ``attributes`` are added to its own."""
+    """Create a dataset's group at ``path``, replacing what is there; ``attributes`` are added to its own."""
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.attrs.update({"format": FORMAT, "version": VERSION, "name": name, "classes": classes, **(attributes or {})})
 
 
 def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, ...], classes: int) -> Layout:
-    """Make the group of a split with its empty arrays in a dataset's group; gives how its rows are cut."""
+    """Create a split's group with empty arrays in a dataset's group, and return the layout of its rows."""
     cut = chunking.plan(rows, math.prod(sample_shape))
     group = zarr.open_group(path, mode="r+").create_group(split)
     group.create_array(
@@ -82,7 +82,7 @@ def create_split(path: Path, split: str, *, rows: int, sample_shape: tuple[int, 
         dtype="uint8",
         chunks=(cut.chunk, *sample_shape),
         shards=(cut.shard, *sample_shape),
-        # Not compressed: zstd makes photographs a seventh smaller, and reading them some six times slower.
+        # Not compressed: zstd makes photographs a seventh smaller, but reading them about six times slower.
         compressors=[Crc32cCodec()],
         dimension_names=("row", "channel", "y", "x"),
     )
@@ -102,21 +102,21 @@ def write_shard(folder: Path, cut: Layout, shard: int, images: Iterable[Images],
 
     Args:
         folder: the split's group.
-        cut: how its rows are cut.
+        cut: the layout of the split's rows.
         shard: which shard.
-        images: those of the shard, uint8 (n, C, H, W), a chunk at a time.
-        labels: those of the shard, (n,).
+        images: the shard's images, uint8 (n, C, H, W), a chunk at a time.
+        labels: the shard's labels, (n,).
     """
     write_plain_shard(folder / images_file(shard), cut, images)
     file = folder / labels_file(shard)
-    # Zarr merges what is written to a partly filled shard with what is there.
+    # Otherwise Zarr merges what is written to a partly filled shard with the old content.
     file.unlink(missing_ok=True)
     array = zarr.open_array(folder / "labels", mode="r+").with_config({"write_empty_chunks": True})
     array[cut.shard_rows(shard)] = labels
 
 
 def seal_split(folder: Path, digest: RowsDigest, attributes: Mapping[str, Any] | None = None) -> None:
-    """Give a split whose rows are all written its digest, and further attributes."""
+    """Store the digest and further attributes of a split whose rows are all written."""
     zarr.open_group(folder, mode="r+").attrs.update({**(attributes or {}), "digest": digest.hexdigest()})
 
 
@@ -129,15 +129,15 @@ def write_dataset(
     attributes: Mapping[str, Mapping[str, Any]] | None = None,
     class_names: Sequence[str] = (),
 ) -> Iterator[int]:
-    """Write a dataset to an empty or missing folder, shard by shard, yielding the rows written each time.
+    """Write a dataset to an empty or missing folder, shard by shard, yielding the number of rows each time.
 
     Args:
         path: the folder.
         name: of the dataset.
-        classes: how many there are.
-        splits: what is written, by the name of the split.
-        attributes: what a split says of itself besides its digest, by its name.
-        class_names: in the order of the labels, if they have names.
+        classes: the number of classes.
+        splits: labelled images, by the name of the split.
+        attributes: those of a split besides its digest, by the name of the split.
+        class_names: in the order of the labels, if the classes have names.
 
     Raises:
         GradshardError: see ``check_splits``; nothing is written then.
@@ -157,7 +157,7 @@ def write_dataset(
 
 
 def _digested(images: AnyImages, labels: Labels, rows: slice, chunk: int, digest: RowsDigest) -> Iterator[Images]:
-    """Yield the images of a shard, a chunk at a time, as the digest takes them."""
+    """Yield the images of a shard, a chunk at a time, adding the rows to the digest."""
     for part in split_slice(rows, chunk):
         some = images[part]
         digest.update(some, labels[part])

@@ -1,4 +1,4 @@
-"""Digests: the names by which outputs know what they were made from."""
+"""Digests, by which outputs identify what they were made from."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 
 def canonical_json(value: object) -> str:
-    """Return JSON with sorted keys and no blanks: equal values give equal text."""
+    """Return JSON with sorted keys and no whitespace: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
@@ -27,7 +27,7 @@ def file_sha256(path: Path) -> str:
 
 
 class RowsDigest:
-    """The digest of a sequence of labelled images: content and order, whatever the batches or the storage layout.
+    """Digest of the content and order of labelled images, whatever the batches or the storage layout.
 
     It is the SHA-256 of the canonical JSON ``{"classes": ..., "shape": [C, H, W]}`` followed by, for every row in
     order, the SHA-256 of the row's image bytes (uint8, C order) and its label (8 bytes, little-endian, signed).
@@ -42,7 +42,7 @@ class RowsDigest:
         self.update_hashed(row_hashes(images, labels))
 
     def update_hashed(self, hashes: bytes) -> None:
-        """Add rows whose ``row_hashes`` somebody else took."""
+        """Add rows by their ``row_hashes``."""
         self._sha256.update(hashes)
 
     def hexdigest(self) -> str:

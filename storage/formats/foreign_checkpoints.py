@@ -1,6 +1,6 @@
-"""Checkpoints that somebody else wrote: whatever form they have, their tensors by the names that a model wants.
+"""Checkpoints that other programs wrote, in many forms: their tensors, by the names that a model expects.
 
-Of a pickled file nothing but tensors, plain values and plain containers is read, so no code of it runs.
+From a pickled file only tensors, plain values and plain containers are read, so none of its code runs.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradshard.storage.errors import GradshardError
 
-# Plain data that training scripts put beside weights: their arguments, and numbers of numpy such as a best accuracy.
+# Plain data that training scripts put beside weights: their arguments, and NumPy numbers such as a best accuracy.
 _PLAIN: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -34,8 +34,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, on the CPU; ``remark`` says which of several the file has they are, where that is no matter of
-    course."""
+    """Tensors by name, on the CPU; ``remark`` says, if it is not obvious, which weights of the file they are."""
 
     tensors: dict[str, Tensor]
     remark: str = ""
@@ -44,16 +43,16 @@ class Checkpoint:
 def read_checkpoint(path: Path, *, wanted: Collection[Collection[str]] = (), key: str | None = None) -> Checkpoint:
     """Read the weights of a model from a safetensors file, or from what ``torch.save`` made.
 
-    They are the file itself, or lie under a key of it. A prefix, such as DistributedDataParallel, torch.compile and
-    Lightning add, is taken off where the names do not fit with it.
+    The weights are the whole file, or lie under one of its keys. A prefix, such as DistributedDataParallel,
+    torch.compile and Lightning add, is removed if the names do not fit with it.
 
     Args:
         path: of the file.
-        wanted: sets of names one of which the model takes; without any, names stay as they are.
+        wanted: sets of names, one of which the model needs; if there are none, names stay as they are.
         key: under which the weights lie; by default the one key whose tensors fit.
 
     Raises:
-        GradshardError: the file is missing, damaged, holds something else, or several models.
+        GradshardError: the file is missing or damaged, or holds something else or several models.
     """
     states = _states(_content(path), path)
     if key is not None and key not in states:
@@ -108,7 +107,7 @@ def _check_plain(tensors: State, path: Path) -> None:
 
 
 def _states(content: object, path: Path) -> dict[str, State]:
-    """Return every mapping of names to tensors in a file, by its key; by the empty key if it is the file."""
+    """Return every mapping of names to tensors in a file, by its key, which is empty if it is the whole file."""
     if (state := _state(content)) is not None:
         return {"": state}
     found = content.items() if isinstance(content, Mapping) else ()
@@ -121,7 +120,7 @@ def _states(content: object, path: Path) -> dict[str, State]:
 def _state(value: object) -> State | None:
     if not isinstance(value, Mapping) or not value:
         return None
-    # What a module keeps besides tensors; a model that has such state is refused for itself.
+    # State of a module that is not a tensor; models with such state are refused elsewhere.
     tensors = {name: tensor for name, tensor in value.items() if not str(name).endswith("_extra_state")}
     return tensors if tensors and all(isinstance(tensor, Tensor) for tensor in tensors.values()) else None
 
@@ -129,7 +128,7 @@ def _state(value: object) -> State | None:
 def _chosen(
     fitting: Mapping[str, tuple[dict[str, Tensor], str]], wanted: Collection[Collection[str]], path: Path
 ) -> str:
-    """Return the key of the weights: of those that fit the only one, or the only one that is no moving average."""
+    """Return the key of the only weights that fit, or of the only ones of them that are no moving average."""
     whole = [name for name, (tensors, _) in fitting.items() if _fits(tensors, wanted)] or list(fitting)
     plain = [name for name in whole if "ema" not in name.lower()] or whole
     if len(plain) > 1:
@@ -144,7 +143,7 @@ def _fits(names: Collection[str], wanted: Collection[Collection[str]]) -> bool:
 
 
 def _fitted(state: State, wanted: Collection[Collection[str]], path: Path) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors with the prefix off under which most of the wanted names are found, and that prefix."""
+    """Return the tensors without the prefix under which most of the wanted names are found, and that prefix."""
     if not wanted or _fits(state, wanted):
         return dict(state), ""
     longest = [max(some, key=len, default="") for some in wanted]
@@ -152,7 +151,7 @@ def _fitted(state: State, wanted: Collection[Collection[str]], path: Path) -> tu
     stripped = {prefix: {name.removeprefix(prefix): tensor for name, tensor in state.items()} for prefix in prefixes}
     whole = [prefix for prefix in sorted(stripped) if _fits(stripped[prefix], wanted)]
     plain = [prefix for prefix in whole if "ema" not in prefix.lower()] or whole
-    # A wrapper that attacks the model, as the package robustness saves it, holds the same one twice.
+    # The attacking wrapper that the package robustness saves holds the same model twice.
     if len(plain) > 1 and all(_same(stripped[plain[0]], stripped[prefix], wanted) for prefix in plain[1:]):
         plain = [min(plain, key=len)]
     if len(plain) > 1:

@@ -45,7 +45,7 @@ class ShardRead:
 
 
 def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
-    """Return the visits that gather ``rows``, in their order: each shard that holds some of them once."""
+    """Return the reads that gather ``rows`` in their order, one read of each shard that holds some of them."""
     if not len(rows):
         return []
     positions = _ascending(rows)
@@ -57,7 +57,7 @@ def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
 
 
 def _ascending(rows: Rows) -> Rows:
-    """Sort as ``np.argsort``, in digits of 16 bits: those NumPy sorts by radix, some ten times faster."""
+    """Sort like ``np.argsort``, but by digits of 16 bits, which NumPy radix-sorts about ten times faster."""
     order = np.argsort((rows & 0xFFFF).astype(np.uint16), kind="stable")
     for shift in range(16, int(rows.max()).bit_length(), 16):
         digits = (rows[order] >> shift & 0xFFFF).astype(np.uint16)
@@ -77,19 +77,19 @@ def gather(source: ShardedArray, rows: Rows, out: Values) -> None:
 
 
 def read_tasks(source: ShardedArray, planned: Iterable[ShardRead], out: Values) -> Iterator[Task]:
-    """Yield the tasks that gather the rows of some visits into ``out``."""
+    """Yield the tasks that do the planned reads into ``out``."""
     for visit in planned:
         yield partial(source.take, visit.shard, visit.rows, out, visit.positions)
 
 
 @dataclass(frozen=True)
 class PendingReads:
-    """Tasks that are being done."""
+    """Tasks in progress."""
 
     workers: list[Future[None]]
 
     def wait(self) -> None:
-        """Come back once all are done.
+        """Wait until all are done.
 
         Raises:
             GradshardError: a shard is missing or damaged.
@@ -99,7 +99,7 @@ class PendingReads:
 
 
 class ReadPool:
-    """Threads that do tasks."""
+    """A pool of threads that do tasks."""
 
     def __init__(self, name: str) -> None:
         self._threads = ThreadPoolExecutor(THREADS, name)
@@ -107,15 +107,15 @@ class ReadPool:
         self._beginning = threading.Lock()
 
     def gather(self, tasks: Iterable[Task]) -> PendingReads:
-        """Begin to do tasks, several at a time."""
+        """Start doing tasks, several at a time."""
         waiting = iter(list(tasks))
-        # A thread that is at work may keep this one from starting the next for five milliseconds, which is how long
-        # Python waits before it takes its lock from a thread that gives it up only for moments.
+        # All threads are started before one works: Python waits five milliseconds before it takes its lock from a
+        # working thread that gives it up only for moments, and each start would be delayed by that.
         with self._beginning:
             return PendingReads([self._threads.submit(self._work, waiting) for _ in range(THREADS)])
 
     def close(self) -> None:
-        """Leave what was not begun, and end the threads."""
+        """Drop tasks that have not begun, and end the threads."""
         self._closed = True
         self._threads.shutdown(cancel_futures=True)
 
@@ -136,7 +136,7 @@ _own = threading.local()
 
 
 def _scratch() -> Scratch:
-    """Return the calling thread's own."""
+    """Return the calling thread's own scratch memory."""
     if not hasattr(_own, "scratch"):
         _own.scratch = Scratch()
     scratch: Scratch = _own.scratch

@@ -1,4 +1,4 @@
-"""Results as JSON, read by those who did not write them."""
+"""Reading results in JSON that another command wrote."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,10 @@ def read_results(path: Path, *, remedy: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        remedy: how it is written again, as the user is told.
+        remedy: how to write the file again, for the error message.
 
     Raises:
-        GradshardError: it is damaged.
+        GradshardError: the file is damaged.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

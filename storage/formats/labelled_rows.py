@@ -1,4 +1,4 @@
-"""The interface of labelled images, wherever they lie: in a prepared dataset, or in anybody's own."""
+"""The interface of labelled images, whether from a prepared dataset or from a user's own source."""
 
 from typing import Protocol
 
@@ -22,7 +22,7 @@ class LabelledRows(Protocol):
 
     @property
     def digest(self) -> str:
-        """The name of images, labels and their order."""
+        """The digest of images, labels and their order."""
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -30,7 +30,7 @@ class LabelledRows(Protocol):
 
     @property
     def chunk(self) -> int:
-        """Rows that are best read together."""
+        """The number of rows that are best read together."""
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -39,14 +39,14 @@ class LabelledRows(Protocol):
         """Read the images of rows."""
 
     def take_images(self, rows: Numbers) -> Images:
-        """Read the images of single rows, by their numbers."""
+        """Read the images of individual rows by number."""
 
     def read_labels(self, start: int = 0, stop: int | None = None) -> Numbers:
         """Read the labels of rows."""
 
 
 class Splits(Protocol):
-    """A dataset for training and for testing, of which either may be empty."""
+    """A dataset with rows for training and for testing, either of which may be empty."""
 
     @property
     def classes(self) -> int:

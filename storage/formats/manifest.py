@@ -1,8 +1,8 @@
 """The manifest of a sign store: what it is, what it was made from, and the digest of every file.
 
 It is written last, so a folder with a manifest is a whole store. It holds no time, host name or path: equal inputs
-give an equal manifest. A manifest may come from a stranger: what it declares is bounded before anything is read by it,
-and it can name no file but those of a sign store.
+give an equal manifest. A manifest may be untrusted: what it declares is bounded before anything is read because of it,
+and it can name only the files of a sign store.
 """
 
 import json
@@ -31,18 +31,18 @@ from gradshard.storage.formats.store_paths import DESCRIPTIONS, MANIFEST, expect
 FORMAT: Literal["gradshard-signs"] = "gradshard-signs"
 VERSION = 1
 
-# A store of 1,252 shards has a manifest of 360 kB, one of 100,000 shards of 26 MB.
+# The manifest of a store of 1,252 shards has 360 kB, that of 100,000 shards 26 MB.
 SIZE_LIMIT = 1 << 25
-# A file has an entry of two values.
+# Each file has an entry of two values.
 _ENTRIES_LIMIT = 1 << 18
 _VALUES_LIMIT = 2 * _ENTRIES_LIMIT
-# What is told of an entry that is wrong takes a hundred times the entry's memory.
+# The error report of a wrong entry takes a hundred times the entry's memory.
 _FEW = 1000
-# Decoded, what one reader holds in memory.
+# The decoded bytes that one reader holds in memory.
 SHARD_LIMIT = 1 << 30
-# Of shards of 64 MiB, those of so many copies are less than that.
+# So many copies of a shard of 64 MiB take less than ``SHARD_LIMIT``.
 COPIES_LIMIT = 15
-# More than any attack makes; a stranger's manifest must not make an audit endless.
+# More than any attack makes; an untrusted manifest must not make an audit endless.
 STEPS_LIMIT = 1000
 
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -58,7 +58,7 @@ def check_word(word: str, *, what: str) -> None:
     """Refuse a name that a manifest cannot have.
 
     Raises:
-        GradshardError: it is such; the sentence begins with ``what``.
+        GradshardError: it is such a name; the message begins with ``what``.
     """
     if not _WORD.fullmatch(word):
         raise GradshardError(
@@ -67,7 +67,7 @@ def check_word(word: str, *, what: str) -> None:
 
 
 class _Record(BaseModel):
-    """A part of the manifest; keys that a later minor change may add are left alone."""
+    """A part of the manifest; unknown keys, which a later minor change may add, are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
@@ -84,12 +84,12 @@ class DatasetRecord(_Record):
 
     @property
     def pixels(self) -> int:
-        """The signs of one row: C * H * W."""
+        """The number of signs of one row: C * H * W."""
         return math.prod(self.sample_shape)
 
 
 class ModelRecord(_Record):
-    """The static model; ``digest`` covers its architecture and parameters, ``weights_sha256`` the file they lay in."""
+    """The static model; ``digest`` covers its architecture and parameters, ``weights_sha256`` their file."""
 
     name: Word
     architecture: Word
@@ -105,12 +105,12 @@ class AgreementRecord(_Record):
 
 
 class AttackRecord(_Record):
-    """The attack whose end directions a store holds; what it does not take is null.
+    """The attack whose end directions a store holds; parameters that it does not take are null.
 
-    ``name`` is one of gradshard's, a library's (``torchattacks:DIFGSM``), or anybody's ``package.module:function``, and
-    ``code`` then the library's version or the SHA-256 of the function's file. It was crafted at ``epsilon``, of it
-    ``alpha`` at random, in ``steps``, called with ``arguments``. A sign is 0 where the pixel went less than
-    ``threshold`` of the way it could go. Each of ``copies`` has random parts that follow from ``seed``, row and copy.
+    ``name`` is one of gradshard's, a library's (``torchattacks:DIFGSM``), or any ``package.module:function``; for the
+    last two, ``code`` is the library's version or the SHA-256 of the function's file. The attack had size ``epsilon``,
+    ``alpha`` of it at random, ``steps`` steps and further ``arguments``. A sign is 0 where the pixel moved less than
+    ``threshold`` of the way that it could. The random parts of each of ``copies`` follow from ``seed``, row and copy.
     """
 
     name: Word
@@ -128,20 +128,20 @@ class AttackRecord(_Record):
 
     @property
     def text(self) -> str:
-        """The attack for a person."""
+        """The attack in words."""
         strength = {"epsilon": self.epsilon, "alpha": self.alpha, "steps": self.steps, **self.arguments}
         return ", ".join([self.name, *(f"{key} {value}" for key, value in strength.items() if value is not None)])
 
 
 class DirectionRecord(_Record):
-    """Gradient whose sign was taken, and the way of an attack along it.
+    """Gradient whose sign was taken, and the way that an attack goes along it.
 
-    ``gradient``: the loss it is the gradient of; ``label``: whose label the loss was taken for; ``mode``: the model's
-    mode; ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
-    ``agreement`` was measured where the arithmetic is less than single precision.
+    ``gradient``: the loss it is the gradient of; ``label``: the label that this loss uses; ``mode``: the model's mode;
+    ``dtype``: the arithmetic; ``step``: +1 if an attack adds epsilon times the sign, -1 if it subtracts it.
+    ``agreement`` was measured if the arithmetic has less than single precision.
 
-    Of a store of an attack, ``gradient`` and ``label`` are what the attack climbs, and ``step`` is +1: its signs are
-    the way that the pixels went.
+    In a store of an attack, ``gradient`` and ``label`` are those of the loss that the attack increases, and ``step`` is
+    +1: its signs are the directions in which the pixels moved.
     """
 
     gradient: Word
@@ -159,7 +159,7 @@ class DirectionRecord(_Record):
 
     @property
     def agreement_text(self) -> str:
-        """The agreement for a person, to be put after the arithmetic; empty if none was measured."""
+        """The agreement in words, to follow the arithmetic; empty if none was measured."""
         if self.agreement is None:
             return ""
         return f" ({self.agreement.share:.3%} as in float64, of {self.agreement.rows} rows)"
@@ -180,10 +180,10 @@ class FileRecord(_Record):
 
 
 def _without_wrong_entries(files: object) -> object:
-    """Refuse the first file that is described wrongly: to tell of all of them might take all memory.
+    """Refuse the first file that is described wrongly: a report of all of them might take all memory.
 
     Raises:
-        ValueError: a file is not described as one is.
+        ValueError: a file is described wrongly.
     """
     for name, entry in files.items() if isinstance(files, dict) else ():
         if not isinstance(entry, FileRecord) and not _describes_a_file(entry):
@@ -217,7 +217,7 @@ class StoreSpec(_Record):
 
     @property
     def copies(self) -> int:
-        """The directions that a store holds for each row."""
+        """The number of directions that a store holds for each row."""
         return 1 if self.direction.attack is None else self.direction.attack.copies
 
     @property
@@ -227,7 +227,7 @@ class StoreSpec(_Record):
 
     @property
     def signs(self) -> int:
-        """The signs in all rows and copies."""
+        """The number of signs in all rows and copies."""
         return self.dataset.rows * self.dataset.pixels * self.copies
 
     @model_validator(mode="after")
@@ -245,7 +245,7 @@ class Manifest(StoreSpec):
     """Description of a published store.
 
     ``content`` is the digest of the decoded shards, whatever they are compressed with; ``digest``, the store's own
-    name, covers everything else in the manifest, the digests of all files among it.
+    name, covers everything else in the manifest, including the digests of all files.
     """
 
     format: Literal["gradshard-signs"]
@@ -263,18 +263,18 @@ class Manifest(StoreSpec):
 
     @property
     def size(self) -> int:
-        """The bytes of all files but the manifest."""
+        """The bytes of all files that the manifest names."""
         return sum(record.size for record in self.files.values())
 
     @property
     def bits_per_pixel(self) -> float:
-        """The stored bytes of signs and labels, in bits for each sign."""
+        """The stored size of signs and labels, in bits per sign."""
         shards = sum(record.size for name, record in self.files.items() if shard_of(name) is not None)
         return 8 * shards / self.signs
 
     @property
     def spec(self) -> StoreSpec:
-        """Return the description of the store from before it was computed."""
+        """Return the description of the store that was known before it was computed."""
         return StoreSpec(**{name: getattr(self, name) for name in StoreSpec.model_fields})
 
     def text(self) -> str:
@@ -283,7 +283,7 @@ class Manifest(StoreSpec):
 
     @model_validator(mode="after")
     def _check_files(self) -> Self:
-        # First the number: the names of absurdly many shards are not even listed.
+        # The number first: the names of absurdly many shards are not even listed.
         least = len(expected_files(0, self.copies)) + len(shard_files(0, self.copies)) * self.cut.shards
         if len(self.files) not in (least, least + len(DESCRIPTIONS)):
             raise ValueError(f"names {len(self.files)} files, which is not what {self.cut.shards} shards have")
@@ -314,7 +314,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of a store on this machine.
 
     Raises:
-        GradshardError: there is none, or it is not one that this version reads.
+        GradshardError: there is no manifest, or this version cannot read it.
     """
     try:
         with (folder / MANIFEST).open("rb") as file:
@@ -331,7 +331,7 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
     """Check the bytes of a manifest; ``where`` is the store's place, for messages.
 
     Raises:
-        GradshardError: it is not one that this version reads, or it was changed after it was written.
+        GradshardError: this version cannot read the manifest, or it was changed after it was written.
     """
     path = f"{where}/{MANIFEST}"
     if len(content) > SIZE_LIMIT:
@@ -347,7 +347,7 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
         found = digest_of(sealed)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        # A stranger's key is shown on a terminal: without control characters.
+        # Escaped, because an untrusted key is shown on a terminal.
         at = ".".join(str(part)[:60].encode("unicode_escape").decode() for part in first["loc"]) or "the file"
         raise AlteredError(f"{path} is not a manifest of a sign store: {at}: {first['msg'][:300]}") from error
     except (ValueError, RecursionError) as error:
@@ -366,7 +366,7 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
 
 
 def canonical(content: bytes) -> bytes:
-    """Return the bytes that a writer gives to a valid manifest that reads like this one."""
+    """Return the bytes that a writer gives to a valid manifest of the same content."""
     return _rendered(json.loads(content)).encode()
 
 
@@ -384,15 +384,15 @@ def _rendered(document: object) -> str:
 
 
 def _shard_memory(spec: StoreSpec) -> int:
-    """More than the bytes of a copy's shard, decoded: signs, labels, and what stands beside each chunk."""
+    """Return an upper bound of one copy's decoded shard: signs, labels, and what each chunk adds."""
     return spec.layout.shard * (spec.row_bytes + 8) + 128 * (spec.layout.shard // spec.layout.chunk)
 
 
 def _most_described(spec: StoreSpec) -> int:
-    """More than the table of the rows, or the description of all files, can have."""
+    """Return an upper bound of the bytes of the table of rows, and of the description of all files."""
     return (1 << 16) + 64 * spec.dataset.rows + 2048 * spec.cut.shards
 
 
 def _most_bytes(spec: StoreSpec) -> int:
-    """More than the file of a shard, or of its labels, or any other file of a store, can have."""
+    """Return an upper bound of the bytes of any other file of a store, such as that of a shard."""
     return _shard_memory(spec) * 5 // 4 + (1 << 16)

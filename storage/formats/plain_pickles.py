@@ -1,4 +1,4 @@
-"""NumPy's files of pickled dictionaries of arrays, read without running code: as converters of models write weights."""
+"""NumPy files of pickled dictionaries of arrays, as converters of models write them, read without running code."""
 
 import pickle
 from pathlib import Path
@@ -9,7 +9,7 @@ from numpy.lib import format as npy
 
 from gradshard.storage.errors import GradshardError
 
-# What arrays and their types are made by; nothing else is called.
+# The callables that make arrays and dtypes; nothing else is called.
 _ARRAYS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -26,7 +26,7 @@ class _ArraysAlone(pickle.Unpickler):
 
 
 def read_pickled_arrays(path: Path) -> object:
-    """Read what lies in a .npy file that holds one pickled object: dictionaries, plain values and arrays.
+    """Read a .npy file that holds one pickled object of dictionaries, plain values and arrays.
 
     Raises:
         GradshardError: the file is missing or damaged, or holds something else.

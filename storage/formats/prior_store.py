@@ -1,12 +1,12 @@
-"""Signs that a training run writes back as it goes: what every row held at the run's last checkpoint.
+"""Signs that a training run writes back as it goes: those of every row at the run's last checkpoint.
 
-A generation is what all rows held after some step. It is either whole, a plain Zarr group ``00000126.zarr`` whose array
-``signs`` is that of a sign store, or an increment, ``00000150.safetensors``: the rows that changed since the generation
-that it names, so that a checkpoint costs what was trained on since the one before. Both appear under their names whole
-or not at all.
+A generation is the signs of all rows after some step. It is stored either whole, as a plain Zarr group
+``00000126.zarr`` whose array ``signs`` is like that of a sign store, or as an increment, ``00000150.safetensors``: the
+rows that changed since the generation that it names, so that a checkpoint writes only what was trained on since the one
+before. Both appear under their names whole or not at all.
 
-Which generation counts is for the caller's checkpoint to say, which is put in place after it; the generation before
-lies untouched until then. So whenever the run is killed, the checkpoint that is there has its generation.
+The caller's checkpoint says which generation is valid, and is written after it; the generation before stays untouched
+until then. So whenever the run is killed, its last checkpoint has its generation.
 """
 
 import math
@@ -30,13 +30,13 @@ from gradshard.storage.formats.store_paths import signs_array, signs_file
 
 Rows = npt.NDArray[np.int64]
 
-# Before the first step no row holds anything.
+# Before the first step no row has signs.
 START = 0
 
 
 @dataclass(frozen=True)
 class _Increment:
-    """Rows, int64 (n,), and what they held, (n, 2, B); and the step of the generation before."""
+    """Rows, int64 (n,), their signs, (n, 2, B), and the step of the generation before."""
 
     before: int
     rows: Rows
@@ -47,27 +47,27 @@ class PriorStore:
     """The generations of one run in a folder of its own.
 
     Args:
-        folder: where they lie; made when the first is saved.
-        rows: of the dataset, N.
-        pixels: of a row, P.
+        folder: created when the first generation is saved.
+        rows: the dataset's number of rows, N.
+        pixels: a row's number of pixels, P.
     """
 
     def __init__(self, folder: Path, *, rows: int, pixels: int) -> None:
         self.folder = folder
         self._planes = (2, packed_bytes(pixels))
         self._layout: Layout = chunking.plan(rows, math.prod(self._planes))
-        # The generation that is current, the files it needs, and the rows that its increments hold.
+        # The step of the current generation, its files, and the number of rows in its increments.
         self._last = START
         self._files: list[Path] = []
         self._incremental_rows = 0
 
     def save(self, step: int, held: Callable[[slice | Rows], Planes], changed: Rows) -> None:
-        """Write the generation of a step; it is written whole once the increments would hold as many rows.
+        """Write the generation of a step, as a whole if the increments would contain as many rows as that.
 
         Args:
-            step: which step, after that of the generation before.
-            held: gives what some rows hold, uint8 (n, 2, ceil(P / 8)).
-            changed: the rows that changed since the generation that was saved or loaded before.
+            step: a later one than that of the generation before.
+            held: returns the packed signs of some rows, uint8 (n, 2, ceil(P / 8)).
+            changed: the rows that changed since the generation that was saved or loaded last.
         """
         self._incremental_rows += len(changed)
         if self._incremental_rows >= self._layout.rows:
@@ -83,7 +83,7 @@ class PriorStore:
         """Read the generation of a step, uint8 (N, 2, ceil(P / 8)), with 255 in rows that were never written.
 
         Raises:
-            GradshardError: a file of it is missing or damaged.
+            GradshardError: one of its files is missing or damaged.
         """
         increments: list[_Increment] = []
         files: list[Path] = []
@@ -100,7 +100,7 @@ class PriorStore:
         return planes
 
     def remove_others(self) -> None:
-        """Remove what the generation saved or loaded last does not need: others, and what killed processes left."""
+        """Remove all files that the generation saved or loaded last does not need, and what killed processes left."""
         for path in self.folder.glob("*"):
             if path in self._files:
                 continue

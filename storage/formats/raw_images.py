@@ -1,4 +1,4 @@
-"""Images of one raw file, compressed or not, that need not fit into memory: read some rows at a time."""
+"""Images of one raw file, compressed or not, read some rows at a time; they need not fit into memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ BROKEN = "it was changed while it was read, or is damaged: give a whole one"
 class RawImages:
     """Stand-in for an array uint8 (N, C, H, W) that a dataset is written from: slices of it are read from a file.
 
-    Slices in ascending order read the file once, which matters where it is compressed. It is open from the first read
-    to that of the last row. Numbers of another ``stored_dtype`` than uint8 become bytes by ``scale``.
+    Slices in ascending order read the file once, which matters if it is compressed. It stays open from the first read
+    until the last row is read. Numbers of a ``stored_dtype`` other than uint8 become bytes by ``scale``.
     """
 
     what: str
@@ -43,14 +43,14 @@ class RawImages:
 
     @property
     def ndim(self) -> int:
-        """Count the dimensions of the images all together: 4, if they can make a dataset."""
+        """The number of dimensions of the whole array: 4 if it can make a dataset."""
         return len(self.shape)
 
     def __getitem__(self, rows: slice) -> Pixels:
         """Read rows, uint8 (n, C, H, W).
 
         Raises:
-            GradshardError: the file ends before them, or is damaged, or its numbers, scaled, are no bytes.
+            GradshardError: the file ends before these rows or is damaged, or its scaled numbers are not bytes.
         """
         start, stop, _ = rows.indices(len(self))
         sample = int(np.prod(self.stored_shape[1:], dtype=object)) * self.stored_dtype.itemsize
@@ -58,7 +58,7 @@ class RawImages:
         try:
             stream.seek(self.offset + start * sample)
             content = stream.read((stop - start) * sample)
-        # What gzip, zlib and zipfile raise have no class in common.
+        # The errors of gzip, zlib and zipfile have no class in common.
         except Exception as error:
             raise GradshardError(f"{self.what} cannot be read on ({error}): {BROKEN}") from error
         if len(content) != (stop - start) * sample:

@@ -1,7 +1,7 @@
-"""The ledger of something that is built shard by shard: one receipt for each shard that is done.
+"""The ledger of a build that goes shard by shard: one receipt for each finished shard.
 
-A receipt is written once its shard is on the disk, so it survives what the shard survives, and a build that was killed
-goes on with the shards that have none.
+A receipt is written only once its shard is on the disk. A build that was killed goes on with the shards that have no
+receipt.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from gradshard.storage.formats.atomic import write_text
 
 
 class ShardReceipt(BaseModel):
-    """Receipt of one finished shard; each kind adds what its publisher needs to know."""
+    """Receipt of one finished shard; subclasses add what publishing needs."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Ledger(Generic[R]):
         write_text(self._path(receipt.shard), receipt.model_dump_json())
 
     def forget(self, shard: int) -> None:
-        """Take a shard's receipt away, before another takes the shard's place."""
+        """Remove a shard's receipt, before the shard is replaced."""
         self._path(shard).unlink(missing_ok=True)
 
     def done(self, store: Path) -> dict[int, R]:

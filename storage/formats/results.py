@@ -40,7 +40,7 @@ MATRIX = pa.schema(
 )
 EXAMPLES = pa.schema([*_KEY, ("example", pa.int64()), ("correct", pa.bool_())])
 KEY_COLUMNS = [name for name, _ in _KEY]
-# Those that tell the rows of one seed apart.
+# The columns that distinguish the rows of one seed.
 _CELL = ("target", "source", "attack", "gradient", "top")
 
 Row = Mapping[str, Any]
@@ -59,10 +59,10 @@ def read_matrix(path: Path, *, seed: int | None = None) -> list[dict[str, Any]]:
 
     Args:
         path: the Parquet file.
-        seed: that of the rows of a file without seeds, such as older versions wrote.
+        seed: for the rows of a file without seeds, such as older versions wrote.
 
     Raises:
-        GradshardError: there is none, or it is no such file.
+        GradshardError: the file is missing or is not an error matrix.
     """
     if not path.exists():
         raise GradshardError(f"no results at {path}: run `gradshard evaluate` (or `dvc repro evaluate`) first")
@@ -78,7 +78,7 @@ def read_examples(path: Path, *, seed: int) -> dict[int, dict[CellKey, tuple[Row
 
     Args:
         path: the Parquet file.
-        seed: that of the rows of a file without seeds, such as older versions wrote.
+        seed: for the rows of a file without seeds, such as older versions wrote.
 
     Returns:
         Per seed, target, source, attack, gradient and top, the numbers of the examples, int64 (n,), ascending, and
@@ -98,7 +98,7 @@ def read_examples(path: Path, *, seed: int) -> dict[int, dict[CellKey, tuple[Row
 
 
 def merge_examples(path: Path, each: Mapping[int, Path]) -> None:
-    """Write the examples of several seeds, each a file, as one, a row group after the other.
+    """Merge the files of examples of several seeds into one, a row group at a time.
 
     Raises:
         GradshardError: a file is missing or damaged.
@@ -137,7 +137,7 @@ def write_examples(path: Path, blocks: Iterable[tuple[Sequence[Row], Rows, npt.N
 
 
 def _row_groups(path: Path, seed: int, *, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Some columns of a file of examples, a row group at a time; rows without a seed get that one."""
+    """Yield some columns of a file of examples, a row group at a time; rows without a seed get ``seed``."""
     try:
         with pq.ParquetFile(path, read_dictionary=[name for name, kind in _KEY if kind == pa.string()]) as file:
             for number in range(file.num_row_groups):
@@ -151,7 +151,7 @@ def _row_groups(path: Path, seed: int, *, columns: Sequence[str]) -> Iterator[pa
 
 
 def _runs(columns: Sequence[pa.Array]) -> list[tuple[int, int]]:
-    """Return from where to where all of some columns stay the same."""
+    """Return the start and end of each run of rows that are equal in all columns."""
     codes = [column.indices if isinstance(column, pa.DictionaryArray) else column for column in columns]
     changed = [np.diff(np.asarray(code)) != 0 for code in codes]
     starts = [0, *(1 + np.flatnonzero(np.logical_or.reduce(changed))).tolist(), len(columns[0])]

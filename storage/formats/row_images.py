@@ -1,4 +1,4 @@
-"""Images that are decoded row by row when they are asked for, and need not fit into memory."""
+"""Images that are decoded row by row on demand, and need not fit into memory."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class RowImages:
 
     @property
     def ndim(self) -> int:
-        """Count the dimensions of the images all together: 4, if they can make a dataset."""
+        """The number of dimensions of the whole array: 4 if it can make a dataset."""
         return len(self.shape)
 
     def __getitem__(self, rows: slice) -> Pixels:

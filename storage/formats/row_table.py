@@ -1,6 +1,6 @@
-"""The rows of a sign store as a small Parquet file, for tools that read tables and no Zarr: row, label, shard.
+"""The rows of a sign store as a small Parquet file, for tools that read tables but not Zarr: row, label, shard.
 
-It says nothing that the store does not, and no part of gradshard reads it.
+It contains nothing that the store does not, and no part of gradshard reads it.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ def write_row_table(store: Path, spec: StoreSpec, target: Path) -> None:
     """Write the number, the stored label and the shard of every row, atomically; equal labels give equal bytes.
 
     Args:
-        store: the folder of the store's arrays, all label files among them.
+        store: the folder of the store's arrays, including all label files.
         spec: what the store is.
         target: the file, which is replaced.
 

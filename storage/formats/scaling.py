@@ -1,4 +1,4 @@
-"""Raw images in other numbers than bytes: multiplied by a stated scale they must be 0 to 255."""
+"""Raw images whose numbers are not bytes: multiplied by a given scale, they must be 0 to 255."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ import numpy.typing as npt
 
 from gradshard.storage.errors import GradshardError
 
-# Sixteen-bit floats, k / 255 rounded, miss k by up to 0.063; images that are no bytes miss by 0.5 soon enough.
+# k / 255 as a sixteen-bit float misses k by up to 0.063; images that were never bytes soon miss by up to 0.5.
 _ROUNDING = 0.1
 
 
 def check_scalable(dtype: "np.dtype[Any]", scale: float | None, *, where: str) -> None:
-    """Refuse numbers that are no bytes if nobody said what makes them so, and what are no real numbers at all.
+    """Refuse dtypes other than uint8 if no scale is given, and all that are not of real numbers.
 
     Raises:
-        GradshardError: either.
+        GradshardError: the dtype is refused.
     """
     real = dtype == np.bool_ or np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)
     if not real or (scale is None and dtype != np.uint8):
@@ -28,22 +28,22 @@ def check_scalable(dtype: "np.dtype[Any]", scale: float | None, *, where: str) -
 
 
 def to_bytes(values: npt.NDArray[Any], scale: float | None, *, first_row: int, where: str) -> npt.NDArray[np.uint8]:
-    """Multiply images (n, ...) by a scale, to uint8 of the same shape; without one they must be uint8 already.
+    """Multiply images (n, ...) by a scale, to uint8 of the same shape; without a scale they must be uint8 already.
 
     Args:
         values: of any real dtype.
-        scale: what makes them whole numbers from 0 to 255, but for rounding.
+        scale: makes them whole numbers from 0 to 255, up to rounding.
         first_row: the number of the first image, for errors.
         where: what they were read from, for errors.
 
     Raises:
-        GradshardError: a product is no such number.
+        GradshardError: a product is not such a number.
     """
     if scale is None:
         return values
     scaled = values.astype(np.float64) * scale
     whole = np.rint(scaled)
-    # Written so that what is not a number is wrong too.
+    # Negated, so that NaN is wrong too.
     wrong = ~((np.abs(scaled - whole) <= _ROUNDING) & (whole >= 0) & (whole <= 255))
     if wrong.any():
         at = tuple(int(axis[0]) for axis in np.nonzero(wrong))

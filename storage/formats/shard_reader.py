@@ -1,8 +1,8 @@
-"""Reading the files of shards: the index, then chunks, each checked and decoded into memory that is already there.
+"""Reading the files of shards: the index, then chunks, each checked and decoded into memory that already exists.
 
-A reader of our own beside zarr-python, for three reasons: a hole or a missing file must be an error that names its
-rows, never the fill value; what a stranger's chunk declares must not decide how much memory it takes; and a chunk must
-cost one read of its own bytes. The files are plain Zarr all the same: tests read them by three other libraries.
+zarr-python does not suffice, for three reasons: a missing chunk or file must be an error that names its rows, never the
+fill value; the size that an untrusted chunk declares must not decide how much memory it takes; and a chunk must cost
+one read of its own bytes. The files are plain Zarr all the same: tests read them with three other libraries.
 """
 
 import io
@@ -24,7 +24,7 @@ Index = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 Check = Callable[[Rows, Values], None]
 
-# No file reaches so far, and no system takes an offset from twice as far on.
+# No file is so long, and systems refuse offsets of twice this value or more.
 _LAST_OFFSET = 1 << 62
 # Offset and length, in a shard's index, of a chunk that was never written.
 MISSING_CHUNK = (1 << 64) - 1
@@ -33,9 +33,9 @@ _CUT_OFF = "the file is cut off"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # The longest header of a zstd frame.
 _HEADER_BYTES = 18
-# From so many bytes on, a row that is not compressed goes to its place without a stop.
+# Uncompressed rows of at least so many bytes are read directly into their places.
 _LARGE_ROW_BYTES = 1 << 17
-# What goes from a file to its places at once: half of a common second-level cache.
+# The bytes that are checked and copied at a time: half of a common second-level cache.
 _BLOCK_BYTES = 1 << 19
 
 
@@ -55,8 +55,8 @@ class DamagedError(Exception):
 class Encoding:
     """Layout of the rows of an array of bytes in its files.
 
-    A shard's file is its chunks and an index of them, which comes first or last; a chunk is one zstd frame or, if not
-    ``compressed``, its plain bytes, and then their crc32c.
+    A shard's file consists of its chunks and their index, which comes first or last. A chunk is one zstd frame or, if
+    not ``compressed``, plain bytes, followed by their CRC-32C.
     """
 
     layout: Layout
@@ -65,20 +65,20 @@ class Encoding:
 
 
 class Scratch:
-    """Memory for one chunk on its way, used again for the next; each thread needs its own."""
+    """Memory for one chunk while it is read, reused for the next; each thread needs its own."""
 
     def __init__(self) -> None:
         self._stored = np.empty(0, dtype=np.uint8)
         self._decoded = np.empty(0, dtype=np.uint8)
 
     def stored(self, size: int) -> Values:
-        """Room for the bytes of a chunk as they are in the file."""
+        """Return memory for the bytes of a chunk as they are in the file."""
         if len(self._stored) < size:
             self._stored = np.empty(size, dtype=np.uint8)
         return self._stored[:size]
 
     def decoded(self, size: int) -> Values:
-        """Room for the bytes of its rows."""
+        """Return memory for the decoded bytes of a chunk."""
         if len(self._decoded) < size:
             self._decoded = np.empty(size, dtype=np.uint8)
         return self._decoded[:size]
@@ -86,7 +86,7 @@ class Scratch:
 
 @dataclass(frozen=True)
 class ShardReader:
-    """Reads one shard's file."""
+    """Reader of one shard's file."""
 
     file: BinaryIO
     shard: int
@@ -102,7 +102,7 @@ class ShardReader:
         """Read where each chunk lies: uint64 (chunks, 2), byte offset and length.
 
         Raises:
-            DamagedError: it is cut off or its checksum is wrong.
+            DamagedError: the index is cut off or its checksum is wrong.
         """
         chunks = self.encoding.layout.shard // self.encoding.layout.chunk
         size = 16 * chunks + CHECKSUM_BYTES
@@ -119,16 +119,16 @@ class ShardReader:
         self.take(np.arange(start, stop), out, np.arange(stop - start))
 
     def take(self, rows: Rows, out: Values, positions: Rows, *, check: Check | None = None) -> None:
-        """Decode single rows of this shard into places of their own.
+        """Decode individual rows of this shard into given places.
 
         Args:
-            rows: which, in ascending order.
-            out: uint8 (n, ...), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            rows: their numbers, in ascending order.
+            out: uint8 (n, ...), contiguous; row ``rows[i]`` goes to ``out[positions[i]]``.
             positions: as many as rows.
-            check: called with some of the rows and what they hold, uint8 (m, bytes of a row).
+            check: called with some of the rows and their content, uint8 (m, bytes of a row).
 
         Raises:
-            DamagedError: a chunk is missing, damaged or no chunk of this array; then ``out`` may hold anything.
+            DamagedError: a chunk is missing, damaged or not of this array; then ``out`` may hold anything.
         """
         chunk, index, flat = self.encoding.layout.chunk, self.index(), out.reshape(len(out), -1)
         distinct = bool((np.diff(rows) > 0).all())
@@ -143,7 +143,7 @@ class ShardReader:
                 raise DamagedError(f"a chunk: {error}", first, stop) from error
 
     def _locate(self, entry: Index, decoded: int, first: int, stop: int) -> tuple[int, int]:
-        """Return where a chunk of so many bytes, decoded, begins in the file, and how many it has there."""
+        """Return the offset and the stored size of a chunk that has ``decoded`` bytes when decoded."""
         offset, size = int(entry[0]), int(entry[1])
         if offset == MISSING_CHUNK or size == MISSING_CHUNK:
             raise DamagedError("a chunk was never written", first, stop)
@@ -173,9 +173,9 @@ class ShardReader:
             raise ValueError(_WRONG_CHECKSUM)
 
     def _straight(self, first: int, offset: int, straight: dict[int, Values]) -> tuple[int, Values]:
-        """Read a chunk's rows to their places at once: threads that read row by row would often wait for one another.
+        """Read a chunk's rows into their places at once: threads that read row by row would often wait for one another.
 
-        Gives the checksum found and the one that was stored.
+        Return the computed checksum and the stored one.
         """
         chunk, row_bytes = self.encoding.layout.chunk, len(next(iter(straight.values())))
         spare = self.scratch.decoded(chunk * row_bytes + CHECKSUM_BYTES)
@@ -188,7 +188,7 @@ class ShardReader:
         return checksum, stored
 
     def _blocks(self, first: int, offset: int, places: "_Places") -> tuple[int, Values]:
-        """Return the same in blocks of rows that the checksum finds in the cache, and from there to their places."""
+        """Do the same in blocks of rows, which stay in the cache until they are checked and copied to their places."""
         chunk, row_bytes, checksum = self.encoding.layout.chunk, places.row_bytes, 0
         step = self._step(row_bytes)
         block, stored = self.scratch.decoded(step * row_bytes), np.empty(CHECKSUM_BYTES, dtype=np.uint8)
@@ -200,7 +200,7 @@ class ShardReader:
         return checksum, stored
 
     def _step(self, row_bytes: int) -> int:
-        """Return the rows of a block."""
+        """Return the number of rows of a block."""
         return math.gcd(self.encoding.layout.chunk, power_of_two_below(_BLOCK_BYTES / row_bytes))
 
     @property
@@ -210,8 +210,8 @@ class ShardReader:
     def _fill(self, offset: int, *memory: Values) -> None:
         """Read from ``offset`` on into one array after the other.
 
-        In one call of the system where there is one: during each call another thread may take Python's lock, and then
-        this one waits until it is woken, which takes longer than a short call.
+        This takes one system call where possible: during each call another thread may take Python's lock, and waiting
+        to get it back takes longer than a short call.
         """
         if self._positional:
             found = os.preadv(self.file.fileno(), [values.data for values in memory], offset)
@@ -224,7 +224,7 @@ class ShardReader:
 
 @dataclass(slots=True)
 class _Places:
-    """Destination of the wanted rows of a chunk: see ``ShardReader.take``; and whether none is wanted twice."""
+    """Destination of a chunk's wanted rows, see ``ShardReader.take``; ``distinct`` if none is wanted twice."""
 
     rows: Rows
     out: Values
@@ -237,13 +237,13 @@ class _Places:
         return int(self.out.shape[1])
 
     def straight(self) -> dict[int, Values] | None:
-        """Return the place of each row, if none has two or needs a check."""
+        """Return the place of each row; none if a row has two places or rows must be checked."""
         if self.check is not None or not self.distinct:
             return None
         return {row: self.out[position] for row, position in zip(self.rows.tolist(), self.positions, strict=True)}
 
     def put(self, start: int, values: Values) -> None:
-        """Bring what the rows from ``start`` on hold to their places."""
+        """Copy the wanted ones of ``values``, the rows from ``start`` on, to their places."""
         low, high = self.rows.searchsorted(start), self.rows.searchsorted(start + len(values))
         if low == high:
             return
@@ -251,13 +251,13 @@ class _Places:
             values = values[self.rows[low:high] - start]
         if self.check is not None:
             self.check(self.rows[low:high], values)
-        # As items of an opaque type, which NumPy copies each at once.
+        # As items of an opaque type, because NumPy copies each of those at once.
         row = np.dtype((np.void, self.row_bytes))
         self.out.view(row)[self.positions[low:high], 0] = values.view(row)[:, 0]
 
 
 def decode(content: bytes | Values, out: Values) -> None:
-    """Decode one chunk, zstd then crc32c, into contiguous memory of exactly its size.
+    """Decode one chunk, a zstd frame and its CRC-32C, into contiguous memory of exactly its size.
 
     Raises:
         ValueError: its checksum is wrong, or it is no chunk of that size.
@@ -272,7 +272,7 @@ def decode(content: bytes | Values, out: Values) -> None:
 
 
 def _checked(content: bytes | Values) -> bytes | Values:
-    """Return the content without its checksum: CRC-32C, 4 bytes, little-endian."""
+    """Check the content against the CRC-32C at its end, 4 bytes, little-endian, and return it without that."""
     body, checksum = content[:-CHECKSUM_BYTES], content[-CHECKSUM_BYTES:]
     if len(checksum) < CHECKSUM_BYTES or crc32c(body) != int.from_bytes(checksum, "little"):
         raise ValueError(_WRONG_CHECKSUM)

@@ -1,7 +1,7 @@
 """Writing a shard whose chunks are not compressed, a chunk at a time.
 
-Zarr-python encodes a shard as a whole and holds it several times over, which for large shards is most of the memory
-that preparing a dataset takes. The files are its own, byte by byte: a test holds them against what it writes.
+Zarr-python encodes a shard as a whole and holds several copies of it in memory, which for large shards is most of the
+memory that preparing a dataset takes. The files equal those of zarr-python byte for byte, as a test checks.
 """
 
 import math
@@ -23,12 +23,12 @@ def write_plain_shard(path: Path, cut: Layout, chunks: Iterable[Values]) -> None
     Args:
         path: of the file.
         cut: how the rows are cut.
-        chunks: the shard's rows, uint8 (n, ...), a chunk at a time; the array's last may be short.
+        chunks: the shard's rows, uint8 (n, ...), a chunk at a time; the array's last chunk may be short.
     """
     index = np.full((cut.shard // cut.chunk, 2), MISSING_CHUNK, dtype="<u8")
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         for number, rows in enumerate(chunks):
-            # After the array's last row a chunk goes on with the fill value, 0.
+            # After the array's last row, a chunk is padded with the fill value, 0.
             rest = bytes((cut.chunk - len(rows)) * math.prod(rows.shape[1:]))
             start = file.tell()
             _write_checked(file, np.ascontiguousarray(rows).reshape(-1), rest)

@@ -1,4 +1,4 @@
-"""The Zarr arrays of a sign store: how they are made and written, and the check that they are what they must be.
+"""The Zarr arrays of a sign store: making, writing and checking them.
 
 ``signs`` is uint8 (N, 2, ceil(P / 8)), sharded, and ``signs-1``, ``signs-2``, ... further copies like it; ``labels`` is
 unsigned (N,), one chunk for each shard of ``signs``.
@@ -24,14 +24,14 @@ ENCODING = (
     "- 1; a row that was never written decodes to 2."
 )
 
-# An honest zarr.json has some 1,500 bytes.
+# An honest zarr.json has about 1,500 bytes.
 METADATA_LIMIT = 1 << 16
 
 _CODECS = [ZstdCodec(level=1), Crc32cCodec()]
 
 
 def create_arrays(path: Path, spec: StoreSpec) -> None:
-    """Make the group and its empty arrays at ``path``, where nothing may be yet."""
+    """Create the group and its empty arrays at ``path``, where nothing may be yet."""
     rows, row_bytes = spec.dataset.rows, bitplanes.packed_bytes(spec.dataset.pixels)
     root = zarr.open_group(path, mode="w-", zarr_format=3)
     root.attrs.update(_group_attributes(spec))
@@ -50,7 +50,7 @@ def create_arrays(path: Path, spec: StoreSpec) -> None:
 
 
 def create_signs(group: zarr.Group, name: str, cut: Layout, row_bytes: int) -> zarr.Array[Any]:
-    """Make the empty array of signs whose planes take so many bytes a row each."""
+    """Create the empty array of signs, whose planes take ``row_bytes`` bytes per row each."""
     return group.create_array(
         name,
         shape=(cut.rows, 2, row_bytes),
@@ -65,7 +65,7 @@ def create_signs(group: zarr.Group, name: str, cut: Layout, row_bytes: int) -> z
 
 
 def write_shard(store: Path, rows: slice, *, planes: bitplanes.Planes, labels: bitplanes.Labels) -> None:
-    """Write the files of one whole shard, of these rows: its packed signs, (copies, n, 2, B), and its labels."""
+    """Write the files of the whole shard of these rows: its packed signs, (copies, n, 2, B), and its labels."""
     for name, values in (*((signs_array(copy), part) for copy, part in enumerate(planes)), ("labels", labels)):
         array = zarr.open_array(store / name, mode="r+").with_config({"write_empty_chunks": True})
         array[rows] = values
@@ -75,7 +75,7 @@ def check_metadata(name: str, content: bytes, spec: StoreSpec, *, where: str) ->
     """Check that a ``zarr.json`` describes the arrays that the manifest promises, and nothing else.
 
     Raises:
-        GradshardError: it is too large, no JSON, or says something else.
+        GradshardError: it is too large, not JSON, or describes something else.
     """
     if len(content) > METADATA_LIMIT:
         raise GradshardError(f"{where}/{name} is larger than any metadata of a sign store: fetch the store again")
@@ -93,11 +93,11 @@ def check_metadata(name: str, content: bytes, spec: StoreSpec, *, where: str) ->
 
 
 def _difference(found: object, expected: dict[str, object]) -> str | None:
-    """Return the first key in which a document differs from the expected one; harmless descriptions may be missing."""
+    """Describe the first difference from the expected document, if there is one; null counts as a missing key."""
     if not isinstance(found, dict):
         return "it is no mapping"
     for key in sorted(found.keys() | expected.keys(), key=str):
-        # Equal in Python, but not the same document: True and 1, 1.0 and 1.
+        # As JSON: True and 1, or 1.0 and 1, are equal in Python, but not the same document.
         if json.dumps(found.get(key), sort_keys=True) != json.dumps(expected.get(key), sort_keys=True):
             return f"its key {str(key)[:40]!r}"
     return None

@@ -1,9 +1,9 @@
-"""The sign store: the signs that one static model's attack gives over one dataset, open for reading.
+"""The sign store, open for reading: the signs of one static model's gradients, or of an attack on it, over one dataset.
 
-A plain Zarr group with the arrays ``signs``, uint8 (N, 2, ceil(P / 8)), two bit planes of each row's P = C·H·W signs
-(see ``bitplanes``), and ``labels``, unsigned (N,), the label each gradient was taken for; and a manifest, which makes
-it published. Further copies, other draws of the same attack, are arrays of their own beside ``signs``. ``sign_writer``
-makes stores; a published one is never changed.
+It is a plain Zarr group with the arrays ``signs``, uint8 (N, 2, ceil(P / 8)), two bit planes of each row's P = C·H·W
+signs (see ``bitplanes``), and ``labels``, unsigned (N,), the label each gradient was taken for; with its manifest it is
+published. Further copies, other random draws of the same attack, are arrays of their own beside ``signs``.
+``sign_writer`` makes stores; a published store is never changed.
 """
 
 import hashlib
@@ -33,8 +33,8 @@ from gradshard.storage.formats.store_paths import labels_file, metadata_files, s
 class SignStore:
     """A published store, open for reading.
 
-    ``where`` is its path or URL; a ``remote`` one is read by whole shards. Of several copies the ``chosen`` one is
-    read, or the first; those who train on it take all of them ``in_turn`` unless one was chosen.
+    ``where`` is its path or URL; a ``remote`` store is read in whole shards. Of several copies the ``chosen`` one is
+    read, or the first; training takes all of them ``in_turn`` unless one was chosen.
     """
 
     where: str
@@ -64,10 +64,10 @@ class SignStore:
         return tuple(self.of_copy(copy) for copy in range(self.manifest.copies))
 
     def of_copy(self, copy: int) -> "SignStore":
-        """Return the same store, open for reading one copy, counted from 0, and no other.
+        """Return the same store with one copy, counted from 0, chosen for reading.
 
         Raises:
-            GradshardError: it has no such copy.
+            GradshardError: the store has no such copy.
         """
         if not 0 <= copy < self.manifest.copies:
             raise GradshardError(
@@ -87,12 +87,12 @@ class SignStore:
         return planes
 
     def take(self, shard: int, rows: Rows, out: Planes, positions: Rows, scratch: Scratch) -> None:
-        """Read the packed signs of single rows of a shard into places of their own.
+        """Read the packed signs of individual rows of a shard into given places.
 
         Args:
             shard: which shard.
-            rows: rows of it, in ascending order.
-            out: uint8 (n, 2, ceil(P / 8)), contiguous; row ``rows[i]`` comes to ``out[positions[i]]``.
+            rows: rows of the shard, in ascending order.
+            out: uint8 (n, 2, ceil(P / 8)), contiguous; row ``rows[i]`` goes to ``out[positions[i]]``.
             positions: as many as rows.
             scratch: the calling thread's own.
 
@@ -116,7 +116,7 @@ class SignStore:
         return planes
 
     def load_into(self, planes: Planes) -> None:
-        """Read all packed signs into memory of the caller's, uint8 (N, 2, ceil(P / 8)), as ``load`` does."""
+        """Read all packed signs, as ``load`` does, into the caller's array, uint8 (N, 2, ceil(P / 8))."""
         scratch = Scratch()
         for shard in range(self.layout.shards):
             part = self.layout.shard_rows(shard)
@@ -144,7 +144,7 @@ class SignStore:
         """Read the labels as ``load_labels`` does, and check that each is a class of the split.
 
         Raises:
-            GradshardError: one is none, or a shard's labels are missing or damaged.
+            GradshardError: a label is not a class, or a shard's labels are missing or damaged.
         """
         labels = self.load_labels()
         wrong = np.flatnonzero((labels < 0) | (labels >= split.classes))
@@ -160,7 +160,7 @@ class SignStore:
         """Check that the store's rows are the rows of this split.
 
         Raises:
-            GradshardError: it was built for another dataset, or another order of this one.
+            GradshardError: the store was built for another dataset, or another order of this one.
         """
         made_for = self.manifest.dataset
         if (made_for.digest, made_for.rows, made_for.sample_shape) != (split.digest, len(split), split.sample_shape):

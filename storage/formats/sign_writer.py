@@ -1,7 +1,7 @@
-"""Building a sign store: shard by shard, by any number of workers, then published by its manifest.
+"""Building a sign store, shard by shard, by any number of workers; its manifest publishes it.
 
 One task computes and writes one whole shard, and writing a shard again gives the same bytes; so a build that was killed
-goes on with the shards that have no receipt, and it does not matter who computed which.
+goes on with the shards that have no receipt, and it does not matter which worker computed which shard.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ from gradshard.storage.formats.store_paths import (
     shard_files,
 )
 
-# The libraries that the bytes of a store follow from.
+# The libraries on which the bytes of a store depend.
 _LIBRARIES = ("numcodecs", "numpy", "pyarrow", "torch", "zarr")
 
 
@@ -64,7 +64,7 @@ def make_spec(split: Split, model: ModelRecord, direction: DirectionRecord, *, l
 def spec_for(
     rows: DatasetRecord, model: ModelRecord, direction: DirectionRecord, *, licence: str | None = None
 ) -> StoreSpec:
-    """Describe the store of a model's signs over some rows, cut as every store of such rows is."""
+    """Describe the store of a model's signs over some rows, with the layout of every store of such rows."""
     cut = chunking.plan(rows.rows, 2 * packed_bytes(rows.pixels))
     return StoreSpec(
         dataset=rows,
@@ -77,7 +77,7 @@ def spec_for(
 
 @dataclass(frozen=True)
 class StoreBuilder:
-    """A store that is being built in a folder of its own, where a ledger tells which shards are done."""
+    """A store that is being built in a folder of its own, where a ledger records which shards are done."""
 
     folder: Path
     spec: StoreSpec
@@ -98,7 +98,7 @@ class StoreBuilder:
         return Ledger(self.folder / "ledger")
 
     def create(self) -> None:
-        """Lay out the empty arrays, unless an earlier run did. For one process alone, before any shard is written."""
+        """Create the empty arrays unless an earlier run did; called by one process, before any shard is written."""
         if all((self.store / name).exists() for name in metadata_files(self.spec.copies)):
             return
         temporary = self.folder / "store.new"
@@ -139,13 +139,13 @@ class StoreBuilder:
         return receipt
 
     def zero_rows(self) -> int:
-        """Count the rows, of all shards that are done, in which every sign is 0."""
+        """Count the rows of finished shards in which every sign is 0."""
         return sum(receipt.zero_rows for receipt in self.ledger.done(self.store).values())
 
     def publish(self, target: Path) -> Manifest:
         """Check every shard against its receipt, write descriptions and manifest, and rename the store to ``target``.
 
-        The signature of a store that was there stays if this one is the same, byte for byte.
+        The signature of a store at ``target`` is kept if the manifests are equal, byte for byte.
 
         Raises:
             GradshardError: a shard is missing, or its file is not what its receipt says.
@@ -180,7 +180,7 @@ class StoreBuilder:
             copy(signature, self.store / SIGNATURE)
 
     def _checked_receipts(self, target: Path) -> list[Receipt]:
-        """Return all receipts in the order of the shards, each held against its files."""
+        """Return all receipts in the order of the shards, each checked against its files."""
         receipts = self.ledger.done(self.store)
         lacking = [shard for shard in range(self.layout.shards) if shard not in receipts]
         if lacking:
@@ -198,7 +198,7 @@ class StoreBuilder:
 
 
 def content_digest(shards: Iterable[str]) -> str:
-    """Return the digest of a store's content, from those of its shards in order."""
+    """Return the digest of a store's content from the digests of its shards, in order."""
     return digest_of({"shards": list(shards)})
 
 

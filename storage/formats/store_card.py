@@ -1,4 +1,4 @@
-"""The card: the human page of a sign store, its README.md, generated from the manifest's facts.
+"""The card of a sign store: its README.md, for people, generated from the manifest.
 
 It begins with the metadata block that Hugging Face's hub reads, so that a store pushed there is described there too.
 """
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gradshard.storage.formats.manifest import AttackRecord, FileRecord, StoreSpec
 from gradshard.storage.formats.store_paths import shard_of, signs_array
 
-# Of a store all of whose signs are 0.
+# For a store whose signs are all 0.
 MASKED = ": the model's gradient is masked, and these signs attack nobody"
 
 _TEMPLATE = """\
@@ -113,7 +113,7 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
 
 
 def _attack_row(attack: AttackRecord) -> str:
-    """Return the row of the table that tells of an attack, and where its copies are."""
+    """Return the table row that describes an attack and names the arrays of its copies."""
     arrays = ", ".join(f"`{signs_array(copy)}`" for copy in range(attack.copies))
     copies = f"; {attack.copies} copies: {arrays}" if attack.copies > 1 else ""
     begins = f"; before these signs x moves by {attack.alpha:g} at random" if attack.alpha is not None else ""

@@ -5,14 +5,14 @@ CARD = "README.md"
 METADATA = ("zarr.json", "signs/zarr.json", "labels/zarr.json")
 CROISSANT = "croissant.json"
 ROWS = "rows.parquet"
-# Stores from before these were written have neither.
+# Stores that were written before these existed have neither.
 DESCRIPTIONS = (CROISSANT, ROWS)
-# Not in the manifest, which it is about: whoever vouches for a store adds it later.
+# Not in the manifest, which it signs: whoever vouches for a store adds it later.
 SIGNATURE = "store.sig"
 
 
 def signs_array(copy: int) -> str:
-    """Return the array of a copy's signs; the first has the name of a store's only one."""
+    """Return the array of a copy's signs; the first one's has the same name as in a store of one copy."""
     return f"signs-{copy}" if copy else "signs"
 
 
@@ -22,7 +22,7 @@ def signs_file(shard: int, copy: int = 0) -> str:
 
 
 def labels_file(shard: int) -> str:
-    """Return the file of a shard's labels, those of all copies."""
+    """Return the file of a shard's labels, which all copies share."""
     return f"labels/c/{shard}"
 
 
@@ -32,16 +32,16 @@ def shard_files(shard: int, copies: int) -> list[str]:
 
 
 def metadata_files(copies: int) -> tuple[str, ...]:
-    """Return the metadata of the group and of each array."""
+    """Return the metadata files of the group and of each array."""
     return (*METADATA, *(f"{signs_array(copy)}/zarr.json" for copy in range(1, copies)))
 
 
 def shard_of(name: str) -> int | None:
-    """Return the shard that a file belongs to; none for all others."""
+    """Return the shard that a file belongs to; none if it belongs to no shard."""
     parts = name.split("/")
     return int(parts[2]) if len(parts) > 2 and parts[1] == "c" else None
 
 
 def expected_files(shards: int, copies: int = 1) -> set[str]:
-    """Return the names of all files of a store of so many shards, but its manifest and what only newer stores have."""
+    """Return the names of all files of a store except its manifest, its signature and ``DESCRIPTIONS``."""
     return {CARD, *metadata_files(copies), *(name for shard in range(shards) for name in shard_files(shard, copies))}

@@ -1,4 +1,4 @@
-"""Checkpoints of TensorFlow in its second format, read without TensorFlow: an index, and the bytes of the tensors.
+"""Checkpoints of TensorFlow in its second format, read without TensorFlow: an index, and files of the tensors' bytes.
 
 The index is a table of LevelDB (its doc/table_format.md), whose values are messages of protocol buffers
 (tensorflow/core/protobuf/tensor_bundle.proto).
@@ -16,7 +16,7 @@ from gradshard.storage.formats.checksums import crc32c
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
-_TRAILER = 5  # of a block: one byte that tells how it is compressed, four of checksum
+_TRAILER = 5  # bytes after a block: one says how it is compressed, four are its checksum
 _DTYPES: dict[int, np.dtype[np.generic]] = {
     number: np.dtype(name) for number, name in {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8"}.items()
 }
@@ -24,7 +24,7 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
 
 @dataclass(frozen=True)
 class _Entry:
-    """The bytes of one tensor in its file, and what they mean."""
+    """The place of one tensor's bytes, their type and their checksum."""
 
     dtype: int = 0
     shape: tuple[int, ...] = ()
@@ -39,10 +39,10 @@ def read_tensorflow(path: Path) -> dict[str, NDArray[np.generic]]:
     """Read every tensor of a checkpoint by its variable's name.
 
     Args:
-        path: of its index, of one of its data files, or what their names have in common.
+        path: its index, one of its data files, or the prefix that their names share.
 
     Raises:
-        GradshardError: a file is missing, damaged, or of the first format; or a tensor is of another type than numbers.
+        GradshardError: a file is missing, damaged or of the first format; or a tensor is sliced or not of numbers.
     """
     prefix = _prefix(path)
     index = prefix.with_name(f"{prefix.name}.index")
@@ -85,7 +85,7 @@ def _prefix(path: Path) -> Path:
 
 
 def _tensor(name: str, entry: _Entry, file: Path) -> NDArray[np.generic]:
-    """Read one tensor and hold it against its checksum."""
+    """Read one tensor and check it against its checksum."""
     if entry.sliced or entry.dtype not in _DTYPES:
         kind = "lies in slices" if entry.sliced else f"is of TensorFlow's type {entry.dtype}"
         raise GradshardError(f"{file}: {name} {kind}, which is not read: save whole tensors of numbers")
@@ -133,7 +133,7 @@ def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the keys and values of the block that a handle points to; keys share the beginning of the one before."""
+    """Yield the keys and values of the block that a handle points to; a key may share the start of the one before."""
     begin, position = _varint(handle, 0)
     size, _ = _varint(handle, position)
     block, trailer = content[begin : begin + size], content[begin + size : begin + size + _TRAILER]
@@ -152,7 +152,7 @@ def _block(content: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the numbers and values of a message's fields: numbers, or bytes of texts and messages."""
+    """Yield the number and value of each field of a message: an integer, or the bytes of a text or message."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -171,7 +171,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _varint(content: bytes, position: int) -> tuple[int, int]:
-    """Read a number of seven bits a byte; gives it and where the next value begins."""
+    """Read an integer stored as seven bits per byte; return it and the position after it."""
     value = shift = 0
     while True:
         byte = content[position]

@@ -1,1 +1,1 @@
-"""Raw images in, whatever they lie in: IDX, NumPy, folders of image files, downloads."""
+"""Reading raw images from IDX and NumPy files, folders of image files, other libraries, and downloads."""

@@ -1,4 +1,4 @@
-"""Place of the channels of raw images: before height and width, behind them, or nowhere."""
+"""Place of the channels of raw images: before height and width, after them, or absent."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,13 +11,13 @@ from gradshard.storage.errors import GradshardError
 Shape = tuple[int, ...]
 Arrange = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
-# Grey, grey and alpha, colours, colours and alpha. More are possible, but then somebody has to say where they are.
+# Grey, grey and alpha, colours, colours and alpha. More are possible, but then ``layout`` must be given.
 _LIKELY_CHANNELS = range(1, 5)
 _CHANNEL_AXIS = {"chw": 1, "hwc": 3}
 
 
 def arrangement(shapes: Mapping[str, Shape], *, layout: str | None, where: object) -> Arrange:
-    """Find what makes arrays of images (n, C, H, W): the one arrangement that the arrays of all splits allow.
+    """Return a function that makes images (n, C, H, W), in the only way that the arrays of all splits allow.
 
     Args:
         shapes: (N, H, W), (N, C, H, W) or (N, H, W, C), by the name of the array.
@@ -25,7 +25,7 @@ def arrangement(shapes: Mapping[str, Shape], *, layout: str | None, where: objec
         where: the file, for errors.
 
     Raises:
-        GradshardError: an array is no stack of images, or it is not clear which axis is that of the channels.
+        GradshardError: an array is not a stack of images, or it is not clear which axis is that of the channels.
     """
     named = " and ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
     (dimensions, *others) = {len(shape) for shape in shapes.values()}

@@ -1,17 +1,16 @@
-"""Order of the names of classes, which numbers their labels."""
+"""Order of the class names, which determines the labels."""
 
 from collections.abc import Sequence
 
 
 def misnumbered(names: Sequence[str]) -> str | None:
-    """Find a name that is a number and whose place is another, in names that all are numbers but not in their order.
+    """Find the first name that is not at its place in numerical order, if all names are numbers.
 
     Args:
         names: of the classes, by label.
 
     Returns:
-        The first name that stands elsewhere than in the order of the numbers; none if all are in that order, or some
-        are no numbers.
+        The first such name; none if all are in numerical order, or if some are not numbers.
     """
     if not all(name.isdecimal() for name in names):
         return None

@@ -30,9 +30,9 @@ _FILTERS = {
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N")
 _PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")
 _WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-# What a decoder passes over, found by looking at the bytes again.
+# Checks of the bytes for damage that a decoder tolerates.
 _DAMAGE: Mapping[str, Callable[[bytes], str | None]] = {"JPEG": jpeg.damage, "MPO": jpeg.damage, "PNG": png.damage}
-# A longer image than this, resized, is refused: 1 x 100,000 pixels would become gigabytes before the crop.
+# An image with more pixels once resized is refused: 1 x 100,000 pixels would become gigabytes before the crop.
 _MOST_PIXELS = 1 << 26
 
 
@@ -42,7 +42,7 @@ class BrokenImageError(Exception):
 
 @dataclass(frozen=True)
 class Transform:
-    """Conversion of an image: to ``size`` x ``size`` pixels.
+    """Conversion of an image to ``size`` x ``size`` pixels.
 
     ``crop`` is the share of the shorter side that is kept; ``interpolation`` is nearest, bilinear, bicubic or lanczos.
     """
@@ -53,7 +53,7 @@ class Transform:
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of what it gives."""
+        """The shape (C, H, W) of a converted image."""
         return CHANNELS, self.size, self.size
 
 
@@ -61,8 +61,8 @@ def read_image(path: Path, transform: Transform) -> npt.NDArray[np.uint8]:
     """Decode an image file to uint8 (3, size, size).
 
     Raises:
-        BrokenImageError: the bytes are no whole image that Pillow reads, its kind has no stated meaning as RGB, or the
-            file is a link that leads nowhere.
+        BrokenImageError: the bytes are not a whole image that Pillow reads, its kind has no stated meaning as RGB, or
+            the file is a dead link.
         OSError: the file cannot be read.
     """
     try:
@@ -89,7 +89,7 @@ def _upright(opened: Image.Image, content: bytes) -> Image.Image:
     """Decode an image and turn it as its EXIF orientation says."""
     if opened.format == "PNG":
         png.mend_colour_key(opened, content)
-    # Of all formats, only the greyscale one of Netpbm fills 32 bits up to a stated 65535.
+    # Only Netpbm's greyscale format gives 32-bit pixels whose maximum is stated: 65535.
     deep = opened.format == "PPM" and opened.mode == "I"
     return ImageOps.exif_transpose(opened.convert("I;16") if deep else opened)
 
@@ -97,11 +97,11 @@ def _upright(opened: Image.Image, content: bytes) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return an image of any kind as RGB.
 
-    Greyscale fills the three channels, 16 bits are scaled to 8, what is transparent shows white, CMYK is converted by
-    Pillow's formula; colour profiles are not applied.
+    Greyscale fills the three channels, 16 bits are scaled to 8, transparent pixels become white, CMYK is converted
+    by Pillow's formula; colour profiles are not applied.
 
     Raises:
-        BrokenImageError: the pixels are 32-bit numbers, whose range nobody states.
+        BrokenImageError: the pixels are 32-bit numbers, whose range is not stated.
     """
     see_through = "transparency" in image.info
     if image.mode == "RGB" and not see_through:
@@ -125,7 +125,7 @@ def transformed(image: Image.Image, transform: Transform) -> npt.NDArray[np.uint
     """Return an RGB image resized and cropped, uint8 (3, size, size).
 
     Raises:
-        BrokenImageError: the image is so long and narrow that its resized form takes no sensible memory.
+        BrokenImageError: the image is so long and narrow that resizing it would take too much memory.
     """
     size = transform.size
     if image.size != (size, size):
@@ -146,7 +146,7 @@ def _resized(size: tuple[int, int], shorter: int) -> tuple[int, int]:
 
 
 def _reason(error: Exception) -> str:
-    """Why an image is broken, in the same words each time."""
+    """Say why an image is broken, in the same words each time."""
     if isinstance(error, UnidentifiedImageError):
         return "no image format that Pillow reads"
     text = " ".join(str(error).split()) or type(error).__name__

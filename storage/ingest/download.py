@@ -1,4 +1,4 @@
-"""Files from the network: one of several mirrors, resumed where a transfer broke off."""
+"""Downloading a file from one of several mirrors, resumed where a transfer broke off."""
 
 import errno
 import urllib.error
@@ -19,14 +19,14 @@ OnBytes = Callable[[int, int | None], None]
 def download(urls: Sequence[str], target: Path, *, check: Callable[[Path], None], on_bytes: OnBytes) -> None:
     """Fetch a file from the first of ``urls`` that delivers it and passes ``check``.
 
-    What has arrived stays in ``TARGET.part``, so that a second call goes on where the first was broken off. A file
-    that does not pass the check is thrown away and the next mirror is tried from the start.
+    Received bytes are kept in ``TARGET.part``, so that a second call goes on where the first broke off. A file that
+    does not pass the check is deleted, and the next mirror is tried from the start.
 
     Args:
         urls: the same file at several mirrors.
         target: where it goes; it appears there only once it is whole and checked.
         check: raises GradshardError if the file is not the right one.
-        on_bytes: called with the bytes that arrived so far and, if known, how many there will be.
+        on_bytes: called with the number of bytes received so far and, if known, the total.
 
     Raises:
         GradshardError: no mirror delivered the file, or the disk is full.

@@ -1,7 +1,7 @@
-"""Files that a folder of images holds, listed on disk.
+"""The files in a folder of images, listed on disk.
 
-An index takes some 60 bytes for each file and is read by number, so that memory does not grow with the number of images
-but by the names of one class.
+An index takes about 60 bytes per file and is read by number, so that memory depends not on the number of images, but on
+the names of one class.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _BATCH = 4096
 
 
 class Entry(NamedTuple):
-    """A file: its path relative to the folder of raw images, its label, its bytes and when it was modified, in ns."""
+    """A file: its path relative to the folder of raw images, its label, size and time of modification in ns."""
 
     file: str
     label: int
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Return the names of the folders of classes, sorted; hidden ones are none.
+    """Return the names of the class folders, sorted, without hidden ones.
 
     Raises:
         GradshardError: there is no such folder, it holds no folder, or a link in it leads nowhere.
@@ -53,12 +53,12 @@ def class_folders(folder: Path) -> list[str]:
 def scan(root: Path, split: str, labels: Mapping[str, int], passed_over: Counter[str] | None = None) -> Iterator[Entry]:
     """Yield the images below ``root/split``, class by class in the order of their names, by name within a class.
 
-    Names are compared by code points, whatever the locale. Hidden files and files with other extensions are no images;
-    those that look like some are counted in ``passed_over``, by why they are none.
+    Names are compared by code points, whatever the locale. Hidden files and files with other extensions are not
+    images; those that look like images are counted in ``passed_over`` by reason.
 
     Raises:
-        GradshardError: a folder is none of the classes that ``labels`` numbers, a name is no text, or a link that may
-            be a folder leads nowhere or back.
+        GradshardError: a folder is not a class in ``labels``, a name is not valid text, or a link that may be to a
+            folder is dead or circular.
     """
     if passed_over is not None and (loose := walking.loose_images(root / split)):
         passed_over["in no folder of a class"] += loose
@@ -74,9 +74,9 @@ def scan(root: Path, split: str, labels: Mapping[str, int], passed_over: Counter
 
 
 class FileIndex:
-    """Entries that ``write_index`` put on disk, read by number.
+    """Entries that ``write_index`` wrote to disk, read by number.
 
-    The file is mapped for each reading anew: pages that were read before are not held.
+    The file is mapped anew for each read, so that pages read before are not kept in memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,7 +115,7 @@ class FileIndex:
 
 
 def write_index(path: Path, entries: Iterable[Entry]) -> FileIndex:
-    """Put entries on disk, an Arrow IPC file, in place of those that were there."""
+    """Write entries to an Arrow IPC file, replacing those that were there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file, pa.ipc.new_file(file, _SCHEMA) as index:
         remaining = iter(entries)
@@ -131,7 +131,7 @@ def _entries(rows: pa.RecordBatch | pa.Table) -> list[Entry]:
 
 
 def content_digest(entries: Iterable[Entry]) -> str:
-    """Return the SHA-256, in hex, of files' names, labels and sizes in order; when they were modified is left out."""
+    """Return the SHA-256, in hex, of files' names, labels and sizes in order, without times."""
     sha256 = hashlib.sha256()
     for entry in entries:
         sha256.update(canonical_json([entry.file, entry.label, entry.size]).encode())

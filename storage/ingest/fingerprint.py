@@ -1,4 +1,4 @@
-"""Fingerprints of raw data, cheap enough to be taken before every run: whether it changed since it was prepared."""
+"""Fingerprints of raw data that show whether it changed since it was prepared; cheap enough for every run."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from gradshard.storage.formats.digests import canonical_json, digest_of, file_sh
 from gradshard.storage.ingest import file_index
 from gradshard.storage.ingest.image_folder import ImageFolder
 
-# Above, reading a file takes longer than a fingerprint may.
+# Reading a larger file takes longer than a fingerprint may.
 _READ_BYTES = 1 << 30
 
 Fingerprint = Mapping[str, object]
 
 
 def file_fingerprint(path: Path) -> Fingerprint:
-    """Take the size and SHA-256 of a file; above 1 GiB, the size and the date, in ns.
+    """Return the size and SHA-256 of a file; above 1 GiB, its size and modification time in ns.
 
     Raises:
         GradshardError: there is no such file.
@@ -30,7 +30,7 @@ def file_fingerprint(path: Path) -> Fingerprint:
 
 
 def folder_fingerprint(source: ImageFolder) -> Fingerprint:
-    """Take the SHA-256 of the classes' names, and of the names, labels, sizes and dates of the images of each split.
+    """Return the SHA-256 of the class names and, per split, of its images' names, labels, sizes and modification times.
 
     Raises:
         GradshardError: the folder is not laid out as it should be.
@@ -45,7 +45,7 @@ def folder_fingerprint(source: ImageFolder) -> Fingerprint:
 
 
 def files_fingerprint(folder: Path) -> Fingerprint:
-    """Take the number of all files below a folder, and the SHA-256 of their names, sizes and dates, in ns.
+    """Return the number of files below a folder, and the SHA-256 of their names, sizes and modification times in ns.
 
     Raises:
         GradshardError: there is no such folder.

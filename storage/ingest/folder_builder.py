@@ -1,7 +1,7 @@
-"""A dataset that is built of a folder of images, shard by shard, by any number of workers.
+"""A dataset that is built from a folder of images, shard by shard, by any number of workers.
 
 A build that was killed goes on with the shards that are missing or whose files changed. The order of the rows is fixed
-before anything is decoded. Where broken images are to be skipped, a first pass finds them all and the shards that held
+before anything is decoded. If broken images are to be skipped, a first pass finds them all, and the shards that held
 one are made again without them.
 """
 
@@ -34,10 +34,10 @@ _NAMES_A_GROUP = 1 << 12
 
 
 class FolderBuilder:
-    """A dataset that is being built of a folder of images, in a folder of its own.
+    """Builder of a dataset from a folder of images, in a folder of its own.
 
     ``scan`` comes first; then, for each split, ``lay_out`` and the shards that are ``missing``; ``publish`` comes last.
-    With ``skip`` a split is laid out again after ``leave_out``, as long as its shards turn out to hold broken images.
+    With ``skip``, a split is laid out again after each ``leave_out``, until its shards hold no broken images.
     """
 
     def __init__(self, folder: Path, source: ImageFolder, *, name: str, skip: bool) -> None:
@@ -69,14 +69,14 @@ class FolderBuilder:
         return [name for name, count in zip(self._source.class_names, counts, strict=True) if not count]
 
     def attributes(self) -> dict[str, object]:
-        """Return what the dataset says of itself: its classes, which files its images were made from, and how."""
+        """Return the dataset's attributes: its classes, the files its images were made from, and how they were made."""
         source = self._source
         files = {split: file_index.content_digest(FileIndex(self._listing(split))) for split in SPLITS}
         made = {**asdict(source.transform), "seed": source.seed, "folders": source.folders, "files": files}
         return {"class_names": list(source.class_names), "images": made}
 
     def lay_out(self, split: str) -> SplitTask:
-        """Fix the order of a split's rows, and make its arrays; shards that are there stay.
+        """Fix the order of a split's rows, and create its arrays; existing shards stay.
 
         Raises:
             GradshardError: all images of a split are broken.
@@ -106,11 +106,11 @@ class FolderBuilder:
         return [shard for shard in range(task.cut.shards) if receipt_of(task, shard) is None]
 
     def leave_out(self, split: str, broken: Iterable[Broken]) -> None:
-        """Give broken images no row; the split is then to be laid out again."""
+        """Record broken images, which get no row; the split must be laid out again afterwards."""
         self._write_broken(split, [*self.left_out(split), *broken])
 
     def left_out(self, split: str) -> list[Broken]:
-        """Return the broken images that have no row, by name."""
+        """Return the broken images that get no row, sorted by name."""
         if not self._skip or not self._broken(split).exists():
             return []
         records = json.loads(self._broken(split).read_text(encoding="utf-8"))
@@ -150,7 +150,7 @@ class FolderBuilder:
         write_text(self._broken(split), json.dumps(records))
 
     def _forget_changed(self, split: str, files: FileIndex) -> None:
-        """Give broken images that were removed or changed since another chance."""
+        """Forget broken images that were removed or changed since, so that changed ones are tried again."""
         known = {each.entry: each for each in self.left_out(split)}
         if known:
             self._write_broken(split, [known[entry] for entry in files if entry in known])
@@ -160,20 +160,20 @@ class FolderBuilder:
         if not len(files):
             raise GradshardError(f"{self._source.root / folder} holds no images ({kinds})")
         counts = files.counts(len(self._source.class_names))
-        # A test set may lack classes; of the training images, only classes that a list of names has may be missing.
+        # Test images may lack classes; training images only those that a list of names has but no folder.
         for name, count in zip(self._source.class_names, counts, strict=True):
             if folder == self._source.train and not count and (self._source.root / folder / name).is_dir():
                 path = self._source.root / folder / name
                 raise GradshardError(f"{path} holds no images ({kinds}): put some there or remove the folder")
 
     def _make_root(self, path: Path, attributes: Mapping[str, object]) -> None:
-        """Write the group's own metadata; what lies below it stays."""
+        """Write the root group's own metadata; what is below it stays."""
         fresh = self._folder / "fresh"
         dataset_writer.create_root(fresh, name=self._name, classes=len(self._source.class_names), attributes=attributes)
         _move_metadata(fresh, path)
 
     def _make_arrays(self, split: str, rows: int) -> Layout:
-        """Write the metadata of a split's arrays for so many rows; shards that are there stay."""
+        """Write the metadata of a split's arrays for ``rows`` rows; existing shards stay."""
         fresh, classes = self._folder / "fresh", len(self._source.class_names)
         dataset_writer.create_root(fresh, name=self._name, classes=classes)
         shape = self._source.transform.sample_shape
@@ -192,7 +192,7 @@ class FolderBuilder:
 
 
 def is_published(target: Path, attributes: Mapping[str, object]) -> bool:
-    """Tell whether the dataset at ``target`` says of itself what ``FolderBuilder.attributes`` gave."""
+    """Tell whether the dataset at ``target`` has the attributes that ``FolderBuilder.attributes`` gave."""
     try:
         found = zarr.open_group(target, mode="r").attrs.asdict()
     except (OSError, ValueError):
@@ -205,9 +205,9 @@ def _name(broken: Broken) -> str:
 
 
 def _write_files(path: Path, files: FileIndex, order: Numbers) -> None:
-    """Write the file of each row as a Parquet file of one column."""
+    """Write the file name of each row to a Parquet file of one column."""
     schema = pa.schema([("file", pa.string())])
-    # Every name stands once, so a dictionary would only take memory.
+    # Every name occurs once, so a dictionary would only take memory.
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
         for start in range(0, len(order), _NAMES_A_GROUP):
             names = [entry.file for entry in files.take(order[start : start + _NAMES_A_GROUP])]

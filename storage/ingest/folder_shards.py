@@ -1,7 +1,7 @@
-"""One shard of a dataset that is made of a folder of images, decoded and written by any worker.
+"""One shard of a dataset that is made from a folder of images, decoded and written by any worker.
 
-Doing it again gives the same bytes. A receipt says which files a shard was made of, so that it counts as missing once
-one of them changed.
+Doing it again gives the same bytes. A receipt records which files a shard was made from, so that the shard counts as
+missing once one of them changes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ class Receipt(ShardReceipt):
 
 @dataclass(frozen=True)
 class Broken:
-    """A broken image: its entry in the listing, and why."""
+    """A broken image: its entry in the listing, and why it is broken."""
 
     entry: Entry
     reason: str
@@ -42,7 +42,7 @@ class Broken:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a shard: the number of its rows, and the broken images for which it was not written."""
+    """Outcome of a shard: the number of its rows, and the broken images that prevented writing it."""
 
     shard: int
     rows: int
@@ -75,7 +75,7 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
         dataset_writer.write_shard(task.store, task.cut, shard, _decoded(task, entries, labels, hashes), labels)
     except _BrokenShardError as error:
         return Outcome(shard, len(entries), error.broken)
-    # The images' file is on the disk already.
+    # The images' file was synced when it was written.
     sync(task.store / dataset.labels_file(shard))
     receipt = Receipt(
         shard=shard,
@@ -89,7 +89,7 @@ def make_shard(task: SplitTask, shard: int) -> Outcome:
 
 @dataclass
 class _BrokenShardError(Exception):
-    """A shard cannot be written, for some of its images are broken."""
+    """A shard cannot be written because some of its images are broken."""
 
     broken: tuple[Broken, ...]
 
@@ -97,7 +97,7 @@ class _BrokenShardError(Exception):
 def _decoded(
     task: SplitTask, entries: Sequence[Entry], labels: dataset.Labels, hashes: bytearray
 ) -> Iterator[dataset.Images]:
-    """Yield the images of a shard, a chunk at a time, as the hashes of their rows are added to ``hashes``.
+    """Yield the images of a shard, a chunk at a time, adding the hashes of their rows to ``hashes``.
 
     Raises:
         _BrokenShardError: after the last chunk, if some are broken.
@@ -117,7 +117,7 @@ def _decoded(
 
 
 def receipt_of(task: SplitTask, shard: int, entries: Sequence[Entry] | None = None) -> Receipt | None:
-    """Return the receipt of a shard, if it is done and was made of the files that it is to be made of now."""
+    """Return the receipt of a shard, if it is done and was made from the files that it would be made from now."""
     receipt = Ledger(task.ledger, Receipt).receipt(shard, task.store)
     if receipt is None or receipt.source != _source(task, entries or _entries(task, shard)):
         return None
@@ -129,7 +129,7 @@ def _entries(task: SplitTask, shard: int) -> list[Entry]:
 
 
 def _source(task: SplitTask, entries: Sequence[Entry]) -> str:
-    """Return the digest of what the bytes of a shard follow from, but for versions."""
+    """Return the digest of a shard's layout and source files."""
     return digest_of({"cut": [task.cut.chunk, task.cut.shard], "entries": list(map(list, entries))})
 
 

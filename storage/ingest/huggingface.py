@@ -1,6 +1,6 @@
-"""Datasets that lie as Hugging Face has them: a folder of Parquet or Arrow files, what ``save_to_disk`` wrote, the hub.
+"""Datasets in Hugging Face's forms: a folder of Parquet or Arrow files, what ``save_to_disk`` wrote, or on the hub.
 
-The rows keep the order in which the library gives them: that of the files by name, and in each file its own.
+The rows keep the order in which the library gives them: files by name, and the rows of each file in its own order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,15 +36,15 @@ def huggingface(
     """Open two splits of a dataset; images are decoded later, some at a time.
 
     Args:
-        folder: of the files, unless they are on the hub.
+        folder: the folder of the files, unless they are on the hub.
         train: the split of the training images.
-        test: that of the test images; by default the only one of the usual names.
-        hub: a name on the hub, after an @ with its revision.
-        columns: those of image and label; by default of the usual names, or the only ones of their kind.
-        classes: how many there are; by default those that the labels name, or the largest label plus one.
+        test: that of the test images; by default the only split with a usual name.
+        hub: a name on the hub, with a revision after an @ if wanted.
+        columns: those of image and label; by default those with usual names, or the only ones of their types.
+        classes: their number; by default that of label names or one-hot columns, or the largest label plus one.
         layout: where the channels of arrays are: ``chw`` or ``hwc``.
-        scale: what makes the numbers of arrays 0 to 255.
-        transform: what images are resized by.
+        scale: makes the numbers of arrays 0 to 255.
+        transform: the resizing of images.
 
     Raises:
         GradshardError: nothing is there, or a split or a column is missing or of another kind.
@@ -92,9 +92,9 @@ def _of_folder(folder: Path | None) -> Mapping[str, Any]:
     saved = any((folder / name).is_file() for name in _SAVED)
     open_folder = _datasets().load_from_disk if saved else _datasets().load_dataset
     try:
-        # The name of a folder alone may be that of a format.
+        # A bare folder name may be that of a format.
         return _by_split(open_folder(str(folder.resolve())))
-    # What reads a stranger's files raises anything.
+    # Reading untrusted files can raise anything.
     except Exception as error:
         raise GradshardError(
             f"{folder} is no dataset that can be read ({_problem(error)}): give a folder of Parquet or Arrow files, or "
@@ -103,14 +103,14 @@ def _of_folder(folder: Path | None) -> Mapping[str, Any]:
 
 
 def _of_hub(hub: str) -> Mapping[str, Any]:
-    """Open all splits of a dataset of the hub, fetched unless they are in its cache.
+    """Open all splits of a dataset on the hub, downloaded unless they are in the library's cache.
 
     Raises:
-        GradshardError: it has none of that name, or there is no network.
+        GradshardError: the hub has no dataset of that name, or there is no network.
     """
     name, _, revision = hub.partition("@")
     if Path(name).exists():
-        # The library would read that.
+        # The library would read the folder instead.
         raise GradshardError(
             f"dataset.hub is {name}, but that is a folder here too: name it in dataset.path if it is meant"
         )
@@ -191,7 +191,7 @@ def _labels(data: Any, column: str, *, where: str) -> ClassLabels:
 
 
 def _reader(data: Any, column: str, where: str) -> Any:
-    """Make what gives the images of a range of rows, as the library decodes them."""
+    """Return a function that gives the images of a range of rows, as the library decodes them."""
     datasets = _datasets()
     images = data.select_columns([column])
     feature = images.features[column]
@@ -223,7 +223,7 @@ def _one_by_one(images: Any, column: str, rows: range, where: str) -> Iterator[A
 
 
 def _is_encoded(feature: Any) -> bool:
-    """Tell whether a column holds the bytes of image files, but nobody said so."""
+    """Tell whether a column holds the bytes of image files without being declared so."""
     return (isinstance(feature, dict) and "bytes" in feature) or getattr(feature, "dtype", "") in (
         "binary",
         "large_binary",
@@ -232,7 +232,7 @@ def _is_encoded(feature: Any) -> bool:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's bars to ourselves."""
+    """Hide the library's progress bars."""
     bars = _datasets().utils.logging
     were = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

@@ -23,8 +23,8 @@ def idx_images(path: Path, *, sha256: str | None = None) -> RawImages:
     """Check an IDX file of images (N, H, W); they are read later, as uint8 (N, 1, H, W).
 
     Args:
-        path: the file; compression is told by its first bytes, not its name.
-        sha256: what the *uncompressed* content must hash to, if it is known.
+        path: the file; its first bytes, not its name, show whether it is compressed.
+        sha256: the SHA-256 that the *uncompressed* content must have, if it is known.
 
     Raises:
         GradshardError: the file is truncated, too long, of another kind, or not the one expected.
@@ -42,7 +42,7 @@ def idx_labels(path: Path, *, sha256: str | None = None) -> npt.NDArray[np.uint8
 
 
 def _check(path: Path, *, dimensions: int, sha256: str | None) -> tuple[int, ...]:
-    """Return the shape that a file's header promises, after a look at every byte of it."""
+    """Return the shape that a file's header promises, after checking the whole file."""
     digest = hashlib.sha256()
     try:
         with _open(path) as stream:

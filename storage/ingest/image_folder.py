@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder a class: its splits, its classes, and what is made of its images."""
+"""A folder of images, with one subfolder per class: its splits, its classes, and how its images are converted."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ _TEST_FOLDERS = ("val", "test")
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Places of the images, and what is made of them.
+    """Places of the images, and how they are converted.
 
     ``train`` and ``test`` are subfolders of ``root``; without ``train`` there are no training images. ``class_names``
     gives the classes in the order of their labels; by default they are the sorted names of the folders in ``train``
-    (else ``test``). ``seed`` is of the order of the rows.
+    (else ``test``). ``seed`` determines the order of the rows.
     """
 
     root: Path
@@ -41,12 +41,12 @@ def open_folder(
         root: the folder.
         train: the subfolder of the training images, if there are any.
         test: the subfolder of the test images; by default ``val`` or ``test``, whichever there is.
-        transform: what is made of each image.
-        seed: of the order of the rows.
-        class_names: a text file with the name of a class a line; by default the names of the folders.
+        transform: the conversion of each image.
+        seed: determines the order of the rows.
+        class_names: a text file with one class name per line; by default the names of the folders.
 
     Raises:
-        GradshardError: a folder or the file is missing, it is not clear which is meant, or there is but one class.
+        GradshardError: a folder or the file is missing, the test folder is ambiguous, or there is only one class.
     """
     if not root.is_dir():
         problem = f"{root} is no folder" if root.exists() else f"there is no folder {root}"
@@ -66,7 +66,7 @@ def open_folder(
 
 def _read_names(path: Path) -> list[str]:
     try:
-        # Editors of Windows put a mark before the first name.
+        # Windows editors put a byte order mark before the first name.
         names = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise GradshardError(f"dataset.class_names: {path} is no readable text file ({error})") from error

@@ -1,11 +1,11 @@
-"""Damage to JPEG files that libjpeg passes over: pixels whose codes were overwritten.
+"""Damage to JPEG files that libjpeg tolerates: pixels whose codes were overwritten.
 
-Where codes do not end with the image, the decoder fills what is missing with grey, or leaves what is too much; it only
-warns, and Pillow does not hear it. Two things are looked for:
+If the codes do not end with the image, the decoder fills missing pixels with grey, or ignores surplus codes; it only
+warns, and Pillow ignores the warning. Two kinds of damage are looked for:
 
-- markers amid the codes, in which a byte FF is followed by 00: no decoding is needed to find others;
-- codes that end too late or too early, as almost all do from where a block of them was overwritten: those of a
-  sequential image in one scan are decoded once more, at an eighth of the size, without the end marker.
+- stray markers among the codes: in codes a byte FF is followed by 00, so markers are found without decoding;
+- codes that end too late or too early, as almost all do once a block of them was overwritten: a sequential image in one
+  scan is decoded once more, at an eighth of the size, without the end marker.
 """
 
 import io
@@ -31,7 +31,7 @@ _SCALE = 8
 
 
 def damage(content: bytes) -> str | None:
-    """Say what is wrong with the pixels of a JPEG file that Pillow could decode, if something can be told."""
+    """Describe the damage to the pixels of a JPEG file that Pillow could decode, if any is found."""
     try:
         scans = _scans(content)
     except _StrayError as error:
@@ -42,12 +42,12 @@ def damage(content: bytes) -> str | None:
 
 
 class _StrayError(Exception):
-    """Bytes that cannot be where they are."""
+    """Bytes in a place where they are not allowed."""
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """Bounds of the codes of a scan, and whether it is one of an image that is not progressive."""
+    """Bounds of a scan's codes, and whether the image is sequential, that is, not progressive."""
 
     begin: int
     end: int
@@ -82,7 +82,7 @@ def _scans(content: bytes) -> list[_Scan]:
 
 
 def _scan_end(content: bytes, begin: int, *, restarts: bool) -> int:
-    """Find the marker after a scan, past its restart markers, which count from 0 to 7 and again."""
+    """Find the marker after a scan and its restart markers, which count from 0 to 7 cyclically."""
     for number, found in enumerate(_MARKER.finditer(content, begin)):
         if found[1][0] not in _RESTARTS:
             return found.start()
@@ -100,7 +100,7 @@ def _check_end(rest: bytes) -> None:
 def _unlike_length(content: bytes, scan: _Scan) -> str | None:
     spare = max(scan.begin, scan.end - _SPARE_BYTES)
     parts = (content[:spare], content[spare : scan.end] + _AHEAD)
-    # A last row of the very colour that nothing was painted over is told apart by a second one.
+    # A last row of the same colour as the canvas is recognised on a canvas of another colour.
     early, late = _reach_the_last_row(content, parts, unpainted=0)
     if not late:
         early, late = _reach_the_last_row(content, parts, unpainted=255)
@@ -110,12 +110,12 @@ def _unlike_length(content: bytes, scan: _Scan) -> str | None:
 
 
 def _reach_the_last_row(content: bytes, parts: tuple[bytes, bytes], *, unpainted: int) -> list[bool]:
-    """Tell after each part whether the decoder has painted the last row of an image, at an eighth of its size."""
+    """Tell whether the decoder has painted an image's last row after each part, at an eighth of the size."""
     with Image.open(io.BytesIO(content)) as header:
         mode, width, height = header.mode, -(-header.width // _SCALE), -(-header.height // _SCALE)
         arguments = header.tile[0].args
     canvas = Image.new(mode, (width, height), (unpainted,) * Image.getmodebands(mode))
-    # Pillow's public way to a decoder takes no parts, and fills what was not decoded.
+    # Pillow's public interface to a decoder takes no parts, and fills what was not decoded.
     decoder = Image._getdecoder(mode, "jpeg", arguments, (_SCALE, 0))
     decoder.setimage(canvas.im, (0, 0, width, height))
     rest, reached = b"", []

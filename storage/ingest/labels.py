@@ -1,4 +1,4 @@
-"""The labels of raw arrays: one class number an image, however they were saved, and how many classes they make."""
+"""The labels of raw arrays: one class number per image, however they were saved, and the number of classes."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class ClassLabels:
-    """Labels, integers (N,), and the number of classes where the array says it, as a one-hot one does."""
+    """Labels, integers (N,), and the number of classes if the array was one-hot."""
 
     numbers: Labels
     one_hot: int | None = None
@@ -31,7 +31,7 @@ def class_labels(array: npt.NDArray[Any], *, where: str) -> ClassLabels:
         where: its file and name, for errors.
 
     Raises:
-        GradshardError: it is neither, such as several labels a row, or a label fits no signed 64 bits.
+        GradshardError: it is neither, such as several labels per row, or a label does not fit into int64.
     """
     if array.ndim == 0:
         raise GradshardError(f"{where} is the single value {array}: it must hold one label for each image")
@@ -50,11 +50,11 @@ def count_classes(labels: Mapping[str, Labels], *, where: object) -> int:
         where: the file or folder that they came from, for errors.
 
     Raises:
-        GradshardError: there is but one class, or most of the numbers up to the largest label are no image's.
+        GradshardError: there is only one class, or most of the numbers up to the largest label have no image.
     """
     present = sorted({label for numbers in labels.values() for label in np.unique(numbers).tolist() if label >= 0})
     if not present:
-        return 2  # for whoever checks rows to say what is wrong with them
+        return 2  # the check of the rows says what is wrong with them
     if len(present) == 1:
         raise GradshardError(f"{where}: every label is {present[0]}, but classification needs two classes or more")
     classes: int = present[-1] + 1
@@ -69,7 +69,7 @@ def count_classes(labels: Mapping[str, Labels], *, where: object) -> int:
 
 
 def gaps(labels: Labels, classes: int) -> str | None:
-    """Say which classes have no example among training labels, if some have none."""
+    """Name the classes without an example among training labels, if there are any."""
     present = {label for label in np.unique(labels).tolist() if 0 <= label < classes}
     count = classes - len(present)
     if not count:
@@ -112,8 +112,8 @@ def _hot(array: npt.NDArray[Any], where: str) -> Labels:
 
 def _compact(labels: Labels) -> Labels:
     if not len(labels) or labels.min() < 0:
-        return labels  # for whoever checks labels to name the row
-    # With all images in their file, eight bytes a label would be the most that is in memory.
+        return labels  # the check of the rows names the row
+    # The images stay in their file, so eight bytes per label would be most of the memory.
     return labels.astype(np.min_scalar_type(int(labels.max())), copy=False)
 
 

@@ -25,16 +25,16 @@ def npz_splits(
 ) -> Mapping[str, tuple[Images | RawImages, ClassLabels]]:
     """Open the images of both splits, which are read later, some at a time, and read their labels.
 
-    Images are of shape (N, H, W), (N, H, W, C) or (N, C, H, W), both splits alike. Those that NumPy saved in Fortran's
+    Images are of shape (N, H, W), (N, H, W, C) or (N, C, H, W), both splits alike. Those that NumPy saved in Fortran
     order are read at once.
 
     Args:
         file: the archive.
-        layout: ``chw`` or ``hwc``, where shapes leave open which axis is that of the channels.
-        scale: what makes the images' numbers 0 to 255; by default they must be uint8.
+        layout: ``chw`` or ``hwc``, if the shapes do not show which axis is that of the channels.
+        scale: makes the images' numbers 0 to 255; by default they must be uint8.
 
     Raises:
-        GradshardError: there is no such file, or it does not hold that.
+        GradshardError: there is no such file, or it does not hold such arrays.
     """
     held = "x_train, y_train, x_test and y_test"
     with opened_archive(file, held, "set dataset.path to an .npz archive") as archive:
@@ -55,11 +55,11 @@ def opened_archive(file: Path, held: str, remedy: str) -> "Iterator[np.lib.npyio
 
     Args:
         file: the archive.
-        held: the names of its arrays, as the user is told.
-        remedy: what to do if there is no such file.
+        held: the names of its arrays, for errors.
+        remedy: what to do if there is no such file, for errors.
 
     Raises:
-        GradshardError: there is no such file, it is no such archive, or what was read of it is damaged.
+        GradshardError: there is no such file, it is not an archive of arrays, or what was read from it is damaged.
     """
     try:
         with _archive(file) as archive:
@@ -72,7 +72,7 @@ def opened_archive(file: Path, held: str, remedy: str) -> "Iterator[np.lib.npyio
 
 @dataclass(frozen=True)
 class _Array:
-    """An array of the archive, by its header."""
+    """An array of the archive, as its header describes it."""
 
     key: str
     shape: Shape
@@ -123,5 +123,5 @@ def _images(
 
 def _open(file: Path, member: str) -> BinaryIO:
     with zipfile.ZipFile(file) as archive:
-        # What is opened keeps the archive's file open by itself.
+        # The opened member keeps the archive's file open by itself.
         return cast(BinaryIO, archive.open(member))

@@ -1,4 +1,4 @@
-"""Images as libraries of datasets give them, Pillow's or arrays, as rows of a dataset."""
+"""Conversion of the images that dataset libraries give, Pillow images or arrays, to rows of a dataset."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Read = Callable[[range], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """Treatment of images: resized by ``transform`` if there is one; arrays by ``layout`` and ``scale``."""
+    """Conversion of images: ``transform`` resizes them, if given; ``layout`` and ``scale`` are for arrays."""
 
     transform: Transform | None = None
     layout: str | None = None
@@ -27,13 +27,13 @@ class Reading:
 
 
 def row_images(count: int, read: Read, how: Reading, *, where: str) -> RowImages:
-    """Make images of ``count`` rows that are read some at a time; the first says what shape all have.
+    """Return images of ``count`` rows, read some at a time; all must have the shape of the first.
 
     Args:
-        count: of the rows.
+        count: the number of rows.
         read: gives the images of a range of rows.
-        how: what is made of each.
-        where: what they come from, for errors.
+        how: the conversion of each.
+        where: their source, for errors.
 
     Raises:
         GradshardError: there are no rows, or the first is no image.
@@ -62,16 +62,16 @@ def _decoded(rows: range, read: Read, how: Reading, where: str) -> Iterator[Pixe
 
 
 def pixels(image: Any, how: Reading, *, row: int, where: str) -> Pixels:
-    """Make one row of a dataset of an image, uint8 (C, H, W).
+    """Convert an image to one row of a dataset, uint8 (C, H, W).
 
     Args:
-        image: of Pillow, or an array (H, W), (C, H, W) or (H, W, C).
-        how: what is made of it.
+        image: a Pillow image, or an array (H, W), (C, H, W) or (H, W, C).
+        how: its conversion.
         row: its number, for errors.
-        where: what it comes from, for errors.
+        where: its source, for errors.
 
     Raises:
-        GradshardError: it is none, or its kind has no stated meaning.
+        GradshardError: it is not an image, or its kind has no stated meaning.
     """
     if image is None:
         raise GradshardError(f"{where}: row {row} has no image: leave such rows out")

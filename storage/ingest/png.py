@@ -1,4 +1,4 @@
-"""Checks of PNG files that Pillow leaves out: all rows are there and whole; and the colour that is transparent."""
+"""Checks of PNG files that Pillow omits, that all rows are there and whole; and a fix of the transparent colour."""
 
 import math
 import struct
@@ -15,7 +15,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 def damage(content: bytes) -> str | None:
-    """Say what is wrong with the pixels of a PNG file that Pillow could decode, if something is."""
+    """Describe the damage to the pixels of a PNG file that Pillow could decode, if there is any."""
     expected, found, inflate = 0, 0, zlib.decompressobj()
     for kind, data, checksum in _chunks(content):
         if kind == b"IHDR":
@@ -31,9 +31,9 @@ def damage(content: bytes) -> str | None:
 
 
 def mend_colour_key(image: Image.Image, content: bytes) -> None:
-    """Bring the colour that stands for transparent, which Pillow gives as it is stored, to the range of the pixels.
+    """Scale the transparent colour, which Pillow gives as it is stored, to the range of the decoded pixels.
 
-    Pixels of fewer than 8 bits are spread to 8, and of 16-bit colours Pillow keeps the upper 8 bits.
+    Pillow spreads pixels of fewer than 8 bits to 8 bits, and keeps the upper 8 bits of 16-bit colours.
     """
     key, depth = image.info.get("transparency"), _depth(content)
     if image.mode == "L" and depth < 8 and isinstance(key, int):
@@ -43,7 +43,7 @@ def mend_colour_key(image: Image.Image, content: bytes) -> None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
-    """Yield the kind, content and checksum of each chunk, as far as they are whole."""
+    """Yield the kind, content and checksum of each chunk, up to the first incomplete one."""
     view, offset = memoryview(content), _SIGNATURE_BYTES
     while offset + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, offset)
@@ -55,7 +55,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview, int]]:
 
 
 def _inflated(inflate: "zlib._Decompress", data: memoryview, limit: int) -> int:
-    """Count the bytes that some compressed ones give, up to a limit or a little more; none of them is kept."""
+    """Count the bytes that compressed data expand to, up to a little more than a limit, without keeping them."""
     found = len(inflate.decompress(data, _BLOCK_BYTES))
     while inflate.unconsumed_tail and found < limit:
         found += len(inflate.decompress(inflate.unconsumed_tail, _BLOCK_BYTES))
@@ -63,7 +63,7 @@ def _inflated(inflate: "zlib._Decompress", data: memoryview, limit: int) -> int:
 
 
 def _pixel_bytes(header: memoryview) -> int:
-    """Compute how many bytes the rows have, each with the number of its filter."""
+    """Compute the number of bytes of all rows, each with its filter byte."""
     width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     passes = _PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(math.ceil((width - x) / dx), math.ceil((height - y) / dy)) for x, y, dx, dy in passes]
@@ -71,5 +71,5 @@ def _pixel_bytes(header: memoryview) -> int:
 
 
 def _depth(content: bytes) -> int:
-    """Read the bits of a sample, which the header has after both sizes."""
+    """Read the number of bits per sample, which follows width and height in the header."""
     return content[_SIGNATURE_BYTES + 8 + 8]

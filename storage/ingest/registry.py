@@ -1,6 +1,6 @@
-"""The datasets by the names that parameters call them: who reads each. A new one is one entry.
+"""The datasets by their names in the parameters, with the reader of each. A new dataset is one entry.
 
-A reader is named and not imported, so that whoever wants a name alone loads nothing.
+Readers are named, not imported, so that looking up a name loads nothing.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ _ROOM = "gradshard.storage.ingest"
 
 @dataclass(frozen=True)
 class Source:
-    """Reader of the raw files of a dataset, and what it is called with.
+    """Reader of the raw files of a dataset, and its arguments.
 
     Args:
-        reader: a ``package.module:function`` that gives a ``RawDataset``, or the name of what ``by_shard`` opens.
-        raw: whether the path of the raw files comes first: never, perhaps as None, or always.
-        takes: its keywords: parameters of the dataset by their names, ``transform`` (those of resizing), and ``show``
-            (see ``sources.Show``).
+        reader: a ``package.module:function`` that gives a ``RawDataset`` or, if ``by_shard``, an ``ImageFolder``.
+        raw: whether its first argument is the path of the raw files: never, perhaps (or None), or always.
+        takes: its keyword arguments: parameters of the dataset by their names, ``transform`` (made from the parameters
+            of resizing), and ``show`` (see ``sources.Show``).
         by_shard: the images are files that are decoded shard by shard.
-        may_be_sorted: rows that are sorted by class are to be shuffled.
+        may_be_sorted: the rows are shuffled if they are sorted by class.
     """
 
     reader: str

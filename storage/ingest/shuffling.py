@@ -1,8 +1,8 @@
-"""Arrays that are sorted by class, and how they are put into a shuffled order.
+"""Shuffling arrays that are sorted by class.
 
-Training that streams sees a window of neighbouring rows at a time, so rows must not stand by class. Files of arrays can
-be read quickly in their own order alone, for they may be compressed: they are read once, and every row is written to
-its place in a scratch file.
+Streamed training sees a window of chunks of neighbouring rows at a time, so rows must not be sorted by class. Files of
+arrays may be compressed, so they can be read quickly only in their own order: they are read once, and every row is
+written to its place in a scratch file.
 """
 
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from gradshard.storage.formats.dataset_writer import AnyImages
 from gradshard.storage.formats.raw_images import RawImages
 from gradshard.storage.ingest.row_order import Numbers, row_order
 
-# Fewer than this share of the runs that chance gives make windows of few classes ...
+# Rows with fewer than this share of the runs expected by chance make windows of few classes ...
 _FEW = 0.5
-# ... and at so many standard deviations below, it was not chance.
+# ... and so many standard deviations below the mean, it is not chance.
 _DEVIATIONS = 4.0
 
 
@@ -42,18 +42,18 @@ def expected_runs(labels: Labels) -> tuple[float, float]:
 
 
 def is_sorted(labels: Labels) -> bool:
-    """Tell whether rows stand by class: in far fewer runs of one label than chance would give."""
+    """Tell whether rows are sorted by class: in far fewer runs of one label than expected by chance."""
     runs, (mean, deviation) = label_runs(labels), expected_runs(labels)
     return runs < _FEW * mean and runs < mean - _DEVIATIONS * deviation
 
 
 def shuffled_order(rows: int, *, seed: int, split: int) -> Numbers:
-    """Draw which row of the raw array each row becomes, int64 (rows,); the rule is that of folders of images."""
+    """Draw which row of the raw array goes to each row, int64 (rows,), by the rule of image folders."""
     return row_order(rows, seed=(seed, split), left_out=np.empty(0, dtype=np.int64))
 
 
 def scatter(images: AnyImages, order: Numbers, scratch: Path) -> Iterator[int]:
-    """Write images to a file in a new order, yielding the rows written each time; ``scattered`` opens it.
+    """Write images to a file in a new order, yielding the number of rows each time; ``scattered`` opens it.
 
     Args:
         images: uint8 (N, C, H, W), read once, in ascending order.
@@ -72,7 +72,7 @@ def scatter(images: AnyImages, order: Numbers, scratch: Path) -> Iterator[int]:
 
 
 def scattered(images: AnyImages, scratch: Path) -> RawImages:
-    """Open the file that ``scatter`` wrote of images."""
+    """Open the file that ``scatter`` wrote from images."""
     return RawImages(
         str(scratch), lambda: cast(BinaryIO, scratch.open("rb")), 0, tuple(images.shape), arrange=lambda pixels: pixels
     )

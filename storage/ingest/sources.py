@@ -1,7 +1,7 @@
-"""Raw files in: every source of labelled images that ``prepare`` knows.
+"""Sources of labelled images for ``prepare``: the MNIST digits, IDX files and NumPy archives.
 
-Each source gives, per split, images uint8 (N, C, H, W), which files give a slice at a time, and integer labels (N,), in
-the order that is kept for ever.
+Each source gives, per split, images uint8 (N, C, H, W), which are read from files a slice at a time, and integer labels
+(N,), in an order that is the same each time.
 """
 
 import os
@@ -45,7 +45,7 @@ _MNIST5K_SEED = 0
 
 @dataclass(frozen=True)
 class RawDataset:
-    """Labelled images as they came in, split by split; ``notes`` is what whoever brought them should be told.
+    """Labelled images as they came in, split by split; ``notes`` are messages for the user.
 
     ``class_names`` are in the order of the labels, if the classes have names.
     """
@@ -74,18 +74,18 @@ def mnist5k() -> RawDataset:
 
 
 def mnist(folder: Path | None, *, show: Show) -> RawDataset:
-    """Read all of MNIST from the folder, or download it into ``data/raw/mnist`` where none is given.
+    """Read all of MNIST from the folder, or download it into ``data/raw/mnist`` if none is given.
 
     Args:
         folder: holds the four IDX files, gzipped or not.
-        show: given a file's name, a context that gives what is called as its bytes arrive.
+        show: takes a file's name, and gives a context whose value is called as its bytes arrive.
     """
     paths = {name: _find(folder, name) if folder else _downloaded(name, show) for name in MNIST_SHA256}
     return _from_idx(paths, classes=10, sha256=MNIST_SHA256)
 
 
 def idx(folder: Path, *, classes: int | None = None) -> RawDataset:
-    """Four IDX files with MNIST's names, of any image size; ``classes`` defaults to the largest label plus one."""
+    """Read four IDX files with MNIST's names, of any image size; ``classes`` defaults to the largest label plus one."""
     return _from_idx(idx_files(folder), classes=classes, sha256={})
 
 
@@ -114,7 +114,7 @@ def npz(file: Path, *, classes: int | None = None, layout: str | None = None, sc
 def raw_folder(parameter: str | None, dataset: str) -> Path | None:
     """Return the folder of raw files: the parameter, else what GRADSHARD_DATA names, else none.
 
-    GRADSHARD_DATA may name the folder itself or the one that holds it under the dataset's name.
+    GRADSHARD_DATA may name the folder itself, or one that contains it under the dataset's name.
 
     Raises:
         GradshardError: it begins with ``~NAME``, and nobody of that name has a home folder.
@@ -172,7 +172,7 @@ def counted(
     where: object,
     notes: tuple[str, ...] = (),
 ) -> RawDataset:
-    """Count the classes, if nobody said how many there are, and note those without examples."""
+    """Count the classes, unless their number is given, and note those without training examples."""
     labels = {split: labels for split, (_, labels) in splits.items()}
     count = classes or count_classes(labels, where=where)
     missing = gaps(labels["train"], count)

@@ -1,4 +1,4 @@
-"""Labelled images by the names of torchvision's datasets, from where it keeps them; fetched only if that is asked for.
+"""torchvision's datasets of labelled images, by name, read from where it keeps them; downloaded only on request.
 
 The rows keep the order in which torchvision gives them.
 """
@@ -20,7 +20,7 @@ from gradshard.storage.ingest.pictures import Reading, row_images
 from gradshard.storage.ingest.sources import RawDataset, counted
 from gradshard.storage.optional import remedy
 
-# Where its classes keep the labels of all rows, if they do.
+# Attributes in which its classes keep the labels of all rows, if they do.
 _LABELS = ("targets", "labels", "_labels")
 _GIVEN = ("root", "train", "download", "transform", "target_transform", "transforms")
 
@@ -41,15 +41,15 @@ def torchvision_dataset(
     Args:
         root: the folder that torchvision keeps it in.
         kind: the name of its class, such as ``FashionMNIST``.
-        train: the split of the training images, for a class that has a ``split``.
+        train: the split of the training images, for a class with a parameter ``split``.
         test: that of the test images; by default ``test``.
         arguments: what else the class is called with.
         download: whether torchvision may fetch what is missing.
-        classes: how many there are; by default those that the class names, or the largest label plus one.
-        transform: what images are resized by.
+        classes: their number; by default that of the names in the class, or the largest label plus one.
+        transform: the resizing of images.
 
     Raises:
-        GradshardError: there is no such class, it is of no labelled images in two splits, or its files are not there.
+        GradshardError: there is no such class, it has no labelled images in two splits, or its files are missing.
     """
     made, how = _class(kind), Reading(transform)
     splits: dict[str, tuple[RowImages, Labels]] = {}
@@ -81,10 +81,10 @@ def _class(kind: str) -> Any:
 def _options(
     made: Any, kind: str, train: str, test: str | None, arguments: dict[str, object], download: bool
 ) -> dict[str, dict[str, object]]:
-    """Give what the class is called with for each split.
+    """Return the arguments of the class for each split.
 
     Raises:
-        GradshardError: it has no splits, or what the parameters say is not for it.
+        GradshardError: it has no splits, or does not take what the parameters say.
     """
     known = _parameters(made)
     wrong = [name for name in arguments if name in _GIVEN or name not in known]
@@ -105,14 +105,14 @@ def _options(
 
 
 def _parameters(made: Any) -> set[str]:
-    """Name what a class is called with, also what it passes on."""
+    """Return the names of a class's arguments, including those that it passes on."""
     return {name for base in inspect.getmro(made)[:-1] for name in inspect.signature(base).parameters}
 
 
 def _opened(made: Any, kind: str, root: Path, options: Mapping[str, object]) -> Any:
     try:
         return made(root=str(root), **options)
-    # What reads files, or fetches them, raises anything.
+    # Reading or downloading files can raise anything.
     except Exception as error:
         problem = " ".join(str(error).split())[:200] or type(error).__name__
         fetch = "" if options.get("download", True) else ", or set dataset.download to true"
@@ -123,7 +123,7 @@ def _opened(made: Any, kind: str, root: Path, options: Mapping[str, object]) -> 
 
 
 def _labels(data: Any, where: str) -> Labels:
-    """Read the labels, from where torchvision keeps them; otherwise by a pass through all rows."""
+    """Read the labels from the attribute that torchvision keeps them in, or else by a pass through all rows."""
     for name in _LABELS:
         found = getattr(data, name, None)
         if found is not None and np.shape(found) == (len(data),):

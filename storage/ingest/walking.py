@@ -1,7 +1,6 @@
-"""Walking through folders of images: links are followed, and one that leads nowhere or in a circle is named.
+"""Walking through folders of images: links are followed, and a dead or circular one is an error.
 
-Nothing that may be a folder is passed over in silence: a class that goes missing would move the labels of all later
-ones.
+Nothing that may be a folder is skipped silently: a missing class would shift the labels of all later ones.
 """
 
 import os
@@ -14,31 +13,31 @@ from gradshard.storage.errors import GradshardError
 # Those that torchvision takes for images.
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# Other formats of images: no file of theirs is read, and their number is told.
+# Other image formats: their files are not read, but their number is reported.
 OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".tga")
-# Folders that systems and network disks leave by themselves, with thumbnails or what was thrown away.
+# Folders that systems and network disks create by themselves, for thumbnails or deleted files.
 _LITTER = frozenset({"$RECYCLE.BIN", "#recycle", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"})
 
 Identity = tuple[int, int]
 
 
 def subfolders(folder: Path) -> list[str]:
-    """List the folders in a folder, sorted; hidden ones are none, nor is what systems leave by themselves.
+    """List the folders in a folder, sorted, without hidden ones and those that systems create by themselves.
 
     Raises:
-        GradshardError: a link leads nowhere, so that nobody knows whether it is to a folder.
+        GradshardError: a link is dead, so that it is unknown whether it is to a folder.
     """
     return sorted(entry.name for entry in _shown(folder) if _is_folder(entry))
 
 
 def images(root: Path, folder: str, passed_over: Counter[str] | None = None) -> Iterator[str]:
-    """Yield the paths, relative to ``root``, of the images below a folder of it, without what is hidden.
+    """Yield the paths, relative to ``root``, of the images below one of its folders, without hidden ones.
 
-    Links to files that lead nowhere are among them, if their names are those of images. Files in formats that are not
-    read are counted in ``passed_over``, by extension.
+    Dead links are among them, if their names are those of images. Files in formats that are not read are counted in
+    ``passed_over``, by extension.
 
     Raises:
-        GradshardError: a link leads back to a folder that it lies in, or one without an image's name leads nowhere.
+        GradshardError: a link leads back to a folder that contains it, or a link without an image's name is dead.
     """
     above = (root / folder).parent
     real = above.resolve()
@@ -47,17 +46,17 @@ def images(root: Path, folder: str, passed_over: Counter[str] | None = None) -> 
 
 
 def loose_images(folder: Path) -> int:
-    """Count the images that lie in a folder itself and in none of its subfolders."""
+    """Count the images directly in a folder, not those in its subfolders."""
     return sum(entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in _shown(folder))
 
 
 def is_dead_link(path: Path) -> bool:
-    """Tell whether a path is a link that leads nowhere."""
+    """Tell whether a path is a link to something that does not exist."""
     return path.is_symlink() and not path.exists()
 
 
 def stat_image(path: Path) -> os.stat_result:
-    """Read the size and date of a file, or of the link if it leads nowhere."""
+    """Read the size and date of a file, or of the link itself if it is dead."""
     try:
         return path.stat()
     except OSError:
@@ -93,7 +92,7 @@ def _is_folder(entry: "os.DirEntry[str]", *, file_is_fine: bool = False) -> bool
             f"{entry.path} is a link to {Path(entry.path).readlink()}, which is not there: mount or restore that, or "
             "remove the link"
         )
-    # A link to itself is no folder, but an error to ask about.
+    # For a link to itself, the entry would raise an error; the path is simply not a folder.
     return Path(entry.path).is_dir() if entry.is_symlink() else entry.is_dir()
 
 

@@ -1,1 +1,1 @@
-"""Stores that were published: verify, repair, compare."""
+"""Maintenance of published stores: verify, repair, compare, sign."""

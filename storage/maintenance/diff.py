@@ -1,4 +1,4 @@
-"""Two stores over the same rows, sign by sign."""
+"""Comparison of two stores over the same rows, sign by sign."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Mending a published store: the files that are wrong are made again, and take their place only if they are the same.
+"""Mending a published store: files that are wrong are made again, and put in only if they equal the published ones.
 
 A store is never changed: a file that comes out differently, because another machine or library rounds or compresses
 differently, is not put in.
@@ -44,11 +44,11 @@ def repair(
         published: its manifest.
         faults: what ``verify`` found.
         scratch: an empty folder for the new files.
-        compute: gives a shard's packed signs, uint8 (n, 2, ceil(P / 8)), and labels, (n,).
+        compute: returns a shard's packed signs and labels, as ``StoreBuilder.write_shard`` takes them.
         advance: called with the number of shards just computed.
 
     Returns:
-        What could not be mended, with the reason; nothing if every file is as it was published.
+        The faults that could not be mended, with the reasons; none if every file is as it was published.
     """
     faults = list(faults)
     builder = StoreBuilder(scratch, published.spec)
@@ -77,10 +77,10 @@ def repair(
 
 
 def _describe(folder: Path, made: Path, name: str, published: Manifest) -> None:
-    """Make a description of the store again, from its manifest and its labels; other files are there already.
+    """Make a description of the store again, from its manifest and labels; the other files are made already.
 
     Raises:
-        GradshardError: a label file that it follows from is damaged.
+        GradshardError: a label file that it depends on is missing or damaged.
     """
     spec, target = published.spec, made / name
     if name == CARD:
@@ -93,7 +93,7 @@ def _describe(folder: Path, made: Path, name: str, published: Manifest) -> None:
 
 
 def _mend_manifest(folder: Path) -> list[Fault]:
-    """Give a manifest whose meaning is whole its bytes back."""
+    """Restore the bytes of a manifest whose meaning is intact."""
     path = folder / MANIFEST
     content = path.read_bytes()
     if manifest.is_canonical(content):
@@ -103,7 +103,7 @@ def _mend_manifest(folder: Path) -> list[Fault]:
 
 
 def _mend_line_ends(folder: Path, name: str, published: Manifest) -> bool:
-    """Give a text its own line ends back, whatever version wrote it; false if something else is wrong with it."""
+    """Restore the line ends of a text, whatever version wrote it; return false if something else is wrong with it."""
     path, record = folder / name, published.files[name]
     if not path.is_file():
         return False

@@ -1,7 +1,7 @@
-"""The signature in a store's folder: who says to have made it, and what is told of one that does not hold.
+"""The signature in a store's folder: reading it, the signer that it claims, and the error if it does not hold.
 
 It is a Sigstore bundle of OpenSSF's model signing (predicate https://model_signing/signature/v1.0) over the SHA-256 of
-every file, the manifest among them. Making and checking one is in ``vouching``, which needs the library.
+every file, including the manifest. ``vouching`` makes and checks signatures, which needs the library.
 """
 
 import base64
@@ -15,16 +15,16 @@ from gradshard.storage.errors import AlteredError, NotVouchedError
 from gradshard.storage.formats.store_files import ReadableFiles
 from gradshard.storage.formats.store_paths import SIGNATURE
 
-# That of a store of 1,252 shards has 560 kB.
+# The signature of a store of 1,252 shards has 560 kB.
 SIZE_LIMIT = 1 << 23
 
-# Of a fingerprint, enough to tell signers apart.
+# So many characters of a fingerprint tell signers apart.
 _SHOWN = 16
 
 
 @contextmanager
 def vouched_by(signer: Path | None) -> Iterator[None]:
-    """Turn what is found altered into what the signer does not vouch for, if there is one who must.
+    """Turn an error about altered bytes into one about ``signer`` not vouching for them, if there is a signer.
 
     Raises:
         NotVouchedError: bytes are not those of the store.
@@ -42,7 +42,7 @@ def read_signature(files: ReadableFiles) -> bytes | None:
 
     Raises:
         GradshardError: the connection failed.
-        NotVouchedError: it is too large to be one.
+        NotVouchedError: the file is too large to be a signature.
     """
     try:
         content = files.read(SIGNATURE, SIZE_LIMIT + 1)

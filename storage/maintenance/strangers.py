@@ -1,4 +1,4 @@
-"""Files in a store's folder that are none of the store's: litter that systems leave anywhere, and foreign files."""
+"""Files in a store's folder that do not belong to it: litter, which systems leave anywhere, and foreign files."""
 
 import fnmatch
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 
-# What Finder, Explorer, NFS, FUSE, KDE and network disks leave in folders that somebody looked at, and what lies below.
+# What Finder, Explorer, NFS, FUSE, KDE and network disks leave in folders that somebody looked at.
 _LITTER = (
     ".DS_Store",
     "._*",
@@ -26,15 +26,15 @@ _LITTER = (
 
 
 def is_litter(name: str) -> bool:
-    """Tell whether a relative path is, or lies below, what a system leaves in folders by itself."""
+    """Tell whether a relative path is, or lies below, litter that a system leaves in folders by itself."""
     return any(fnmatch.fnmatchcase(part, pattern) for part in name.split("/") for pattern in _LITTER)
 
 
 def strangers(folder: Path, published: Manifest) -> tuple[list[str], list[str]]:
-    """Find what lies in a store's folder and is no file of the store.
+    """Find the files in a store's folder that do not belong to the store.
 
     Returns:
-        The litter, which harms nobody; and the other files and links, which somebody put there. Relative paths, sorted.
+        The litter, which is harmless, and the other files and links; relative paths, sorted.
     """
     own = {MANIFEST, SIGNATURE, *published.files}
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())

@@ -1,4 +1,4 @@
-"""The small files of a store, which are text: what git and editors do to line ends can be undone."""
+"""The small files of a store, which are text: changes of line ends by git and editors can be undone."""
 
 import hashlib
 from pathlib import Path
@@ -7,26 +7,26 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import FileRecord
 from gradshard.storage.formats.store_paths import ROWS, shard_of
 
-# With other line ends a text grows by a byte a line; more is not read for it.
+# With other line ends a text grows by one byte per line; no more than that is read.
 _MOST_LINES = 1 << 16
 
 LINE_ENDS = "only its line ends were changed, as git and editors do"
 
 
 def read_limit(name: str, record: FileRecord) -> int:
-    """Return how many bytes of a file to read, so that one that is too long, or has other line ends, is seen."""
+    """Return how many bytes of a file to read, enough to notice that it is too long or has other line ends."""
     text = shard_of(name) is None and name != ROWS
     return record.size + (min(record.size, _MOST_LINES) if text else 0) + 1
 
 
 def with_own_line_ends(content: bytes, record: FileRecord) -> bytes | None:
-    """Give a text its own line ends back; none if that does not make it the file that was published."""
+    """Return a text with its own line ends restored; none if that does not give the file that was published."""
     own = content.replace(b"\r\n", b"\n")
     return own if own != content and hashlib.sha256(own).hexdigest() == record.sha256 else None
 
 
 def damaged(store: Path, name: str, record: FileRecord) -> GradshardError:
-    """Return the error for a store's file that is not, or not any more, the one that was published."""
+    """Return the error for a store's file that is missing or is not the one that was published."""
     path = store / name
     if not path.is_file():
         shard = shard_of(name)

@@ -1,4 +1,4 @@
-"""Checking a store byte by byte: every digest, every chunk, every code, every count."""
+"""Checking a store byte by byte: every digest, chunk, sign code and count."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is wrong with a store: the file, what it is and, within a shard, which rows it concerns.
+    """A fault of a store: the file, what is wrong with it and, within a shard, which rows are concerned.
 
     ``first`` and ``last`` are row numbers of the dataset, both included.
     """
@@ -50,7 +50,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard's faults, and what the counts of the manifest follow from, if it could be decoded."""
+    """A shard's faults or, if it has none, the values from which the manifest's counts follow."""
 
     faults: list[Fault]
     content: str | None = None
@@ -58,7 +58,7 @@ class _Shard:
 
 
 def verify(files: ReadableFiles, published: Manifest, *, advance: Advance, threads: int) -> list[Fault]:
-    """Check every file of a store against its manifest, and everything in it.
+    """Check every file of a store, and everything in it, against the manifest.
 
     Args:
         files: the store's files, here or remote; at most ``threads`` shards are in memory at a time.
@@ -85,7 +85,7 @@ def verify(files: ReadableFiles, published: Manifest, *, advance: Advance, threa
 
 
 def all_faults(files: ReadableFiles, published: Manifest, *, advance: Advance) -> list[Fault]:
-    """Check a store as ``verify`` does, on all cores, and a folder of this machine for files that are not the store's.
+    """Check a store as ``verify`` does, on all cores; in a local folder, also find files that are not the store's.
 
     Raises:
         GradshardError: the store cannot be reached.
@@ -95,7 +95,7 @@ def all_faults(files: ReadableFiles, published: Manifest, *, advance: Advance) -
 
 
 def stray_files(folder: Path, published: Manifest) -> list[Fault]:
-    """Return the files in a store's folder that are none of the store's; litter is passed over (see ``strangers``)."""
+    """Return the files in a store's folder that do not belong to it; litter is ignored (see ``strangers``)."""
     _, foreign = strangers(folder, published)
     return [Fault(name, "is no file of the store: remove it") for name in foreign]
 
@@ -142,7 +142,7 @@ def _check_shard(files: ReadableFiles, published: Manifest, shard: int) -> _Shar
 
 
 def _decode_signs(content: bytes | None, name: str, shard: int, published: Manifest) -> tuple[Planes, list[Fault]]:
-    """Return the packed signs in a shard's file and, chunk by chunk, what is wrong; nothing of a missing file."""
+    """Return the packed signs in a shard's file and the faults of its chunks; no faults if the file is missing."""
     rows, chunk = published.cut.shard_rows(shard), published.layout.chunk
     planes = np.empty((rows.stop - rows.start, 2, published.row_bytes // 2), dtype=np.uint8)
     if content is None:
@@ -205,7 +205,7 @@ def _read(files: ReadableFiles, published: Manifest, name: str) -> tuple[bytes |
 
 
 def _without_doubles(faults: list[Fault]) -> list[Fault]:
-    """Return each fault once; where damaged chunks are known, that the file's digest is wrong goes without saying."""
+    """Return each fault once, and a wrong digest only for files of which no more precise fault is known."""
     faults = list(dict.fromkeys(faults))
     precise = {fault.file for fault in faults if "SHA-256" not in fault.what and "promises" not in fault.what}
     imprecise = [fault for fault in faults if fault.file not in precise]

@@ -1,7 +1,7 @@
-"""Signing a store, and checking who signed it, in the format of OpenSSF's model signing and by its own library.
+"""Signing a store, and checking who signed it, in the format and with the library of OpenSSF's model signing.
 
-No shard is read: the statement that is signed lists the SHA-256 of every file, which the manifest has, and of the
-manifest. So a store is vouched for once its manifest is, and its files by being held against the manifest.
+No shard is read: the signed statement lists the SHA-256 of the manifest and of every file that the manifest names. So
+the signature vouches for the manifest, and files are vouched for by checking them against the manifest.
 """
 
 import base64
@@ -36,9 +36,9 @@ _BAD_KEY = (ValueError, TypeError, UnsupportedAlgorithm)
 
 @dataclass(frozen=True)
 class SigningKey:
-    """Key that a store is signed with: files of a private key and, if others trust certificates, of those.
+    """Key that a store is signed with: the file of a private key and, if others trust certificates, their files.
 
-    ``certificate`` is the one of the key, ``chain`` what leads from it to an authority.
+    ``certificate`` is that of the key, and ``chain`` leads from it to an authority.
     """
 
     private_key: Path
@@ -52,12 +52,12 @@ def sign(published: Manifest, content: bytes, key: SigningKey, *, where: str) ->
 
     Args:
         published: the store's manifest.
-        content: its bytes.
-        key: whose signature it becomes.
+        content: the manifest's bytes.
+        key: the signer's.
         where: the store's place, for messages.
 
     Raises:
-        GradshardError: the key or a certificate cannot be used, or the manifest is not as a writer leaves it.
+        GradshardError: the key or a certificate cannot be used, or the manifest's text was changed.
     """
     if not is_canonical(content):
         raise GradshardError(f"{where}/{MANIFEST}: its text was changed: run `gradshard store repair {where}` first")
@@ -85,10 +85,10 @@ def check_signature(signature: bytes | None, published: Manifest, content: bytes
 
     Args:
         signature: the bytes of the store's signature, if it has one.
-        published: the store's manifest, the digest of which was checked.
+        published: the store's manifest, whose digest was checked.
         content: the manifest's bytes.
-        signer: a file with a public key (PEM), or with certificates that are trusted, one of which must have issued
-            the signing certificate, or be it.
+        signer: a file with a public key (PEM), or with trusted certificates, one of which must be the signing
+            certificate or have issued it.
         where: the store's place, for messages.
 
     Raises:
@@ -101,19 +101,19 @@ def check_signature(signature: bytes | None, published: Manifest, content: bytes
     config.set_hashing_config(_KnownHashes(published, content))
     try:
         check(signature)
-        # The library prints what it thinks of old signatures.
+        # The library prints remarks about old signatures.
         with tempfile.TemporaryDirectory(prefix="gradshard-sign-") as folder, contextlib.redirect_stdout(io.StringIO()):
             (Path(folder) / SIGNATURE).write_bytes(signature)
             config.verify(Path(folder), Path(folder) / SIGNATURE)
     except NotVouchedError as error:
         raise NotVouchedError(f"{where}: {signer} does not vouch for it: {error}") from error
-    except Exception as error:  # a stranger's file can make the library stumble in many ways
+    except Exception as error:  # an untrusted file can make the library raise many kinds of errors
         raise NotVouchedError(f"{where}: {signer} does not vouch for it: {_reason(error)}") from error
     return str(claimed_signer(signature))
 
 
 class _KnownHashes:
-    """The hashes of a store's files from its manifest, where the library would read all files."""
+    """The hashes of a store's files, from its manifest, because the library would read all files."""
 
     def __init__(self, published: Manifest, content: bytes) -> None:
         hashes = {name: record.sha256 for name, record in published.files.items()}
@@ -135,7 +135,7 @@ class _KnownHashes:
 
 
 def _trusted(signer: Path) -> tuple[Any, Callable[[bytes], None]]:
-    """Return the library's verifier for a signer's file, and what is to be checked besides."""
+    """Return the library's verifier for a signer's file, and the check that is to be made besides."""
     text, config = _read(signer), verifying.Config()
     if b"-----BEGIN CERTIFICATE-----" in text:
         trusted = _certificates(signer)
@@ -160,10 +160,10 @@ def _check_hint(signature: bytes, fingerprint: str) -> None:
 
 
 def _check_chain_today(signature: bytes, trusted: Sequence[x509.Certificate]) -> None:
-    """Check a signature's certificates as they are today.
+    """Check that a signature's certificates are valid today.
 
-    The library checks them at the moment from which the signing certificate is valid, so that one which ran out long
-    ago passes; nothing in a signature without a time stamp says that it was made before that.
+    The library checks them as of the start of the signing certificate's validity, so that one that expired long ago
+    passes; without a time stamp, nothing in a signature shows that it was made before the certificate expired.
     """
     material = json.loads(signature)["verificationMaterial"]
     if "x509CertificateChain" not in material:
@@ -204,7 +204,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
 
 
 def _check_dates(certificates: Sequence[x509.Certificate], path: Path) -> None:
-    """Refuse to sign with what nobody would accept today."""
+    """Refuse to sign with a certificate that is not valid today."""
     now = datetime.datetime.now(datetime.UTC)
     for certificate in certificates:
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:

@@ -1,1 +1,1 @@
-"""Moving sign stores: one file, other machines, reading in place."""
+"""Moving sign stores, as one file or to other machines, and reading them in place."""

@@ -1,7 +1,7 @@
 """A store as one file: an uncompressed zip of its files, which zarr also opens as it is (``zarr.storage.ZipStore``).
 
-An archive may come from a stranger, so nothing in it is believed: it may hold the files of its manifest and no other,
-each of the size and SHA-256 that the manifest promises.
+An archive may come from a stranger, so nothing in it is trusted: besides manifest and signature it must hold the files
+of the manifest and no others, each of the size and SHA-256 that the manifest promises.
 """
 
 import errno
@@ -26,13 +26,12 @@ from gradshard.storage.remote.transfer import check_digest, is_whole, receiving
 Advance = Callable[[int], None]
 
 _BLOCK = 1 << 20
-# What an archive's table of contents may take for each file it should have; its names have some 20 characters.
+# The bytes that one file may take in the table of contents; names have about 20 characters.
 _ENTRY_LIMIT = 512
 _LARGEST_DIRECTORY = 1 << 25
-# The records that end a zip file: of a large one 56 bytes and 20, of every one 22.
+# The bytes of the records that end a zip file: 56 and 20 in large ones, 22 in all.
 _ENDING = 56 + 20 + 22
-# What the zipfile module raises for bytes that it cannot make sense of; and, for an offset before the file's start, the
-# system's error of an invalid argument.
+# What the zipfile module raises for invalid bytes; for an offset before the file's start it raises OSError (EINVAL).
 _NO_ARCHIVE = (zipfile.BadZipFile, NotImplementedError, struct.error, EOFError, ValueError)
 _MOMENT = (1980, 1, 1, 0, 0, 0)
 
@@ -75,13 +74,12 @@ def import_archive(
         target: the folder that it becomes.
         digest: the digest that the store must have, or the first characters of it.
         on_wait: see ``workspace``.
-        advance: called with the bytes that are there now.
-        signer: a file with the public key or certificates of who must have signed the store.
+        advance: called with the number of further bytes that are in place.
+        signer: a file with the public key or certificates of the signer who must have signed the store.
 
     Raises:
         NotVouchedError: ``signer`` did not sign what is in the archive.
-        GradshardError: it is not an archive of one whole store, it is another store than ``digest`` or than what
-            ``target`` holds.
+        GradshardError: it is not an archive of one whole store, or not of the one of ``digest`` or of ``target``.
     """
     try:
         _check_directory_size(source)
@@ -119,7 +117,7 @@ class _Members:
 
 
 def _add(archive: zipfile.ZipFile, path: Path, name: str) -> str:
-    """Add a file, with nothing in its entry but its name and bytes, and give its SHA-256."""
+    """Add a file, with nothing in its entry but its name and bytes, and return its SHA-256."""
     entry = zipfile.ZipInfo(name, date_time=_MOMENT)
     entry.external_attr = (stat.S_IFREG | 0o644) << 16
     entry.create_system = 3
@@ -167,7 +165,7 @@ def _check_members(archive: zipfile.ZipFile, manifest: Manifest, source: Path) -
 
 
 def _check_entry(entry: zipfile.ZipInfo, limit: int, source: Path) -> None:
-    """Refuse what is no plain stored file of a bounded size."""
+    """Refuse an entry that is not a plain uncompressed file of a bounded size."""
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):
         raise GradshardError(f"{source}: {_shown(entry.filename)} is a link or no file, so nothing was unpacked")
@@ -192,7 +190,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, sha256: str, target: Path, sour
 
 
 def _check_directory_size(source: Path) -> None:
-    """Refuse a table of contents that is out of proportion before it is read into memory (zip format, section 4.3)."""
+    """Refuse a table of contents that is too large before it is read into memory (zip format, section 4.3)."""
     with source.open("rb") as file:
         file.seek(max(0, file.seek(0, 2) - _ENDING))
         ending = file.read().rjust(_ENDING, b"\0")

@@ -1,4 +1,4 @@
-"""A folder of this machine that keeps files from elsewhere, as many as fit."""
+"""A folder of this machine that keeps as many files from elsewhere as fit."""
 
 import os
 import threading
@@ -12,9 +12,9 @@ from filelock import FileLock
 
 @dataclass(frozen=True)
 class BoundedFolder:
-    """Files that were fetched, of at most ``limit`` bytes, or the one file being read if that is larger.
+    """Files that were fetched, at most ``limit`` bytes in all, or the one file being read if that is larger.
 
-    The files that were not read for longest make room. Several processes may share it.
+    The least recently read files make room. Several processes may share the folder.
     """
 
     path: Path
@@ -30,11 +30,11 @@ class BoundedFolder:
         Args:
             name: of the file, relative to the folder.
             size: its bytes.
-            fetch: puts it at a path, whole or not at all.
-            intact: tells whether what an earlier process left there is the file; it is asked once.
+            fetch: writes the file to a path, whole or not at all.
+            intact: tells whether a file that an earlier process left there is the right one; called once per file.
         """
         path = self.path / name
-        # Making room could remove what another process is just fetching; what it has open stays readable.
+        # Making room could remove a file that another process is fetching; files that it has open stay readable.
         with self._lock, FileLock(self.path.with_suffix(".lock")):
             if not self._is_here(path, name, size, intact):
                 self._make_room(size)

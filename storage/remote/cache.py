@@ -1,6 +1,7 @@
-"""Reading a store where it lies: whole files are fetched when they are first needed, and kept in a bounded folder.
+"""Reading a store in place: whole files are fetched when they are first needed, and kept in a bounded folder.
 
-Whole shards, so that any server will do, with ranges or without; each is held against the manifest before it is used.
+Whole shards are fetched so that any server will do, with ranges or without; each is checked against the manifest before
+it is used.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from gradshard.storage.remote.location import Location, is_url, open_location, r
 
 @dataclass(frozen=True)
 class CachedFiles:
-    """The files of a remote store, on this machine as far as they were read."""
+    """The files of a remote store; those that were read are kept on this machine."""
 
     location: Location
     manifest: Manifest
@@ -51,7 +52,7 @@ def fetch(location: Location, name: str, record: FileRecord, target: Path) -> No
 
     Raises:
         FileNotFoundError: the store has no such file.
-        GradshardError: the connection failed, or the file is another one.
+        GradshardError: the connection failed, or the file is not the manifest's.
     """
     with atomic_path(target) as temporary:
         with temporary.open("w+b") as file:

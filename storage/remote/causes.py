@@ -1,7 +1,7 @@
-"""Why a driver failed: the true cause, in words, and whether it may be gone the next moment.
+"""The true cause of a driver's failure, in words, and whether it may be temporary.
 
-Each driver of fsspec raises exceptions of its own libraries. The one for HTTP says "not found" of all that goes wrong
-when it asks for a file, and keeps the reason as the exception's cause.
+Each driver of fsspec raises exceptions of its own libraries. The one for HTTP reports every failed request for a file
+as "not found", and keeps the reason as the exception's cause.
 """
 
 import errno
@@ -24,12 +24,12 @@ _PASSING = {http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_EARLY, http.HTT
 
 
 class ConnectionBrokenError(GradshardError):
-    """A failure that may be gone the next moment."""
+    """A failure that may be temporary."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Cause of a failure, what to do about it, and whether the same may succeed the next moment."""
+    """Cause of a failure, what to do about it, and whether it may be temporary (``passes``)."""
 
     what: str
     advice: str
@@ -42,7 +42,7 @@ class Cause:
 
 
 def is_missing(error: FileNotFoundError, *, protocol: str) -> bool:
-    """Tell whether a file is really not there, as a driver says; over HTTP (hf:// too) if the server says so."""
+    """Tell whether a file that a driver calls missing really is; over HTTP (hf:// too), whether the server says so."""
     for found in _chain(error):
         status = _status(found)
         if status is not None:
@@ -60,7 +60,7 @@ def cause_of(error: Exception) -> Cause:
 
 
 def is_conflict(error: Exception) -> bool:
-    """Tell whether a server refused to write since somebody else wrote in between, as a driver's exception says."""
+    """Tell whether an exception says that the server refused a write because somebody else wrote in between."""
     return next((status for found in _chain(error) if (status := _status(found)) is not None), None) in _CHANGED
 
 

@@ -5,7 +5,7 @@ from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.remote.location import Location, remote_manifest
 
-# Beside the files of an unfinished push: the digest of the store that is being pushed.
+# The file, beside those of an unfinished push, with the digest of the store that is being pushed.
 PENDING = "manifest.json.pending"
 
 
@@ -13,7 +13,7 @@ def is_published(location: Location, manifest: Manifest) -> bool:
     """Tell whether the same store is at the location already.
 
     Raises:
-        GradshardError: another one is.
+        GradshardError: another store is there.
     """
     if location.size(MANIFEST) is None:
         return False
@@ -27,7 +27,7 @@ def is_published(location: Location, manifest: Manifest) -> bool:
 
 
 def is_claimed(location: Location, manifest: Manifest) -> bool:
-    """Tell whether the location is marked as where this store is being pushed to.
+    """Tell whether the location is marked as the place that this store is being pushed to.
 
     Raises:
         GradshardError: it is marked for another one.
@@ -45,5 +45,5 @@ def is_claimed(location: Location, manifest: Manifest) -> bool:
 
 
 def foreign_files(location: Location) -> GradshardError:
-    """Return the error of a place that holds files and no store."""
+    """Return the error for a place that holds files but no store."""
     return GradshardError(f"{location.url} is not empty and holds no store: choose another place, or empty it")

@@ -1,7 +1,7 @@
-"""Reading a dataset where it lies: whole files are fetched when they are first needed, and kept in a bounded folder.
+"""Reading a dataset in place: whole files are fetched when they are first needed, and kept in a bounded folder.
 
-A dataset has no manifest. Its chunks carry checksums, which are checked whenever rows are read, and its splits digests,
-which are checked where all rows are loaded.
+A dataset has no manifest. Its chunks have checksums, which are checked whenever rows are read; its splits have digests,
+which are checked when all rows are loaded.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from gradshard.storage.remote.location import Location, is_url, open_location
 
 @dataclass(frozen=True)
 class CachedDatasetFiles:
-    """The files of a remote dataset, on this machine as far as they were read."""
+    """The files of a remote dataset; those that were read are kept on this machine."""
 
     location: Location
     folder: BoundedFolder
@@ -59,11 +59,11 @@ class CachedDatasetFiles:
 
 
 def open_dataset(place: str, cache: Path, limit: int) -> Dataset:
-    """Open the dataset at a path or URL; of a remote one only what it says of itself is read now.
+    """Open the dataset at a path or URL; only the metadata of a remote one are read now.
 
     Args:
         place: a path or URL.
-        cache: the folder that keeps, in one of its own, what is read of a remote dataset.
+        cache: the folder in which each remote dataset has a folder for the files that are read.
         limit: the most bytes kept there of one dataset.
 
     Raises:

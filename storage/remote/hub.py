@@ -1,7 +1,7 @@
 """Datasets of the Hugging Face hub: their addresses, and reading them over HTTP.
 
-The library's own driver asks for the listing of every file's folder, and the hub counts requests; at its addresses of
-files (`resolve`) one request gives one file, and all that holds for a web server holds here.
+The library's own driver requests the listing of every file's folder, and the hub limits requests. At the addresses of
+files (`resolve`) one request gives one file, as from any web server.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class HubFolder:
 
 
 def hub_folder(url: str) -> HubFolder:
-    """Return what ``hf://datasets/OWNER/NAME[@REVISION][/PATH]`` names.
+    """Return the folder that ``hf://datasets/OWNER/NAME[@REVISION][/PATH]`` names.
 
     Raises:
         ImportError: huggingface_hub is not installed.
@@ -41,7 +41,7 @@ def hub_folder(url: str) -> HubFolder:
 
 
 def hub_file_system(url: str) -> tuple[Any, str]:
-    """Return a driver that reads a folder of the hub, with the user's token if there is one, and its address there.
+    """Return a driver for a folder of the hub, with the user's token if there is one, and the folder's address.
 
     Raises:
         ImportError: huggingface_hub or aiohttp is not installed.
@@ -51,14 +51,14 @@ def hub_file_system(url: str) -> tuple[Any, str]:
     from huggingface_hub.utils import build_hf_headers
 
     folder = hub_folder(url)
-    # The hub sends files from other hosts; to those the driver does not send the token.
+    # The hub redirects to other hosts, to which the driver does not send the token.
     address = hf_hub_url(folder.repository, folder.path, repo_type="dataset", revision=folder.revision)
     fs, root = url_to_fs(address, **web_options(), headers=build_hf_headers())
     return fs, root
 
 
 def commit_file(url: str, name: str, content: bytes, *, message: str, parent: str | None = None) -> None:
-    """Write a small file of a folder of the hub by a commit of its own.
+    """Write a small file to a folder of the hub by a commit of its own.
 
     Args:
         url: the folder's.

@@ -1,4 +1,4 @@
-"""The list of the stores of a dataset on the Hugging Face hub, where a file changes by a commit only."""
+"""The list of the stores in a dataset on the Hugging Face hub, where files change only by commits."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from gradshard.storage.remote.location import Location
 
 
 def folder_above(location: Location) -> tuple[str, str] | None:
-    """Return the URL of the folder that holds this one, and the name of this one in it; none above a whole dataset."""
+    """Return the URL of the parent folder, and the name of this folder in it; none if this is a whole dataset."""
     if not hub_folder(location.url).path:
         return None
     above, _, name = location.url.rpartition("/")
@@ -36,12 +36,12 @@ def hub_folders(location: Location) -> list[str]:
 
 
 def replace_at_hub(location: Location, name: str, change: Callable[[], bytes]) -> bool:
-    """Replace a small file by one commit; false if somebody else committed in between.
+    """Replace a small file by one commit; return false if somebody else committed in between.
 
     Args:
         location: the file's folder.
         name: the file.
-        change: gives the new content; it reads the old one after the commit that the new one follows is known.
+        change: returns the new content; called once the parent commit is known, so it can read the old content.
 
     Raises:
         GradshardError: the connection failed, or the user may not write there.

@@ -1,7 +1,7 @@
-"""Pushing to the Hugging Face hub, where commits are scarce: 128 an hour, and a file may be sent only as part of one.
+"""Pushing to the Hugging Face hub, where files become visible only by commits, of which there may be 128 per hour.
 
-So files are sent first, which may be interrupted and goes on with those that are lacking, and become visible by a few
-commits of many files each. The last commit adds the manifest, so nobody sees half a store.
+So files are sent first, which can be interrupted and resumed, and become visible by a few commits of many files each.
+The last commit adds the manifest, so nobody sees half a store.
 """
 
 import functools
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], None]
 
-# What huggingface_hub's own upload of a folder begins with.
+# The number with which huggingface_hub's own upload of a folder begins.
 _FILES_A_COMMIT = 250
-# Files that are sent side by side before the progress moves on.
+# Files that are sent side by side between two reports of progress.
 _FILES_AT_ONCE = 16
 # The hub puts it into every repository.
 _OF_THE_HUB = ".gitattributes"
 
 
 def push_to_hub(store: Path, manifest: Manifest, location: Location, *, advance: Advance) -> None:
-    """Copy a published store to a folder of a dataset on the hub; a dataset that is not there is made, a private one.
+    """Copy a published store to a folder of a dataset on the hub; a missing dataset is created, as a private one.
 
     Args:
         store: the store's folder.
         manifest: the store's.
         location: a location of ``hf://``.
-        advance: called with the bytes that are there now.
+        advance: called with the number of further bytes that are in place.
 
     Raises:
         GradshardError: the store lacks a file or is damaged, something else is at the place, or the connection failed.
@@ -105,7 +105,7 @@ class _Push:
             return {}
 
     def _is_there(self, name: str, there: "dict[str, RepoFile]") -> bool:
-        """Tell whether a file is at the hub, by its size and the digest that the hub keeps of it."""
+        """Tell whether a file is on the hub, by its size and the digest that the hub keeps of it."""
         from huggingface_hub.utils.sha import git_hash
 
         found, record = there.get(name), self.manifest.files[name]
@@ -121,7 +121,7 @@ class _Push:
             raise damaged(self.store, name, record)
 
     def _send(self, names: list[str], *, claim: bool, advance: Advance) -> None:
-        """Send files, and make them visible by one commit; the first one says whose the place is."""
+        """Send files, and make them visible by one commit; with ``claim`` it also claims the place for this store."""
         from huggingface_hub import CommitOperationAdd
 
         added = [CommitOperationAdd(self.folder.path_of(PENDING), self.manifest.digest.encode())] if claim else []
@@ -140,7 +140,7 @@ class _Push:
         )
 
     def _upload(self, names: list[str]) -> "list[CommitOperationAdd]":
-        """Send the content of files, as far as the hub does not have it; small ones wait for the commit."""
+        """Send the content of files that the hub does not have; small files wait for the commit."""
         from huggingface_hub import CommitOperationAdd
 
         added = []
@@ -148,7 +148,7 @@ class _Push:
             record = self.manifest.files[name]
             self._check(name, record)
             operation = CommitOperationAdd(self.folder.path_of(name), self.store / name)
-            operation.upload_info.sha256 = bytes.fromhex(record.sha256)  # it need not be computed once more
+            operation.upload_info.sha256 = bytes.fromhex(record.sha256)  # so that it is not computed once more
             added.append(operation)
         self.api.preupload_lfs_files(
             self.folder.repository, added, repo_type="dataset", revision=self.folder.revision, free_memory=False
@@ -156,13 +156,13 @@ class _Push:
         return added
 
     def _publish(self) -> None:
-        """Add the manifest to what was looked through and is whole, and to nothing else."""
+        """Add the manifest to the commit whose files were all found whole, and to no other."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         folder = self.folder
         head = self.api.repo_info(folder.repository, revision=folder.revision, repo_type="dataset").sha
         there = self._files(head)
-        if MANIFEST in there:  # by an attempt whose answer was lost
+        if MANIFEST in there:  # added by an attempt whose answer was lost
             return
         for name in self.manifest.files:
             if not self._is_there(name, there):
@@ -195,7 +195,7 @@ class _Push:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the library's own progress bars and news from ours, and its advice on cards from the user."""
+    """Silence the library's own progress bars, log messages and advice on cards."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     shown, level = not are_progress_bars_disabled(), logging.get_verbosity()

@@ -1,7 +1,7 @@
 """The list of the stores at a place: a file beside them, so that they are listed without reading their manifests.
 
-The index says what its stores' manifests say, and is believed in nothing: whoever fetches a store by it holds the
-manifest against the digest that was listed. Where files can be listed, it can always be made again.
+The index repeats what the manifests say, and is not trusted: whoever fetches a listed store checks its manifest against
+the listed digest. Where files can be listed, the index can always be made again.
 """
 
 import json
@@ -40,7 +40,7 @@ class _Record(BaseModel):
 
 
 class Entry(_Record):
-    """One store of a place; ``signer`` is whom its signature claims, unchecked, and ``size`` its bytes."""
+    """One store at a place; ``signer`` is the one its signature claims, unchecked, and ``size`` is in bytes."""
 
     name: FolderName
     model: Word
@@ -60,7 +60,7 @@ class Index(_Record):
     stores: tuple[Entry, ...] = Field(default=(), strict=False)
 
     def with_store(self, entry: Entry) -> "Index":
-        """Return the index with a store added, or put in the place of the one of that name."""
+        """Return the index with a store added, in place of one of the same name."""
         others = [known for known in self.stores if known.name != entry.name]
         return Index(stores=tuple(sorted([*others, entry], key=lambda known: known.name)))
 
@@ -71,17 +71,17 @@ class Index(_Record):
 
 @dataclass(frozen=True)
 class _Parent:
-    """The place that a store lies at, and the name of the store's folder there."""
+    """The place that a store is at, and the name of the store's folder there."""
 
     location: Location
     name: str
 
 
 def listed(place: str) -> list[Entry]:
-    """List the stores at a place: of a folder by looking at them, of a URL by its index.
+    """List the stores at a place: in a folder by reading their manifests, at a URL by its index.
 
     Raises:
-        GradshardError: there is no index, or it is none, or the connection failed.
+        GradshardError: there is no index, the file is not an index, or the connection failed.
     """
     location = open_location(place)
     if not is_url(place):
@@ -96,7 +96,7 @@ def listed(place: str) -> list[Entry]:
 
 
 def rebuild(place: str) -> list[Entry]:
-    """Look at all stores at a place, and write its index anew; a store of no plain name is left out, with a warning.
+    """Read all stores at a place, and write its index anew; a store without a plain name is left out, with a warning.
 
     Raises:
         GradshardError: nothing can be listed or written there, or the connection failed.
@@ -115,10 +115,10 @@ def register(place: str, manifest: Manifest, *, only_if_indexed: bool = False) -
     Args:
         place: the path or URL of the store's folder.
         manifest: the store's.
-        only_if_indexed: leave a place alone that has no index.
+        only_if_indexed: do nothing if the place has no index.
 
     Raises:
-        GradshardError: the place has none above it, it cannot be written, or the connection failed.
+        GradshardError: no folder is above the store, the index cannot be written, or the connection failed.
     """
     own = open_location(place)
     parent = _parent(own)
@@ -131,16 +131,16 @@ def register(place: str, manifest: Manifest, *, only_if_indexed: bool = False) -
 
 
 def address(place: str, entry: Entry) -> str:
-    """Give the path or URL of a store that was listed at a place."""
+    """Return the path or URL of a store that was listed at a place."""
     before, mark, query = place.partition("?") if place.startswith(("http://", "https://")) else (place, "", "")
     return f"{before.rstrip('/')}/{entry.name}{mark}{query}"
 
 
 def pick(place: str, wanted: str) -> Entry:
-    """Find the one store at a place that has a name, or a digest that begins so.
+    """Find the one store at a place whose name is ``wanted``, or whose digest begins with it.
 
     Raises:
-        GradshardError: there is none, or more than one.
+        GradshardError: there is no such store, or more than one.
     """
     entries = listed(place)
     long_enough = len(wanted) >= _LEAST_PREFIX
@@ -191,7 +191,7 @@ def _entries(location: Location) -> Iterable[Entry]:
         try:
             entry = _entry(name, manifest, signature, where=below.url)
         except GradshardError:
-            # One folder's name is no reason to list none of the others; it may hold anything, also escape sequences.
+            # One folder's name must not hide the other stores; it may hold anything, also escape sequences.
             logging.getLogger("gradshard").warning(
                 "%s: the store in the folder %a is left out, for a list of stores holds only plain names: rename it",
                 location.url,
@@ -250,8 +250,8 @@ def _read(location: Location) -> Index | None:
 def _update(location: Location, change: Callable[[Index | None], Index]) -> None:
     """Replace the index by what ``change`` makes of it.
 
-    On a disk, on S3 and on the hub no other update is lost: a lock, or a write that is refused if the file is not the
-    one that was read. Elsewhere one may be lost to another in the same moment; that is looked for, once it is written.
+    On disks, S3 and the hub no update is lost, because of a lock, or because a write is refused if the file changed
+    since it was read. Elsewhere one of two simultaneous updates may be lost; this is checked once after writing.
     """
     if location.protocol == "file":
         path = Path(location.root) / INDEX
@@ -267,7 +267,7 @@ def _update(location: Location, change: Callable[[Index | None], Index]) -> None
 
 
 def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bool:
-    """Write the index once; false if another process wrote it in between."""
+    """Try once to write the index; return false if another process wrote it in between."""
     if location.protocol in ("s3", "s3a"):
         condition = _condition(location)
         try:
@@ -290,7 +290,7 @@ def _replaced(location: Location, change: Callable[[Index | None], Index]) -> bo
 
 
 def _condition(location: Location) -> dict[str, str]:
-    """Return what S3 is to refuse a write by, from before the file is read."""
+    """Return the condition of a write to S3, as it is before the file is read."""
     location.fs.invalidate_cache()
     try:
         return {"IfMatch": location.fs.info(f"{location.root}/{INDEX}")["ETag"]}

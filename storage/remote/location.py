@@ -43,14 +43,14 @@ _DRIVERS = {
     "ssh": "sshfs",
     "sftp": "sshfs",
 }
-# How a file is opened to be read once, by a server that may know no ranges. The hub counts requests: told some size,
-# the driver does not ask for it first.
+# Options for reading a file once from a server that may not support ranges. The hub limits requests: given any size,
+# the driver does not request it first.
 _STREAMED = {"http": {"block_size": 0}, "https": {"block_size": 0}, "hf": {"block_size": 0, "size": 1}}
-# What a half-written file of an interrupted push could be taken for a whole one on: they write in place, so a file is
-# written under another name and renamed. On object stores an upload appears whole or not at all.
+# These write in place, so a half-written file of an interrupted push could be taken for a whole one: a file is written
+# under another name and renamed. On object stores an upload appears whole or not at all.
 _WRITES_IN_PLACE = {"ssh", "sftp", "ftp", "smb"}
 
-# What a file is called on such a place until it is whole.
+# The suffix of a file in such a place until it is whole.
 UNFINISHED = ".part"
 
 Result = TypeVar("Result")
@@ -63,10 +63,10 @@ def is_url(place: str) -> bool:
 
 @dataclass(frozen=True)
 class Location:
-    """The folder of a store, somewhere. Every failure of the connection is a ``GradshardError`` in one sentence.
+    """The folder of a store, here or remote. Every failure of the connection is a ``GradshardError`` in one sentence.
 
-    What may pass is tried a few times. ``query`` is what stands behind each file's path in the address of a web
-    server, such as a token; it is kept out of ``url``, which is shown.
+    After temporary failures a step is tried again a few times. ``query`` follows each file's path in the address of a
+    web server, such as a token; it is kept out of ``url``, which is shown.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Location:
         return self._patiently(lambda: self._read(name, limit))
 
     def fetch(self, name: str, target: BinaryIO, *, size: int) -> None:
-        """Copy a file of ``size`` bytes into an open one; no more is read than it should have, and one byte.
+        """Copy a file of ``size`` bytes into an open one; at most one byte more than that is read.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -99,7 +99,7 @@ class Location:
         patiently(attempt)
 
     def size(self, name: str) -> int | None:
-        """Return the bytes of a file; none if it is not there."""
+        """Return the size of a file in bytes; none if it is missing."""
         try:
             found = self._patiently(lambda: self._run(name, lambda: self.fs.info(self._path(name))))["size"]
         except FileNotFoundError:
@@ -107,7 +107,7 @@ class Location:
         return None if found is None else int(found)
 
     def is_empty(self, *, but_for: Collection[str]) -> bool:
-        """Tell whether nothing is there but litter, and files of names after some patterns."""
+        """Tell whether nothing is there but litter, and files whose names match the patterns ``but_for``."""
         return self._patiently(lambda: self._run("", lambda: self._is_empty(but_for)))
 
     def write(self, name: str, content: bytes) -> None:
@@ -134,7 +134,7 @@ class Location:
         self._run(name, lambda: self.fs.rm_file(self._path(name)))
 
     def remove_leftovers(self, name: str) -> None:
-        """Remove a file that may be there, and, in a folder of this machine, what killed processes were writing."""
+        """Remove a file if it is there and, in a folder of this machine, the unfinished files of killed processes."""
         if self.size(name) is not None:
             with suppress(FileNotFoundError):  # another process removed it
                 self.remove(name)
@@ -142,10 +142,10 @@ class Location:
             remove_unfinished(self.folder)
 
     def attempt(self, step: Callable[[], Result]) -> Result:
-        """Run a step that asks the server for something, a few times if that may help.
+        """Run a step that makes a request to the server, several times if its failure may be temporary.
 
         Raises:
-            GradshardError: it failed.
+            GradshardError: the step failed.
         """
         return self._patiently(lambda: self._run("", step))
 
@@ -156,7 +156,7 @@ class Location:
 
     @property
     def folder(self) -> Path | None:
-        """The folder, if it is one of this machine."""
+        """The folder's path, if it is on this machine."""
         return Path(self.root) if self.protocol in _HERE else None
 
     def _read(self, name: str, limit: int) -> bytes:
@@ -185,7 +185,7 @@ class Location:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[BinaryIO]:
-        """Open a file, to be read once from its start; it needs no server that knows ranges."""
+        """Open a file, to be read once from its start; the server need not support ranges."""
         options = _STREAMED.get(self.protocol, {})
         file = self._run(name, lambda: self.fs.open(self._path(name), "rb", **options))
         try:
@@ -205,7 +205,7 @@ class Location:
     def _put(self, name: str, put: Callable[[str], object]) -> None:
         try:
             self._patiently(lambda: self._run(name, lambda: self._put_once(self._path(name), put)))
-        except FileNotFoundError as error:  # such as a bucket that is not there
+        except FileNotFoundError as error:  # such as a bucket that does not exist
             raise GradshardError(f"{self.url}: {error}: create it first, or check the address") from error
 
     def _put_once(self, path: str, put: Callable[[str], object]) -> None:
@@ -238,7 +238,7 @@ class Location:
             if isinstance(error, FileNotFoundError) and is_missing(error, protocol=self.protocol):
                 raise
             if isinstance(error, OSError) and self.protocol in _HERE:
-                raise  # a full disk, say: there is no connection
+                raise  # such as a full disk: no connection is involved
             raise cause_of(error).error(f"{self.url}{'/' if name else ''}{name}") from error
 
 
@@ -267,7 +267,7 @@ def open_location(place: str) -> Location:
 
 def _options(protocol: str) -> dict[str, Any]:
     if protocol in ("ssh", "sftp"):
-        # By default the driver accepts any host; this makes it ask the user's known_hosts.
+        # By default the driver accepts any host; this makes it check the user's known_hosts.
         return {"known_hosts": ()}
     return web_options() if protocol in _WEB else {}
 

@@ -1,4 +1,4 @@
-"""Trying again what may succeed the next moment: connections break, and servers are overloaded now and then."""
+"""Trying again after failures that may be temporary: broken connections and overloaded servers."""
 
 import time
 from collections.abc import Callable
@@ -13,10 +13,10 @@ _PAUSE_SECONDS = 0.5
 
 
 def patiently(step: Callable[[], Result]) -> Result:
-    """Run a step, up to five times while its connection breaks, with a pause that doubles.
+    """Run a step, up to five times while its connection breaks, with pauses that double.
 
     Raises:
-        ConnectionBrokenError: it broke every time.
+        ConnectionBrokenError: the connection broke every time.
     """
     for attempt in range(_ATTEMPTS - 1):
         try:

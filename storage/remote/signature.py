@@ -20,10 +20,10 @@ def signature_at(place: str) -> bytes | None:
 
 
 def optional_signature(files: ReadableFiles) -> bytes | None:
-    """Return a store's signature, unchecked; none where there is none, or none to be seen.
+    """Return a store's signature, unchecked; none if there is none, or the server refuses it.
 
-    Servers that let nobody list files, such as S3 over HTTPS, refuse what is not there: they cannot be told from those
-    that refuse a signature, and a store is read from them all the same.
+    Servers that do not let files be listed, such as S3 over HTTPS, refuse missing files too. So a refused signature
+    cannot be told from a missing one, and the store is read all the same.
 
     Raises:
         GradshardError: the connection failed.
@@ -49,7 +49,7 @@ def vouched_signature(
         where: the store's place, for messages.
 
     Raises:
-        NotVouchedError: it is missing, another signer's, or about something else.
+        NotVouchedError: the signature is missing, another signer's, or about something else.
         GradshardError: the connection failed, or the signer's file cannot be used.
     """
     if signer is None:

@@ -1,7 +1,8 @@
 """Moving stores: push to a folder or URL, pull from one.
 
-Both can be interrupted and started again, check every byte that arrives and write the manifest last. Another store that
-is there already is left alone; of the same one they mend what is missing or damaged.
+Both can be interrupted and started again, and write the manifest last. A pull checks every byte that arrives; a push
+checks what it sent by size, and by digest in a folder of this machine or on the hub. Another store that is there
+already is left alone; in the same store, files that are missing or fail the check are mended.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -29,7 +30,7 @@ Advance = Callable[[int], None]
 
 _CONNECTIONS = 4
 _DIGEST_CHARACTERS = 12
-# What a push that was killed at once leaves, as patterns.
+# Patterns of what a push that was killed at once leaves.
 _UNFINISHED_CLAIMS = (f"{PENDING}{UNFINISHED}", f".{PENDING}.*.tmp")
 
 
@@ -39,7 +40,7 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     Args:
         store: the store's folder.
         place: the path or URL that will be the store's folder.
-        advance: called with the bytes that are there now.
+        advance: called with the number of further bytes that are in place.
 
     Raises:
         GradshardError: the store lacks a file or is damaged, something else is at the place, or the connection failed.
@@ -81,17 +82,17 @@ def pull(
 
     Args:
         place: where the store is.
-        target: the folder it becomes; what was fetched before an interruption waits beside it, in ``.partial``.
+        target: the folder it becomes; files fetched before an interruption are kept beside it, in ``.partial``.
         digest: the digest that the store must have, or the first characters of it.
         on_wait: see ``workspace``.
-        advance: called with the bytes that are there now.
-        signer: a file with the public key or certificates of who must have signed the store; nothing is fetched
-            before that is known.
+        advance: called with the number of further bytes that are in place.
+        signer: a file with the public key or certificates of who must have signed the store, which is
+            checked before any file is fetched.
 
     Raises:
         NotVouchedError: ``signer`` did not sign what is there.
-        GradshardError: there is no valid store, it is another one than ``digest`` or than what ``target`` holds, a
-            file is damaged or missing, or the connection failed.
+        GradshardError: there is no valid store, it is not the one of ``digest`` or of ``target``, a file is damaged or
+            missing, or the connection failed.
     """
     location = open_location(place)
     content = manifest_bytes(location)
@@ -121,10 +122,10 @@ def receiving(
     on_wait: Callable[[str], None],
     signature: bytes | None = None,
 ) -> Iterator[Path]:
-    """Give the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
+    """Yield the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
 
-    That is ``target`` itself if the same store is there already: what it lacks is put there, and the signature if it
-    had none. After an interruption the folder keeps what it has.
+    It is ``target`` itself if the same store is there already: missing files are added, and the signature if there was
+    none. After an interruption the folder keeps its files.
 
     Raises:
         GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
@@ -157,12 +158,12 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, s
         GradshardError: the arrays are not those that the manifest describes, or another store appeared meanwhile.
     """
     open_files(Folder(folder), manifest, where=str(target))
-    # What a killed process was writing, and the signature of a run before the store was signed anew.
+    # From a killed process: unfinished files, and a signature older than the present one.
     remove_strays(folder, keep=manifest.files)
     _add_signature(folder, signature)
     write_bytes(folder / MANIFEST, content)
     try:
-        folder.rename(target)  # fails where a folder with files is
+        folder.rename(target)  # fails if a folder with files is there
     except OSError:
         if not is_there(target, manifest):
             raise
@@ -212,7 +213,7 @@ def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
 
 
 def _claim(location: Location, manifest: Manifest) -> None:
-    """Mark the location as where this store is being pushed to, so that files there can be taken for its files."""
+    """Mark the location as the place that this store is pushed to, so that files there are known to be the store's."""
     if is_claimed(location, manifest):
         return
     if not location.is_empty(but_for=_UNFINISHED_CLAIMS):
@@ -224,7 +225,7 @@ def _claim(location: Location, manifest: Manifest) -> None:
 
 
 def _has(location: Location, name: str, record: FileRecord) -> bool:
-    """Tell whether a file is at the location: elsewhere by its size, in a folder of this machine by its bytes."""
+    """Tell whether a file is at the location: in a folder of this machine by its bytes, elsewhere by its size."""
     if location.folder is not None:
         return is_whole(location.folder / name, record)
     return location.size(name) == record.size
@@ -239,7 +240,7 @@ def _send(store: Path, location: Location, name: str, record: FileRecord) -> Non
 
 
 def _unless_done(step: Callable[[], None], done: Callable[[], bool]) -> None:
-    """Run a step, whose failure is none where another push of the same store did it meanwhile."""
+    """Run a step, whose failure is ignored if another push of the same store did it meanwhile."""
     try:
         step()
     except (GradshardError, OSError):
@@ -265,7 +266,7 @@ def _fetch(location: Location, name: str, record: FileRecord, folder: Path) -> N
 
 
 def _each(step: Callable[[str], None], names: Iterable[str]) -> None:
-    """Run a step for every file, a few at a time; the first error stops those that have not begun."""
+    """Run a step for every file, a few at a time; the first error cancels the steps that have not begun."""
     with ThreadPoolExecutor(_CONNECTIONS) as pool:
         futures = [pool.submit(step, name) for name in names]
         try:

@@ -1,7 +1,7 @@
-"""Memory that is lent for arrays and lent again once nobody holds any part of them.
+"""Memory that is lent for arrays, and reused once nobody holds any part of an array.
 
-Fresh memory is dear: the system zeroes every page of it when it is first touched, which for large rows takes as long
-as reading them.
+Fresh memory is expensive: the system zeroes every page when it is first touched, which for large rows takes as long as
+reading them.
 """
 
 import math
@@ -15,7 +15,7 @@ Block = npt.NDArray[np.uint8]
 
 
 class _Lease:
-    """Owner of a lent array in NumPy's eyes, which keeps it as long as there is a view of the array."""
+    """Base object of a lent array, which NumPy keeps alive as long as any view of the array."""
 
     def __init__(self, block: Block, shape: tuple[int, ...]) -> None:
         self._block = block
@@ -23,14 +23,14 @@ class _Lease:
 
 
 class BufferPool:
-    """Lends blocks of at least ``size`` bytes; another one only while all are held, or too small."""
+    """Lender of blocks of at least ``size`` bytes; it allocates one only if all others are held or too small."""
 
     def __init__(self, size: int = 0) -> None:
         self._size = size
         self._free: list[Block] = []
 
     def array(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-        """Return an array, uint8 of the given shape, of arbitrary content."""
+        """Return a uint8 array of the given shape with arbitrary content."""
         self._size = max(self._size, math.prod(shape))
         block = self._free.pop() if self._free else np.empty(self._size, dtype=np.uint8)
         if len(block) < self._size:

@@ -1,18 +1,18 @@
-"""Batches of an order whose rows stream: of each window the rows are dealt to the batches by whole chunks.
+"""Batches of a streamed order: the rows of each window are dealt to the batches by whole chunks.
 
-A window is some shuffled chunks, shuffled within. Its rows are dealt in that sequence to the places that the window
-fills: first to all batches that take signs of one store, then to those of the next; among these to the first place of
-each batch, the batches in random order, then to the second place of each, and so on. Thus
+A window consists of shuffled chunks, each with its rows shuffled. The rows are dealt in this sequence to the places
+that the window fills: first to all batches that take signs of one store, then to those of the next store. Among the
+batches of one store they go to the first place of each batch, the batches in random order, then to the second place of
+each, and so on. Thus
 
-- the batches of a store hold whole chunks of it, so no other store is read for their rows;
-- a stretch of places of every batch, such as one rank's, holds whole chunks, so no other rank reads them;
-- the rows of a chunk go to as many different batches as there are: a batch holds fewer neighbours than one that is
-  drawn from the window at random, if a window has more batches of a store than a chunk has rows. If it has less, two
-  stores are dealt as one: their chunks are read twice, and spread over twice as many batches.
+- the batches of a store together hold whole chunks, so no other store is read for their rows;
+- a range of places, such as one rank's, holds whole chunks over all batches, so no other rank reads them;
+- the rows of a chunk are spread over as many batches as possible: if a window has more batches of a store than a chunk
+  has rows, a batch holds fewer neighbours than one drawn from the window at random. If it has fewer, two stores are
+  dealt as one: their chunks are read twice, and spread over twice as many batches.
 
-At the borders between stores and between ranks a chunk may be cut: of a window of n chunks, with s stores and w ranks,
-at most s * w. Which rows a batch holds follows from the order, from the batches' size and from the store that each of
-them takes; never from the ranks.
+A chunk may be cut at the borders between stores and between ranks: at most s * w chunks of a window, with s stores and
+w ranks. The rows of a batch depend on the order, the batch size and the store of each batch, never on the ranks.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ from gradshard.storage.streaming.windows import Request, Stores
 
 @dataclass(frozen=True)
 class DealtBatches:
-    """One epoch's batches of ``size`` rows; batch b takes signs from ``store_of(b)``, rows ``left_out`` are in none."""
+    """One epoch's batches of ``size`` rows; batch b takes signs from ``store_of(b)``, none holds rows ``left_out``."""
 
     order: ShuffleOrder
     size: int
@@ -35,7 +35,7 @@ class DealtBatches:
     left_out: Rows | None = None
 
     def requests(self, *, first: int = 0) -> Iterator[Request]:
-        """Yield the whole batches from batch ``first`` on; the last one may have fewer rows."""
+        """Yield the batches from batch ``first`` on; the last one may have fewer rows."""
         lengths = self._lengths()
         total = sum(lengths)
         begun: list[tuple[Rows, Rows]] = []
@@ -65,7 +65,7 @@ class DealtBatches:
         return lengths
 
     def _deal(self, window: int, start: int, total: int) -> Rows:
-        """Return the rows of a window, in the order of the places from ``start`` on that it fills."""
+        """Return the rows of a window in the order of the places that it fills, beginning at ``start``."""
         order, draws = self.order, generator(self.order.seed, self.order.epoch, 1 + window, 1)
         chunks = order.chunks[window * order.window : (window + 1) * order.window]
         rows = draws.permuted(chunks[:, None] * order.chunk + np.arange(order.chunk), axis=1).ravel()
@@ -73,7 +73,7 @@ class DealtBatches:
         if self.left_out is not None:
             rows = rows[~np.isin(rows, self.left_out)]
         batches, places = np.divmod(np.arange(start, start + len(rows)), self.size)
-        # The last batch may be smaller: its places are where the same ranks have theirs in the others.
+        # The last batch may be smaller: its places are scaled, so that each rank has the same share as in the others.
         last = batches == (total - 1) // self.size
         places[last] = places[last] * self.size // ((total - 1) % self.size + 1)
         number = batches - batches[0]
@@ -83,7 +83,7 @@ class DealtBatches:
         return dealt
 
     def _turns(self, batches: Rows) -> Rows:
-        """Number the stores of the batches, from the first to the last, as they first occur; two alike if few."""
+        """Number the stores of the batches in order of first occurrence; two share a number if batches are few."""
         numbers: dict[Stores, int] = {}
         stores = map(self.store_of, range(int(batches[0]), int(batches[-1]) + 1))
         turns = np.array([numbers.setdefault(store, len(numbers)) for store in stores])

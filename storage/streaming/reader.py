@@ -1,8 +1,8 @@
 """Batches of images, labels and packed signs, in the order that the caller asks for.
 
 The caller decides which rows and which store each batch takes (see ``shuffle`` and the trainer's schedule); this
-module only fetches them. What fits the memory budget is loaded once (``InMemoryReader``); otherwise rows pass through
-two windows of memory (``WindowedReader``). Both give the same batch for the same request.
+module only fetches them. Data that fit the memory budget are loaded once (``InMemoryReader``); otherwise rows pass
+through two windows of memory (``WindowedReader``). Both give the same batch for the same request.
 """
 
 import math
@@ -43,7 +43,7 @@ _THREAD = "gradshard-read-ahead"
 class RawBatch(NamedTuple):
     """A batch as it is stored: its rows, images uint8 (n, C, H, W), labels int64 (n,), planes uint8 (n, 2, B) or none.
 
-    Of a request for the signs of several stores, S of them, the planes are (S, n, 2, B).
+    For a request that names a tuple of S stores, the planes are (S, n, 2, B).
     """
 
     rows: Rows
@@ -53,7 +53,7 @@ class RawBatch(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reader of any kind, which turns requests into batches."""
+    """Interface of the readers, which turn requests into batches."""
 
     def read(self, requests: Iterable[Request]) -> Iterator[RawBatch]:
         """Yield one batch per request, in the order of the requests."""
@@ -62,10 +62,10 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class ReadingPlan:
-    """Plan of reading a split and its stores: resident or not, and chunks and windows of the order that suits it.
+    """Plan for reading a split and its stores: resident or not, and the order's rows per chunk and chunks per window.
 
-    A process holds two windows of ``held`` chunks; without, of ``window``. Several ranks together may hold an order's
-    window that one of them could not.
+    A process holds two windows of ``held`` chunks, or of ``window`` chunks if ``held`` is none. Several ranks together
+    may hold a window of the order that is too large for one of them.
     """
 
     resident: bool
@@ -81,16 +81,17 @@ class ReadingPlan:
 def plan_reading(
     split: Split, stores: Mapping[str, SignStore], *, memory: int, window: int | None = None
 ) -> ReadingPlan:
-    """Decide how to read: a pure function of the data's sizes, their places, and what is given.
+    """Decide how to read, as a pure function of the arguments and the data's sizes and places.
 
-    Everything resident if it fits, all copies of the stores, with an exact permutation as the order; else windows of
-    which two fit, of whole shards if the split or a store is remote, so that each is fetched once an epoch.
+    If everything fits, including all copies of the stores, it is resident and the order is an exact permutation.
+    Otherwise windows are so large that two fit, and of whole shards if the split or a store is remote, so that each
+    shard is fetched once per epoch.
 
     Args:
         split: rows to be read.
         stores: signs to be read, by name.
-        memory: bytes that a process may keep of them.
-        window: rows of the order's windows, which several ranks share; by default as many as one process holds.
+        memory: bytes of them that a process may keep in memory.
+        window: rows per window of the order, if several ranks share it; by default as many as one process holds.
     """
     further = sum((len(store.in_turn) - 1) * _plane_bytes(store) for store in stores.values())
     row_bytes = _row_bytes(split) + sum(_plane_bytes(store) for store in stores.values())
@@ -108,7 +109,7 @@ def open_reader(split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan
 
 
 class InMemoryReader:
-    """Everything in memory, checked against its digests as it is loaded."""
+    """Reader that holds everything in memory, checked against its digests as it is loaded."""
 
     def __init__(self, split: Split, stores: Mapping[str, SignStore]) -> None:
         self.images, self.labels = split.load()
@@ -125,7 +126,7 @@ class InMemoryReader:
 
 @dataclass(frozen=True)
 class _Plan:
-    """A window, and the visits to shards that gather it."""
+    """A window, and the reads of shards that gather it."""
 
     window: Window
     images: list[ShardRead]
@@ -134,7 +135,7 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Filling:
-    """A window whose rows are on their way into memory."""
+    """A window whose rows are being read into memory."""
 
     window: Window
     rows: Rows
@@ -144,7 +145,7 @@ class _Filling:
     gathering: PendingReads
 
     def batch(self, part: Part) -> RawBatch:
-        """Return the rows of a part, once they are there."""
+        """Return the batch of a part, whose rows must have been gathered."""
         rows, names = slice(part.start, part.stop), names_of(part.store)
         found = [
             self.planes[name][first : first + part.stop - part.start]
@@ -154,10 +155,10 @@ class _Filling:
 
 
 class WindowedReader:
-    """Rows pass through two windows of memory: one is handed out while the next is gathered.
+    """Reader with two windows in memory: one is handed out while the next is gathered.
 
-    A window's rows are gathered in the order in which they are asked for, so that a batch is a slice of it. One thread
-    looks ahead at the requests; some more read, check and decode.
+    A window's rows are gathered in the order in which they are requested, so that a batch is a slice of the window. One
+    thread looks ahead at the requests; others read, check and decode.
     """
 
     def __init__(self, split: Split, stores: Mapping[str, SignStore], plan: ReadingPlan) -> None:
@@ -165,7 +166,7 @@ class WindowedReader:
         self._stores = {name: store.in_turn for name, store in stores.items()}
         self._labels = split.read_labels().astype(label_dtype(split.classes))
         self._plan = plan
-        # As large as the windows turn out to be: one rank of several has a part of each.
+        # Without a size: if there are several ranks, this one reads only part of each window.
         self._images = BufferPool()
         self._planes = {name: BufferPool() for name in stores}
 
@@ -181,7 +182,7 @@ class WindowedReader:
                 filling.gathering.wait()
                 upcoming = None
                 for number, part in enumerate(filling.window.parts):
-                    # With its second batch asked for, nobody holds one of the window before: there is memory again.
+                    # Once the second batch is requested, the window before has no batch in use: its memory is free.
                     if number == 1:
                         upcoming = self._begin(next(plans, None), filling, gatherer)
                     yield filling.batch(part)
@@ -196,7 +197,7 @@ class WindowedReader:
             yield _Plan(window, plan_reads(window.rows, self._split.layout), planes)
 
     def _begin(self, plan: _Plan | None, before: _Filling | None, gatherer: ReadPool) -> _Filling | None:
-        """Begin to gather a window, and to carry over what the window before has of a request that ends in this one."""
+        """Begin to gather a window, and carry over the rows of a request that began in the window before."""
         if plan is None:
             return None
         window, rows = plan.window, plan.window.rows
@@ -222,7 +223,7 @@ class WindowedReader:
 
 
 def _of_each(store: Stores, planes: list[Planes]) -> Planes | None:
-    """Return the planes of a request's stores, as a batch has them."""
+    """Return the planes of a request's stores in the shape that ``RawBatch`` has."""
     if isinstance(store, tuple):
         return np.stack(planes)
     return planes[0] if planes else None
@@ -231,7 +232,7 @@ def _of_each(store: Stores, planes: list[Planes]) -> Planes | None:
 def _gather(
     source: ShardedArray, lender: BufferPool, planned: list[ShardRead], carried: Values | None, shape: tuple[int, ...]
 ) -> tuple[Values, list[Task]]:
-    """Memory for rows that are carried over and rows that are gathered, and the tasks that fill it."""
+    """Return memory for carried-over and gathered rows, and the tasks that fill it."""
     count = 0 if carried is None else len(carried)
     memory = lender.array((count + sum(len(visit.rows) for visit in planned), *shape))
     tasks = list(read_tasks(source, planned, memory[count:]))
@@ -245,7 +246,7 @@ def _copy(values: Values, out: Values, scratch: Scratch) -> None:
 
 
 def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Run an iterator in a thread, an item ahead of whoever takes them; its exception is raised where it ended."""
+    """Run an iterator in a thread, an item ahead of the consumer, who gets its exception after the items before it."""
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=1)
     stop = threading.Event()
 

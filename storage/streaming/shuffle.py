@@ -33,7 +33,7 @@ class ShuffleOrder:
         return generator(self.seed, self.epoch, 0).permutation(count)
 
     def batches(self, size: int, *, first: int = 0) -> Iterator[Rows]:
-        """Yield the rows ``size`` at a time, from batch ``first`` on; the last ones may be fewer."""
+        """Yield batches of ``size`` rows, from batch ``first`` on; the last one may have fewer."""
         start = first * size
         while start < self.rows:
             window = self._window_at(start)
@@ -58,7 +58,7 @@ class ShuffleOrder:
         return taken
 
     def _window_start(self, window: int) -> int:
-        """Return the position of a window's first row: the last, shorter chunk counts as what it holds."""
+        """Return the position of a window's first row, given that the last chunk may be short."""
         full = window * self.window * self.chunk
         missing = len(self.chunks) * self.chunk - self.rows
         return min(full - missing if self._short_chunk_position < window * self.window else full, self.rows)

@@ -1,8 +1,8 @@
-"""Windows that a stream of requests is cut into: stretches of rows that are gathered at once.
+"""Windows of a stream of requests: runs of rows that are gathered at once.
 
-A window is as many of the next rows of an epoch as touch no more chunks than a window of the order has. On an order of
-such windows that gives the order's own, so that each chunk is read once an epoch. Whatever is asked for, the cuts
-change only how much is read twice, never what a batch holds.
+A window takes as many of an epoch's next rows as touch no more chunks than a window of the order has. If the requests
+follow such an order, these are the order's own windows, so that each chunk is read once per epoch. For any other
+requests, the cuts affect only how much is read twice, never what a batch holds.
 """
 
 import math
@@ -17,16 +17,16 @@ from gradshard.storage.streaming.shuffle import Rows
 
 T = TypeVar("T")
 
-# The store whose signs a batch takes; or several, if it takes those of each.
+# The store or stores whose signs a batch takes.
 Stores = str | tuple[str, ...] | None
 
 
 class Request(NamedTuple):
-    """Rows of a batch and, if it takes stored signs, what store or stores they come from; and the batch's epoch.
+    """Rows of a batch, the store or stores of its signs, if it takes stored ones, and the batch's epoch.
 
-    A store of K copies gives the one of number ``turn`` modulo K. ``windows``, if there are any, are the numbers of the
-    order's windows that the rows are of: these are then gathered one after the other, each whole if it has no more rows
-    than a window of the reader may.
+    From a store of K copies, copy ``turn`` modulo K is read. ``windows``, if given, are the numbers of the order's
+    windows that the rows belong to: these windows are gathered one after the other, each as a whole if it has no more
+    rows than a window of the reader may have.
     """
 
     rows: Rows
@@ -36,7 +36,7 @@ class Request(NamedTuple):
     windows: Rows | None = None
 
     def split(self, place: int) -> tuple["Request", "Request"]:
-        """Return the request for the rows before a place and that for those from there on."""
+        """Return the request for the rows before a place, and the one for the rest."""
         return self.part(slice(place)), self.part(slice(place, None))
 
     def part(self, places: slice) -> "Request":
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A window's rows from ``start`` to ``stop``; among those with signs of each of its stores, from ``first`` on."""
+    """A window's rows from ``start`` to ``stop``; ``first`` is where they begin in the window's signs of each store."""
 
     start: int
     stop: int
@@ -62,7 +62,7 @@ def names_of(store: Stores) -> tuple[str, ...]:
 
 
 def of_turn(copies: Sequence[T], turn: int) -> T:
-    """Return what belongs to the copy whose turn it is."""
+    """Return the item of the copy whose turn it is."""
     return copies[turn % len(copies)]
 
 
@@ -70,9 +70,9 @@ def of_turn(copies: Sequence[T], turn: int) -> T:
 class Window:
     """Rows that are gathered at once.
 
-    ``rows`` are the new ones, and ``signs`` those among them that take signs from each store; before them come the
-    rows of the request that the window before left ``begun``. ``parts`` are the requests that end here. All are of one
-    epoch and one ``turn``.
+    ``rows`` are the new rows, and ``signs`` those among them that take signs from each store. Before them come the rows
+    of the unfinished request that the window before has as ``begun``. ``parts`` are the requests that end in this
+    window. All are of one epoch and one ``turn``.
     """
 
     rows: Rows
@@ -83,7 +83,7 @@ class Window:
 
 
 class WindowPlanner:
-    """Cuts requests for some of ``rows`` rows into windows of at most ``window`` chunks, or of as many rows."""
+    """Planner that cuts requests for some of ``rows`` rows into windows of up to ``window`` chunks or as many rows."""
 
     def __init__(self, *, rows: int, chunk: int, window: int) -> None:
         self._chunk, self._window = chunk, window
@@ -106,29 +106,29 @@ class WindowPlanner:
             yield window
 
     def _border(self, rows: Rows, requests: Sequence[Request]) -> int:
-        """Count the rows, from the first on, that are to be gathered at once."""
+        """Count the first rows that are to be gathered at once."""
         border = _window_border(requests)
         if requests[0].windows is not None and border < self._most(requests):
             return border
         return min(border, self._chunk_border(rows))
 
     def _most(self, requests: Sequence[Request]) -> int:
-        """Return how many rows are too many to wait for the end of a window."""
+        """Return how many waiting rows are enough to cut a window without waiting for its end."""
         rows = self._window * self._chunk
-        # Of a batch that lies across two windows, all of a rank's part may be in either.
+        # If a batch spans two windows, all of a rank's part may lie in either one.
         return rows if requests[0].windows is None else rows + 2 * max(len(request.rows) for request in requests)
 
     def _chunk_border(self, rows: Rows) -> int:
-        """Count the rows, from the first on, that touch at most so many chunks."""
+        """Count the first rows that touch no more chunks than a window has."""
         chunks = rows // self._chunk
         places = np.arange(len(rows))
-        # Of the places that a chunk has, the one written last stays, which is the first.
+        # Written in reverse, so that each chunk's first place is written last and stays.
         self._first[chunks[::-1]] = places[::-1]
         starts = np.flatnonzero(self._first[chunks] == places)
         return int(starts[self._window]) if len(starts) > self._window else len(rows)
 
     def _next(self, waiting: deque[Request], begun: Part | None) -> Window:
-        """Take the next window off the requests that wait; of one with the border within, the rest waits on."""
+        """Take the next window off the waiting requests; the rest of a request that crosses its border waits on."""
         rows = np.concatenate([request.rows for request in waiting])
         rows = rows[: self._border(rows, waiting)]
         parts: list[Part] = []
@@ -161,7 +161,7 @@ def _parted(first: Request, following: Request) -> bool:
 
 
 def _window_border(requests: Iterable[Request]) -> int:
-    """Count the rows, from the first on, up to one that is of another window of the order."""
+    """Count the first rows that belong to one window of the order."""
     count, window = 0, None
     for request in requests:
         if request.windows is not None and len(request.windows):

@@ -1,10 +1,10 @@
-"""Costs of precomputing and of training on the stores: arithmetic on sizes and rates.
+"""Costs of precomputing sign stores and of training on them: arithmetic on sizes and rates.
 
-A unit is one pass of one model over the training set: the forward pass and the backward pass to the inputs. A store
-of gradients costs one; one of an attack as many as the attack makes for an image, in each of its copies. Without
-stores, each batch's source is run when it is needed: crafting one copy by the sources' models costs s / (s + 1) times
-that an epoch for s of them, for every one is drawn on one batch in s + 1; crafting from all of them on every batch, as
-the paper's code did, costs s times that.
+A unit is one pass of one model over the training set: forward, and backward to the inputs. A store of gradients costs
+one unit; a store of an attack costs, per copy, as many units as the attack makes passes per image. Without stores, each
+batch's source is run when it is needed. With s sources that costs, per epoch, s / (s + 1) times as much as one copy of
+one store, because every batch takes one of the s sources or the model itself; crafting from all sources on every batch,
+as the paper's code did, costs s times as much as one copy.
 """
 
 import math
@@ -14,31 +14,32 @@ from gradshard.storage.formats import bitplanes, chunking
 
 # Measured on the signs of the paper's MNIST models, between 0.75 and 1.05; random signs take 1.2 at most.
 BITS_PER_PIXEL = 1.05
-# The most that was measured of the ends of MI-FGSM and PGD (docs/transfer-defence.md), of 10 and 20 passes.
+# The most that was measured for the end directions of MI-FGSM and PGD (docs/transfer-defence.md), of 10 and 20 passes.
 BITS_OF_MANY_STEPS = 1.95
-# A manifest of so many files has 29 MB of the 32 MiB that one may have: of each shard its labels, and its signs in each
-# copy.
+# A manifest of this many files takes 29 MB of the 32 MiB that it may have. It lists, for each shard, the labels and
+# every copy's signs.
 _MOST_FILES = 200_000
-# Of a window, in rows: below that, batches of neighbouring rows are visibly alike (docs/scale.md).
+# Rows of a window. In smaller ones, batches of neighbouring rows are visibly alike (docs/scale.md).
 GOOD_WINDOW = 4096
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Costs of dataset, stores and training on so many GPUs: sizes in bytes, rates in bytes a second.
+    """Costs of dataset, stores and training on some GPUs: sizes in bytes, rates in bytes per second.
 
-    What is stored: signs of ``bits`` each, of an attack in ``copies``, each of so many ``passes`` an image.
+    Stored signs: ``bits`` per sign; an attack's signs in ``copies`` copies, each made with ``passes`` passes per image.
 
     Stores: ``hours`` of one GPU in all, ``precompute_hours`` on all GPUs; ``disk`` and ``memory`` (to hold the packed
     signs resident); ``files`` and ``shards`` in all; ``chunk`` and ``shard`` in rows; ``stores`` per source, more than
-    one where a manifest cannot name all shards. The epochs are those of training after which the computing of the
-    stores is less than the crafting they replace.
+    one where a manifest cannot name all shards. ``epochs_against_live`` and ``epochs_against_all_sources`` are the
+    epochs of training after which the stores cost no more than the crafting that they replace: by one source per batch,
+    or by all.
 
-    Training: ``train_rate`` in images a second on one GPU; ``dataset`` on disk, of ``dataset_shards`` files;
-    ``training_hours`` on all GPUs; ``read_per_gpu`` is what training reads a second for each of them, ``read`` for
-    all, and ``read_in_all`` from beginning to end; ``read_over_needed`` says
-    how much more that is than is needed, at most; ``store_reads`` is what computing the stores reads in all;
-    ``memory_per_host`` holds the windows of its GPUs; all GPUs together hold ``window`` rows.
+    Training: ``train_rate`` in images per second on one GPU; ``dataset`` on disk, in ``dataset_shards`` files;
+    ``training_hours`` on all GPUs; training reads ``read_per_gpu`` per second for each GPU, ``read`` for all, and
+    ``read_in_all`` from beginning to end, which is at most ``read_over_needed`` times what it needs. Computing the
+    stores reads ``store_reads`` in all. ``memory_per_host`` holds the windows of a host's GPUs; all GPUs together hold
+    ``window`` rows.
     """
 
     bits: float
@@ -71,7 +72,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices in any one currency: of a GPU for an hour, of 10^9 bytes kept for a month, and of as many read."""
+    """Prices in any one currency: a GPU for an hour, 10^9 bytes kept for a month, and 10^9 bytes read."""
 
     gpu_hour: float
     gigabyte_month: float = 0.0
@@ -88,7 +89,7 @@ class Bill:
 
 
 def bill(planned: Plan, prices: Prices, *, gpus: int) -> Bill:
-    """Price a plan for so many GPUs; to compute the stores, each source reads all images once."""
+    """Price a plan for a number of GPUs; to compute the stores, each source reads all images once."""
     giga = 1e9
     return Bill(
         stores=planned.hours * prices.gpu_hour + planned.store_reads / giga * prices.gigabyte_read,
@@ -115,29 +116,31 @@ def plan(
 ) -> Plan:
     """Plan dataset, stores and training.
 
-    Images are taken as stored without loss and not compressible. A batch reads its images, and its source's signs on
-    s / (s + 1) of all batches; the GPUs stream through windows that they share, of which each holds ``budget`` bytes.
-    In each window a chunk may be cut at the borders between GPUs in the batches of each source, and is read twice.
+    Images are taken as stored without loss and not compressible. Every batch reads its images, and s / (s + 1) of the
+    batches read their source's signs. The GPUs stream through windows that they share, of which each holds ``budget``
+    bytes. In each window, every border between GPUs may cut a chunk for the batches of each source; such a chunk is
+    read twice.
 
     Args:
         rows: images of the training set.
         pixels: values of an image (C·H·W), each of which has a sign.
         sources: how many models get a store.
-        rate: signed gradients of one model that one GPU computes in a second, images/s.
-        train_rate: images that one GPU trains on in a second; without, it follows from ``rate``.
-        epochs: of training.
-        seeds: with each of which a model is trained on the same stores.
-        gpus: that compute and train.
-        gpus_per_host: of them in one machine.
+        rate: signed gradients of one model that one GPU computes per second, images/s.
+        train_rate: images that one GPU trains on per second; by default derived from ``rate``.
+        epochs: epochs of training.
+        seeds: how many models are trained on the same stores, each with its own seed.
+        gpus: how many GPUs compute and train.
+        gpus_per_host: GPUs in one machine.
         budget: bytes that each GPU's reader may hold, the parameter ``streaming.memory``.
-        bits: expected bits per sign on disk; without, what was measured, which is more for attacks of several passes.
-        copies: of the attack, each of which has signs of its own.
-        passes: of the model that the attack makes for each image and copy, forward and back.
+        bits: expected bits per sign on disk; by default the measured number, which is higher for attacks of several
+            passes.
+        copies: copies of the attack, each with signs of its own.
+        passes: passes of the model, forward and backward, that the attack makes for each image and copy.
     """
     if bits is None:
         bits = BITS_PER_PIXEL if passes == 1 else BITS_OF_MANY_STEPS
     if train_rate is None:
-        # Crafting costs 2 passes an image, half-batch training 3, and 2 for every second image of own batches.
+        # Per image, crafting costs 2 passes and half-batch training 3, plus 2 for every second image of own batches.
         train_rate = rate * 2 / (3 + 1 / (sources + 1))
     row_bytes = 2 * bitplanes.packed_bytes(pixels)
     cut, images = chunking.plan(rows, row_bytes), chunking.plan(rows, pixels)
@@ -159,7 +162,7 @@ def plan(
         chunk=cut.chunk,
         shard=cut.shard,
         stores=math.ceil(cut.shards * (1 + copies) / _MOST_FILES),
-        # K times s attacks before training, against s / (s + 1) each epoch of each seed.
+        # K copies from s sources before training, against s / (s + 1) attacks in each epoch of each seed.
         epochs_against_live=math.ceil(copies * (sources + 1) / seeds),
         epochs_against_all_sources=math.ceil(copies / seeds),
         train_rate=train_rate,

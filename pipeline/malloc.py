@@ -1,19 +1,19 @@
-"""Reuse of the memory that torch has done with."""
+"""Reuse of memory that torch has freed."""
 
 import ctypes
 import sys
 
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Smaller blocks come from the heap, and so much may lie unused at its end.
+# Blocks smaller than _KEPT_BLOCK come from the heap, at whose end _KEPT bytes may lie unused.
 _KEPT_BLOCK, _KEPT = 1 << 25, 1 << 28
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what was freed, up to 256 MiB, for whoever asks next.
+    """Have the C library keep up to 256 MiB of freed memory for later allocations.
 
-    By itself glibc gives memory at the heap's end back at once, and the system zeroes it when it lends it again: some
-    thousand pages in every training step of a small model on the CPU, a tenth of its time. Where there is no glibc
+    By default, glibc returns free memory at the heap's end to the system at once, which zeroes it before lending it
+    again: some thousand pages in every training step of a small model on the CPU, a tenth of its time. Without glibc
     this does nothing.
     """
     if sys.platform != "linux":

@@ -1,4 +1,4 @@
-"""Anybody's own function: ``package.module:function``, found beside params.yaml or in an installed package."""
+"""A user's own functions: ``package.module:function``, found beside params.yaml or in an installed package."""
 
 import hashlib
 import importlib
@@ -21,10 +21,10 @@ def is_reference(text: str) -> bool:
 
 
 def find(reference: str, *, what: str) -> Callable[..., Any]:
-    """Import what a reference names; ``what`` begins the sentence of an error.
+    """Import the function that a reference names; an error's message begins with ``what``.
 
     Raises:
-        GradshardError: there is no such module, it cannot be imported, or it has nothing of that name to be called.
+        GradshardError: there is no such module, it cannot be imported, or it has no function of that name.
     """
     module_name, _, name = reference.partition(":")
     _let_the_project_be_found()
@@ -34,7 +34,7 @@ def find(reference: str, *, what: str) -> Callable[..., Any]:
         raise GradshardError(
             f"{what}: there is no module {error.name}: run this in the folder that holds it, or install its package"
         ) from error
-    # Somebody else's code raises anything.
+    # A user's code may raise anything.
     except Exception as error:
         raise GradshardError(f"{what}: the module {module_name} cannot be imported ({explain(error)})") from error
     found = getattr(module, name, None)
@@ -47,14 +47,14 @@ def find(reference: str, *, what: str) -> Callable[..., Any]:
 
 
 def check_call(function: Callable[..., Any], keywords: Mapping[str, object], *, what: str, positional: int = 0) -> None:
-    """Refuse keywords that a function does not take, after so many other arguments, before it is called.
+    """Check that a function takes these keywords, after ``positional`` other arguments, before it is called.
 
     Raises:
-        GradshardError: it does not take them; the sentence says why.
+        GradshardError: it does not take them; the message says why.
     """
     try:
         signature = inspect.signature(function)
-    except ValueError:  # of some functions written in C none is known
+    except ValueError:  # some functions written in C have no known signature
         return
     try:
         signature.bind(*[None] * positional, **keywords)
@@ -63,10 +63,10 @@ def check_call(function: Callable[..., Any], keywords: Mapping[str, object], *, 
 
 
 def takes(function: Callable[..., Any], keyword: str) -> bool:
-    """Tell whether a function takes a keyword, as far as is known of it."""
+    """Tell whether a function takes a keyword; true if its signature is not known."""
     try:
         parameters = inspect.signature(function).parameters
-    except ValueError:  # of some functions written in C none is known
+    except ValueError:  # some functions written in C have no known signature
         return True
     return keyword in parameters or any(some.kind is inspect.Parameter.VAR_KEYWORD for some in parameters.values())
 
@@ -89,7 +89,7 @@ def explain(error: BaseException) -> str:
 
 
 def _let_the_project_be_found() -> None:
-    """Modules beside params.yaml are importable for ``gradshard`` as they are for ``python -m gradshard``."""
+    """Make modules beside params.yaml importable for ``gradshard``, as they are for ``python -m gradshard``."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

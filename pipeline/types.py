@@ -1,4 +1,4 @@
-"""The words that parameters, commands and results share; nothing heavy is imported to know them."""
+"""The words that parameters, commands and results share; this module imports nothing heavy."""
 
 from typing import Literal
 
@@ -6,24 +6,24 @@ SELF = "self"
 CLEAN = "clean"
 WORST_CASE = "worst_case"
 ANY_SOURCE = "any"
-# The weights a model begins with, where they are not a checkpoint's path.
+# The weights that a model begins with, if they are not given as a checkpoint's path.
 RANDOM = "random"
 PRETRAINED = "pretrained"
-# What stands for the gradient of an attack that climbs a loss of its own.
+# Recorded instead of a gradient's name for an attack that climbs a loss of its own.
 OWN_LOSS = "own"
-# A snapshot that is no epoch's by number, but the one of least error on held-back rows.
+# Instead of an epoch's number in a snapshot's name: the epoch with the least error on held-back rows.
 BEST = "best"
 
 Gradient = Literal["exact", "cross_entropy"]
 LabelPolicy = Literal["predicted", "true", "least_likely"]
 StoreLabel = Literal["predicted", "true", "least_likely", "random"]
 EvaluationLabel = Literal["true", "least_likely"]
-# Ways of training a robust model; the table: pipeline/training/methods/registry.py.
+# Methods of training; their table is pipeline/training/methods/registry.py.
 MethodName = Literal["ensemble", "fast_at", "n_fgsm", "free_at", "fgsm_ep", "fgsm_pgi", "fgsm_mep", "pgd_at", "trades"]
 TrainingAttack = Literal["fgsm", "rand_fgsm", "pgd"]
-# The image that a label is predicted of, where an attack begins with a random step.
+# The image for which a label is predicted, if an attack begins with a random step.
 LabelledImage = Literal["moved", "clean"]
-# One source a batch, or all of them and their losses combined.
+# One source per batch, or all sources with their losses combined.
 ScheduleKind = Literal["random", "rotate"]
 Combination = Literal["all", "top_k", "loss_weighted"]
 ScheduleOrCombination = Literal[ScheduleKind, Combination]

@@ -1,1 +1,1 @@
-"""The parameters: their schema, what is told of mistakes in them, and the ready-made profiles."""
+"""The parameters: their schema, the messages about mistakes in them, and the ready-made profiles."""

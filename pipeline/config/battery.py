@@ -1,4 +1,4 @@
-"""The battery: sources and attacks that every target is held against, split by what its training saw."""
+"""The battery: sources and attacks that every target is tested against, split by what its training saw."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from gradshard.pipeline.config.schema import Params
 
 Half = Literal["all", "seen", "same architecture", "unseen"]
-# What stands for a half in results of the sources that are unseen for every target.
+# Recorded instead of a half for the sources that are unseen for every target.
 UNSEEN_BY_ALL = "unseen by all"
 
 
 class BatteryParams(Section):
-    """All of ``sources`` craft all of ``attacks`` against all targets.
+    """The battery: all of ``sources`` craft all of ``attacks`` against all targets.
 
-    ``own`` attacks are crafted by each target against itself, to stand beside what is transferred.
+    ``own`` attacks are crafted by each target against itself, to stand beside the transferred ones.
     """
 
     sources: Annotated[list[str], Field(min_length=1)]
@@ -30,10 +30,10 @@ class BatteryParams(Section):
 def split_battery(params: "Params", target: str) -> Mapping[Half, list[str]]:
     """Split the sources of the battery by what the training of a target saw of them.
 
-    A target trained on a store of a source, or from its weights on, has ``seen`` it; a source of an architecture that
-    it has seen, but of another training, is of the ``same architecture``; all others are ``unseen``. The target itself
-    is none of them: that is a white box; another snapshot of its own training is ``seen``. A part without sources is
-    left out, and all is where there is no battery.
+    A target has ``seen`` a source if it was trained on a store of it or began with its weights, and also if the source
+    is another snapshot of its own training. Other trainings of an architecture that it has seen are of the
+    ``same architecture``; all others are ``unseen``. The target itself is in no part, because that would be a white
+    box. Parts without sources are left out, so without a battery there are none.
     """
     battery = params.evaluation.battery
     sources = [source for source in battery.sources if source != target] if battery else []
@@ -53,13 +53,13 @@ def unseen_by_all(params: "Params") -> list[str]:
 
 
 def same_architecture_for_some(params: "Params") -> list[str]:
-    """Return the sources that no target's training saw, but some target's saw another training of the architecture."""
+    """Return the sources that no target's training saw, of an architecture that some target's training saw."""
     unseen = unseen_by_all(params)
     return [source for source in _sources_outside(params, ("seen",)) if source not in unseen]
 
 
 def _sources_outside(params: "Params", halves: Sequence[Half]) -> list[str]:
-    """Return the sources of the battery that are in none of these parts of any target, and no target themselves."""
+    """Return the battery's sources that are not targets and are in none of these parts for any target."""
     battery, targets = params.evaluation.battery, params.evaluation.targets
     if battery is None or not targets:
         return []
@@ -77,7 +77,7 @@ def _trained_on(params: "Params", target: str) -> list[str]:
 
 
 def _training(name: str) -> str:
-    """Return the name of the training that a model, or a snapshot of one, is of."""
+    """Return the name of the training that a model or a snapshot comes from."""
     return name.partition("@")[0]
 
 
@@ -87,5 +87,5 @@ def _architecture(params: "Params", name: str) -> str:
 
 
 def battery_source(half: str) -> str:
-    """Name the source of a worst case over a half of the battery, as no model can be named."""
+    """Name the source of a worst case over a half of the battery; no model can have this name."""
     return f"{ANY_SOURCE}: {half}"

@@ -31,7 +31,7 @@ from gradshard.pipeline.types import (
 )
 from gradshard.storage.ingest.registry import DATASETS
 
-# The datasets that a key of ``dataset`` is for, where it is not for all that gradshard knows; and the keys of your own.
+# Per key of ``dataset``, the datasets that it is for, if not for all known ones; and the keys for your own dataset.
 _FOLDERS, _LIBRARIES = ("imagefolder",), ("huggingface", "torchvision")
 _RESIZING = ("size", "crop", "interpolation")
 _FOR: Mapping[str, tuple[str, ...]] = {
@@ -49,19 +49,20 @@ _OF_YOUR_OWN = ("name", "call", "arguments", "classes", "order", "seed")
 class DatasetParams(Section):
     """Labelled images; ``path`` is the folder (npz: the file) of the raw data, ``classes`` overrides counting.
 
-    For ``imagefolder``: images become ``size`` x ``size`` pixels, of whose shorter side ``crop`` is kept; ``train`` and
-    ``test`` are the subfolders (train: none for no training images; test: by default val or test); ``class_names`` is a
-    file of the classes in the order of their labels, by default the sorted folders; ``seed`` is of the order of the
-    rows. For all others whose files you give: ``order`` says whether rows are shuffled, by ``seed``; ``auto`` does
-    where they are sorted by class. For ``npz``, and arrays of ``huggingface``: ``layout`` says where the channels are,
-    and ``scale`` makes the numbers 0 to 255.
+    For ``imagefolder``: images become ``size`` x ``size`` pixels, and ``crop`` is the share of the shorter side that is
+    kept. ``train`` and ``test`` are the subfolders; if ``train`` is null there are no training images, and ``test`` is
+    val or test by default. ``class_names`` is a file of the classes in the order of their labels, by default the sorted
+    folders. ``seed`` determines the order of the rows. For all others whose files you give: ``order`` says whether rows
+    are shuffled, by ``seed``; ``auto`` shuffles if they are sorted by class. For ``npz``, and arrays of
+    ``huggingface``: ``layout`` says where the channels are, and ``scale`` is the factor that makes the numbers 0 to
+    255.
 
     For ``huggingface`` (without ``path`` from the ``hub``, by a name that may end in @REVISION) and ``torchvision``:
     ``train`` and ``test`` are the splits, and images are resized only if ``size`` is given. ``columns`` are those of
-    image and label; ``kind`` is the name of torchvision's class, which is called with ``arguments`` too and may fetch
-    what is missing if ``download`` says so.
+    image and label; ``kind`` is the name of torchvision's class, which also gets ``arguments`` and may download missing
+    files if ``download`` is true.
 
-    One of your own has another name and is made by your package.module:function, ``call``, from ``arguments``.
+    Your own dataset has a name of its own and is made by ``call``, your package.module:function, from ``arguments``.
     """
 
     name: PlainName

@@ -1,4 +1,4 @@
-"""From a section of the parameters to the directions that a store holds the signs of."""
+"""Conversion of a section of the parameters to the directions whose signs a store holds."""
 
 from typing import cast
 
@@ -10,12 +10,12 @@ from gradshard.pipeline.types import LabelPolicy
 
 
 def direction_of(wanted: StoredSigns, where: str) -> Direction:
-    """Return the directions that a store holds the signs of: of gradients, or of an attack.
+    """Return the directions whose signs a store holds: those of gradients, or those of an attack.
 
-    ``where`` is what names the attack, for messages.
+    ``where`` says, for messages, where the attack is named.
     """
     if wanted.attack is None:
-        # A target needs an attack, which the schema sees to.
+        # The schema allows the label ``random`` only with an attack.
         return GradientSpec(wanted.gradient, cast(LabelPolicy, wanted.label), wanted.precision)
     return AttackSpec(
         attack=wanted.attack,

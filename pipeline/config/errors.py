@@ -1,4 +1,4 @@
-"""Errors in a parameter file, each said in one sentence that names the key."""
+"""Errors in a parameter file, each explained in one sentence that names the key."""
 
 import difflib
 import re
@@ -10,10 +10,10 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-# More mistakes than these are counted only, and of a long value the beginning is shown.
+# The most mistakes that are explained, the others being only counted; and the most characters shown of a value.
 _TOLD, _SHOWN = 5, 80
 _OF_ONE_SECTION = re.compile(r" \(there are [^()]*\)$")
-# Of what pydantic says in words of its own, by its type; in braces what pydantic knows about it.
+# Replacements for pydantic's own messages, by the type of the error; braces are filled in from the error's context.
 _WORDS = {
     "byte_size": "must be a size such as 4 GiB",
     "byte_size_unit": "must be a size such as 4 GiB",
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def schema_error(key: str, message: str) -> PydanticCustomError:
-    """Return an error of a check of our own, to be raised within a section whose ``key`` is wrong."""
+    """Return the error that a section's own check raises about its ``key``."""
     return PydanticCustomError("gradshard", "{message}", {"message": message, "key": key})
 
 
@@ -48,12 +48,12 @@ def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel], content
 
 
 def explain(error: ErrorDetails, schema: type[BaseModel], content: object) -> str:
-    """Explain an error that was found in a file of this schema to whoever wrote the file."""
+    """Explain one error that was found in a file of this schema to the author of the file."""
     return _explained(".".join(_keys(error, content)), [error], schema)
 
 
 def _explained(key: str, errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
-    """Explain what is wrong at a key; several errors are the kinds of value that it may have."""
+    """Explain what is wrong at a key; several errors mean that the value has none of the types that it may have."""
     first = errors[0]
     named = key or "the file"
     if first["type"] == "extra_forbidden":
@@ -76,7 +76,7 @@ def _wanted(error: ErrorDetails) -> str:
 
 
 def _keys(error: ErrorDetails, content: object) -> list[str]:
-    """Return the keys that lead to an error, without the kinds of value that pydantic tried on the way."""
+    """Return the keys that lead to an error, without the names of the types that pydantic tried on the way."""
     keys, value = [], content
     for part, after in pairwise((*error["loc"], None)):
         if part == "[key]":
@@ -92,7 +92,7 @@ def _keys(error: ErrorDetails, content: object) -> list[str]:
 
 
 def _each_list_once(told: Sequence[str]) -> list[str]:
-    """Leave a list of all keys out where an unknown key before it has the same."""
+    """Leave out a list of all keys if an earlier sentence about an unknown key has the same one."""
     seen: set[str] = set()
     kept = []
     for sentence in told:
@@ -115,14 +115,14 @@ def _known_keys(keys: list[str], schema: type[BaseModel]) -> list[str]:
 
 
 def _section(annotation: object) -> object:
-    """Return the section among the kinds of value that a key may have, such as a section or nothing."""
+    """Return the section among the types that a key may have, such as a section or nothing."""
     kinds = [kind for kind in get_args(annotation) if hasattr(kind, "model_fields")]
     is_union = get_origin(annotation) in (Union, UnionType)
     return kinds[0] if is_union and kinds else annotation
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
-    """Return the end of a sentence about an unknown word: the word that was meant, or all that there are."""
+    """Return the end of a sentence about an unknown word: the word that was probably meant, or all known ones."""
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f" (did you mean {close[0]}?)"

@@ -1,4 +1,4 @@
-"""The sections that results follow from: attacks, evaluation, analysis, and adversaries who only ask."""
+"""The sections that determine the results: attacks, evaluation, analysis, and adversaries who only query."""
 
 from typing import Annotated, Self
 
@@ -38,7 +38,7 @@ Sweep = list[Annotated[Pixels, Field(gt=0, le=1)]]
 class CustomAttack(Section):
     """An attack from elsewhere: a library's, such as torchattacks:DIFGSM, or your own package.module:function.
 
-    ``arguments`` are its own keywords, besides the radius, which it is given ``attack.eps`` for.
+    ``arguments`` are its own keywords, without the radius, which is ``attack.eps``.
     """
 
     call: Reference
@@ -53,10 +53,11 @@ class CustomAttack(Section):
 
 
 class AttackParams(Section):
-    """Epsilon, in pixel units, for training and evaluation; the rest is for evaluation.
+    """Epsilon and alpha, in pixel units, for training and evaluation; the rest is for evaluation.
 
-    RAND+FGSM's alpha; the steps of I-FGSM and MI-FGSM; the steps and random starts of PGD and C&W; and attacks from
-    elsewhere, by the names that ``evaluation.attacks`` and the results call them.
+    ``alpha`` is the random step of RAND+FGSM; ``steps`` are those of I-FGSM and MI-FGSM; ``pgd_steps`` and ``restarts``
+    (random starts) are those of PGD and C&W. ``custom`` has attacks from elsewhere, by the names that
+    ``evaluation.attacks`` and the results use.
     """
 
     epsilon: Pixels = Field(alias="eps")
@@ -86,12 +87,12 @@ class AttackParams(Section):
 class EvaluationParams(Section):
     """Targets, attacks and sources; ``holdout`` is the static model that no training saw.
 
-    ``illustrated`` models get their signed gradients shown in the report. ``diagnosed`` models are probed for a masked
-    gradient, FGSM's epsilon running through ``sweep``, in pixel units.
+    The report shows the signed gradients of ``illustrated`` models. ``diagnosed`` models are probed for masked
+    gradients, with FGSM at each epsilon of ``sweep``, in pixel units.
 
-    ``label`` is whose label the paper's attacks are about, ``top`` in how many of the first classes the true one may
-    be. Of a test set larger than ``sample``, so many random images are attacked; clean images and each model's own FGSM
-    are still measured on all (table 5). The ``battery`` adds sources and attacks.
+    ``label`` says which label the paper's attacks use. For each k in ``top``, an example is right if the true class is
+    among the first k. If the test set is larger than ``sample``, that many random images are attacked; clean images and
+    each model's own FGSM are still measured on all (table 5). The ``battery`` adds sources and attacks.
     """
 
     holdout: ModelName
@@ -132,7 +133,8 @@ class EvaluationParams(Section):
 class PlaneParams(Section):
     """Figures 2 and 3: the loss of ``model`` over its own signed gradient and that of ``source``, at some points.
 
-    These are test images that FGSM of the source fools the model on and its own does not. ``model`` may be a snapshot.
+    The points are test images on which the source's FGSM fools the model and its own does not. ``model`` may be a
+    snapshot.
     """
 
     model: str
@@ -141,11 +143,11 @@ class PlaneParams(Section):
 
 
 class AnalysisParams(Section):
-    """Models whose gradients are measured, on how many test examples against float64, and where the loss is mapped.
+    """Models whose gradients are measured, on ``examples`` test images against float64, and a ``plane`` of the loss.
 
-    Without a ``plane`` it is nowhere, and who fools the models is not counted. ``tables`` are your own for the report,
-    each made by a package.module:function from the error matrix. ``baseline`` is the target that the report's study
-    compares the others with.
+    Without a ``plane`` the loss is not mapped, and it is not counted whose FGSM samples fool the models. ``tables`` are
+    your own for the report, each made by a package.module:function from the error matrix. ``baseline`` is the target
+    that the report's study compares the others with.
     """
 
     models: list[str]
@@ -166,10 +168,11 @@ class AnalysisParams(Section):
 
 
 class SubstituteParams(Section):
-    """The adversary who asks for labels: a substitute of an architecture, from so many images of its own.
+    """The adversary who queries labels: it trains a substitute, beginning with some images of its own.
 
-    In each of ``rounds`` it is trained anew for ``epochs``, and its images are moved by ``step`` along its Jacobian
-    and asked for too, up to ``limit`` images in all. ``sweep`` are epsilons to attack with besides ``attack.eps``.
+    In each of ``rounds`` the substitute is trained anew for ``epochs``. Copies of its images, moved by ``step`` along
+    its Jacobian, are then queried and added, up to ``limit`` images in all. ``sweep`` are epsilons to attack with
+    besides ``attack.eps``.
     """
 
     architecture: str
@@ -183,7 +186,7 @@ class SubstituteParams(Section):
 
 
 class EstimationParams(Section):
-    """The adversary who asks for confidences: differences of ``delta`` over groups of pixels, on some examples."""
+    """The adversary who queries confidences on some examples: differences of ``delta`` over ``groups`` of pixels."""
 
     examples: PositiveInt
     delta: Annotated[Pixels, Field(gt=0, le=1)]
@@ -192,7 +195,7 @@ class EstimationParams(Section):
 
 
 class ForestParams(Section):
-    """A random forest, and whose examples are tried on it: FGSM with ``attack.eps`` and each epsilon of ``sweep``."""
+    """A random forest, and the models whose FGSM examples are tried on it, at ``attack.eps`` and each of ``sweep``."""
 
     trees: PositiveInt
     sources: list[str]
@@ -201,10 +204,10 @@ class ForestParams(Section):
 
 
 class BlackboxParams(Section):
-    """Adversaries who may ask ``targets``, tried on ``examples`` test images; and a random forest, if wanted.
+    """Adversaries who may query ``targets``, tried on ``examples`` test images; and optionally a random forest.
 
-    ``seed`` draws these images, and before them the adversary's own. A forest is tried on all test images and holds all
-    training images in memory.
+    ``seed`` draws the adversary's own images, and then the test images. A forest is tried on all test images and holds
+    all training images in memory.
     """
 
     targets: list[str]

@@ -22,12 +22,12 @@ def _fraction(value: object) -> object:
 
 
 def word(value: object) -> object:
-    """Read YAML's ``true``, which is no text, as the word."""
+    """Read YAML's ``true``, which is not text, as the word ``true``."""
     return "true" if value is True else value
 
 
 def _plain_name(value: str) -> str:
-    # DVC takes no dots in keys.
+    # DVC does not allow dots in keys.
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", value):
         raise ValueError("must be a name of letters, digits, - and _")
     return value
@@ -69,7 +69,7 @@ Label = Annotated[LabelPolicy, BeforeValidator(word)]
 FolderName = Annotated[str, AfterValidator(_folder_name)]
 ModelName = Annotated[str, BeforeValidator(check_name), AfterValidator(_model_name)]
 PlainName = Annotated[str, AfterValidator(_plain_name)]
-# What somebody else's function is called with.
+# Keywords for a user's function.
 Arguments = dict[str, Annotated[JsonValue, BeforeValidator(_fraction)]]
 Reference = Annotated[str, AfterValidator(_reference)]
 HubName = Annotated[str, AfterValidator(_hub_name)]

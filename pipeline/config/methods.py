@@ -13,7 +13,7 @@ METHOD_SETTINGS = tuple(dict.fromkeys(name for entry in METHODS.values() for nam
 
 
 class MethodSettings(Section):
-    """A method of training, none on clean images alone; and settings of methods, each of some alone."""
+    """A method of training (none: on clean images alone), and settings, each of which only some methods have."""
 
     method: MethodName | None = None
     steps: PositiveInt | None = None
@@ -27,21 +27,21 @@ class MethodSettings(Section):
 
     @property
     def settings(self) -> dict[str, float]:
-        """The settings of its method that were given, by name."""
+        """The given settings of the method, by name."""
         return {name: value for name in METHOD_SETTINGS if (value := getattr(self, name)) is not None}
 
     @property
     def replayed(self) -> int:
-        """The steps that each batch is trained on, one after another."""
+        """The number of consecutive steps that each batch is trained on."""
         usual = METHODS[self.method].settings.get("replays") if self.method else None
         return int(self.replays or usual or 1)
 
 
 def check_settings(key: str, model: MethodSettings, *, epochs: int) -> None:
-    """Check that the settings are those of the method, and that they go with the number of epochs.
+    """Check that the settings are those of the method, and that they fit the number of epochs.
 
     Raises:
-        PydanticCustomError: it is not so; the error names the key.
+        PydanticCustomError: one of these does not hold; the error names the key.
     """
     own = METHODS[model.method].settings if model.method else {}
     for name in model.settings:

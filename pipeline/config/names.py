@@ -1,4 +1,4 @@
-"""Names of models and stores, which are keys of YAML, levels of DVC's parameters, and files."""
+"""Names of models and stores, which serve as keys in YAML, levels of DVC's parameters, and file names."""
 
 import re
 from collections.abc import Iterable
@@ -9,15 +9,15 @@ from ruamel.yaml import YAML
 from gradshard.pipeline.types import ANY_SOURCE, SELF
 
 _LONGEST = 100
-# What Windows keeps for itself, with any ending.
+# Names that Windows reserves, with any ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 def check_name(name: object) -> object:
-    """Check a name that the parameters give, before its characters are.
+    """Check a name from the parameters; its characters are checked afterwards.
 
     Raises:
-        PydanticCustomError: DVC, YAML or a file system would make something else of it.
+        PydanticCustomError: DVC, YAML or a file system would take it for something else.
     """
     if (problem := _problem(name)) is not None:
         raise PydanticCustomError("gradshard", "{message}", {"message": problem})
@@ -25,7 +25,7 @@ def check_name(name: object) -> object:
 
 
 def same_file(names: Iterable[str]) -> tuple[str, str] | None:
-    """Find two names that are one file where upper and lower case are alike, if there are any."""
+    """Find two names that are the same file on a disk that ignores case, if there are any."""
     seen: dict[str, str] = {}
     for name in names:
         if (other := seen.setdefault(name.casefold(), name)) != name:
@@ -50,9 +50,9 @@ def _problem(name: object) -> str | None:
 
 
 def _bent(name: str) -> bool:
-    """Tell whether a name without quotes is no text in YAML 1.2, or 1.1, which many tools speak."""
+    """Tell whether an unquoted name is not text in YAML 1.2, or in YAML 1.1, which many tools use."""
     if not re.fullmatch(r"[\w.+-]*", name):
-        return False  # other characters are refused for themselves
+        return False  # other characters are refused elsewhere
     for version in ((1, 2), (1, 1)):
         yaml = YAML(typ="safe", pure=True)
         yaml.version = version

@@ -8,7 +8,7 @@ from gradshard.pipeline.config.errors import schema_error
 from gradshard.pipeline.config.section import Section, without_usual
 from gradshard.pipeline.types import BatchNorm, Compilation, LearningRateSchedule, OptimizerName, Precision
 
-# Keys of a later version than the first, with the value of who does not ask for them.
+# Keys that were added after the first version, with their defaults, at which they are not recorded.
 _ASKED_FOR = {
     "momentum": 0.0,
     "nesterov": False,
@@ -23,7 +23,7 @@ _ASKED_FOR = {
     "auxiliary": None,
     "average": None,
 }
-# The choices that a key other than its usual value is for, by the key that chooses.
+# Per key, its usual value and the optimisers, or schedules, that take another value.
 _OF_OPTIMIZERS = {
     "momentum": (0.0, ("sgd", "rmsprop")),
     "nesterov": (False, ("sgd",)),
@@ -45,14 +45,15 @@ class AugmentationParams(Section):
 
 
 class TrainingParams(Section):
-    """Training of every model, robust ones at the learning rate of ``adversarial``.
+    """Training of every model; robust models use the learning rate of ``adversarial``.
 
     ``learning_rate_schedule`` ``exponential`` multiplies the learning rate by ``decay`` after every ``decay_epochs``
     epochs, ``step`` after each of the epochs in ``milestones``; ``cosine`` lets it fall along half a cosine.
-    ``momentum`` is that of sgd, Nesterov's if ``nesterov``, or of rmsprop, whose mean squares keep ``rmsprop_decay`` of
-    themselves. ``weight_decay`` times the weights is added to gradients that were clipped to ``clip_norm``.
-    ``label_smoothing`` is the share of each label that is spread over all classes, ``dropout`` the rate of the model's
-    dropout layers, ``auxiliary`` the weight of its auxiliary classifier's loss; null: as it was made, and without.
+    ``momentum`` is that of sgd (Nesterov's if ``nesterov``) or rmsprop, and ``rmsprop_decay`` the decay of rmsprop's
+    mean squares. Gradients are clipped to ``clip_norm``; then ``weight_decay`` times the weights is added to them.
+    ``label_smoothing`` is the share of each label that is spread over all classes. ``dropout`` is the rate of the
+    model's dropout layers; null leaves them as they are. ``auxiliary`` is the weight of the loss of the model's
+    auxiliary classifier; null trains without it.
 
     ``compile`` says whether torch compiles the model; ``batch_norm`` whose statistics batch normalisation takes when
     several processes train. ``average`` is the decay of a moving average of the weights, which is published in their
@@ -86,12 +87,12 @@ class TrainingParams(Section):
         return without_usual(dump(self), _ASKED_FOR)
 
     def overridden_by(self, overrides: "TrainingOverrides") -> "TrainingParams":
-        """Return these settings with what a model says otherwise."""
+        """Return these settings with a model's overrides applied."""
         return self.model_copy(update={name: getattr(overrides, name) for name in overrides.model_fields_set})
 
 
 class TrainingOverrides(TrainingParams):
-    """Keys of ``training`` that one model says otherwise; of the others the values here mean nothing."""
+    """Keys of ``training`` that one model overrides; values of keys that were not given mean nothing."""
 
     batch: PositiveInt = 1
     learning_rate: PositiveFloat = 1.0
@@ -103,10 +104,10 @@ class TrainingOverrides(TrainingParams):
 
 
 def check_optimization(key: str, training: TrainingParams) -> None:
-    """Check that every setting is of use to the optimiser and the schedule that were chosen.
+    """Check that the chosen optimiser and schedule use every setting that was given.
 
     Raises:
-        PydanticCustomError: one is not, or lacks another; the error names the key.
+        PydanticCustomError: a setting is not used, or lacks another; the error names the key.
     """
     for chosen, settings in ((training.optimizer, _OF_OPTIMIZERS), (training.learning_rate_schedule, _OF_SCHEDULES)):
         for name, (usual, takers) in settings.items():

@@ -1,4 +1,4 @@
-"""Checks of how a model is trained adversarially that its own section cannot make alone."""
+"""Checks of a model's adversarial training that need more than its own section."""
 
 from collections.abc import Mapping
 from typing import get_args
@@ -9,16 +9,16 @@ from gradshard.pipeline.config.training import AdversarialParams, RobustModel, S
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD, METHODS
 from gradshard.pipeline.types import Combination
 
-# Keys that say who perturbs and what clean images weigh, by their fields.
+# Keys of the default method alone, with their fields: they say who perturbs and what clean images weigh.
 _ALIKE = ("sources", "attack", "label_at", "weights", "schedule", "clean_weight", "adversarial_weight")
 _ENSEMBLE = {**{name: name for name in _ALIKE}, "self": "live"}
 
 
 def check_training(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:
-    """Check that the method takes what is given, that somebody crafts, and that weights are of use to the schedule.
+    """Check that the method takes the given keys, that some source crafts, and that weights fit the schedule.
 
     Raises:
-        PydanticCustomError: it is not so; the error names the key.
+        PydanticCustomError: one of these does not hold; the error names the key.
     """
     _check_method(key, model)
     if model.method == DEFAULT_METHOD:
@@ -26,10 +26,10 @@ def check_training(key: str, model: RobustModel, adversarial: AdversarialParams)
 
 
 def check_initial_weights(key: str, model: RobustModel, static: Mapping[str, StaticModel], holdout: str) -> None:
-    """Check that the static model whose weights a training begins with, if it does, fits and is not the holdout.
+    """Check that the static model whose weights the training begins with, if any, fits and is not the holdout.
 
     Raises:
-        PydanticCustomError: it is not so; the error names the key.
+        PydanticCustomError: it does not fit, or is the holdout; the error names the key.
     """
     name, key = model.init_from, f"{key}.init_from"
     if name is None:
@@ -51,10 +51,10 @@ def check_initial_weights(key: str, model: RobustModel, static: Mapping[str, Sta
 
 
 def check_adversarial_source(key: str, model: StaticModel) -> None:
-    """Check that a static model that is trained adversarially has all it takes, and no other has what is for those.
+    """Check that a static model has all keys of adversarial training if it is trained so, and none of them otherwise.
 
     Raises:
-        PydanticCustomError: it is not so; the error names the key.
+        PydanticCustomError: a key is missing or out of place; the error names the key.
     """
     others = ", ".join(name for name in METHODS if name != DEFAULT_METHOD)
     if model.method == DEFAULT_METHOD:
@@ -71,7 +71,7 @@ def check_adversarial_source(key: str, model: StaticModel) -> None:
 
 
 def _check_method(key: str, model: RobustModel) -> None:
-    """Refuse what is another method's."""
+    """Refuse keys of other methods."""
     check_settings(key, model, epochs=model.epochs)
     if model.method == DEFAULT_METHOD:
         return
@@ -112,7 +112,7 @@ def _check_ensemble(key: str, model: RobustModel, adversarial: AdversarialParams
 
 
 def _check_attack(key: str, model: RobustModel, adversarial: AdversarialParams) -> None:
-    """Check that what the model itself perturbs by goes with its sources and has its own settings alone."""
+    """Check that the model's own attack goes with its sources and has no settings of other attacks."""
     if model.attack == "rand_fgsm" and model.sources:
         raise schema_error(f"{key}.attack", "is rand_fgsm, which no stored sign serves: leave sources empty")
     if model.attack == "rand_fgsm" and adversarial.epsilon_law != "fixed":

@@ -53,7 +53,8 @@ def _is_group(value: object) -> bool:
 class Params(Section):
     """All parameters of the pipeline.
 
-    ``memory`` is what images on their way through models may take of the device's; without, a share of what it has.
+    ``memory`` limits the device memory for images on their way through models; by default it is a share of the
+    device's.
     """
 
     profile: str
@@ -79,18 +80,18 @@ class Params(Section):
 
     @property
     def models(self) -> list[str]:
-        """Every model there will be, robust ones with their snapshots as NAME@EPOCH, some as NAME@best too."""
+        """All models, robust ones with their snapshots as NAME@EPOCH and, if rows are held back, as NAME@best."""
         snapshots = [f"{name}@{e}" for name, model in self.robust.items() for e in model.snapshots]
         best = [f"{name}@{BEST}" for name in self.robust] if self.adversarial.held_back else []
         return [*self.static, *self.robust, *snapshots, *best]
 
     def in_run(self, name: str, seed: int) -> str:
-        """Return what files call a model, a snapshot or a store in the run of a seed: A_adv-10, A_adv-10@6, A-2."""
+        """Return the name in files of a model, snapshot or store in the run of a seed: A_adv-10, A_adv-10@6, A-2."""
         base, at, epoch = name.partition("@")
         return f"{base}-{seed}{at}{epoch}" if base in self.robust else self.stand_ins.get(seed, {}).get(name, name)
 
     def for_model(self, name: str) -> "Params":
-        """Return the parameters as they are for one model: its own keys of ``training`` are in their places."""
+        """Return the parameters for one model: its own keys of ``training`` replace the general ones."""
         overrides = (self.static.get(name) or self.robust[name]).training
         rate = {"learning_rate": overrides.learning_rate} if "learning_rate" in overrides.model_fields_set else {}
         adversarial = self.adversarial.model_copy(update=rate)
@@ -98,15 +99,15 @@ class Params(Section):
 
     @property
     def runs(self) -> dict[str, tuple[str, int]]:
-        """Every robust model with every seed: its name and seed, by what files call it."""
+        """Every robust model's name and seed, once for each seed, by the name that files use."""
         return {self.in_run(name, seed): (name, seed) for name in self.robust for seed in self.seeds}
 
     def analysis_of(self, seed: int) -> AnalysisParams:
-        """Return what is measured of gradients in the run of a seed: after the first, of what changes with it."""
+        """Return the analysis in the run of a seed: after the first seed, only models that change with the seed."""
         return self.analysis.model_copy(update={"models": self._measured_anew(self.analysis.models, seed)})
 
     def blackbox_of(self, seed: int) -> BlackboxParams:
-        """Return who is asked in the run of a seed: after the first, targets and sources that change with it."""
+        """Return this section in the run of a seed: after the first seed, only models that change with it."""
         blackbox, forest = self.blackbox, self.blackbox.forest
         if forest is not None:
             sources = self._measured_anew(forest.sources, seed)
@@ -173,7 +174,7 @@ class Params(Section):
     @field_validator("robust", mode="before")
     @classmethod
     def _refuse_old_forms(cls, robust: object) -> object:
-        """Tell who has parameters of an older gradshard, which grouped robust models by their number of stores."""
+        """Refuse parameters of an older gradshard, which grouped robust models by their number of stores."""
         grouped = [name for name in _OLD_GROUPS if isinstance(robust, dict) and _is_group(robust.get(name))]
         if grouped:
             raise schema_error(grouped[0], "is a group of gradshard 0.1: write its models directly below robust")
@@ -216,7 +217,7 @@ def read_params(path: Path) -> Params:
     """Read and check a parameter file.
 
     Raises:
-        GradshardError: it is missing, no YAML, or does not fit the schema; the sentence names the key.
+        GradshardError: it is missing, is not YAML, or does not fit the schema; the message names the key.
     """
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -224,7 +225,7 @@ def read_params(path: Path) -> Params:
         raise GradshardError(
             f"no parameter file {path}: run this in the project's root, or name it with --params"
         ) from error
-    # Of a value such as the date 2024-13-45 the parser lets Python's own error through.
+    # For a value such as the date 2024-13-45 the parser raises Python's own error.
     except (YAMLError, ValueError, KeyError, RecursionError) as error:
         raise GradshardError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     return check_params(content, where=str(path))
@@ -234,7 +235,7 @@ def check_params(content: object, *, where: str) -> Params:
     """Check parameters given as plain dictionaries and lists.
 
     Raises:
-        GradshardError: they do not fit the schema; the sentence names ``where`` and the key.
+        GradshardError: they do not fit the schema; the message names ``where`` and the key.
     """
     try:
         return Params.model_validate(content)

@@ -12,5 +12,5 @@ class Section(BaseModel):
 
 
 def without_usual(dumped: Mapping[str, object], usual: Mapping[str, object]) -> dict[str, object]:
-    """Return a dumped section without keys of their usual value: what follows from it was made before they were."""
+    """Return a dumped section without keys at their usual values, as it was before these keys existed."""
     return {key: value for key, value in dumped.items() if key not in usual or value != usual[key]}

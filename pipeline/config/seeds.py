@@ -1,4 +1,4 @@
-"""The seeds that robust models are trained with, and which static models and stores stand for others in one of them."""
+"""The seeds that robust models are trained with, and stand-ins for static models and stores in the run of a seed."""
 
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
@@ -18,13 +18,14 @@ def _once(seeds: list[int]) -> list[int]:
     return seeds
 
 
-# DVC makes a stage of every entry. It drops keys that are no text, so this is no mapping from seeds to stand-ins.
+# A list and not a mapping from seeds to stand-ins, because DVC makes a stage of every entry and drops keys that are not
+# text.
 SeedList = Annotated[list[NonNegativeInt], AfterValidator(_once)]
 StandIns = dict[NonNegativeInt, dict[ModelName, ModelName]]
 
 
 def refuse_old_keys(robust: object) -> None:
-    """Tell who has parameters in which a robust model has a seed of its own, or repeats another, how it is written now.
+    """Refuse the old keys ``seed`` and ``run_of`` of a robust model, and say how they are written now.
 
     Raises:
         PydanticCustomError: a model has such a key.
@@ -47,7 +48,7 @@ def refuse_old_keys(robust: object) -> None:
 
 
 def check_stand_ins(params: "Params") -> None:
-    """Check what stands for a static model or a sign store in the run of one seed.
+    """Check the stand-ins for static models and sign stores in the run of each seed.
 
     Raises:
         PydanticCustomError: a seed or a name is unknown, the two are not alike, or a run would mix them.

@@ -1,4 +1,4 @@
-"""The section that says what a sign store holds; ``compute_signs`` is asked by the same fields, and checked by them."""
+"""The section that says what a sign store holds; ``compute_signs`` takes the same fields and has them checked here."""
 
 from typing import Annotated, Self
 
@@ -11,17 +11,17 @@ from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import Gradient, StorePrecision
 
-# Kept results have them in this order, and are made again to the same bytes.
+# The order in kept results, which must be reproducible byte for byte.
 _RECORDED_FIRST = ("model", "gradient", "label", "precision", "licence")
 _OF_AN_ATTACK = {"attack", "epsilon", "alpha", "steps", "arguments", "copies", "seed"}
 
 
 class StoredSigns(Section):
-    """Signs that a store holds: of which loss's gradient, for whose label, computed in which arithmetic.
+    """Signs that a store holds: of the ``gradient`` of a loss, for a ``label``, computed in ``precision``.
 
-    With an ``attack``, one of the table or from elsewhere, they are the attack's end directions instead: crafted at
-    ``eps``, of it ``alpha`` at random (RAND+FGSM), in ``steps``, or called with ``arguments``; ``copies`` times, with
-    random parts that follow from ``seed``, row and copy.
+    With an ``attack``, one of the table or from elsewhere, they are the attack's end directions instead. It is crafted
+    at ``eps``, of which ``alpha`` is a random step (RAND+FGSM), in ``steps``, or called with ``arguments``; ``copies``
+    times, with random parts that depend only on ``seed``, row and copy.
     """
 
     gradient: Gradient = "exact"
@@ -78,7 +78,7 @@ class StoredSigns(Section):
             raise schema_error("label", "is random, a target for an attack: name one in attack")
 
     def _check_taken(self, name: str, key: str, wanted: bool, why: str) -> None:
-        """Refuse what an attack does not take, and what it takes and was not told."""
+        """Refuse a value that the attack does not take, or the lack of one that it takes."""
         given = getattr(self, name) is not None
         if wanted and not given:
             raise schema_error(key, f"is missing, which {self.attack} takes")
@@ -87,7 +87,7 @@ class StoredSigns(Section):
 
 
 class SignsParams(StoredSigns):
-    """A sign store: what it holds, from which model; an SPDX licence, if any.
+    """A sign store: what it holds, the model that it is made from, and an SPDX licence, if any.
 
     ``zero_rows`` is the largest share of images that may have a gradient of 0 in every pixel, which no attack can
     follow.

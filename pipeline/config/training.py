@@ -1,4 +1,4 @@
-"""The sections that say what is trained on what: static models, robust models, streaming; stores are in ``signs``."""
+"""The sections about training: static models, robust models, streaming; stores are in ``signs``."""
 
 from typing import Annotated, Self
 
@@ -35,14 +35,15 @@ from gradshard.pipeline.types import (
 
 
 class StaticModel(MethodSettings):
-    """A static model, trained on clean data for some epochs; with 0, its weights are taken as they are.
+    """A static model, trained on clean data for some epochs; with 0 epochs, its weights are taken as they are.
 
-    With a ``method`` it is trained adversarially, within ``eps``, as a robust model without stores may be: for sources
-    that differ in how they were trained. ``steps`` and the like are settings of methods.
+    With a ``method`` it is trained adversarially within ``eps``, as a robust model without stores may be, so that
+    sources can differ in how they were trained. ``steps`` and the like are settings of methods.
 
-    ``weights`` are those it begins with: ``random``, by the seed; ``pretrained``, those that its library has; or a
-    checkpoint's path, in which ``weights_key`` says where they lie if there are several. ``output`` says what its
-    forward gives: of ``probabilities`` the logarithm is taken. ``training`` overrides keys of the section of that name.
+    ``weights`` are the initial ones: ``random``, drawn by the seed; ``pretrained``, those that its library has; or a
+    checkpoint's path, in which ``weights_key`` names the ones to take if there are several. ``output`` says what the
+    forward pass returns; the logarithm of ``probabilities`` is taken. ``training`` overrides keys of the section of
+    that name.
     """
 
     architecture: str
@@ -76,9 +77,9 @@ class StaticModel(MethodSettings):
 
 
 class HeldBackParams(Section):
-    """Training images that no robust model trains on: how many, drawn by ``seed``.
+    """Training images that no robust model trains on: ``rows`` of them, drawn by ``seed``.
 
-    Each model is tried on them after ``every`` so many epochs and after the last: clean, under the signs of its stores,
+    Each model is tried on them after every ``every`` epochs and after the last: clean, under the signs of its stores,
     and under its own PGD of ``steps`` steps.
     """
 
@@ -94,8 +95,8 @@ class AdversarialParams(Section):
     ``objective`` ``both`` weighs clean and perturbed images by ``clean_weight``; ``half`` replaces every second image,
     whose loss weighs ``adversarial_weight`` against 1. ``epsilon_law`` ``truncated_normal`` draws epsilon for every
     example. ``schedule`` ``random`` and ``rotate`` choose one source for every batch; ``all``, ``top_k`` and
-    ``loss_weighted`` combine the losses under all of them: equally, the ``top_k`` largest of each example, or by what
-    the losses were of late, a moving average that keeps ``ema_decay`` of itself at each step.
+    ``loss_weighted`` combine the losses under all of them: equally, the ``top_k`` largest of each example, or weighted
+    by recent losses, a moving average that keeps ``ema_decay`` of itself at each step.
     """
 
     learning_rate: PositiveFloat
@@ -119,15 +120,17 @@ class AdversarialParams(Section):
 class RobustModel(MethodSettings):
     """A robust model; its sources are the model itself and any number of sign stores (none: adversarial training).
 
-    ``method`` is how it is trained. ``steps``, ``step_size``, ``noise``, ``replays`` and ``beta`` are settings of
-    methods, each of some alone (docs/baselines.md); what follows is for the default.
+    ``method`` is the method of training; ``steps``, ``step_size``, ``noise``, ``replays``, ``beta``, ``reset_epochs``,
+    ``prior_weight`` and ``prior_momentum`` are settings, each of which only some methods have (docs/baselines.md).
 
-    ``weights`` says how much more often than others a source crafts, or how much more its loss counts; ``self: false``
-    takes the model itself from the sources. ``attack`` is what it perturbs with itself: fgsm; pgd, of so many
-    ``steps``; or rand_fgsm, which needs a live gradient for every batch, so no sources, about the label of the image
-    after the random step or, ``label_at: clean``, before it.
-    ``gradient``, ``schedule``, ``clean_weight`` and ``adversarial_weight`` override those of ``adversarial``,
-    ``training`` keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. It begins with
+    For the default method alone: ``weights`` says how much more often than others a source crafts, or how much more its
+    loss counts; ``self: false`` removes the model itself from the sources. ``attack`` is what the model itself perturbs
+    with: fgsm; pgd, of ``steps`` steps; or rand_fgsm, which needs a live gradient for every batch and so allows no
+    stores. Its label is that of the image after the random step or, with ``label_at: clean``, before it. ``schedule``,
+    ``clean_weight`` and ``adversarial_weight`` override those of ``adversarial``.
+
+    For all methods: ``gradient`` overrides that of ``adversarial``, if the method has no signs of its own; ``training``
+    overrides keys of the section of that name, and its ``learning_rate`` that of ``adversarial``. The model begins with
     random weights, or with those of the static model ``init_from``, and is trained once with every seed of ``seeds``.
     """
 
@@ -149,7 +152,7 @@ class RobustModel(MethodSettings):
 
     @property
     def crafters(self) -> tuple[str, ...]:
-        """Everything that perturbs its images: itself, unless it is left out, and its stores."""
+        """The sources that perturb its images: the model itself, unless it is left out, and its stores."""
         return (*((SELF,) if self.live else ()), *self.sources)
 
     @model_serializer(mode="wrap")
@@ -169,9 +172,10 @@ class RobustModel(MethodSettings):
 
 
 class StreamingParams(Section):
-    """Up to ``memory``, images and stores are kept in memory; beyond, they pass through in windows.
+    """Memory and windows of training: images and stores that fit into ``memory`` are kept there; larger ones stream.
 
-    Rows are shuffled within windows of ``window`` rows; without, of as many as ``memory`` holds.
+    They then pass through in windows of ``window`` rows, within which rows are shuffled; by default a window has as
+    many rows as ``memory`` holds.
     """
 
     memory: ByteSize

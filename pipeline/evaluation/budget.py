@@ -1,4 +1,4 @@
-"""The budget of an attack, held to the last bit: for examples that are handed to somebody else."""
+"""The budget of an attack, kept to the last bit: for examples that are handed to others."""
 
 import torch
 from torch import Tensor
@@ -10,16 +10,16 @@ from gradshard.storage.errors import GradshardError
 def hold_budget(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
     """Move pixels that rounding carried out of the budget back into it, by a last bit.
 
-    In float32, x + epsilon may be further from x than epsilon. Whoever counts the examples afterwards should find none
-    of them outside, in whatever precision they subtract.
+    In float32, x + epsilon may be further from x than epsilon. Afterwards no example is found outside the budget, in
+    whatever precision the difference is computed.
 
     Args:
         examples: float32 (N, C, H, W).
-        images: the same of what they were made from, in [0, 1].
+        images: the images that they were made from, in [0, 1], of the same dtype and shape.
         epsilon: how far a pixel may be moved.
 
     Returns:
-        Examples in [0, 1], float32 (N, C, H, W), that are nowhere further from their image than the largest float32
+        Examples in [0, 1], float32 (N, C, H, W), in which no pixel is further from its image's than the largest float32
         that is not above epsilon.
 
     Raises:

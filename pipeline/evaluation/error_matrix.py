@@ -1,7 +1,7 @@
 """Error of every target under every attack from every source (sections 3.2 and 5.3).
 
-An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box. What
-is kept of a target and an example is the rank of the true label, from which errors follow for any top k.
+An attack is crafted once per source and tried on all targets; if source and target are the same it is a white box. For
+each target and example the rank of the true label is kept, from which the errors for any top k follow.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -57,11 +57,11 @@ def plan_craftings(
     """Return every set of adversarial examples to craft, each once.
 
     Args:
-        sources: by the name of an attack, the models that craft it.
-        gradients: with each of these.
+        sources: per attack, by name, the models that craft it.
+        gradients: the gradients that each attack is crafted with.
         strength: of the attacks.
-        label: whose label attacks are about that may be targeted; others step away from the true label.
-        attacks: the table that the names are of.
+        label: the label that ``targeted`` attacks use; all others step away from the true label.
+        attacks: the table in which the names are looked up.
     """
     return [
         AdversarialSet(source, attack, gradient, strength, label if attacks[attack].targeted else "true")
@@ -99,8 +99,8 @@ def evaluate_block(
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         draws: the random part of the attacks, for these images.
-        attacks: the table that the names of attacks are of.
-        crafted: called with every set, some images and the examples made of them, such as to look at these.
+        attacks: the table in which names of attacks are looked up.
+        crafted: called with every set, some images and the examples made from them, for inspection.
 
     Returns:
         Int32 (len(planned), n), on the CPU: how many other classes' logits are not below that of the true label; an
@@ -114,14 +114,15 @@ def evaluate_block(
 
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
-    """Draw the random part of one block of test examples: a pure function of (seed, block), alike on every device."""
+    """Draw the random part of one block of test examples: a pure function of (seed, block), equal on every device."""
     drawn = sample_noise(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
     return drawn.to(device)
 
 
 def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:
-    """Return the cells of each target and gradient's worst case: an example counts as right only if
-    it is right in all of them, the clean image among them.
+    """Return, for each target and gradient, the cells of its worst case, that of the clean images among them.
+
+    An example counts as right only if it is right in all of them.
     """
     gradients = dict.fromkeys(cell.crafting.gradient for cell in planned if cell.crafting is not None)
     return [
@@ -161,7 +162,7 @@ def members_of(
 def true_label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     """Count the other classes whose logits are not below the true label's, int32 (n,): 0 if it is the prediction.
 
-    A tie counts against the model, and so does a logit that is no number.
+    A tie counts against the model, and so does a logit that is NaN.
     """
     own = logits.gather(1, labels.unsqueeze(1))
     return (~(logits < own)).sum(1, dtype=torch.int32) - 1
@@ -184,7 +185,7 @@ def _evaluate_batch(
             made.append((crafting, examples))
         with torch.no_grad():
             rows += [true_label_ranks(models[cell.target](examples), labels).cpu() for cell in group]
-    # Not before: a batch that ran out of memory is crafted again.
+    # Only now, because a batch that runs out of memory is crafted again.
     if crafted is not None:
         for crafting, examples in made:
             crafted(crafting, images, examples)

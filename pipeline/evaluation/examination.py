@@ -1,4 +1,4 @@
-"""Everything that is measured of one model, whoever trained it: its own attacks, transferred ones, flags."""
+"""Examination of one model, whoever trained it: its own attacks, transferred attacks, and flags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,16 +35,16 @@ _NOISE_ATTACK = Attack("Random signs", f"{__name__}:random_step", {"signs": "sig
 QUICK_ATTACKS = ("fgsm", "rand_fgsm", "ifgsm", "pgd")
 QUICK_TRANSFERRED: tuple[str, ...] = ("fgsm", "ifgsm")
 TRANSFERRED: tuple[str, ...] = ("fgsm", "rand_fgsm", "ifgsm", "mifgsm", "pgd")
-# Of epsilon; and radii at which an attack that works leaves nothing of any model.
+# Shares of epsilon; and epsilons so large that a working attack leaves any model hardly any right image.
 _SHARES, _LARGE = (0.25, 0.5, 0.75, 1.5, 2.0, 4.0), (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
 class ExaminationPlan:
-    """Plan of an examination; in all names of sources ``self`` is the model itself.
+    """Plan of an examination; among names of sources, ``self`` is the model itself.
 
-    ``attacks`` are crafted by its own gradient, ``transferred`` ones by each of ``sources``; ``arguments`` are the own
-    keywords of those from elsewhere, by the attack's name.
+    ``attacks`` are crafted by the model's own gradient, ``transferred`` ones by each of ``sources``; ``arguments`` are
+    the keywords of attacks from elsewhere, by the attack's name.
     """
 
     strength: AttackConfig
@@ -60,7 +60,7 @@ class ExaminationPlan:
         """Return every attack by name, those from elsewhere and random signs among them.
 
         Raises:
-            GradshardError: a name is no attack, or arguments are of none that is named.
+            GradshardError: a name is not that of an attack, or arguments are for an attack that is not named.
         """
         return {NOISE: _NOISE_ATTACK, **attacks_named((*self.attacks, *self.transferred), self.arguments)}
 
@@ -80,14 +80,14 @@ class ExaminationPlan:
 
     @property
     def epsilons(self) -> list[float]:
-        """Return the sweep of FGSM's epsilon, from 0 to 1: around that of the attacks, and the large ones."""
+        """The epsilons of FGSM's sweep, from 0 to 1: some around that of the attacks, and some large ones."""
         around = (round(share * self.strength.epsilon, 12) for share in _SHARES)
         return sorted({0.0, self.strength.epsilon, *_LARGE, *(value for value in around if value <= 1)})
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Bounds of a set of adversarial examples: the furthest pixel from its image's, and the least and largest pixel.
+    """Bounds of a set of adversarial examples: the largest change of a pixel, and the least and the largest pixel.
 
     ``violations`` counts examples that leave the ball or [0, 1], rounding aside.
     """
@@ -129,7 +129,7 @@ class BlockFindings:
 
     @classmethod
     def restore(cls, record: Mapping[str, Any]) -> "BlockFindings":
-        """Back from a record."""
+        """Restore findings from a record."""
         return cls(
             correct=np.array(record["correct"], dtype=np.bool_),
             reaches=tuple(reach and Reach(**reach) for reach in record["reaches"]),
@@ -148,7 +148,7 @@ class BlockFindings:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The model's error under one attack; ``source`` is ``self`` or who crafted, and empty for clean images."""
+    """The model's error under one attack; ``source`` is who crafted it, or ``self``, and empty for clean images."""
 
     attack: str
     source: str
@@ -160,9 +160,9 @@ class AttackResult:
 class Examination:
     """Findings of an examination.
 
-    ``worst_case`` counts an example as right only if it is right on the clean image and under every attack. What a
-    model of ``withheld`` crafted is left out of it and of ``results``: its gradient was NaN or infinite for so many
-    rows, where its attack did nothing.
+    ``worst_case`` counts an example as right only if it is right on the clean image and under every attack.
+    ``withheld`` has the models whose gradient was NaN or infinite, and for how many rows: there the attack did nothing,
+    so what these models crafted by it is left out of ``worst_case`` and ``results``.
     """
 
     plan: ExaminationPlan
@@ -174,19 +174,19 @@ class Examination:
 
     @property
     def masked(self) -> bool:
-        """Tell whether a flag is raised: the model's own attacks are then no measure of its robustness."""
+        """Tell whether a flag is raised; if so, the model's own attacks do not measure its robustness."""
         return bool(self.flags)
 
     @property
     def verdict(self) -> str:
-        """The word of the flags, in one sentence."""
+        """The verdict of the flags, in one sentence."""
         if not self.flags:
             return "no flag: its own attacks can be believed, which does not make it robust"
         count = f"{len(self.flags)} flag{'s' if len(self.flags) > 1 else ''}"
         return f"{count}: its gradient cannot be trusted, and its own attacks are no measure of its robustness"
 
     def __str__(self) -> str:
-        """Tell the errors in a small table, then each flag, then the verdict."""
+        """Write the errors in a small table, then each flag, then the verdict."""
         rows = [(_called(result), result.error) for result in self.results]
         rows.append(("worst case", self.worst_case))
         width = max(len(name) for name, _ in rows)
@@ -206,7 +206,7 @@ class Examination:
 
 
 def random_step(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, signs: Tensor) -> Tensor:
-    """Move every pixel by epsilon to a random side, which asks the model for nothing."""
+    """Move every pixel by epsilon up or down at random, without using the model."""
     del model, labels
     return perturb(images, signs, epsilon)
 
@@ -217,11 +217,11 @@ def examine_block(
     """Examine a model on some images.
 
     Args:
-        models: it, under the name ``self``, and the sources, in eval mode.
+        models: the model, under the name ``self``, and the sources, in eval mode.
         images: float (n, C, H, W) in [0, 1], on the models' device.
         labels: int64 (n,).
         plan: what is measured.
-        block: the number of these images among blocks of ``EXAMINED_TOGETHER``; the random draws follow from it.
+        block: the number of these images' block of ``EXAMINED_TOGETHER``, which determines the random draws.
     """
     draws = block_draws(images.shape, plan.strength.restarts, seed=plan.seed, block=block, device=images.device)
     watched = {name: Watched(model) for name, model in models.items()}
@@ -251,7 +251,7 @@ def examine_block(
 
 
 def conclude(plan: ExaminationPlan, blocks: Sequence[BlockFindings]) -> Examination:
-    """Judge what was measured on all blocks of images, in their order."""
+    """Draw the conclusions from the measurements on all blocks of images, in their order."""
     found = reduce(add, blocks)
     withheld = {name: count for name, count in found.undefined.items() if count}
     kept = [

@@ -1,7 +1,7 @@
-"""Signs that a model hides its gradient rather than resists: flags raised by the measurements alone.
+"""Flags that a model hides its gradient rather than resists, raised by measurements alone.
 
-Rates are compared by their 99.9 % Wilson intervals, so that chance raises none although there are many comparisons;
-docs/diagnostics.md says of each flag what it compares, what it means and what to do.
+Rates are compared by their 99.9 % Wilson intervals, so that chance raises no flag although there are many comparisons;
+docs/diagnostics.md says for each flag what it compares, what it means and what to do.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from gradshard.pipeline.evaluation.statistics import ErrorRate
 RAND_MARGIN = 0.05
 ZERO_GRADIENTS = 0.01
 _Z999 = 3.290526731491926
-# What each flag tells whoever meets it away from docs/diagnostics.md, and what to do.
+# The meaning of each flag, and what to do, for readers who do not have docs/diagnostics.md at hand.
 MEANINGS: Mapping[str, str] = {
     "undefined-gradients": "Where a gradient is no number the attack leaves the pixel alone, so those examples were "
     "never attacked. Mend the model (eps inside a root, clamp_min).",
@@ -90,7 +90,7 @@ def _sweep(probe: GradientProbe) -> Iterator[Flag]:
     curve = sorted((epsilon, ErrorRate(errors, probe.n)) for epsilon, errors in probe.curve.items())
     for index, (epsilon, rate) in enumerate(curve):
         if _high(rate) >= guessing:
-            # The ball of any larger epsilon holds these examples too, so one step that overshoots accuses nobody.
+            # The ball of any larger epsilon holds these examples too, so a larger step that overshoots proves nothing.
             return
         worse = [(smaller, before) for smaller, before in curve[:index] if _above(before, rate)]
         if worse:
@@ -112,7 +112,7 @@ def _sweep(probe: GradientProbe) -> Iterator[Flag]:
 
 def _noise(probe: GradientProbe) -> Iterator[Flag]:
     noise, own, clean = probe.rate("noise"), probe.rate("fgsm"), ErrorRate(probe.curve[0.0], probe.n)
-    # At guessing nothing is left to fool, and with few images every difference is within chance.
+    # A model that only guesses cannot be fooled further, and with few images every difference is within chance.
     if _high(own) < _guessing(probe).rate and noise.rate >= own.rate and _above(noise, clean):
         yield Flag(
             "noise-as-strong-as-the-attack",

@@ -34,13 +34,13 @@ class GradientProbe:
         return ErrorRate(self.errors[name], self.n)
 
     def record(self) -> dict[str, Any]:
-        """Return plain values for JSON: curves as pairs, its keys being no numbers; undefined gradients, if any."""
+        """Return plain values for JSON: curves as pairs, as keys cannot be numbers; undefined gradients, if any."""
         fields = asdict(self) | {name: sorted(getattr(self, name).items()) for name in _CURVES}
         return {name: value for name, value in fields.items() if name != "undefined_gradients" or value}
 
     @classmethod
     def restore(cls, record: Mapping[str, Any]) -> "GradientProbe":
-        """Back from a record; what it has beside is left out."""
+        """Restore a probe from a record, whose other keys are ignored."""
         fields: dict[str, Any] = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
         return cls(**fields | {name: dict(fields[name]) for name in _CURVES})
 

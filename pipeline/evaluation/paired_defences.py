@@ -1,8 +1,8 @@
-"""Does one defence err less than another? The same seeds, the same images, both kinds of variance.
+"""Comparison of the errors of two defences on the same seeds and images, with both kinds of variance.
 
-The difference of two defences' errors on each image, seed by seed, has the same two-way variance as an error rate
-(`seed_variance.py`), so that what images and seeds have in common cancels. An interval over the images of one training
-run, or McNemar's test, tells whether two trained *models* differ; this tells whether the two ways of training them do.
+The difference of two defences' errors, for each seed and image, has the same two-way variance as an error rate
+(`seed_variance.py`); what images and seeds have in common cancels. An interval over the images of one training run, or
+McNemar's test, tells whether two trained *models* differ; this tells whether the two ways of training them do.
 """
 
 import math
@@ -21,7 +21,7 @@ Finding = Literal["lower", "higher", "no difference shown", "one seed: no claim 
 
 ONE_SEED: Finding = "one seed: no claim about training"
 _SIGNIFICANT = 0.05
-# Nothing is told by smaller p-values, and quantiles of t far beyond are not computed exactly.
+# Smaller p-values say nothing more, and quantiles of t far beyond are not computed exactly.
 _SMALLEST = 1e-100
 
 
@@ -29,8 +29,8 @@ _SMALLEST = 1e-100
 class PairedDifference:
     """The error rate of the first of two defences less that of the second, in [-1, 1].
 
-    ``interval`` is of 95 % and for this comparison alone, ``p`` that of no difference; both none for a single seed.
-    ``corrected_p`` is ``p`` until `correct_for_number` knows how many comparisons were made.
+    ``interval`` is the 95 % interval of this comparison alone, ``p`` the p-value of no difference; both are none for a
+    single seed. ``corrected_p`` equals ``p`` until `correct_for_number` corrects it for the number of comparisons.
     """
 
     difference: float
@@ -42,7 +42,7 @@ class PairedDifference:
 
     @property
     def finding(self) -> Finding:
-        """Tell whether the first errs less (``lower``) or more, if that is no likely chance."""
+        """Tell whether the first errs less (``lower``) or more (``higher``), if that is unlikely to be chance."""
         if self.corrected_p is None:
             return ONE_SEED
         if self.corrected_p >= _SIGNIFICANT:
@@ -51,7 +51,7 @@ class PairedDifference:
 
 
 def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDifference:
-    """Compare two defences, from which images each one's models got wrong.
+    """Compare two defences by the images that each one's models got wrong.
 
     Args:
         first: bool or 0 and 1, shape (seeds, images).
@@ -73,11 +73,11 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDiff
 
 
 def paired_difference_of_rates(first: Sequence[float], second: Sequence[float], *, images: int) -> PairedDifference:
-    """Compare two defences whose errors are known by number alone, and not image by image.
+    """Compare two defences of which only the error rates are known, not the errors image by image.
 
-    The images' share of the variance is then not known, but at most that of errors which never fall on the same image:
+    The images' share of the variance is then unknown. It is at most that of errors which never fall on the same image:
     a mean over seeds is within 0 and 1 on every image, so that its variance is at most p (1 - p), and standard
-    deviations at most add up. So the interval is never narrower than that of `paired_difference`.
+    deviations at most add up. With this bound the interval is never narrower than that of `paired_difference`.
 
     Args:
         first: the error rate of every seed, in [0, 1].
@@ -94,7 +94,7 @@ def paired_difference_of_rates(first: Sequence[float], second: Sequence[float], 
 
 
 def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDifference]:
-    """Return the same comparisons with p-values corrected for how many there are that claim something (Holm 1979)."""
+    """Return the same comparisons with p-values corrected for the number of those that have one (Holm 1979)."""
     corrected = iter(holm([found.p for found in comparisons if found.p is not None]))
     return [found if found.p is None else replace(found, corrected_p=next(corrected)) for found in comparisons]
 
@@ -102,8 +102,8 @@ def correct_for_number(comparisons: Sequence[PairedDifference]) -> list[PairedDi
 def tied_for_best_over_seeds(defences: Sequence[npt.ArrayLike]) -> list[bool]:
     """Tell which of several defences are not shown to err more than the one with the lowest mean.
 
-    Each is compared with that one, corrected for how many these are. With one seed all are tied: none is shown to err
-    more.
+    Each other one is compared with it, and p-values are corrected for the number of comparisons. With one seed all are
+    tied: none is shown to err more.
 
     Args:
         defences: the errors of each, bool or 0 and 1, shape (seeds, images), on the same seeds and images.
@@ -127,7 +127,10 @@ def _compared(found: CrossedMean) -> PairedDifference:
 
 
 def _p_value(found: CrossedMean, distance: float) -> float:
-    """Find, by bisection, the p at which the interval of confidence 1 - p just reaches 0; it falls as p grows."""
+    """Find, by Brent's method, the p at which the interval of confidence 1 - p just reaches 0.
+
+    The interval narrows as p grows.
+    """
     from scipy.optimize import brentq
 
     if distance == 0:

@@ -1,4 +1,4 @@
-"""White-box measurements of one model: can its gradient be trusted? ``gradient_masking`` judges them."""
+"""White-box measurements of one model, by which ``gradient_masking`` judges whether its gradient can be trusted."""
 
 from collections.abc import Collection, Sequence
 from functools import reduce
@@ -35,13 +35,14 @@ def probe(
 
     Args:
         model: in eval mode.
-        holdout: in eval mode; whose FGSM examples are transferred.
+        holdout: the model whose FGSM examples are transferred, in eval mode.
         images: (n, C, H, W) in [0, 1].
         labels: int64 (n,).
         strength: of the attacks.
         epsilons: the sweep of FGSM's epsilon.
         noise: random signs of the images' shape.
         gradient: which gradient the attacks take.
+        policy: which label the attacks are about.
     """
 
     def probe_rows(rows: slice) -> GradientProbe:
@@ -75,7 +76,7 @@ def _probe_batch(
     grad, chosen = input_gradient(model, images, labels, gradient=gradient, policy=policy)
     signs, epsilon = step_sign(policy) * grad.sign(), strength.epsilon
     less = epsilon - strength.alpha
-    # The sweep has most of these values: every set of examples passes the model once, the clean images too.
+    # The values overlap, so in one sweep every set of examples, clean images too, passes the model only once.
     own = others = _sweep(model, images, labels, signs, {*epsilons, epsilon, less})
     if holdout is not model:
         foreign, _ = input_gradient(holdout, images, labels, gradient=gradient, policy=policy)
@@ -103,7 +104,7 @@ def _probe_batch(
 def _sweep(
     model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, epsilons: Collection[float]
 ) -> dict[float, int]:
-    """Return the errors on images moved by every epsilon along the signs."""
+    """Count the errors on images moved along the signs by each epsilon."""
     return {value: _errors(model, perturb(images, signs, value), labels) for value in epsilons}
 
 

@@ -13,12 +13,12 @@ from gradshard.pipeline.gradients.random_step import RandomStep, step_along
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.gradients.unpack import unpack_signs
 
-# Of a step of PGD, in epsilon / steps: as in the table of attacks (Madry et al. 2018).
+# The size of a step of PGD, in epsilon / steps, as in the table of attacks (Madry et al. 2018).
 _STEP = 2.5
 
 
 class ErrorRates(NamedTuple):
-    """Shares of images that are classified wrong: clean ones, under the worst of the stored signs, under own PGD."""
+    """Shares of images classified wrong: clean, under at least one store's signs, and under the model's own PGD."""
 
     clean: float
     transfer: float | None
@@ -27,7 +27,7 @@ class ErrorRates(NamedTuple):
 
 @dataclass(frozen=True)
 class ProbedImages:
-    """Images that a model is tried on, again and again.
+    """Images that a model is tried on repeatedly.
 
     Attributes:
         images: uint8 (n, C, H, W).
@@ -35,8 +35,8 @@ class ProbedImages:
         planes: the signs of S stores for them, uint8 (S, n, 2, B); none without stores.
         directions: for each store, which way to step along its signs, 1 or -1.
         starts: where PGD starts from each image, in [-1, 1], in units of epsilon, float32 (n, C, H, W).
-        random_steps: for each store, the random step that its signs begin after, if they do.
-        rows: the images' row numbers, (n,), which random steps follow from.
+        random_steps: for each store, the random step that comes before its signs, if any.
+        rows: the images' row numbers, (n,), which determine the random steps.
     """
 
     images: Tensor
@@ -54,7 +54,7 @@ def random_starts(shape: torch.Size, *, seed: int) -> Tensor:
 
 
 def error_rates(model: nn.Module, probed: ProbedImages, *, epsilon: float, steps: int) -> ErrorRates:
-    """Try a model in eval mode, in fp32, on the device that it is on; afterwards it is in the mode it was in."""
+    """Measure a model in eval mode, in fp32, on the device that it is on; afterwards its mode is restored."""
     device, training = next(model.parameters()).device, model.training
     model.eval()
     try:
@@ -70,7 +70,7 @@ def error_rates(model: nn.Module, probed: ProbedImages, *, epsilon: float, steps
 def _wrong(
     model: nn.Module, probed: ProbedImages, rows: slice, device: torch.device, epsilon: float, steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tell which images are wrong: clean, under any of the stores, and under PGD; each bool (n,)."""
+    """Tell which images are classified wrong: clean, under any of the stores, and under PGD; each bool (n,)."""
     images, labels = to_unit_range(probed.images[rows].to(device)), probed.labels[rows].to(device)
 
     def wrong(tried: Tensor) -> Tensor:

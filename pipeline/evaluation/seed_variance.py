@@ -1,4 +1,4 @@
-"""Error rates of a training procedure: several seeds, all held against the same test images.
+"""Error rates of a training procedure: several seeds, all tested on the same images.
 
 Seeds and images are crossed. With y[s, i] = 1 where the model of seed s errs on image i,
 
@@ -6,7 +6,7 @@ Seeds and images are crossed. With y[s, i] = 1 where the model of seed s errs on
 
 for S seeds and I images, whatever the distributions are, if both are drawn at random (the two-way decomposition of
 Hoeffding 1948). The mean squares of a two-way analysis of variance estimate all three without bias; docs/statistics.md
-has the formulae, why these, and how often the intervals hold.
+has the formulae, the reasons for them, and how often the intervals hold.
 """
 
 import statistics
@@ -23,11 +23,11 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class CrossedMean:
-    """Means over seeds and images, with the parts of their variance; arrays of one shape, of any.
+    """Means over seeds and images, with the parts of their variance; the arrays have one shape, which may be any.
 
     ``seed_variance`` estimates σa² / S, the share of the seeds, and is 0 where they differ no more than the images
-    explain. ``image_variance`` estimates the rest, σb² / I + σe² / (S I). ``between_seeds`` is what the seeds' means
-    show of both by themselves, their variance over S, which estimates σa² / S + σe² / (S I).
+    explain. ``image_variance`` estimates the rest, σb² / I + σe² / (S I). ``between_seeds`` is the variance of the
+    seeds' means divided by S, which estimates σa² / S + σe² / (S I).
     """
 
     mean: Floats
@@ -38,7 +38,7 @@ class CrossedMean:
     images: int
 
     def margin(self, p: float = 0.05) -> Floats:
-        """Half the width of the symmetric interval of confidence 1 - p.
+        """Return half the width of the symmetric interval of confidence 1 - p.
 
         With t of S - 1 degrees of freedom it is sqrt(t² seed_variance + z² image_variance), Howe's rule for the sum of
         two independent estimates (1974), and at least sqrt(t² between_seeds), Student's interval over the seeds' means:
@@ -52,7 +52,7 @@ class CrossedMean:
         return margin
 
     def rate_interval(self) -> tuple[Floats, Floats]:
-        """Return the 95 % interval of an error rate, of which these are means."""
+        """Return the 95 % interval of error rates whose means these are."""
         return rate_interval(self.mean, self.margin(), self.images)
 
 
@@ -60,9 +60,9 @@ class CrossedMean:
 class TrainingErrorRate:
     """The error rate of a training procedure.
 
-    ``rates`` has that of every seed, in [0, 1]; ``interval`` is the 95 % interval for seeds and images of which these
-    are samples, none for a single seed, from which nothing about training follows; ``image_interval`` that for images
-    alone, of just these trained models.
+    ``rates`` has the error rate of every seed, in [0, 1]. ``interval`` is the 95 % interval that takes seeds and images
+    as samples; it is none for a single seed, from which nothing about training follows. ``image_interval`` takes only
+    images as samples, and is about just these trained models.
     """
 
     rates: tuple[float, ...]
@@ -87,11 +87,11 @@ class TrainingErrorRate:
 
 
 def training_error_rate(wrong: npt.ArrayLike) -> TrainingErrorRate:
-    """Return the error rate over seeds with its intervals, from which images each seed's model got wrong.
+    """Return the error rate over seeds with its intervals, from the images that each seed's model got wrong.
 
     Args:
-        wrong: bool or 0 and 1 (or rates between, as of repeated noise), shape (seeds, images); column i is the same
-            image for every seed.
+        wrong: bool or 0 and 1 (or rates in between, as from repeated noise), shape (seeds, images); column i is the
+            same image for every seed.
 
     Raises:
         GradshardError: the array has another shape, or values outside of [0, 1].
@@ -106,11 +106,11 @@ def training_error_rate(wrong: npt.ArrayLike) -> TrainingErrorRate:
 
 
 def crossed_mean(values: npt.ArrayLike) -> CrossedMean:
-    """Means and the parts of their variance, of values (..., S, I) with S and I at least 2.
+    """Compute means of values (..., S, I), with S and I at least 2, and the parts of their variance.
 
-    The mean squares of the two-way layout without repetition (Scheffé 1959, chapter 7; Searle, Casella and McCulloch
-    1992, chapter 4): A between seeds, B between images, E of what is left. σa² = max(0, A - E) / I, as REML has it for
-    balanced data, and the rest is B / (S I).
+    These follow from the mean squares of the two-way layout without repetition (Scheffé 1959, chapter 7; Searle,
+    Casella and McCulloch 1992, chapter 4): A between seeds, B between images, E of the residuals. σa² =
+    max(0, A - E) / I, as REML has it for balanced data, and the rest is B / (S I).
     """
     values = np.asarray(values)
     seeds, images = values.shape[-2:]
@@ -133,10 +133,11 @@ def crossed_mean(values: npt.ArrayLike) -> CrossedMean:
 
 
 def rate_interval(rate: npt.ArrayLike, margin: npt.ArrayLike, images: int) -> tuple[Floats, Floats]:
-    """Return Wilson's 95 % interval of as many images as would alone give an error rate this margin.
+    """Return Wilson's 95 % interval of the number of images that alone would give an error rate this margin.
 
-    The effective sample size of survey statistics (Korn and Graubard 1998, Franco et al. 2019). It stays within [0, 1]
-    and leans as rates near 0 do. Where the margin is 0, as without any error, it is that of the images, counted once.
+    That number is the effective sample size of survey statistics (Korn and Graubard 1998, Franco et al. 2019). The
+    interval stays within [0, 1] and is as asymmetric as rates near 0 are. Where the margin is 0, as without any error,
+    the number is that of the images, counted once.
     """
     rate, margin = np.asarray(rate, dtype=np.float64), np.asarray(margin, dtype=np.float64)
     known = margin > 0

@@ -63,7 +63,7 @@ def score_interval(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return Wilson's score interval of ``z`` standard deviations for error rates among ``n`` examples (Wilson 1927).
 
-    It holds the rate itself, which at 0 and 1 is its end.
+    It contains the rate itself, which at 0 and 1 is one of its ends.
     """
     rate, n, square = np.asarray(rate, dtype=np.float64), np.asarray(n, dtype=np.float64), z**2
     centre = (rate + square / (2 * n)) / (1 + square / n)
@@ -73,11 +73,11 @@ def score_interval(
 
 
 def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> PairedTest:
-    """Test by McNemar's exact test that error rates are equal, from which examples each got right, bool (n,).
+    """Test by McNemar's exact test that two error rates are equal, from the examples that each got right, bool (n,).
 
-    Given the discordant examples, each is as likely to be one's error as the other's: a two-sided binomial test.
+    If they are equal, each discordant example is as likely to be one's error as the other's: a two-sided binomial test.
     """
-    from scipy.stats import binomtest  # half a second, which only those pay who test
+    from scipy.stats import binomtest  # importing it takes half a second
 
     only_first, only_second = int((~first & second).sum()), int((first & ~second).sum())
     discordant = only_first + only_second
@@ -86,7 +86,7 @@ def mcnemar(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_]) -> Pair
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p-values for their number (Holm 1979): below 0.05, none of them is likely to be a chance finding."""
+    """Correct p-values for their number (Holm 1979): the risk that any below 0.05 arose by chance is at most 5 %."""
     count, largest = len(p_values), 0.0
     corrected = [0.0] * count
     for rank, at in enumerate(sorted(range(count), key=lambda index: p_values[index])):
@@ -96,7 +96,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def mean_and_std(values: Sequence[float]) -> MeanAndStd:
-    """Mean and standard deviation over the runs of one experiment with several seeds."""
+    """Return mean and standard deviation over the runs of one experiment with several seeds."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return MeanAndStd(statistics.fmean(values), deviation, len(values))
 

@@ -1,4 +1,4 @@
-"""The battery's table: each target against transferred attacks, apart for sources that its training saw or did not."""
+"""The battery's table: each target against transferred attacks, separately by whether its training saw the sources."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +17,8 @@ from gradshard.pipeline.types import CLEAN, WORST_CASE
 def battery_table(matrix: ErrorMatrix, params: Params, battery: BatteryParams) -> Table:
     """Make the table: mean, worst cell, and worst case example by example, beside clean error and own attacks.
 
-    The worst case is what an adversary reaches who knows which transferred example fools the target, as in the column
-    "best attack" of Sitawarin et al. 2024.
+    The worst case is the error under an adversary who knows which transferred example fools the target, as in the
+    column "best attack" of Sitawarin et al. 2024.
     """
     rows = []
     for target in [name for name in params.evaluation.targets if name in matrix.targets]:
@@ -34,10 +34,10 @@ def battery_table(matrix: ErrorMatrix, params: Params, battery: BatteryParams) -
 
 
 def _mean(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) -> RateCell | TrainingCell:
-    """Return the mean of cells, of the seeds that have all of them.
+    """Return the mean of cells, over the seeds that have all of them.
 
-    Its interval is that of one cell with so many errors: the share of attacks that fool an example varies less than a
-    single attack's success with the same mean.
+    Its interval is that of a single cell with as many errors, which is wide enough: the share of attacks that fool an
+    example varies less than a single attack's success with the same mean.
     """
     found = [matrix.rates(target, source, attack) for source, attack in cells]
     means = {seed: _mean_rate([rates[seed] for rates in found]) for seed in found[0] if _measured(found, seed)}
@@ -45,12 +45,12 @@ def _mean(matrix: ErrorMatrix, target: str, cells: Sequence[tuple[str, str]]) ->
 
 
 def _measured(found: Sequence[Mapping[int, ErrorRate]], seed: int) -> bool:
-    """Tell whether all cells were measured with a seed, on as many examples."""
+    """Tell whether all cells were measured with a seed, on the same number of examples."""
     return all(seed in rates for rates in found) and len({rates[seed].n for rates in found}) == 1
 
 
 def _mean_rate(rates: Sequence[ErrorRate]) -> ErrorRate:
-    """Return the mean of error rates over the same examples, to a whole example."""
+    """Return the mean of error rates over the same examples, rounded to a whole number of errors."""
     return ErrorRate(round(sum(rate.errors for rate in rates) / len(rates)), rates[0].n)
 
 

@@ -1,4 +1,4 @@
-"""Do claims hold? Over several seeds by paired differences, of one seed by intervals over its test images alone."""
+"""Checks of claims: over several seeds by paired differences, for one seed by intervals over its test images alone."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from gradshard.pipeline.report.verdicts import ClaimedDifference, Verdict, verdi
 
 @dataclass(frozen=True)
 class CheckedClaim:
-    """A claim, what was measured of it in words, and the verdict: one of three, and as the page says it."""
+    """A claim, its measured figures in words, the verdict, and the verdict in the words of the page (``said``)."""
 
     claim: str
     figures: str
@@ -22,7 +22,7 @@ class CheckedClaim:
 
 
 def check_over_seeds(claims: Sequence[Claim]) -> list[CheckedClaim]:
-    """Check claims on ways of training: seeds and images vary, corrected for all differences of all these claims."""
+    """Check claims on ways of training, over seeds and images; p-values are corrected for all their differences."""
     pairs = [pair for claim in claims for pair in claim.pairs]
     measured = correct_for_number([difference(pair.lower, pair.higher) for pair in pairs])
     claimed = iter(

@@ -13,7 +13,7 @@ from gradshard.pipeline.report.tables import TRANSFERRED
 
 @dataclass(frozen=True)
 class Pair:
-    """Of two error rates the first should be the higher. Both are of the same seeds, at least one.
+    """Two error rates, of the same seeds, at least one; the claim is that the first is the higher.
 
     ``steady`` says that no seed changes the models that take part.
     """
@@ -62,16 +62,16 @@ def make_claims(
     others: Sequence[str],
     epsilon: float,
 ) -> list[Claim]:
-    """Return what the paper finds on MNIST and what survives a change of data and machine, where it was measured.
+    """Return the paper's findings on MNIST that survive a change of data and machine, as far as they were measured.
 
     Args:
         matrix: the results.
-        probes: each model's own gradient, probed, by seed.
+        probes: measurements of each model's own gradient, by seed.
         undefended: static models, attacked by themselves too.
         baseline: the model of standard adversarial training.
         ensemble: the model of ensemble adversarial training.
         holdout: the source that neither has seen.
-        others: more such sources.
+        others: further sources that neither has seen.
         epsilon: that of the attacks.
     """
 

@@ -1,4 +1,4 @@
-"""Two models, or two ways of training, compared on any cells of the error matrix: the same seeds and images."""
+"""Two models, or two ways of training, compared on any cells of the error matrix, over the same seeds and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Cell = tuple[str, str, str]
 class Adversary:
     """Attacks from sources, or by each model's own gradient (``own``), or none: clean images.
 
-    Several are a worst case: an image counts as right only if it is so clean and under all of them.
+    Several are a worst case: an image counts as right only if it is right clean and under all of them.
     """
 
     sources: Sequence[str] = ()
@@ -32,10 +32,10 @@ class Adversary:
 
     @classmethod
     def of(cls, text: str) -> "Adversary":
-        """Read ``clean``, or sources and attacks as in ``own:pgd`` and ``B,VGG:fgsm,pgd``; what is named twice is one.
+        """Read ``clean``, or sources and attacks as in ``own:pgd`` and ``B,VGG:fgsm,pgd``; repeated names count once.
 
         Raises:
-            GradshardError: it is neither.
+            GradshardError: the text is neither.
         """
         if text == CLEAN:
             return cls()
@@ -49,7 +49,7 @@ class Adversary:
 
     @property
     def title(self) -> str:
-        """Name it, as a row of a table."""
+        """The adversary's name, as the head of a table's row."""
         if not self.attacks:
             return "Clean"
         titles = ", ".join(map(attack_title, self.attacks))
@@ -68,15 +68,15 @@ class Adversary:
         return list(dict.fromkeys(target if source == OWN else source for source in self.sources))
 
     def cells(self, first: str, second: str) -> list[tuple[Cell, Cell]]:
-        """Name the cells that are held against each other where two targets are compared; none of clean images."""
+        """Name the pairs of cells that are compared for two targets; there are none for clean images."""
         crafters = [(first, second) if source == OWN else (source, source) for source in self.sources]
         return [((first, one, attack), (second, other, attack)) for one, other in crafters for attack in self.attacks]
 
     def errors(self, matrix: ErrorMatrix, target: str) -> SeedErrors:
-        """Return the errors of a target under it.
+        """Return the errors of a target under this adversary.
 
         Raises:
-            GradshardError: it was not measured, or of a worst case not image by image.
+            GradshardError: it was not measured, or a worst case was not measured image by image.
         """
         pairs = list(product(self.crafters(target), self.attacks)) or [("", CLEAN)]
         cells = {pair: matrix.errors(target, *pair) for pair in pairs}
@@ -87,7 +87,7 @@ class Adversary:
                     f"{target} was not measured under {attack} from {source or 'nobody'}, but under {of}: "
                     "evaluate it, or choose another"
                 )
-        # Of one target sources may fall together: its worst case is still that of the other, clean images among them.
+        # Even if two sources are one model for this target: a worst case, with clean images, as for the other target.
         if not self.several:
             return next(iter(cells.values()))
         worst = matrix.worst_case(target, cells)
@@ -104,7 +104,7 @@ def shared_adversaries(
 ) -> list[Adversary]:
     """Return clean images and every single attack that two targets were both measured under.
 
-    ``other`` is the matrix of the second, if it is of another run.
+    ``other`` is the matrix of the second target, if it is of another run.
     """
     theirs = [_own(of.attacks(target), target) for of, target in ((matrix, first), (other or matrix, second))]
     shared = [pair for pair in theirs[0] if pair in theirs[1]]
@@ -125,7 +125,7 @@ def compared_table(
     the second target, if it is of another run.
 
     Raises:
-        GradshardError: a target is none of the matrix, both are the same, or they were not measured with one seed.
+        GradshardError: a target is not in its matrix, both are the same, or they have no measured seed in common.
     """
     sides = ((matrix, first), (other or matrix, second))
     for of, target in sides:

@@ -1,4 +1,4 @@
-"""Costs of targets, an image of the training set: passes of training, and passes and bytes of what is stored for it."""
+"""Costs of targets, per training image: passes of training, and passes and bytes of what is stored for it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Costs:
-    """Costs by seed and target, as ``evaluate`` writes them (costs.json); each figure is by seed, of those known."""
+    """Costs by seed and target, as ``evaluate`` writes them (costs.json); figures are by seed, where they are known."""
 
     of: Mapping[int, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
@@ -16,11 +16,11 @@ class Costs:
         return self._by_seed(target, lambda cost: _passes(cost, cost["rows"]))
 
     def making(self, target: str) -> dict[int, float]:
-        """Return how often an image passed through the models of the target's stores, once, to make them."""
+        """Return how often an image passed through the models of the target's stores while these were made."""
         return self._by_seed(target, lambda cost: _sum([_of_store(store, _passes) for store in _stores(cost)]))
 
     def kept(self, target: str) -> dict[int, float]:
-        """Return the bytes an image of the target's stores, and of what its method keeps of each image in memory."""
+        """Return the bytes, per image, of the target's stores and of what its method keeps of each image in memory."""
         return self._by_seed(
             target,
             lambda cost: _sum(
@@ -52,6 +52,6 @@ def _passes(counted: Mapping[str, Any], rows: int) -> float | None:
 
 
 def _sum(parts: list[float | None]) -> float | None:
-    """Add up what is known; a part that is not makes the sum unknown."""
+    """Add up the parts; the sum is unknown if a part is."""
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None

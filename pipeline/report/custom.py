@@ -1,7 +1,7 @@
-"""Anybody's own table: ``package.module:function``, called as ``function(rows=ROWS, params=PARAMS)``.
+"""Tables made by a user's function, ``package.module:function``, called as ``function(rows=ROWS, params=PARAMS)``.
 
-``rows`` are those of the error matrix, a dictionary each, with the columns of matrix.parquet; ``params`` the checked
-parameters. It returns a ``Table``.
+``rows`` are those of the error matrix, each a dictionary with the columns of matrix.parquet; ``params`` are the checked
+parameters. The function returns a ``Table``.
 """
 
 import re
@@ -15,7 +15,7 @@ from gradshard.storage.errors import GradshardError
 
 
 def custom_table(reference: str, rows: Sequence[Mapping[str, Any]], params: Params) -> Table:
-    """Make somebody else's table of the results.
+    """Make a table of the results by a user's function.
 
     Raises:
         GradshardError: there is no such function, it fails, or it returns no table that can be shown.
@@ -27,7 +27,7 @@ def custom_table(reference: str, rows: Sequence[Mapping[str, Any]], params: Para
         table = function(rows=[dict(row) for row in rows], params=params)
     except GradshardError:
         raise
-    # Somebody else's code raises anything.
+    # A user's code may raise anything.
     except Exception as error:
         raise GradshardError(f"{what} failed ({plugins.explain(error)})") from error
     if not isinstance(table, Table):

@@ -19,7 +19,7 @@ class DifferenceCell:
 
     @property
     def text(self) -> str:
-        """The difference, or a dash where there is no seed that both were measured with."""
+        """The difference, or a dash if both have no measured seed in common."""
         return UNMEASURED if self.measured is None else f"{100 * self.measured.difference:+.1f}"
 
     @property
@@ -33,7 +33,7 @@ class DifferenceCell:
 
     @property
     def note(self) -> str:
-        """Tell what it is over."""
+        """Tell how many seeds and images the difference is over."""
         if self.measured is None:
             return "not measured"
         over = f"{self.measured.seeds} seeds, {self.measured.images} images"

@@ -25,8 +25,8 @@ Examples = Mapping[tuple[str, str, str, str, int], tuple[npt.NDArray[np.int64], 
 class ErrorMatrix:
     """The error matrix, looked up by target, source and attack; of one gradient, one top k and all seeds.
 
-    ``called`` gives the paper's names of our models, for its figures to stand beside ours. ``examples`` are by seed, of
-    those whose images are known.
+    ``called`` maps our models to the paper's names, so that its figures can stand beside ours. ``examples`` are by
+    seed, for seeds whose images are known.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -44,14 +44,14 @@ class ErrorMatrix:
                 found[row["seed"]] = ErrorRate(row["errors"], row["n"])
 
     def rates(self, target: str, source: str, attack: str) -> Mapping[int, ErrorRate]:
-        """Return the error rate by seed, of those it was measured with; the source of clean images is empty."""
+        """Return the error rate by each seed that it was measured with; the source of clean images is empty."""
         return self._index.get((target, source, attack), {})
 
     def errors(self, target: str, source: str, attack: str) -> SeedErrors:
-        """Return the error rate by seed, and the images classified wrong where those of every seed are known.
+        """Return the error rate by seed, and the images classified wrong if they are known for every seed.
 
         Raises:
-            GradshardError: the images are not those of the error rate, or not the same for every seed.
+            GradshardError: the images do not belong to the error rate, or differ between seeds.
         """
         rates = self.rates(target, source, attack)
         if not rates or any(seed not in self.examples for seed in rates):
@@ -67,7 +67,7 @@ class ErrorMatrix:
         return SeedErrors(rates, ImageErrors(numbers, np.concatenate([its.wrong for its in found])))
 
     def worst_case(self, target: str, cells: Iterable[tuple[str, str]]) -> SeedErrors:
-        """Return the errors of a target on images that it is wrong on clean, or under any of these sources' attacks.
+        """Return a target's errors on images that it gets wrong clean or under any of these attacks, (source, attack).
 
         It has no rates where the examples of a cell are not known.
         """

@@ -16,7 +16,7 @@ _OWN = "its own gradient"
 
 
 def record(found: Examination) -> dict[str, Any]:
-    """Return what an examination found as plain values for JSON; rates are shares, intervals Wilson's of 95 %."""
+    """Return what an examination found as plain values for JSON; rates are shares, intervals are Wilson's at 95 %."""
     strength = found.plan.strength
     worst = {"attack": WORST_CASE, "source": ANY_SOURCE, **_rate(found.worst_case)}
     return {
@@ -60,7 +60,7 @@ def page(found: Examination, about: Mapping[str, Any]) -> str:
 
 
 def errors_table(found: Examination) -> Table:
-    """Return the model's error under every attack, a column for who crafted it; the last row is the worst case."""
+    """Return the model's error under every attack, with a column per crafter; the last row is the worst case."""
     measured = {(result.attack, result.source): result.error for result in found.results}
     sources = [SELF, *found.plan.sources]
     rows: list[tuple[str, Sequence[TableCell]]] = [("Clean", _first(found.error(CLEAN), sources))]
@@ -74,7 +74,7 @@ def errors_table(found: Examination) -> Table:
 
 
 def constraints_table(found: Examination) -> Table:
-    """Return how far each set of adversarial examples goes, and which pixels it has."""
+    """Return how far each set of adversarial examples goes, and its least and largest pixel."""
     rows: list[tuple[str, Sequence[TableCell]]] = []
     for result in found.results:
         reach = result.reach

@@ -10,7 +10,7 @@ from gradshard.pipeline.report.table import Table, TableCell
 from gradshard.storage.errors import GradshardError
 
 _FIELDS = ("value", "low", "high", "wilson_low", "wilson_high", "n", "deviation", "runs", "bold", "paper")
-# Columns of files that have such a value in some cell.
+# Columns that a file has only if some cell has such a value.
 _OF_SOME = ("varying", "p")
 
 
@@ -23,12 +23,12 @@ def to_markdown(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Return a table as CSV, one line a cell; cells that were not measured are left out.
+    """Return a table as CSV, one line per cell; cells that were not measured are left out.
 
-    ``value`` is in the table's unit, for error rates percent, with both 95 % intervals; or the mean over runs that
-    differ in their seed, with their deviation and the 95 % interval for seeds and images, and ``varying`` then tells
-    what differs with the seed. A difference has its ``p``, corrected for all of the table. What a cell has not is
-    empty, ``paper`` where the paper has no such figure.
+    ``value`` is in the table's unit, percent for error rates, with both 95 % intervals. Over several seeds it is the
+    mean, with the standard deviation and the 95 % interval for seeds and images, and ``varying`` tells what differs
+    with the seed. A difference has its ``p``, corrected for all of the table. A field that a cell lacks is empty, as is
+    ``paper`` where the paper has no such figure.
     """
     buffer = io.StringIO()
     some = [name for name in _OF_SOME if any(name in cell.fields for _, cells in table.rows for cell in cells)]
@@ -45,11 +45,11 @@ def files(sections: Sequence[tuple[str, str, Sequence[Table]]]) -> dict[str, str
     """Return files with some tables, by path: all in ``tables.md``, each in ``tables/`` as CSV and as LaTeX.
 
     Args:
-        sections: a name, a title, and tables; in files a table's name is followed by that of its section. Both are
-            empty where tables belong to none.
+        sections: a name, a title, and tables; in files a table's name is followed by that of its section. Name and
+            title are empty for tables that belong to no section.
 
     Raises:
-        GradshardError: two tables have one name.
+        GradshardError: two tables have the same name.
     """
     named = [
         (title, replace(table, name=f"{table.name}-{name}" if name else table.name))

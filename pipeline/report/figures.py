@@ -16,16 +16,16 @@ from gradshard.pipeline.report.study_points import CostPoint, Panel
 from gradshard.pipeline.report.table import RateCell, Table
 from gradshard.pipeline.report.training_cell import TrainingCell
 
-# Drawn in this colour and then named currentColor, so that a page decides what ink is: dark pages need light ink.
+# Figures are drawn in this colour, which is then replaced by currentColor, so that dark pages can have light ink.
 _INK = "#010203"
-# Of files of their own, which are white.
+# The ink of figures in files of their own, which are white.
 _DARK = "#222222"
 _MARKERS = "osD^vPX"
 _RC = {
     "svg.hashsalt": "gradshard",
     "svg.fonttype": "none",
     "font.size": 9,
-    # Every text names them all; measured by the first, which comes with matplotlib.
+    # Every text names them all; texts are measured in the first, which comes with matplotlib.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"],
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -34,12 +34,12 @@ _RC = {
     **{f"axes.{name}": _INK for name in ("edgecolor", "labelcolor", "titlecolor")},
 }
 
-# By panel and line: where on the x axis, and each seed's error rate there.
+# By panel and line: the place on the x axis, and each seed's error rate there.
 Panels = Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]]
 
 
 def training_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> str:
-    """Loss against epochs, one panel a model, in it a line a seed.
+    """Draw loss against epochs, a panel per model, in it a line per seed.
 
     Args:
         curves: per model and seed, the column ``epoch`` and, as far as its training has them, ``clean_loss`` and
@@ -63,12 +63,12 @@ def training_curves(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]
 
 
 def epsilon_curves(panels: Panels) -> str:
-    """Error in percent against epsilon, a panel an attack, a line a model, from epsilons and each seed's error rate."""
+    """Draw error in percent against epsilon, a panel per attack, a line per model, from each seed's error rates."""
     return _error_curves(panels, xlabel="ε", xscale="linear")
 
 
 def query_curves(panels: Panels) -> str:
-    """Error in percent against queries, a panel an adversary, a line a target, from queries and one error rate each."""
+    """Draw error in percent against queries, a panel per adversary, a line per target, from one error rate a point."""
     return _error_curves(panels, xlabel="queries", xscale="log")
 
 
@@ -79,7 +79,7 @@ def loss_planes(
     first: str,
     second: str,
 ) -> str:
-    """Draw the loss over the plane of two signed gradients, logarithmic; a row a range, a column a point (figure 2).
+    """Draw the log loss over the plane of two signed gradients; a row per range, a column per point (figure 2).
 
     Args:
         planes: per range, the steps (k,) and the losses (points, k, k), whose rows follow the first direction.
@@ -102,12 +102,12 @@ def loss_planes(
 
 
 def rate_bars(table: Table) -> str:
-    """Error rates of a table, a group of bars a column and a bar a row; the paper's as dots.
+    """Draw the error rates of a table, a group of bars per column and a bar per row, with the paper's as dots.
 
-    Bars have their 95 % intervals; those over several seeds are their means, have intervals for seeds and images, and
-    the seeds as marks.
+    Bars have their 95 % intervals. Over several seeds, bars are means, intervals are for seeds and images, and marks
+    show the seeds.
 
-    It is a file of its own, hence dark ink on white and not the colours of a page around it.
+    The figure is a file of its own, so it has dark ink on white and not the colours of a page around it.
     """
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -133,9 +133,9 @@ def rate_bars(table: Table) -> str:
 
 
 def errors_against_cost(points: Mapping[str, Sequence[CostPoint]], title: str) -> str:
-    """Error in percent against passes of a training image, a point a seed; hollow ones count making the stores too.
+    """Draw error in percent against passes of a training image, a point per seed; hollow ones add making the stores.
 
-    As ``rate_bars`` it is a file of its own.
+    Like that of ``rate_bars``, the figure is a file of its own.
     """
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(9, 4), layout="constrained")
@@ -155,9 +155,9 @@ def errors_against_cost(points: Mapping[str, Sequence[CostPoint]], title: str) -
 
 
 def errors_against_stores(panels: Mapping[str, Panel], title: str) -> str:
-    """Error in percent against what of their stores defences differ in, a panel a thing, a line through the means.
+    """Draw error in percent against the property of their stores in which defences differ, a panel per property.
 
-    As ``rate_bars`` it is a file of its own.
+    Lines go through the means. Like that of ``rate_bars``, the figure is a file of its own.
     """
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(max(4.5 * len(panels), 6), 3.6), layout="constrained")
@@ -203,20 +203,20 @@ def image_rows(rows: Mapping[str, npt.NDArray[np.generic]], titles: Sequence[str
 
 
 def _finish(figure: Figure, axes: Axes) -> None:
-    """Make a figure of one panel a file of its own: white, its legend beside it."""
+    """Make a figure of one panel fit for a file of its own: white, with its legend beside it."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(*_once(axes), frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.set_facecolor("white")
 
 
 def _plain_ticks(axes: Axes) -> None:
-    """Write a logarithmic axis's numbers as they are, also those between powers of ten."""
+    """Write the numbers of a logarithmic axis in full, also those between powers of ten."""
     for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         formatted(StrMethodFormatter("{x:,.0f}"))
 
 
 def _once(axes: Axes) -> tuple[list[Artist], list[str]]:
-    """Handles and labels of a legend that shows every name once."""
+    """Return handles and labels of a legend that shows every name once."""
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     return list(named.values()), list(named)
 

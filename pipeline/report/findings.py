@@ -1,4 +1,4 @@
-"""Sentences of the paper about MNIST, one by one, held against error rates over seeds.
+"""Sentences of the paper about MNIST, each checked against error rates over seeds.
 
 Only sentences that say that one error rate of the matrix is higher than another are here; docs/findings.md has all.
 """
@@ -18,14 +18,14 @@ from gradshard.pipeline.report.tables import TRANSFERRED
 from gradshard.pipeline.report.verdicts import ClaimedDifference
 from gradshard.pipeline.types import BEST, CLEAN
 
-# Target, source and attack of an error rate; and two, of which the first should be the higher.
+# Target, source and attack of an error rate; and two error rates, of which the first should be the higher.
 Rate = tuple[str, str, str]
 Claimed = tuple[Rate, Rate]
 
 
 @dataclass(frozen=True)
 class Roles:
-    """Our models in the parts of the paper's; each robust one is its name after every epoch that was measured."""
+    """Our models by the parts of the paper's; a robust model is listed once for every epoch that was measured."""
 
     undefended: Sequence[str]
     holdout: str
@@ -48,13 +48,13 @@ class Roles:
 
 
 def _epochs(name: str) -> str:
-    """Return the epochs that a snapshot's name ends in; nothing of a final model's."""
+    """Return the epoch in which a snapshot's name ends; empty for a final model."""
     return name.partition("@")[2]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A sentence of the paper in our words, its section, and the error rates of which it says which is higher."""
+    """A sentence of the paper in our words, its section, and pairs of error rates, the first claimed to be higher."""
 
     section: str
     says: str
@@ -62,7 +62,7 @@ class Finding:
 
 
 def _higher_for_baselines(attack: str) -> Callable[[Roles], Sequence[Claimed]]:
-    """Claim of every pair of baseline and ensemble that the baseline errs more on an attack from the holdout."""
+    """Claim for every pair of baseline and ensemble that the baseline errs more on an attack from the holdout."""
     return lambda r: [((b, r.holdout, attack), (e, r.holdout, attack)) for b, e in r.pairs]
 
 
@@ -160,7 +160,7 @@ FINDINGS: Sequence[Finding] = (
 
 @dataclass(frozen=True)
 class TextCell:
-    """Words."""
+    """A cell of words."""
 
     text: str
     beside: str = ""
@@ -176,7 +176,7 @@ class TextCell:
 
 
 def roles(params: Params, shown: Sequence[str], random: Sequence[str]) -> Roles | None:
-    """Tell who plays which part; none without an adversarially trained model and an ensemble of the paper's A."""
+    """Tell which of our models play which part; none without a baseline, or without an ensemble of architecture A."""
     baselines, ensembles = selection.standard(params, shown), selection.ensembles(params, shown)
     if not ensembles or not baselines or params.robust[ensembles[0]].architecture != "A":
         return None
@@ -224,7 +224,7 @@ class _Pair:
 
 
 def _every_epoch(name: str, shown: Sequence[str]) -> list[str]:
-    """Return a robust model's snapshots, by epoch, and then itself."""
+    """Return a robust model's snapshots, by epoch, and then the model itself."""
     snapshots = [other for other in shown if other.startswith(f"{name}@") and other != f"{name}@{BEST}"]
     return [*sorted(snapshots, key=lambda other: int(_epochs(other))), name]
 
@@ -251,7 +251,7 @@ def _called(rate: Rate) -> str:
 
 
 def _verdict(claimed: Sequence[ClaimedDifference]) -> str:
-    """Return the verdict on all differences: it holds if it does for each, and is reversed if it is for one."""
+    """Return the verdict on all differences: it holds if every one does, and is reversed if at least one is."""
     each = [difference.verdict for difference in claimed]
     if "reversed" in each:
         return "reversed" if len(each) == 1 else f"reversed in {each.count('reversed')} of {len(each)}"

@@ -1,4 +1,4 @@
-"""Tables in LaTeX, for papers: booktabs rules, every character that means something to TeX escaped."""
+"""Tables in LaTeX, for papers: booktabs rules, and every character with a meaning in TeX escaped."""
 
 import re
 
@@ -19,10 +19,10 @@ _ESCAPED = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # After the end of a row they would be arguments.
+    # At the beginning of a row TeX would take these for arguments of the row end before.
     "[": "{[}",
     "*": "{*}",
-    # What the tables of the report hold beyond ASCII; letters with accents need nothing.
+    # Characters beyond ASCII in the report's tables; letters with accents need no escape.
     "–": "--",
     "±": r"$\pm$",
     "−": "$-$",
@@ -57,7 +57,7 @@ def to_latex(table: Table) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it: nothing in it is a command, and a minus before a number is one, no hyphen."""
+    """Return text that LaTeX prints as it is: nothing in it is a command, and a minus before a number is no hyphen."""
     return "".join(_ESCAPED.get(character, character) for character in _MINUS.sub("−", text))
 
 

@@ -1,4 +1,4 @@
-"""Tables of what is no error matrix: the norm of a gradient, its signs, and adversaries who may ask."""
+"""Tables of results outside the error matrix: the norm of a gradient, its signs, and adversaries who may query."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import Table, TableCell
 
 _MOMENTS = ("mean", "deviation")
-# What was measured: by seed, and then by model.
+# Measurements, by seed and then by model.
 BySeed = Mapping[int, Mapping[str, Mapping[str, Any]]]
 ByModel = dict[str, dict[int, Mapping[str, Any]]]
 
 
 def by_model(measured: BySeed) -> ByModel:
-    """Return what was measured of each model, by seed; of one that no seed changes there is the first alone."""
+    """Return the measurements of each model, by seed; a model that no seed changes has those of the first alone."""
     found: ByModel = {}
     for seed, models in measured.items():
         for name, its in models.items():
@@ -25,9 +25,9 @@ def by_model(measured: BySeed) -> ByModel:
 
 
 def gradient_norms_table(measured: BySeed, seeds: Seeds, called: Mapping[str, str]) -> Table:
-    """Table 7: mean and standard deviation of the L2 norm of the loss's gradient, over all test images.
+    """Make table 7: mean and standard deviation of the L2 norm of the loss's gradient, over all test images.
 
-    Both as fp32 cross-entropy gives them, as the paper's are, and exactly.
+    Both are given as fp32 cross-entropy computes them, like the paper's, and exactly.
     """
     rows: list[tuple[str, list[TableCell]]] = []
     for name, found in by_model(measured).items():
@@ -42,7 +42,7 @@ def gradient_norms_table(measured: BySeed, seeds: Seeds, called: Mapping[str, st
 
 
 def wrong_signs_table(measured: BySeed, seeds: Seeds) -> Table:
-    """Return the share of pixels whose sign is not that of float64, in percent, with the 95 % interval of its mean."""
+    """Return the share of pixels whose sign differs from float64's, in percent, with the 95 % interval of its mean."""
     rows: list[tuple[str, list[TableCell]]] = []
     for name, found in by_model(measured).items():
         first = next(iter(found.values()))
@@ -63,15 +63,16 @@ def _each(found: Mapping[int, Mapping[str, Any]], measured: str, key: str, *, sc
     return {seed: scale * its[measured][key] for seed, its in found.items()}
 
 
-# Counts of the test images by who fools a model on them, and of those that the source alone does.
+# Counts of test images by whose sample fools the model, and counts among those that the source's alone fools.
 _FOOLED = {"own": "its own", "other": "the source's", "other_alone": "the source's alone", "own_alone": "its own alone"}
 _CURVED = {"near_own": "near the image its own is steeper", "falls_again": "its own peaks before ε"}
 
 
 def directions_table(measured: BySeed, seeds: Seeds) -> Table:
-    """Figure 2 over the whole test set: which FGSM samples fool a model, and how its loss is curved where they differ.
+    """Make the table for figure 2: which FGSM samples fool a model, and how its loss is curved where they differ.
 
-    The first columns are shares of all test images in percent, the last of those that the source's sample alone fools.
+    It is over the whole test set: the first columns are shares of all its images in percent, the last ones of those
+    that only the source's sample fools.
     """
     rows: list[tuple[str, list[TableCell]]] = []
     for name, each in by_model(measured).items():
@@ -88,7 +89,7 @@ def directions_table(measured: BySeed, seeds: Seeds) -> Table:
 def _shares(
     found: Mapping[int, Mapping[str, Any]], errors: str, n: str, seeds: Seeds, name: str, paper: float | None = None
 ) -> TableCell:
-    """Return the cell of a share, of the seeds that have something that it is one of."""
+    """Return the cell of a share, over the seeds in which its denominator is known and not 0."""
     rates = {seed: ErrorRate(its[errors], its[n]) for seed, its in found.items() if its.get(n)}
     return seeds.cell(SeedErrors(rates), name, paper=paper)
 
@@ -99,7 +100,10 @@ def _mean_interval(summary: Mapping[str, float]) -> str:
 
 
 def estimation_table(targets: BySeed, seeds: Seeds) -> Table:
-    """Section 6: RAND+FGSM with gradients estimated from confidences, by queries an image, and with the true one."""
+    """Make section 6's table of RAND+FGSM by estimated gradients, by queries per image, and by the true gradient.
+
+    Gradients are estimated from confidences.
+    """
     rows: list[tuple[str, list[TableCell]]] = []
     queries: list[int] = []
     for name, found in by_model(targets).items():
@@ -113,7 +117,7 @@ def estimation_table(targets: BySeed, seeds: Seeds) -> Table:
 
 
 def substitute_table(targets: BySeed, seeds: Seeds) -> Table:
-    """Section 6: FGSM from a substitute grown on the target's labels, by queries in all; a row a target and epsilon."""
+    """Make section 6's table of FGSM from a substitute: by queries in all, with a row per target and epsilon."""
     rows: list[tuple[str, list[TableCell]]] = []
     queries: list[int] = []
     for name, found in by_model(targets).items():
@@ -133,7 +137,7 @@ def substitute_table(targets: BySeed, seeds: Seeds) -> Table:
 
 
 def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[dict[str, int]]]:
-    """Return errors and examples of each round, by epsilon; by none where an older gradshard had only one."""
+    """Return errors and examples of each round, by epsilon, which is none where an older gradshard had only one."""
     found: dict[float | None, list[dict[str, int]]] = {}
     for row in rounds:
         for tried in row.get("sweep", [{"epsilon": None, "errors": row["errors"]}]):
@@ -141,15 +145,15 @@ def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[
     return found
 
 
-# What the errors of a forest are counted of.
+# The keys of a forest's errors and of the examples among which they are counted.
 _OF = {"of all images": ("errors", "n"), "of those it had right": ("errors_of_right", "right")}
 _OF |= {"of those that fool the source": ("errors_of_fooling", "fooling")}
 
 
 def forest_table(forests: Mapping[int, Mapping[str, Any]], seeds: Seeds, *, compared: bool) -> Table:
-    """Appendix C: a random forest on clean images and on a CNN's FGSM examples; beside the paper if ``compared``.
+    """Make appendix C's table: a random forest on clean images and on FGSM examples; beside the paper if ``compared``.
 
-    The paper does not say what its rate is one of, nor of which epsilon besides 0.3.
+    The paper does not give the denominator of its rate, nor rates for another epsilon than 0.3.
     """
     counted: dict[str, dict[int, Mapping[str, Any]]] = {}
     for seed, forest in forests.items():

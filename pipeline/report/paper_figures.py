@@ -1,4 +1,4 @@
-"""The paper's own figures, to stand beside measured ones; and which of our models they are about.
+"""The paper's own figures, to stand beside measured ones; and the paper's names of our models.
 
 On MNIST a robust model is named with its epochs: the paper's tables 1, 2 and 8 are about A_adv after 6 epochs.
 """
@@ -102,7 +102,7 @@ FOREST_EPSILON = 0.3
 RIGHT_AT_FULL_EPSILON = 43.0
 
 
-# What the paper calls published weights, by the architecture that names them.
+# The paper's names of published weights, by architecture.
 _PUBLISHED = {
     "timm:inception_v3.tf_in1k": "v3",
     "timm:inception_v3.tf_adv_in1k": "v3_adv",
@@ -120,7 +120,7 @@ _TRAINED: Mapping[str, Mapping[str, str | float]] = {
 
 
 def error(target: str, source: str, attack: str, top: int) -> float | None:
-    """Return the paper's error rate in percent, if it gives one; by its own names of the models."""
+    """Return the paper's error rate in percent, if it gives one; models have the paper's names here."""
     key = (target, source, attack)
     if top == 1 and key in ERRORS:
         return ERRORS[key]
@@ -128,9 +128,9 @@ def error(target: str, source: str, attack: str, top: int) -> float | None:
 
 
 def names(params: Params) -> dict[str, str]:
-    """Return the paper's names of those of our models that it has too, by our name.
+    """Return, by our name, the paper's name of each of our models that it has too.
 
-    There are none unless the data and the epsilon of attacks are its.
+    There are none unless data and epsilon are the paper's.
     """
     if params.attack.epsilon != _EPSILONS.get(params.dataset.name):
         return {}
@@ -152,9 +152,9 @@ def _mnist_names(params: Params) -> dict[str, str]:
 
 
 def _trained_as_there(params: Params) -> dict[str, RobustModel]:
-    """Return the robust models trained on every row as the paper trains, from random weights on.
+    """Return the robust models that are trained as in the paper: on every row, and from random weights on.
 
-    Their batches have one source each, all alike, the model itself among them.
+    Each batch has one source; all sources weigh the same, and the model itself is among them.
     """
     wanted, adversarial = _TRAINED[params.dataset.name], params.adversarial
     if adversarial.held_back or any(getattr(adversarial, name) != value for name, value in wanted.items()):

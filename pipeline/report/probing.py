@@ -41,7 +41,7 @@ def restored(measured: Records) -> Probes:
 
 
 def flags(measured: Records, seeds: Seeds) -> dict[str, Sequence[Mapping[str, str]]]:
-    """Return the flags by model, and by seed where the model or what is raised changes with it."""
+    """Return the flags by model, and also by seed where the model or its flags change with the seed."""
     found: dict[str, Sequence[Mapping[str, str]]] = {}
     for name, of in measured.items():
         raised = {seed: record["flags"] for seed, record in of.items()}
@@ -73,7 +73,7 @@ def _drawn(probes: Mapping[int, GradientProbe], alike: bool) -> list[GradientPro
 
 
 def _curve(runs: Sequence[tuple[Mapping[float, int], int]]) -> list[tuple[float, list[float]]]:
-    """Per epsilon the error rate of every run, from their counts and numbers of examples."""
+    """Return the error rate of every run per epsilon, from counts of errors and numbers of examples."""
     return [(epsilon, [errors[epsilon] / n for errors, n in runs]) for epsilon in sorted(runs[0][0])]
 
 
@@ -94,7 +94,7 @@ def _white_box(probes: Probes, called: Mapping[str, str], seeds: Seeds) -> Table
 
 
 def _epsilons(probes: Probes, holdout: str, seeds: Seeds) -> Table:
-    """Section 5.3: FGSM transferred from the holdout model with every epsilon of the sweep."""
+    """Return section 5.3's table: FGSM transferred from the holdout model with every epsilon of the sweep."""
     every = [probe for of in probes.values() for probe in of.values()]
     epsilons = sorted({epsilon for probe in every for epsilon in probe.transferred if epsilon > 0})
     rows = [

@@ -1,4 +1,4 @@
-"""The tables of one gradient and one top k: what each shows, in the order of the page. A new one is one entry."""
+"""The tables of one gradient and one top k, in the order of the page; a new table is one entry."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.study import Study, compared_table, study_table
 from gradshard.pipeline.report.table import Table
 
-# Those of the paper's attacks that tables of their own, or table 4, show.
+# The paper's attacks, which have tables of their own or are in table 4.
 _SHOWN_ELSEWHERE = ("fgsm", "rand_fgsm", *tables.TRANSFERRED)
 
 
 @dataclass(frozen=True)
 class Results:
-    """Results that tables are made from: the matrix of one gradient and top k, targets, and those that compare."""
+    """Results that tables are made from: the matrix of one gradient and top k, targets, and comparable groups."""
 
     params: Params
     matrix: ErrorMatrix
@@ -32,13 +32,13 @@ class Results:
 
     @property
     def study(self) -> Study | None:
-        """The targets under the battery, beside what they cost, if there is a battery."""
+        """The targets under the battery, with their costs, if there is a battery."""
         battery = self.params.evaluation.battery
         return Study(self.params, battery, self.matrix, self.costs) if battery else None
 
 
 def _other_attacks(of: Results) -> list[Table]:
-    """Return a table for every attack that is none of the paper's three."""
+    """Return a table for every attack that is not one of the paper's three."""
     others = [attack for attack in of.params.evaluation.attacks if attack not in _SHOWN_ELSEWHERE]
     found = [tables.transfer_table(of.matrix, attack, of.shown) for attack in others]
     return [table for table in found if table.rows]
@@ -96,6 +96,6 @@ TABLES: Sequence[Callable[[Results], Sequence[Table]]] = (
 
 
 def make_tables(of: Results) -> list[Table]:
-    """Make every table that has something to show, with the words for the seeds that it is over."""
+    """Make every table that has something to show, with a caption about the seeds that it is over."""
     made = (table for make in TABLES for table in make(of))
     return [of.matrix.seeds.captioned(table) for table in made if table.measured]

@@ -1,4 +1,4 @@
-"""Errors of one model under one attack, by seed: how many, and of which images; and how two of them differ."""
+"""Errors of one model under one attack, by seed: how many, on which images, and how two such errors differ."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class ImageErrors:
 
 @dataclass(frozen=True)
 class SeedErrors:
-    """Error rates by seed, and which images they are of, row by row in the same order; none where that is not known."""
+    """Error rates by seed, and the images that they are of, row by row in the same order; none if not known."""
 
     rates: Mapping[int, ErrorRate]
     images: ImageErrors | None = field(default=None, compare=False)
@@ -41,7 +41,7 @@ class SeedErrors:
         return fmean(rate.rate for rate in self.rates.values())
 
     def of(self, seeds: Sequence[int]) -> "SeedErrors":
-        """Return those of some of the seeds, in their order."""
+        """Return the errors of some of the seeds, in the given order."""
         rates = {seed: self.rates[seed] for seed in seeds}
         if self.images is None:
             return SeedErrors(rates)
@@ -50,14 +50,14 @@ class SeedErrors:
 
 
 def shared_seeds(errors: Sequence[SeedErrors]) -> list[int]:
-    """Return the seeds that all of them were measured with."""
+    """Return the seeds that all errors were measured with."""
     return [seed for seed in errors[0].rates if all(seed in its.rates for its in errors)]
 
 
 def difference(first: SeedErrors, second: SeedErrors) -> PairedDifference:
-    """Compare two error rates over the seeds that both were measured with, on the images that both are of.
+    """Compare two error rates over the seeds and images that both were measured with.
 
-    Where those are not known, by the rates alone, which takes larger differences.
+    If the images are not known, the rates alone are compared, which detects only larger differences.
     """
     seeds = shared_seeds([first, second])
     one, other = first.of(seeds), second.of(seeds)
@@ -68,9 +68,9 @@ def difference(first: SeedErrors, second: SeedErrors) -> PairedDifference:
 
 
 def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
-    """Tell which are not shown to err more than the lowest, over the seeds and images of all.
+    """Tell which errors are not shown to be higher than the lowest, over the seeds and images that all have in common.
 
-    None is where that cannot be told: a single one, no seed that all were measured with, or images that are not known.
+    None is tied where that cannot be told: for a single one, without a common seed, or if some images are not known.
     """
     seeds = shared_seeds(errors) if len(errors) > 1 else []
     images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []
@@ -80,9 +80,9 @@ def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
 
 
 def worst_case(errors: Sequence[SeedErrors]) -> SeedErrors:
-    """Return the errors on images that any of them is wrong on, over the seeds and images of all.
+    """Return the errors on images that any of them is wrong on, over the seeds and images that all have in common.
 
-    There are none where some are not known image by image.
+    There are none if some errors are not known image by image.
     """
     seeds = shared_seeds(errors)
     images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []

@@ -1,4 +1,4 @@
-"""The seeds that results are over, what changes with them, and the cells and captions of tables that follow."""
+"""The seeds that results are over, what changes with them, and the table cells and captions that follow from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +14,8 @@ from gradshard.pipeline.report.training_cell import TrainingCell, TrainingNumber
 class Seeds:
     """The seeds of training that results are over; and the static models that are the same for all of them.
 
-    ``sources_vary`` tells whether other static models stand for some in the run of a seed, ``two_runs`` whether results
-    of another run stand beside, which has its own static models.
+    ``sources_vary`` tells whether other static models stand in for some in the run of a seed; ``two_runs`` whether
+    results of another run, which has static models of its own, stand beside these.
     """
 
     of: Sequence[int]
@@ -25,13 +25,13 @@ class Seeds:
 
     @classmethod
     def of_params(cls, params: Params, measured: Sequence[int]) -> Self:
-        """Return those of the parameters' seeds that were measured."""
+        """Return the seeds of the parameters that were measured."""
         vary = any(params.stand_ins.get(seed) for seed in measured)
         return cls(tuple(measured), frozenset(params.steady), vary)
 
     @property
     def several(self) -> bool:
-        """Tell whether there is more than one."""
+        """Tell whether there is more than one seed."""
         return len(self.of) > 1
 
     @property
@@ -48,7 +48,7 @@ class Seeds:
         return f"over {len(self.of)} seeds of training, {static}"
 
     def same(self, *models: str) -> bool:
-        """Tell whether none of these models changes with the seed; a name that is empty is of no model."""
+        """Tell whether none of these models changes with the seed; empty names stand for no model."""
         return all(not model or model in self.steady for model in models)
 
     def cell(
@@ -62,13 +62,13 @@ class Seeds:
     def number(
         self, numbers: Mapping[int, float], model: str, *, paper: float | None = None, note: str = ""
     ) -> NumberCell | TrainingNumberCell:
-        """Return the cell of a number that is no error rate, by seed, of a model; ``note`` is of a single seed's."""
+        """Return the cell of a model's number that is no error rate, by seed; ``note`` is for a single seed."""
         if self.several and not self.same(model):
             return TrainingNumberCell(numbers, expected=len(self.of), varying=self.varying, paper=paper)
         return NumberCell(next(iter(numbers.values())), paper=paper, note=note)
 
     def captioned(self, table: Table) -> Table:
-        """Give a table whose cells are over several seeds the words for it, before its own caption."""
+        """Add to a table's caption, at its beginning, which seeds its cells are over, if they are over several."""
         cells = [cell for _, cells in table.rows for cell in cells]
         over = [cell for cell in cells if isinstance(cell, TrainingCell | TrainingNumberCell)]
         if not over:

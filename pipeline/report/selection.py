@@ -1,4 +1,4 @@
-"""Models that each part of the report shows: pure functions of the parameters."""
+"""Choice of the models that each part of the report shows: pure functions of the parameters."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ def shown_targets(params: Params, gradient: Gradient) -> list[str]:
 
 
 def compared(params: Params, targets: Sequence[str]) -> dict[str, list[str]]:
-    """Return the robust models among the targets in groups of those that compare, as in the paper's tables 4 and 5.
+    """Return the robust models among the targets in comparable groups, as in the paper's tables 4 and 5.
 
-    Models of the architecture that was trained on stores are grouped by the epochs they were trained for, fewest first;
-    where several architectures were, by those, each with the undefended models of its own. Where none was trained here,
-    the static models that share an architecture compare: their weights may come from a defence.
+    Models of the architecture that was trained on stores are grouped by the epochs they were trained for, fewest first.
+    If several architectures were, each is one group, with its undefended models. If no model was trained here, the
+    static models that share an architecture are compared, because their weights may come from a defence.
     """
     static = {name: params.static[name] for name in targets if name in params.static}
     robust = {name: params.robust[base] for name in targets if (base := _base(name)) in params.robust}
@@ -62,7 +62,7 @@ def trained_on_random_steps(params: Params, gradient: Gradient) -> list[str]:
 def standard(params: Params, names: Sequence[str]) -> list[str]:
     """Return those of ``names`` that are robust models without stores (standard adversarial training).
 
-    Models trained by another paper's method are not what this one compares its own with.
+    Models trained by other papers' methods are left out: this paper does not compare its own with them.
     """
     robust = {name: params.robust[name] for name in names if name in params.robust}
     return [name for name, model in robust.items() if model.method == "ensemble" and not model.sources]
@@ -74,7 +74,7 @@ def ensembles(params: Params, names: Sequence[str]) -> list[str]:
 
 
 def trained_here(params: Params) -> list[str]:
-    """Return the robust models among the targets, snapshots left aside."""
+    """Return the robust models among the targets, without snapshots."""
     return [name for name in params.robust if any(_base(target) == name for target in params.evaluation.targets)]
 
 

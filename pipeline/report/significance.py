@@ -1,4 +1,4 @@
-"""Is one robust model better than another? Paired tests on the same examples, corrected for their number."""
+"""Paired tests of whether one robust model is better than another, on the same examples, corrected for their number."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from gradshard.pipeline.types import CLEAN
 class Comparison:
     """Two trained models on the same images: how many only the one or the other got wrong, and the corrected p-value.
 
-    It is over test images alone, and says nothing about the ways in which the two were trained.
+    It is over test images alone, and says nothing about the ways in which the two models were trained.
     """
 
     first: str
@@ -29,7 +29,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Name the model that errs less, if that is no likely chance."""
+        """Name the model that errs less, if that is unlikely to be chance."""
         if self.p >= 0.05:
             return "no difference shown"
         return f"{self.second if self.only_first > self.only_second else self.first} errs less"
@@ -68,7 +68,7 @@ class TrainingComparison:
 
     @property
     def over(self) -> str:
-        """Count the seeds and images it is over."""
+        """Tell how many seeds and images the comparison is over."""
         seeds = "" if self.steady else f"{self.measured.seeds} seed{'s' if self.measured.seeds > 1 else ''}, "
         return f"{seeds}{self.measured.images} images"
 
@@ -79,7 +79,7 @@ class TrainingComparison:
 
     @property
     def verdict(self) -> str:
-        """Name the one that errs less, if that is no likely chance."""
+        """Name the one that errs less, if that is unlikely to be chance."""
         finding = self.measured.finding
         better = {"lower": self.first, "higher": self.second}.get(finding)
         return f"{better} errs less" if better else finding
@@ -89,8 +89,8 @@ def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, matrix: Er
     """Compare every two models of a group in each column of the paper's table 4: McNemar's test, Holm's correction.
 
     Args:
-        groups: models that compare, of one seed.
-        holdout: whose examples are transferred.
+        groups: comparable models, of one seed.
+        holdout: the model whose examples are transferred.
         matrix: the results; what was not measured image by image is left out.
     """
     found = [
@@ -110,7 +110,7 @@ def compare_training(
 ) -> list[TrainingComparison]:
     """Compare every two models of a group in the same columns over seeds: paired differences, Holm's correction.
 
-    Both seeds and images vary, so that it is two ways of training that are compared. Arguments: as `compare_models`.
+    Both seeds and images vary, so this compares two ways of training. Arguments: as for `compare_models`.
     """
     found = [
         (pair, seed_errors.difference(first, second))

@@ -1,8 +1,8 @@
-"""The study: what each defence withstands beside what it cost, the same adversary for every row.
+"""The study: each defence's errors and costs, under the same adversary for every row.
 
 The battery's table splits its sources by what each target's training saw, so that its halves differ from row to row.
-Here the transferred attacks are those of sources that no target's training saw: of architectures that none saw either,
-and, in a column of their own, other trainings of those that some saw.
+Here the transferred attacks are those of sources that no target's training saw: of architectures that none saw either
+and, in a column of their own, of architectures of which some saw another training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ from gradshard.pipeline.types import CLEAN, WORST_CASE
 
 @dataclass(frozen=True)
 class Study:
-    """Results that the study is made from: the matrix of one gradient and top k, and what the targets cost."""
+    """Results that the study is made from: the matrix of one gradient and top k, and the costs of the targets."""
 
     params: Params
     battery: BatteryParams
@@ -51,20 +51,20 @@ class Study:
 
     @property
     def measured(self) -> bool:
-        """Tell if there are such sources, and every target was measured under them; without, there is no study."""
+        """Tell whether ``sources`` exist and every target was measured under them; otherwise there is no study."""
         targets = self.targets
         return bool(targets and self.sources) and all(self.transferred(target).rates for target in targets)
 
     @property
     def other_trainings(self) -> list[str]:
-        """The sources that no target's training saw, of architectures that some target's did."""
+        """The sources that no target's training saw, of architectures that some target's training saw."""
         return same_architecture_for_some(self.params)
 
     def transferred(self, target: str) -> SeedErrors:
         """Return the worst case of a target over ``sources``, example by example, clean images among them.
 
-        It is put together from the examples of its cells. Where these are not known it is what ``evaluate`` wrote, if
-        that wrote it, for the targets that the parameters had then.
+        It is put together from the examples of its cells. If these are not known, it is what ``evaluate`` wrote, if it
+        did, for the targets that the parameters had then.
         """
         found = self.worst_case(target, self.sources)
         return found if found.rates else self.matrix.errors(target, battery_source(UNSEEN_BY_ALL), WORST_CASE)
@@ -79,7 +79,7 @@ class Study:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of errors: its title, those of a target, and which models take part besides the target."""
+    """A column of errors: its title, the errors by target, and the models that take part besides the target."""
 
     title: str
     errors: Callable[[str], SeedErrors]
@@ -87,10 +87,9 @@ class _Column:
 
 
 def study_table(study: Study) -> Table | None:
-    """Make the table: errors of every target, and what it cost; none if no source is unseen by all of them.
+    """Make the table of every target's errors and costs; none if no source is unseen by all of them.
 
-    In each column those tied for best are bold. Costs are an image of the training set: passes count forward and
-    backward ones.
+    In each column those tied for best are bold. Costs are per training image; passes count forward and backward ones.
     """
     columns = _columns(study)
     if columns is None:

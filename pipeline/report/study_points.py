@@ -1,4 +1,4 @@
-"""Points of the study's figures: errors against what they cost, and against what of stores the defences vary in."""
+"""Points of the study's figures: errors against costs, and against properties of stores in which defences differ."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gradshard.pipeline.report.study import Study
 
 @dataclass(frozen=True)
 class CostPoint:
-    """One seed of a defence: its error rate, and the passes of a training image without and with making its stores."""
+    """One seed of a defence: its error rate, and the passes per training image without and with making its stores."""
 
     error: float
     training: float
@@ -20,10 +20,10 @@ class CostPoint:
 
 @dataclass(frozen=True)
 class Panel:
-    """Error rates against one thing that defences differ in and nothing else.
+    """Error rates against the one property in which defences differ.
 
-    ``values`` are that thing's, in order; each of ``lines``, named by the defences it goes through, has the error rate
-    of every seed by value.
+    ``values`` are the values of the property, in order; each of ``lines``, named by the defences it goes through, has
+    the error rate of every seed by value.
     """
 
     values: Sequence[str]
@@ -31,7 +31,7 @@ class Panel:
 
 
 def cost_points(study: Study) -> dict[str, list[CostPoint]]:
-    """Return every defence's seeds under the transferred worst case, of those whose cost is known."""
+    """Return every defence's seeds under the transferred worst case, as far as their cost is known."""
     found = {}
     for target in study.targets:
         training, making = study.costs.training(target), study.costs.making(target)
@@ -44,7 +44,7 @@ def cost_points(study: Study) -> dict[str, list[CostPoint]]:
 
 
 def store_panels(study: Study) -> dict[str, Panel]:
-    """Return a panel for each of sources, copies and attack stored in which defences differ that are else alike."""
+    """Return a panel for each of sources, copies and attack stored, if some defences differ in it alone."""
     described = {name: found for name in study.targets if (found := _describe(study.params, name))}
     panels = {}
     for factor in ("sources", "copies", "attack stored"):
@@ -91,7 +91,7 @@ def _attack(store: SignsParams) -> str:
 
 
 def _otherwise(store: SignsParams, epsilon: float) -> str:
-    """Name what else of a store's signs may differ; its own epsilon only if it is not that of training."""
+    """Name the other properties of a store's signs; its own epsilon only if it is not that of training."""
     other = "" if store.epsilon in (None, epsilon) else f", epsilon {store.epsilon:g}"
     return f"{store.gradient}, {store.label}, {store.precision}{other}"
 

@@ -1,4 +1,4 @@
-"""Tables and what stands in them, ready to be shown, whatever the page is written in."""
+"""Tables and their cells, ready to be shown in whatever format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class NumberCell:
 
 @dataclass(frozen=True)
 class AmountCell:
-    """The mean over seeds of an amount, such as of passes or bytes; nothing where it is not known."""
+    """The mean over seeds of an amount, such as of passes or bytes; empty if it is not known."""
 
     amounts: Mapping[int, float]
     beside: str = ""
@@ -154,7 +154,7 @@ class AmountCell:
 
     @property
     def text(self) -> str:
-        """The mean: whole from a thousand on, and where it is."""
+        """The mean, to one decimal; whole from a thousand on, or if it is a whole number."""
         if not self.amounts:
             return UNMEASURED
         mean = fmean(self.amounts.values())

@@ -15,7 +15,7 @@ TRANSFERRED = ("fgsm", "ifgsm", "rand_fgsm")
 
 
 def transfer_table(matrix: ErrorMatrix, attack: str, models: Sequence[str]) -> Table:
-    """Tables 1 and 8: rows are sources, columns are targets; the diagonal is the white box."""
+    """Make tables 1 and 8: rows are sources, columns are targets; the diagonal is the white box."""
     sources = [model for model in models if model in matrix.sources(attack)]
     rows = [(s, [matrix.cell(t, s, attack, marked=s == t) for t in models if t in matrix.targets]) for s in sources]
     return Table(
@@ -28,7 +28,7 @@ def transfer_table(matrix: ErrorMatrix, attack: str, models: Sequence[str]) -> T
 
 
 def white_box_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
-    """Table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
+    """Make table 2: FGSM and RAND+FGSM, each model attacked with its own gradient."""
     rows = [
         (attack_title(attack), [matrix.cell(model, model, attack) for model in models])
         for attack in ("fgsm", "rand_fgsm")
@@ -39,7 +39,8 @@ def white_box_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
 def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
     """Return each model's error when every example meets the attack that fools it, beside its strongest single attack.
 
-    The first is what an adversary reaches who may choose by example, so it is never an average of attacks.
+    The first is the error under an adversary who chooses the attack for each example, so it is never an average of
+    attacks.
     """
     rows = []
     for model in models:
@@ -59,7 +60,7 @@ def worst_case_table(matrix: ErrorMatrix, models: Sequence[str]) -> Table:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of robust models' errors under one attack from one source; none for the model itself."""
+    """A column of errors under one attack from one source, which is none if each model attacks itself."""
 
     source: str | None
     attack: str
@@ -77,10 +78,10 @@ def _defence_columns(holdout: str) -> list[_Column]:
 
 
 def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], holdout: str) -> Table:
-    """Table 4: robust models on clean images, their own FGSM, and all attacks from the holdout model.
+    """Make table 4: robust models on clean images, their own FGSM, and all attacks from the holdout model.
 
-    Within each group of models that compare, those tied for best in a column are bold; a column that nobody was
-    measured in is left out.
+    Within each group of comparable models, those tied for best in a column are bold; columns in which nothing was
+    measured are left out.
     """
     names = [model for models in groups.values() for model in models]
     columns = [c for c in _defence_columns(holdout) if any(matrix.rates(*c.key(model)) for model in names)]
@@ -104,7 +105,7 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
 
 
 def random_training_table(matrix: ErrorMatrix, models: Sequence[str], holdout: str) -> Table:
-    """Section 4: adversarial training on RAND+FGSM examples beside that on FGSM examples."""
+    """Make section 4's table: adversarial training on RAND+FGSM examples beside that on FGSM examples."""
     columns = [*_defence_columns(holdout), _Column(None, "rand_fgsm", "RAND+FGSM")]
     return Table(
         name="random-training",
@@ -116,7 +117,7 @@ def random_training_table(matrix: ErrorMatrix, models: Sequence[str], holdout: s
 
 
 def holdouts_table(matrix: ErrorMatrix, models: Sequence[str], holdouts: Sequence[str]) -> Table:
-    """Section 5.3: attacks from each model that no training saw; one that nobody was measured under is left out."""
+    """Make section 5.3's table: attacks from each model that no training saw; columns not measured are left out."""
     columns = [
         _Column(source, attack, f"{attack_title(attack)} from {source}")
         for attack in TRANSFERRED
@@ -138,7 +139,7 @@ def gradients_table(matrices: Mapping[str, ErrorMatrix], models: Mapping[str, st
     Args:
         matrices: by gradient.
         models: per model, how it was trained (``exact``, ``cross_entropy``, or empty for clean images).
-        holdout: whose examples are transferred.
+        holdout: the model whose examples are transferred.
     """
     attacks = [(None, "fgsm"), (None, "rand_fgsm"), (holdout, "fgsm"), (holdout, "ifgsm"), (holdout, "rand_fgsm")]
     rows = [

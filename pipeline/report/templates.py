@@ -6,6 +6,6 @@ import jinja2
 
 
 def template(name: str) -> jinja2.Template:
-    """Open a page's template by its file's name; a value that it lacks is an error, and every value is escaped."""
+    """Open a page's template by its file's name; a missing value is an error, and every value is escaped."""
     loader = jinja2.FunctionLoader(lambda part: (files("gradshard.pipeline.report") / part).read_text(encoding="utf-8"))
     return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, loader=loader).get_template(name)

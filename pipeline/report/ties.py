@@ -12,9 +12,10 @@ Entry = tuple[Sequence[str], SeedErrors]
 
 
 def tied_for_best(seeds: Seeds, entries: Sequence[Entry]) -> list[bool]:
-    """Tell which of some errors are tied for best; one alone is not, nor is what was not measured.
+    """Tell which of some errors are tied for best; a single measured one is not, nor is one that was not measured.
 
-    Over several seeds by paired differences; of models that no seed changes by their intervals over the test images.
+    Over several seeds, paired differences decide; for models that no seed changes, their intervals over the test
+    images.
     """
     known = [at for at, (_, errors) in enumerate(entries) if errors.rates]
     if len(known) < 2:

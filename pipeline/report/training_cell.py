@@ -15,7 +15,7 @@ from gradshard.pipeline.report.table import UNMEASURED, beside_paper, paper_fiel
 class TrainingCell:
     """The error rate of a model that was trained with several seeds, in percent, beside the paper's if there is one.
 
-    ``expected`` is how many seeds there should be, ``varying`` what else than the test images varies.
+    ``expected`` is how many seeds there should be, ``varying`` what varies besides the test images.
     """
 
     errors: SeedErrors
@@ -62,7 +62,7 @@ class TrainingCell:
 
     @property
     def lacks_images(self) -> bool:
-        """Tell whether there is no interval just because the images are not known."""
+        """Tell whether there is no interval only because the images are not known."""
         return len(self.errors.rates) > 1 and self.errors.images is None
 
     @property

@@ -9,7 +9,7 @@ from gradshard.pipeline.report.compared import Cell
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.storage.errors import GradshardError
 
-# Of attacks whose strength a row of the matrix does not have in full.
+# Attacks with restarts, which the rows of the matrix do not record.
 _RESTARTED = ("pgd", "cw", "autoattack")
 _STRENGTH = ("eps", "alpha", "steps", "label")
 
@@ -18,8 +18,8 @@ _STRENGTH = ("eps", "alpha", "steps", "label")
 class FinishedRun:
     """A finished run.
 
-    ``matrix`` is its error matrix, ``params`` what it followed from, ``record`` the content of its provenance.json, and
-    ``name`` the file that sentences name it by.
+    ``matrix`` is its error matrix, ``params`` the parameters that it came from, ``record`` the content of its
+    provenance.json, and ``name`` the file by which messages name it.
     """
 
     matrix: ErrorMatrix
@@ -28,7 +28,7 @@ class FinishedRun:
     name: str
 
     def recorded(self, *keys: str) -> Any:
-        """Return what the record has at a path of keys; none where it has nothing."""
+        """Return what the record has at a path of keys; none if it has nothing there."""
         found: Any = self.record
         for key in keys:
             found = found.get(key) if isinstance(found, Mapping) else None
@@ -40,7 +40,7 @@ class FinishedRun:
         return found
 
     def strength(self, target: str, source: str, attack: str) -> set[tuple[object, ...]]:
-        """Return how strongly a source attacked a target, and with whose label; one, unless seeds differ."""
+        """Return the strengths, with labels, at which a source attacked a target; one, unless seeds differ."""
         matrix = self.matrix
         return {
             tuple(row.get(name) for name in _STRENGTH)
@@ -76,7 +76,7 @@ def check_comparable(first: FinishedRun, second: FinishedRun) -> None:
     """Check that two runs are of the same test images, and that their parameters are those they came from.
 
     Raises:
-        GradshardError: they are not, or it is not known; the sentence says what.
+        GradshardError: they are not, or it is not known; the message says which.
     """
     between = f"{first.name} and {second.name} cannot be compared:"
     _check_parameters(first)
@@ -89,9 +89,9 @@ def check_comparable(first: FinishedRun, second: FinishedRun) -> None:
 
 
 def why_not_comparable(first: FinishedRun, second: FinishedRun, one: Cell, other: Cell) -> str | None:
-    """Tell why a cell of one run cannot be held against one of another; none if both are of one attack and source.
+    """Tell why a cell of one run cannot be compared with one of another; none if both are of one attack and source.
 
-    Of a target's own attack the source is the target.
+    The source of a target's own attack is the target.
     """
     (target, source, attack), (other_target, other_source, _) = one, other
     if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, attack):
@@ -105,14 +105,14 @@ def why_not_comparable(first: FinishedRun, second: FinishedRun, one: Cell, other
 
 
 def _check_parameters(run: FinishedRun) -> None:
-    """Refuse parameters that name other models than the run had, by which digests would be those of other models."""
+    """Refuse parameters that name other models than the run had: digests would be looked up for the wrong models."""
     given = run.params.model_dump(mode="json", by_alias=True, include={"static", "robust", "stand_ins"})
     for part, its in given.items():
         recorded = run.recorded("params", part)
         if not isinstance(recorded, Mapping):  # a single seed's record has none
             continue
         named = {str(key): value for key, value in its.items()}
-        # How a model was trained its digest tells; who stands in for whom decides which digest that is.
+        # Names are enough, because digests tell how models were trained; but stand-ins decide which digest is compared.
         if named != recorded if part == "stand_ins" else set(named) != set(recorded):
             raise GradshardError(
                 f"the parameters given for {run.name} name other models under {part} than its provenance.json: give "
@@ -121,7 +121,7 @@ def _check_parameters(run: FinishedRun) -> None:
 
 
 def _unlike_code(first: FinishedRun, second: FinishedRun, attack: str) -> bool:
-    """Tell whether an attack was restarted more often in one run, or is somebody's own whose code differs."""
+    """Tell whether an attack has more restarts in one run, or is a user's own whose code differs."""
     places = [("params", "attack", "custom", attack), ("attacks", attack)]
     if attack in _RESTARTED:
         places.append(("params", "attack", "restarts"))

@@ -1,4 +1,4 @@
-"""Verdicts on what is claimed of two ways of training, by what was measured over seeds."""
+"""Verdicts on claims about two ways of training, by what was measured over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Verdict = Literal["holds", "reversed", "not shown"]
 
 @dataclass(frozen=True)
 class ClaimedDifference:
-    """That the first of two defences errs less (``lower``) or more than the second, and what was measured of it.
+    """A claim that the first of two defences errs less (``lower``) or more than the second, and its measurement.
 
     The p-value of ``measured`` is corrected for all comparisons that are shown together (`correct_for_number`).
     ``steady`` says that no seed changes the two, so that the interval is over images alone.
@@ -23,14 +23,14 @@ class ClaimedDifference:
 
     @property
     def verdict(self) -> Verdict:
-        """One difference alone."""
+        """The verdict on this difference alone."""
         if self.measured.finding == self.expected:
             return "holds"
         return "reversed" if self.measured.finding in ("lower", "higher") else "not shown"
 
     @property
     def figures(self) -> str:
-        """The difference in points, its interval, how many seeds and the corrected p-value; why there are none."""
+        """The difference in points, its interval, how many seeds and the corrected p-value, or why there are none."""
         points = f"{100 * self.measured.difference:+.1f} points"
         if self.measured.interval is None or self.measured.corrected_p is None:
             return f"{points} ({ONE_SEED})"
@@ -48,8 +48,8 @@ def p_text(p: float) -> str:
 def verdict(claimed: Sequence[ClaimedDifference]) -> Verdict:
     """Return the verdict on a claim that says several differences at once.
 
-    It holds if every one of them does, and is reversed if one comes out the other way round; without any difference
-    measured nothing is shown.
+    It holds if every one of them does, and is reversed if at least one is; if no difference was measured it is not
+    shown.
     """
     each = [difference.verdict for difference in claimed]
     if "reversed" in each:

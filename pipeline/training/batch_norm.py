@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Keep, in a context, the running statistics as they are: for training passes that only craft."""
+    """Keep the running statistics unchanged in a context, for passes in train mode that only craft."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     kept = [(layer.running_mean, layer.running_var, layer.num_batches_tracked) for layer in layers]
     for layer in layers:
@@ -40,7 +40,7 @@ class synchronised(TorchFunctionMode):  # noqa: N801 - used as a context
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace the one function."""
+        """Replace ``functional.batch_norm`` and no other function."""
         chosen = _batch_norm_over_ranks if func is functional.batch_norm else func
         return chosen(*args, **(kwargs or {}))
 
@@ -77,7 +77,7 @@ def _batch_norm_over_ranks(
 
 def _over_ranks(values: Tensor) -> Tensor:
     """Return the sum over all processes, through which gradients pass."""
-    from torch.distributed.nn.functional import all_reduce  # a third of a second, which only those pay who synchronise
+    from torch.distributed.nn.functional import all_reduce  # importing it takes a third of a second
 
     summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
     return summed

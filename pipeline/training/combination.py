@@ -9,11 +9,11 @@ from gradshard.pipeline.types import Combination
 def combined(kind: Combination, losses: Tensor, weights: Tensor, *, k: int) -> Tensor:
     """Return one loss for each example: the weighted mean of its losses under all sources, or under the worst.
 
-    ``all`` and ``loss_weighted`` take the mean over all sources, ``top_k`` that over the ``k`` under which the example
-    at hand has the largest losses, as PubDef's code does.
+    ``all`` and ``loss_weighted`` take the mean over all sources, ``top_k`` that over the ``k`` sources under which the
+    example has the largest losses, as PubDef's code does.
 
     Args:
-        kind: which of them count.
+        kind: which sources count.
         losses: under each of S sources, float (S, n).
         weights: of the sources, positive, (S,); their sum does not matter.
         k: how many sources count for ``top_k``, at most S.
@@ -30,9 +30,9 @@ def combined(kind: Combination, losses: Tensor, weights: Tensor, *, k: int) -> T
 
 @torch.no_grad()
 def moving_average(average: Tensor, losses: Tensor, *, decay: float) -> Tensor:
-    """Return the moving average of each source's loss, with those of one more batch in it; all are float (S,).
+    """Return the moving average of each source's loss after one more batch; all are float (S,).
 
     ``loss_weighted`` multiplies the sources' weights by the average over the batches before, which begins at 1.
-    (PubDef's code lets the batch at hand count too, and begins at 1 / S.)
+    (PubDef's code includes the current batch, and begins at 1 / S.)
     """
     return decay * average + (1 - decay) * losses

@@ -1,4 +1,4 @@
-"""Steps of a training run, as plain functions of its numbers."""
+"""Steps of a training run, as pure functions of its settings."""
 
 import math
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ CLEAN_BATCH = ""
 class TrainingRun:
     """A training run; ``adversary`` is none for a static model.
 
-    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Beside the ``rows``
-    rows that are trained on the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
+    ``batch`` is the rows of a step over all ``ranks``; the last batch of an epoch may be smaller. Besides the ``rows``
+    rows that are trained on, the dataset may have some that are ``held_back``. ``average`` is the decay of the weights'
     moving average, none if they are taken as they are. ``smoothing`` is the share of each label that is spread over all
     classes. ``sample_shape`` is that of an image.
 
-    An epoch is as many steps as there are batches. If each batch is trained on for ``replays`` steps, one after
-    another, the rows are gone through so many times less often.
+    An epoch is as many steps as there are batches. If each batch is trained on for ``replays`` consecutive steps, the
+    run goes through the rows that many times less often.
     """
 
     rows: int
@@ -51,12 +51,12 @@ class TrainingRun:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches per epoch; the last one may be smaller."""
+        """Steps per epoch: as many as batches, of which the last may be smaller."""
         return math.ceil(self.rows / self.batch)
 
     @property
     def steps(self) -> int:
-        """Batches in all."""
+        """Steps in all."""
         return self.epochs * self.steps_per_epoch
 
     def rate(self, step: int) -> float:
@@ -92,11 +92,11 @@ class TrainingRun:
         return None if source in (SELF, CLEAN_BATCH) else source
 
     def drawn(self, step: int) -> int:
-        """Number the batch, of all that are read, that a step trains on."""
+        """Return the number, among all batches that are read, of the one that a step trains on."""
         return step // self.replays
 
     def turn(self, step: int) -> int:
-        """Return the number of the copy, modulo how many a store has, that a step's batch takes."""
+        """Return the number of the copy that a step's batch takes, modulo how many copies a store has."""
         return self._turn(self.drawn(step) // self.steps_per_epoch)
 
     def batch_rows(self, step: int) -> int:
@@ -122,7 +122,7 @@ class TrainingRun:
             yield Request(chosen, self._stores_of(epoch, batch), epoch, self._turn(epoch))
 
     def _dealt(self, epoch: int, first: int) -> Iterator[Request]:
-        """Yield the same of rows that stream: the order's windows are of all rows, so that they have whole chunks."""
+        """Yield an epoch's batches of streamed rows; the order's windows are of all rows, so that chunks stay whole."""
         dealt = DealtBatches(
             self._order(epoch), self.batch, lambda batch: self._stores_of(epoch, batch), left_out=self.held_back
         )
@@ -140,5 +140,5 @@ class TrainingRun:
 
     @property
     def stored_rows(self) -> int:
-        """Rows of the dataset, those held back too."""
+        """Rows of the dataset, including those held back."""
         return self.rows + (0 if self.held_back is None else len(self.held_back))

@@ -20,13 +20,13 @@ from gradshard.storage.streaming.reader import InMemoryReader, RawBatch, Reader
 from gradshard.storage.streaming.shuffle import Rows
 from gradshard.storage.streaming.windows import Request, Stores, names_of, of_turn
 
-# Of a device's free memory; the rest is for the model and its activations.
+# The share of a device's free memory for resident rows; the rest is for the model and its activations.
 _RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class RankSlice:
-    """Rows of a step's whole batch that are here: all of them, but with several ranks."""
+    """Rows of a step's whole batch that are here: all of them, unless there are several ranks or pieces."""
 
     total: int
     rows: slice
@@ -37,24 +37,24 @@ class RankSlice:
         return self.rows == slice(0, self.total)
 
     def of(self, values: Tensor) -> Tensor:
-        """Return the rows of something that was drawn for the whole batch."""
+        """Return these rows of something that was drawn for the whole batch."""
         return values if self.whole else values[self.rows]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a batch's images: the epoch, their rows in the dataset, int64 (n,), and, if they are moved, how."""
+    """Origin of a batch's images: epoch, rows in the dataset, int64 (n,), and how they were moved, if they were."""
 
     epoch: int = 0
     rows: Rows = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     views: CropFlip | None = None
 
     def view(self, values: Tensor) -> Tensor:
-        """Crop and mirror what lies as the images do in the dataset, (n, C, H, W), as they were."""
+        """Crop and mirror values aligned with the images in the dataset, (n, C, H, W), as these images were."""
         return values if self.views is None else self.views.apply(values)
 
     def undo(self, values: Tensor, hidden: Tensor) -> Tensor:
-        """Move what lies as the batch's images do back, (n, C, H, W), with ``hidden`` where no view shows the image."""
+        """Move values aligned with the batch's images, (n, C, H, W), back; ``hidden`` replaces what no view shows."""
         return values if self.views is None else self.views.undo(values, hidden)
 
 
@@ -62,10 +62,10 @@ class Origin:
 class Batch:
     """One step's rows on the device: images float32 (n, C, H, W) in [0, 1], labels int64 (n,).
 
-    ``signs``, float32 (n, C, H, W), which way the stored signs say to step, are none if the model crafts for itself;
-    of a step that takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32
-    (n, 1, 1, 1). ``live`` says that the model itself crafts, alone or beside stores. ``random_steps`` are those that
-    each store's signs begin after, where they do. ``origin`` is for methods that keep something of each image.
+    ``signs``, float32 (n, C, H, W), are the directions to step in by the stored signs, none if only the model crafts;
+    if a step takes those of all S stores they are (S, n, C, H, W). ``epsilon`` is a number or float32 (n, 1, 1, 1).
+    ``live`` says that the model itself crafts, alone or beside stores. ``random_steps`` are those that come before each
+    store's signs, if any. ``origin`` is for methods that keep something of each image.
     """
 
     images: Tensor
@@ -84,7 +84,7 @@ class Batch:
             chosen: which of the n images, bool (n,); only where the signs are those of one store.
 
         Raises:
-            GradshardError: there are no signs, because it is the model's own turn.
+            GradshardError: there are no signs, because the model itself crafts.
         """
         if self.signs is None:
             raise GradshardError("the batch has no stored signs, for it is the turn of the model itself to craft")
@@ -101,9 +101,9 @@ class Batch:
 
 
 def make_batch(raw: "StoredBatch", run: TrainingRun, step: int, part: RankSlice | None = None) -> Batch:
-    """Turn what was read for a step into what it takes: views, pixels, signs and epsilons.
+    """Turn the stored rows of a step into its batch: views, pixels, signs and epsilons.
 
-    It is this rank's part of the step's batch, or another ``part``.
+    The rows are this rank's part of the step's batch, or another ``part``.
     """
     stores = run.stores(step)
     images, signs, drawn = raw.images, _signs(raw, run, stores), _random_steps(raw, run, stores, run.turn(step))
@@ -130,7 +130,7 @@ def rank_slice(run: TrainingRun, step: int) -> RankSlice:
 
 
 def cut(raw: "StoredBatch", part: RankSlice, most: int | None) -> Iterator[tuple["StoredBatch", RankSlice]]:
-    """Cut the rows of a part of a batch into even pieces of at most so many, each with its place in the batch."""
+    """Cut the rows of a part of a batch into even pieces of at most ``most`` rows, each with its place in the batch."""
     rows = len(raw.images)
     pieces = 1 if most is None else math.ceil(rows / most)
     for number in range(pieces):
@@ -150,7 +150,7 @@ def _signs(raw: "StoredBatch", run: TrainingRun, stores: Stores) -> list[Tensor]
 
 
 def _random_steps(raw: "StoredBatch", run: TrainingRun, stores: Stores, turn: int) -> tuple[DrawnStep | None, ...]:
-    """Draw again the random steps that the signs of each store begin after, where any does."""
+    """Redraw the random steps that come before the signs of each store, if any do."""
     if run.adversary is None or not run.adversary.random_steps:
         return ()
     copies = (run.adversary.random_steps.get(name) for name in names_of(stores))
@@ -170,7 +170,7 @@ def _epsilon(run: TrainingRun, step: int, part: RankSlice, images: Tensor) -> fl
 
 @dataclass(frozen=True)
 class StoredBatch:
-    """A batch as it is stored, on the device, as a ``RawBatch``: images uint8, labels int64, planes uint8 or none."""
+    """A ``RawBatch`` on the device: images uint8, labels int64, planes uint8 or none."""
 
     rows: Rows
     images: Tensor
@@ -179,7 +179,7 @@ class StoredBatch:
 
 
 def read(reader: Reader, requests: Iterable[Request], device: torch.device) -> Iterator[StoredBatch]:
-    """Read batches onto a device; what is resident and fits there is taken from the device itself."""
+    """Read batches onto a device; resident rows that fit there are copied once and then taken on the device."""
     if isinstance(reader, InMemoryReader) and device.type != "cpu" and _fits(reader, device):
         yield from _taken_there(reader, requests, device)
         return
@@ -203,7 +203,7 @@ def _moved(raw: RawBatch, device: torch.device) -> StoredBatch:
 
 
 def _sent(values: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """Copy to the device without waiting for it, which takes pinned memory."""
+    """Copy to the device without waiting for it, which needs pinned memory."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

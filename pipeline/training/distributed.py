@@ -28,7 +28,7 @@ class Rank:
         return self.rank == 0
 
     def part(self, rows: int) -> slice:
-        """Return this process's rows of a batch: consecutive ones, as many as the others' but for one."""
+        """Return this process's rows of a batch: consecutive ones, as many as the others' to within one."""
         return slice(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
 
     def total(self, values: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class Rank:
         return self.total(whole)
 
     def shared(self, values: Tensor) -> Tensor:
-        """Broadcast what the first process has to all of them; written over ``values`` on the others.
+        """Broadcast the values of the first process to all of them; on the others ``values`` is overwritten.
 
         Raises:
             LostRankError: another process is gone.
@@ -83,7 +83,7 @@ class Rank:
 
 @contextmanager
 def lost_ranks_told(ranks: Rank) -> Iterator[None]:
-    """Turn what torch says of a broken connection into one sentence."""
+    """Turn torch's errors about a broken connection into one sentence."""
     try:
         yield
     except (torch.distributed.DistError, RuntimeError) as error:
@@ -97,7 +97,7 @@ def lost_ranks_told(ranks: Rank) -> Iterator[None]:
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[tuple[Rank, torch.device]]:
-    """Join the processes that `torchrun` started, if it did; gives this one's place and its device.
+    """Join the processes that `torchrun` started, if it did; yield this one's place and its device.
 
     NCCL connects GPUs, gloo everything else.
     """

@@ -10,7 +10,7 @@ from gradshard.pipeline.training.data import RankSlice
 
 
 def dropping(part: RankSlice, chosen: Tensor | None, *, copies: int = 1) -> AbstractContextManager[None]:
-    """Make dropout drop, whichever rows pass, the units that it would drop of them if the whole batch passed."""
+    """Make dropout drop the same units of the rows that pass as it would drop if the whole batch passed."""
     if part.whole and chosen is None:
         return nullcontext()
     positions = torch.arange(part.rows.start, part.rows.stop)

@@ -1,7 +1,7 @@
-"""One backward pass that gives the parameters the gradient of the clean loss, and the images that of the attack's.
+"""One backward pass that gives parameters the gradient of the clean loss, and images that of the attack's loss.
 
-The cross-entropy is J = log(1 + exp(u)) for the margin u (``gradients.loss.margin``). So in a model whose
-rows do not touch one another, going backward from the mean of sigmoid(u_i) u_i, the factors held constant, gives the
+The cross-entropy is J = log(1 + exp(u)) for the margin u (``gradients.loss.logit_margin``). So in a model whose rows do
+not affect one another, going backward from the mean of sigmoid(u_i) u_i, the factors held constant, gives the
 parameters the gradient of the mean of J, and each image a positive multiple of its own gradient of u: the same signs,
 where the attack is about the true label.
 """
@@ -20,12 +20,12 @@ from gradshard.pipeline.training.optimizers import trained
 from gradshard.pipeline.training.passes import Passes
 from gradshard.pipeline.types import Gradient
 
-# What a factor is at least: far below what single precision adds to the other examples' share of a gradient, and far
-# above what would lose a sign on its way to the image.
+# The least factor: far below the rounding errors of the other examples' share of a gradient, and far above values with
+# which a sign would be lost on its way to the image.
 _LEAST = 1e-12
-# Of a batch's rows, those that pass once more; with more of them a second backward pass of all takes less.
+# The largest share of a batch's rows that pass once more; for more, a second backward pass of all takes less time.
 _FEW = 0.25
-# Layers that treat each row by itself, and drop of some rows what they drop of them in their batch.
+# Layers that treat each row by itself, and whose dropout is the same for some rows as in their batch.
 _ROW_BY_ROW = frozenset(
     (nn.Sequential, nn.Conv2d, nn.Linear, nn.ReLU, nn.ZeroPad2d, nn.MaxPool2d, nn.Flatten, *SHORTCUTS.values())
 )
@@ -45,11 +45,11 @@ def grad_with_the_loss(
     adversary: Adversary,
     random: Tensor,
 ) -> Tensor | None:
-    """Go backward once for the clean loss, whose gradient is then in the parameters' ``grad``, and for the images'.
+    """Go backward once for both: the clean loss, whose gradient is then in the parameters' ``grad``, and the images.
 
     Args:
         passes: through the model.
-        logits: what it gave for ``images``, with its graph, (n, classes).
+        logits: the model's output for ``images``, with its graph, (n, classes).
         images: those of the batch, (n, C, H, W), which require a gradient.
         batch: the whole batch.
         chosen: the labels that the attack is about, int64 (n,).
@@ -57,9 +57,9 @@ def grad_with_the_loss(
         random: the state of torch's generator before the pass.
 
     Returns:
-        For each image a positive multiple of the gradient of its attack loss, (n, C, H, W); nothing, and nothing is
-        done, where the model is not known to be ``row_by_row``, or a second backward pass takes less time. On a GPU it
-        does: to learn there which rows need a pass of their own takes longer.
+        For each image a positive multiple of the gradient of its attack loss, (n, C, H, W); none, and nothing is done,
+        if the model is not known to be ``row_by_row`` or a second backward pass takes less time. On a GPU it does,
+        because finding out there which rows need a pass of their own takes longer.
     """
     if images.device.type != "cpu" or not adversary.clean_weight or not row_by_row(passes.model):
         return None
@@ -69,7 +69,7 @@ def grad_with_the_loss(
     gradient, weight = adversary.gradient, adversary.clean_weight
     grad = grads_on_the_way(logits, images, batch.labels, passes.model, gradient=gradient, weight=weight)
     if len(others):
-        # About another label than the true one: these rows pass once more, and the same features are dropped.
+        # These rows' attack is about another label than the true one, so they pass once more, with the same dropout.
         with torch.random.fork_rng(devices=()), dropping(batch.part, others):
             torch.set_rng_state(random)
             grad[others], _ = input_gradient(passes, batch.images[others], chosen[others], gradient=gradient)
@@ -82,7 +82,7 @@ def grads_on_the_way(
     """Add the gradient of ``weight`` times the mean cross-entropy to the parameters' ``grad``.
 
     Args:
-        logits: what the model gave for ``images``, with its graph, (n, classes); the graph is used up.
+        logits: the model's output for ``images``, with its graph, (n, classes); the graph is used up.
         images: (n, C, H, W), which require a gradient and have none yet.
         labels: true labels, int64 (n,).
         model: ``row_by_row``.

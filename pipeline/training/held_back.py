@@ -1,8 +1,8 @@
-"""Rows held back from training, and what a model's errors on them were, epoch by epoch.
+"""Rows held back from training, and a model's errors on them, epoch by epoch.
 
 Training against attacks can overfit to them: the error of attacked images that were not trained on rises again while
 that of the others still falls (Rice et al. 2020). Training on attacks of one step can collapse within an epoch: the
-model is right under the attack it is trained on, and wrong under any of more steps (Wong et al. 2020, section 5.3).
+model is right under the attack it is trained on, and wrong under attacks of more steps (Wong et al. 2020, section 5.3).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ import numpy as np
 
 from gradshard.storage.streaming.shuffle import Rows
 
-# Error rates of own PGD between which a model collapses, and of clean images, above which it is just a bad one.
+# A model collapses if its error under own PGD was below the first and is above the second. If its error on clean images
+# is at least the third, it is just a bad model.
 _ROBUST, _COLLAPSED, _BAD = 0.7, 0.95, 0.5
 
 
@@ -21,8 +22,8 @@ _ROBUST, _COLLAPSED, _BAD = 0.7, 0.95, 0.5
 class HeldBackErrors:
     """Error rates on the held-back rows after an epoch: of clean images, and under two attacks.
 
-    ``transfer_error`` counts the images that the signs of at least one store fool, and is none without stores;
-    ``pgd_error`` those that the model's own PGD fools.
+    ``transfer_error`` is the share of images that the signs of at least one store fool, none without stores;
+    ``pgd_error`` is the share that the model's own PGD fools.
     """
 
     epoch: int
@@ -32,7 +33,7 @@ class HeldBackErrors:
 
     @property
     def rates(self) -> dict[str, float]:
-        """Those that were measured, by name."""
+        """The measured ones, by name."""
         found = {"clean_error": self.clean_error, "transfer_error": self.transfer_error, "pgd_error": self.pgd_error}
         return {name: rate for name, rate in found.items() if rate is not None}
 
@@ -43,7 +44,7 @@ class HeldBackErrors:
 
 
 def best(found: Sequence[HeldBackErrors]) -> HeldBackErrors:
-    """Return the errors of the epoch that is judged best, the first of several."""
+    """Return the errors of the epoch that is judged best, of several the first."""
     return min(found, key=lambda errors: (errors.judged, errors.epoch))
 
 
@@ -58,7 +59,7 @@ class Collapse(NamedTuple):
 def catastrophic_overfitting(found: Sequence[HeldBackErrors]) -> Collapse | None:
     """Find the first epoch after which own PGD errs above 95 %, though it had been below 70 %, and clean images do not.
 
-    A model that is wrong on half of the clean images or more has not learnt, or diverged, and is not meant.
+    A model that is wrong on at least half of the clean images has not learnt or has diverged, and does not count.
     """
     least = 1.0
     for errors in found:

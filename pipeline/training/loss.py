@@ -17,9 +17,9 @@ from gradshard.pipeline.types import BatchNorm
 class BatchLoss(nn.Module):
     """The losses of a batch under a model, as a method defines them.
 
-    ``smoothing`` spreads so much of each label over all classes; beside the model's own loss counts that of an
-    ``auxiliary`` classifier. With several ranks ``total`` is so scaled that the mean of its gradients over the ranks is
-    the gradient of the loss of the whole batch.
+    ``smoothing`` is the share of each label that is spread over all classes; the loss of an ``auxiliary`` classifier
+    counts beside the model's own. With several ranks, ``total`` is scaled so that the mean of its gradients over the
+    ranks is the gradient of the loss of the whole batch.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Adam, SGD and RMSProp, with their state as plain named tensors.
 
-The classes of ``torch.optim`` import torch's compiler when they are made: a second or more of every training stage.
+Making the classes of ``torch.optim`` imports torch's compiler, which takes a second or more of every training stage.
 """
 
 import math
@@ -22,8 +22,8 @@ class Optimization:
 
     The schedule ``exponential`` multiplies the learning rate by ``decay`` after every ``decay_epochs`` epochs, ``step``
     after each of the epochs in ``milestones``; ``cosine`` lets it fall along half a cosine, to 0 after the last.
-    ``square_decay`` and ``epsilon`` are RMSProp's. Gradients longer than ``clip_norm``, all parameters taken as one
-    vector, are scaled to that length; then ``weight_decay`` times the weights is added to theirs.
+    ``square_decay`` and ``epsilon`` are RMSProp's. Gradients longer than ``clip_norm``, those of all parameters taken
+    as one vector, are scaled to that length; then ``weight_decay`` times the weights is added to the gradients.
     """
 
     optimizer: OptimizerName
@@ -42,8 +42,8 @@ class Optimization:
     def rate(self, epoch: int, epochs: int) -> float:
         """Return the learning rate in one of ``epochs`` epochs, counted from 0.
 
-        The closed forms of torch's ``StepLR``, ``MultiStepLR`` and ``CosineAnnealingLR``: no run has a schedule's state
-        to go on from.
+        These are the closed forms of torch's ``StepLR``, ``MultiStepLR`` and ``CosineAnnealingLR``, so that no state of
+        a schedule has to be saved.
         """
         if self.schedule == "cosine":
             return self.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
@@ -53,19 +53,19 @@ class Optimization:
 
 
 class Optimizer(Protocol):
-    """Optimizer of any kind, which changes parameters along their gradients."""
+    """An optimiser of any kind, which changes parameters along their gradients."""
 
     def step(self, rate: float) -> None:
-        """Change the parameters along their gradients, and clear those."""
+        """Change the parameters along their gradients, and clear the gradients."""
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Its running values, by name."""
+        """Return its running values, by name."""
         ...
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that a training moves: those that their maker froze stay as they are."""
+    """Return the parameters that training changes: all except frozen ones."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -80,9 +80,9 @@ def make_optimizer(chosen: Optimization, model: nn.Module) -> Optimizer:
 
 @torch.no_grad()
 def adjust_gradients(parameters: Sequence[nn.Parameter], chosen: Optimization) -> None:
-    """Clip the gradients, then add the weights' decay to them, as was chosen.
+    """Clip the gradients, then add weight decay to them, as chosen.
 
-    Biases and the scales and shifts of normalisation do not decay, as in TF-slim: all that has one dimension.
+    Parameters with one dimension do not decay, as in TF-slim: biases, and the scales and shifts of normalisation.
     """
     if chosen.clip_norm is not None:
         nn.utils.clip_grad_norm_(parameters, chosen.clip_norm)
@@ -93,16 +93,16 @@ def adjust_gradients(parameters: Sequence[nn.Parameter], chosen: Optimization) -
 
 
 class Stateful(Protocol):
-    """Anything that goes on from running values: an optimiser, or a training method."""
+    """Anything that resumes from running values: an optimiser, or a training method."""
 
     def state(self) -> dict[str, Tensor]:
-        """Its running values, by name."""
+        """Return its running values, by name."""
         ...
 
 
 @torch.no_grad()
 def load_state(stateful: Stateful, state: Mapping[str, Tensor]) -> None:
-    """Go on from what ``state`` gave."""
+    """Restore what ``state`` gave."""
     for name, tensor in stateful.state().items():
         tensor.copy_(state[name])
 
@@ -118,7 +118,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Change the parameters along their gradients, and clear those."""
+        """Change the parameters along their gradients, and clear the gradients."""
         names, parameters, gradients = _with_gradients(self._parameters)
         adam(
             parameters,
@@ -155,7 +155,7 @@ class SGD:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Change the parameters along their gradients, and clear those."""
+        """Change the parameters along their gradients, and clear the gradients."""
         names, parameters, gradients = _with_gradients(self._parameters)
         sgd(
             parameters,
@@ -177,10 +177,10 @@ class SGD:
 
 
 class RMSProp:
-    """RMSProp as TensorFlow has it and the Inception models were trained: decay 0.9, epsilon 1 (Szegedy et al. 2016).
+    """TensorFlow's RMSProp, by which the Inception models were trained: decay 0.9, epsilon 1 (Szegedy et al. 2016).
 
-    s <- 0.9 s + 0.1 g^2, from s = 1; v <- momentum v + rate * g / sqrt(s + 1); p <- p - v. Torch's own has epsilon
-    outside the root, starts from 0, and multiplies v by the rate of the moment.
+    s <- 0.9 s + 0.1 g^2, from s = 1; v <- momentum v + rate * g / sqrt(s + 1); p <- p - v. Torch's RMSProp has epsilon
+    outside the root, starts from 0, and multiplies all of v by the current rate.
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.9, epsilon: float = 1.0, momentum: float = 0.0) -> None:
@@ -192,7 +192,7 @@ class RMSProp:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Change the parameters along their gradients, and clear those."""
+        """Change the parameters along their gradients, and clear the gradients."""
         names, parameters, gradients = _with_gradients(self._parameters)
         squares = [self._squares[name] for name in names]
         torch._foreach_mul_(squares, self._decay)
@@ -215,7 +215,7 @@ class RMSProp:
 
 
 def _with_gradients(parameters: Mapping[str, Tensor]) -> tuple[list[str], list[Tensor], list[Tensor]]:
-    """Return names, parameters and gradients of those that have one: no pass may go through some parts of a model."""
+    """Return names, parameters and gradients of those that have one: some parts of a model may take part in no pass."""
     found = [(name, tensor, tensor.grad) for name, tensor in parameters.items() if tensor.grad is not None]
     return [name for name, _, _ in found], [tensor for _, tensor, _ in found], [grad for _, _, grad in found]
 

@@ -24,15 +24,15 @@ class PassCounts(NamedTuple):
 
 
 class Passes:
-    """A model that is trained, how many images passed through it, and the losses of what it gives.
+    """A model in training, the number of images that passed through it, and the losses of its output.
 
     Called with images it gives logits, (n, classes), and counts both directions: a backward pass counts each time that
     a gradient reaches the logits.
 
     Args:
         model: the model itself.
-        through: the model compiled, if it is.
-        alone: no other rank waits for this one's gradients, which a method may thus compute when it likes.
+        through: the compiled model, if it is compiled.
+        alone: no other rank waits for this one's gradients, so that a method may compute them at any time.
         smoothing: the share of each label that is spread over all classes (Szegedy et al. 2016, section 7).
         auxiliary: a second classifier, whose loss counts beside the model's own.
     """
@@ -61,14 +61,15 @@ class Passes:
     def logits(self, images: Tensor, part: RankSlice, *, copies: int = 1) -> Tensor:
         """Pass a step's images, ``copies`` versions of its batch after one another, with that batch's dropout masks.
 
-        With an auxiliary classifier its logits are beside the model's ``own``, (n, 2, classes).
+        With an auxiliary classifier the result is (n, 2, classes): the model's ``own`` logits, and then the
+        classifier's.
         """
         through = self._through if self._auxiliary is None else partial(self._auxiliary, self.model)
         with dropping(part, None, copies=copies):
             return self._pass(through, images)
 
     def own(self, logits: Tensor) -> Tensor:
-        """Return the model's own of ``logits``, (n, classes)."""
+        """Return the model's own logits, (n, classes), out of ``logits``."""
         return logits if self._auxiliary is None else logits[:, 0]
 
     def mean_loss(self, logits: Tensor, batch: Batch) -> Tensor:
@@ -78,7 +79,7 @@ class Passes:
         return self.cross_entropy(logits, batch.labels, reduction="sum") / batch.part.total
 
     def cross_entropy(self, logits: Tensor, labels: Tensor, *, reduction: str = "mean") -> Tensor:
-        """Return the cross-entropy with smoothed labels, that of the auxiliary classifier added by its weight."""
+        """Return the cross-entropy with smoothed labels, plus that of the auxiliary classifier times its weight."""
         loss = partial(functional.cross_entropy, target=labels, reduction=reduction, label_smoothing=self._smoothing)
         if self._auxiliary is None:
             return loss(logits.float())
@@ -89,11 +90,11 @@ class Passes:
     def crafting(
         self, part: RankSlice, *, mode: Mode = "train", chosen: Tensor | None = None
     ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """Give the model, in a context, for passes that only craft: they move no running statistics.
+        """Yield the model, in a context, for passes that only craft: they change no running statistics.
 
         Args:
             part: the rows of the step's whole batch that are here.
-            mode: the model's, meanwhile; afterwards it is in train mode.
+            mode: the model's mode in the context; afterwards it is in train mode.
             chosen: which of these rows pass, bool or int64; by default all.
         """
         self.model.train(mode == "train")
@@ -104,7 +105,7 @@ class Passes:
             self.model.train()
 
     def take_counts(self) -> PassCounts:
-        """Give the numbers of images since this was asked before."""
+        """Return the numbers of images since the last call."""
         counts = PassCounts(self._forward, self._backward)
         self._forward = self._backward = 0
         return counts
@@ -121,5 +122,5 @@ class Passes:
 
 
 def whole_batch(batch: Batch, draw: Callable[[torch.Size], Tensor]) -> Tensor:
-    """Draw something for the images of the whole batch, whichever rank has which, and give this rank's rows of it."""
+    """Draw something for the images of the whole batch, regardless of ranks, and return this rank's rows of it."""
     return batch.part.of(draw(torch.Size((batch.part.total, *batch.images.shape[1:]))))

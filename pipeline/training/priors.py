@@ -1,9 +1,10 @@
-"""The last perturbation of every training image, kept for the next epoch in two bits a pixel.
+"""The last perturbation of every training image, kept for the next epoch in two bits per pixel.
 
-Methods that start from it keep float32 buffers (FGSM-EP and FGSM-PGI, Jia et al. 2022; ATTA, Zheng et al. 2020). But
-the perturbations of the first two are -epsilon, 0 and +epsilon, but for what clipping to [0, 1] cuts off, which
-clipping cuts off again; so their signs are enough. They are kept in the coordinates of the image as it is stored: what
-a crop or mirror image showed of them is moved back, and what it hid stays as it was (ATTA's inverse augmentation).
+The published code of methods that start from it keeps float32 buffers (FGSM-EP and FGSM-PGI, Jia et al. 2022; ATTA,
+Zheng et al. 2020). But the perturbations of the first two are -epsilon, 0 and +epsilon, except for what clipping to
+[0, 1] cuts off, and clipping cuts that off again; so their signs are enough. They are kept in the coordinates of the
+image as it is stored: the part that a crop or mirror image showed is moved back, and the part that it hid stays as it
+was (ATTA's inverse augmentation).
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +36,7 @@ class Kept(NamedTuple):
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
-    """Join what is to be kept of pieces of a batch."""
+    """Join the perturbations to be kept of the pieces of a batch."""
     momenta = [part.momentum for part in parts if part.momentum is not None]
     return Kept(
         np.concatenate([part.rows for part in parts]),
@@ -45,18 +46,18 @@ def joined(parts: Sequence[Kept]) -> Kept:
 
 
 class PriorBuffer(Protocol):
-    """Buffer of any kind, of a perturbation for each row, in units of epsilon."""
+    """A buffer of one perturbation per row, in units of epsilon."""
 
     def __len__(self) -> int:
         """Count the rows."""
         ...
 
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
-        """Give what is to be kept of the perturbations of some images, (n, C, H, W)."""
+        """Encode the perturbations of some images, (n, C, H, W), as the buffer keeps them."""
         ...
 
     def read(self, rows: Rows) -> Tensor:
-        """Give the perturbations of some rows, float32 (n, C, H, W)."""
+        """Return the perturbations of some rows, float32 (n, C, H, W)."""
         ...
 
     def write(self, kept: Kept, total: int, ranks: Rank) -> None:
@@ -70,7 +71,7 @@ class SignBuffer:
     Args:
         rows: N, of the dataset.
         sample_shape: (C, H, W) of a row.
-        device: where they are wanted; where they do not fit there, they lie in the host's memory.
+        device: where the signs are used, and also kept, unless they do not fit there: then in the host's memory.
     """
 
     def __init__(self, rows: int, sample_shape: tuple[int, ...], *, device: torch.device) -> None:
@@ -84,15 +85,15 @@ class SignBuffer:
 
     @property
     def pixels(self) -> int:
-        """Of a row."""
+        """Values per row, C·H·W."""
         return self._shape.numel()
 
     def encode(self, images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
-        """Give the signs that come nearest to the perturbations of some images, (n, C, H, W)."""
+        """Return the signs that come nearest to the perturbations of some images, (n, C, H, W)."""
         return nearest_signs(images, perturbed, epsilon)
 
     def read(self, rows: Rows) -> Tensor:
-        """Give the signs of some rows, float32 (n, C, H, W); 2 where none were written yet."""
+        """Return the signs of some rows, float32 (n, C, H, W); 2 where none were written yet."""
         planes = self.planes[torch.from_numpy(rows).to(self.planes.device)].to(self._device)
         return unpack_signs(planes, torch.Size((len(rows), *self._shape)))
 
@@ -107,7 +108,7 @@ class SignBuffer:
         self._changed.append(rows)
 
     def held(self, rows: slice | Rows) -> Planes:
-        """Give the packed signs of some rows, uint8 (n, 2, ceil(P / 8)), in the host's memory."""
+        """Return the packed signs of some rows, uint8 (n, 2, ceil(P / 8)), in the host's memory."""
         return self.planes[rows if isinstance(rows, slice) else torch.from_numpy(rows)].cpu().numpy()
 
     def take_changes(self) -> Rows:
@@ -116,11 +117,11 @@ class SignBuffer:
         return np.unique(torch.cat(changed).cpu().numpy()) if changed else np.empty(0, dtype=np.int64)
 
     def load(self, planes: Planes) -> None:
-        """Go on from packed signs of all rows, uint8 (N, 2, ceil(P / 8))."""
+        """Restore packed signs of all rows, uint8 (N, 2, ceil(P / 8))."""
         self.planes.copy_(torch.from_numpy(planes))
 
     def share(self, ranks: Rank) -> None:
-        """Give every rank what the first holds.
+        """Give every rank the signs of the first.
 
         Raises:
             GradshardError: another rank is gone.

@@ -1,4 +1,4 @@
-"""Choice of the source that crafts each batch's perturbation (section 5.2), and of the copy that a store gives of it.
+"""Choice of the source that crafts each batch's perturbation (section 5.2), and of the copy of its store.
 
 Both are pure functions of (seed, epoch, batch).
 """
@@ -29,7 +29,7 @@ def source(
     every n-th batch.
 
     Args:
-        kind: how the source is chosen; a combination takes one source at a time only if there is no other.
+        kind: how the source is chosen; a combination is allowed only with a single source.
         sources: the names of the n sources; the model being trained is ``self``.
         seed: of the run.
         epoch: counted from 0.
@@ -50,9 +50,9 @@ def source(
 
 
 def turn(*, seed: int, epoch: int) -> int:
-    """Return the number of the copy, modulo how many a store has, that an epoch's batches take: each in its turn.
+    """Return the number of the copy that an epoch's batches take, modulo how many a store has: each in its turn.
 
-    With one copy an epoch each chunk of a store is read once. It is as random as a copy drawn for each image (PubDef),
-    for what copies hold is independent from row to row; and K epochs show all of K copies.
+    With one copy per epoch, each chunk of a store is read once. This is as random as drawing a copy for each image
+    (PubDef), because the contents of copies are independent from row to row; and K epochs use all K copies.
     """
     return seed + epoch

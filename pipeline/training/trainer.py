@@ -32,7 +32,7 @@ RECORD_STEPS = 25
 
 @dataclass(frozen=True)
 class TrainMetrics:
-    """The means since the record before: losses per batch, and the share of batches with a live gradient.
+    """The means since the previous record: losses per batch, and the share of batches with a live gradient.
 
     A loss that the method does not have is none.
     """
@@ -46,7 +46,7 @@ class TrainMetrics:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was taken; every ``RECORD_STEPS``, and at the end of an epoch, it carries a record."""
+    """A finished step; every ``RECORD_STEPS`` steps, and at the end of an epoch, it carries a record."""
 
     number: int
     live: bool
@@ -70,16 +70,17 @@ class Trainer:
         """Prepare a model to be trained.
 
         Args:
-            model: to be trained.
-            run: its steps.
-            device: where.
-            arithmetic: of the passes.
+            model: the model to train.
+            run: the steps to take.
+            device: where to train.
+            arithmetic: that of the passes.
             compiled: whether torch compiles the model.
             rows_at_once: how many rows of a batch pass together at most; the gradients of several passes are added.
             auxiliary: a second classifier that is trained with the model.
 
         Raises:
-            GradshardError: what is trained, and how, needs a whole batch where it passes in pieces.
+            GradshardError: a batch passes in pieces, but the method, or the model's batch normalisation, needs it
+                whole.
         """
         keep_freed_memory()
         self.model = model.to(device).train()
@@ -136,7 +137,7 @@ class Trainer:
             yield Step(number=self.step, live=is_live, record=record)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a run goes on from, as named tensors; to be taken at a step that carries a record."""
+        """Return everything that a run resumes from, as named tensors; to be called at a step that carries a record."""
         optimizer = {f"optimizer.{name}": tensor for name, tensor in self._optimizer.state().items()}
         average = {} if self._average is None else self._average.state_dict(prefix="average.")
         method = {f"method.{name}": tensor for name, tensor in self.method.state().items()}
@@ -144,7 +145,7 @@ class Trainer:
         return {**self._objective.state_dict(), **optimizer, **average, **method, "progress": progress}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what ``state`` gave."""
+        """Restore what ``state`` gave."""
         self._objective.load_state_dict({name: state[name] for name in self._objective.state_dict()})
         load_state(self._optimizer, _below("optimizer.", state))
         if self._average is not None:
@@ -155,7 +156,7 @@ class Trainer:
 
     @property
     def prior(self) -> SignBuffer | None:
-        """Signs that the method keeps of every image, which are not in ``state``; none if it keeps nothing."""
+        """The signs that the method keeps of every image, which are not in ``state``; none if it keeps none."""
         return self.method.prior if isinstance(self.method.prior, SignBuffer) else None
 
     def share_state(self) -> None:
@@ -170,7 +171,7 @@ class Trainer:
             self.prior.share(self.run.ranks)
 
     def _replayed(self, batches: Iterator[StoredBatch]) -> Iterator[StoredBatch]:
-        """Repeat each batch for as many steps as it is trained on; of the first, those that are left."""
+        """Repeat each batch for as many steps as it is trained on, the first one for those that are left."""
         left = self.run.replays - self.step % self.run.replays
         for raw in batches:
             yield from itertools.repeat(raw, left)
@@ -179,7 +180,7 @@ class Trainer:
     def _train_on(self, raw: StoredBatch) -> Losses:
         found, pieces = [], list(cut(raw, rank_slice(self.run, self.step), self._rows_at_once))
         for number, (rows, part) in enumerate(pieces, start=1):
-            # Ranks add up their gradients in the last backward pass.
+            # Ranks add up their gradients only in the last backward pass.
             with nullcontext() if number == len(pieces) else self._apart():
                 batch, losses = self._backward(rows, part)
             found.append(losses)
@@ -192,8 +193,8 @@ class Trainer:
         return Losses(losses.total, losses.clean, losses.adversarial)
 
     def _backward(self, rows: StoredBatch, part: RankSlice) -> tuple[Batch, Losses]:
-        """Add the gradients of some rows of this step's batch to what the parameters have."""
-        # Whatever passes together draws for the whole batch.
+        """Add the gradients of some rows of this step's batch to those that the parameters have already."""
+        # Every piece draws for the whole batch, so each begins with the same seed.
         torch.manual_seed(step_seed(self.run.seed, self.step))
         batch = make_batch(rows, self.run, self.step, part)
         try:
@@ -246,11 +247,11 @@ class Trainer:
         )
 
     def _mean(self, parts: list[Tensor]) -> float | None:
-        """Return the mean over steps of losses that each rank has a part of."""
+        """Return the mean over steps of losses of which each rank has a part."""
         return float(self.run.ranks.total(torch.stack(parts).mean())) if parts else None
 
     def _count_passes(self) -> None:
-        """Add the passes of all ranks since the record before."""
+        """Add the passes of all ranks since the previous record."""
         counted = self.run.ranks.total(torch.tensor(self._objective.passes.take_counts(), device=self.device))
         self.passes = PassCounts(*(torch.tensor(self.passes) + counted.cpu()).tolist())
 
@@ -258,8 +259,8 @@ class Trainer:
 def _compiled(model: nn.Module) -> nn.Module:
     from torch._functorch import config as functorch_config
 
-    # A clean pass that serves gradient and loss is gone through backwards twice; by default a compiled one overwrites
-    # what it saved the first time.
+    # A clean pass that serves gradient and loss has two backward passes; by default, a compiled one overwrites what it
+    # saved during the first.
     functorch_config.donated_buffer = False
     return cast(nn.Module, torch.compile(model))
 
@@ -269,5 +270,5 @@ def _below(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of one step's dropout masks."""
+    """Return the seed of one step's random draws, such as dropout masks."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

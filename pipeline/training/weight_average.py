@@ -15,10 +15,10 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 class WeightAverage(AveragedModel):
     """The exponential moving average of a model's weights over the steps of its training.
 
-    Running statistics of batch normalisation are averaged too, as TF-slim, timm and torchvision do; what counts in
-    whole numbers is copied. After n updates the decay is min(decay, (1 + n) / (10 + n)), as
-    ``tf.train.ExponentialMovingAverage`` has it where steps are counted: otherwise the weights that a short training
-    began with would weigh in its average to the end.
+    Running statistics of batch normalisation are averaged too, as TF-slim, timm and torchvision do; whole numbers, such
+    as counts of batches, are copied. After n updates the decay is min(decay, (1 + n) / (10 + n)), as in
+    ``tf.train.ExponentialMovingAverage`` where steps are counted: otherwise the initial weights would count to the end
+    in the average of a short training.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -42,6 +42,6 @@ class WeightAverage(AveragedModel):
         if not averages[0].is_floating_point():
             torch._foreach_copy_(averages, values)
             return
-        # The base class counts on the CPU, so that asking it does not wait for a GPU.
+        # The base class counts on the CPU, so that reading the count does not wait for a GPU.
         updates = int(self.n_averaged)
         torch._foreach_lerp_(averages, values, 1 - min(self._decay, (1 + updates) / (10 + updates)))

@@ -1,4 +1,5 @@
-"""Methods of training: each says how a step's images are perturbed and what the model is to go down.
+"""Methods of training: each says how a step's images are perturbed and which loss is minimised.
 
-One file a method, named as the parameter ``robust.NAME.method`` names it; ``registry.py`` is the one table.
+There is one file per method, named like its value of the parameter ``robust.NAME.method``; ``registry.py`` is the one
+table.
 """

@@ -22,8 +22,8 @@ from gradshard.pipeline.types import SELF
 class Ensemble(Method):
     """The weighted loss of clean and perturbed images, as ``Adversary`` defines it; without stores, Goodfellow's.
 
-    It remembers the sources' recent losses, where those decide what the sources weigh. ``steps`` and ``step_size``, in
-    epsilons, are those of PGD, where the model itself crafts by that.
+    It remembers the sources' recent losses if the sources' weights depend on them. ``steps`` and ``step_size``, in
+    epsilons, are those of PGD, if that is the model's own attack.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Ensemble(Method):
         return self._full_batch(batch, passes)
 
     def remember(self, batch: Batch, losses: Losses, ranks: Rank) -> None:
-        """Let a step's losses under each source count in what the sources weigh from the next one on."""
+        """Let a step's losses under each source count in the sources' weights from the next step on."""
         if self._recent is not None and losses.by_source is not None:
             found = ranks.total(losses.by_source)
             self._recent = moving_average(self._recent, found, decay=self._adversary.ema_decay)
 
     def state(self) -> dict[str, Tensor]:
-        """Give the moving average of each source's loss, if it counts."""
+        """Return the moving average of each source's loss, if it counts."""
         return {} if self._recent is None else {"recent_losses": self._recent}
 
     def _full_batch(self, batch: Batch, passes: Passes) -> Losses:
@@ -76,7 +76,8 @@ class Ensemble(Method):
     def _clean_loss_and_perturbed(self, batch: Batch, passes: Passes) -> tuple[Tensor, Tensor]:
         """Return the clean loss and the images that the model perturbs, from one clean pass, as in the authors' code.
 
-        Where one backward pass serves both, the loss that is given has no graph: its gradient is there already.
+        If one backward pass serves both, the loss has no graph, because its gradient is already in the parameters'
+        ``grad``.
         """
         adversary = self._adversary
         inputs, random = batch.images.detach().requires_grad_(True), torch.get_rng_state()
@@ -133,7 +134,7 @@ class Ensemble(Method):
         return self._crafted(batch, passes, epsilon, chosen)
 
     def _crafted(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
-        """Return the chosen images, perturbed by the model in a pass of its own, which moves no running statistics."""
+        """Return the chosen images, perturbed by the model in a separate pass, which changes no running statistics."""
         adversary, start, policy = self._adversary, batch.images, self._adversary.policy
         if adversary.attack == "pgd":
             return self._climbed(batch, passes, epsilon, chosen)
@@ -150,7 +151,7 @@ class Ensemble(Method):
         return perturb(start, step_sign(adversary.policy) * grad.sign(), epsilon)
 
     def _climbed(self, batch: Batch, passes: Passes, epsilon: float | Tensor, chosen: Tensor | None) -> Tensor:
-        """Return the chosen images, perturbed by PGD from a uniform start in the ball about the clean image's label."""
+        """Return the chosen images, perturbed by PGD about the clean image's label from a uniform start in the ball."""
         adversary, policy = self._adversary, self._adversary.policy
         images, labels = _chosen(batch.images, chosen), _chosen(batch.labels, chosen)
         with passes.crafting(batch.part, mode=adversary.live_mode, chosen=chosen) as model:
@@ -176,7 +177,7 @@ class Ensemble(Method):
 
 
 def _combined_weights(adversary: Adversary, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
-    """Give what each source weighs where losses are combined, and the moving average where that follows them."""
+    """Return the sources' weights if losses are combined, and the initial moving average if these depend on it."""
     if adversary.combination is None:
         return None, None
     weights = torch.tensor([adversary.weights.get(name, 1.0) for name in adversary.sources], device=device)

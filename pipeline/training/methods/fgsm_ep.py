@@ -13,10 +13,10 @@ from gradshard.pipeline.training.priors import Kept, PriorBuffer
 
 
 class FgsmEP(Method):
-    """min J(x + d'), d' = clip(d + epsilon * sign(grad J(x + d))), d that image's d' of the epoch before.
+    """min J(x + d'), d' = clip(d + epsilon * sign(grad J(x + d))), d being that image's d' of the previous epoch.
 
     d' lies within epsilon and x + d' in [0, 1]. In every ``reset_epochs``-th epoch, from the first on, each pixel of d
-    is -epsilon or +epsilon at random, as in the authors' code. The step goes by the gradient of J for the true label,
+    is -epsilon or +epsilon at random, as in the authors' code. The step follows the gradient of J for the true label,
     and the model crafts in train mode.
     """
 
@@ -37,7 +37,7 @@ class FgsmEP(Method):
         self._reset_epochs = reset_epochs
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
-        """Return J(x + d')."""
+        """Compute J(x + d')."""
         before = self.prior_of(batch)
         with passes.crafting(batch.part) as model:
             perturbed = iterate_linf(
@@ -58,14 +58,14 @@ class FgsmEP(Method):
         self.prior.write(losses.prior, batch.part.total, ranks)
 
     def prior_of(self, batch: Batch) -> Tensor:
-        """Give each image's d in units of epsilon, float32 (n, C, H, W), in the coordinates of the image as stored."""
+        """Return each image's d in units of epsilon, float32 (n, C, H, W), in the coordinates of the stored image."""
         if not self.starts_anew(batch):
             return self.prior.read(batch.origin.rows)
         device = batch.images.device
         return whole_batch(batch, lambda shape: 2.0 * torch.randint(0, 2, shape, device=device) - 1)
 
     def starts_anew(self, batch: Batch) -> bool:
-        """Tell whether a batch is of an epoch of a reset, which goes on from nothing."""
+        """Tell whether a batch belongs to a reset epoch, which continues from nothing."""
         return batch.origin.epoch % self._reset_epochs == 0
 
     def written_back(self, losses: Losses, batch: Batch, perturbed: Tensor, before: Tensor) -> Losses:

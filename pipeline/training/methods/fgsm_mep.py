@@ -17,10 +17,10 @@ _LEAST_NORM = 1e-30
 class FgsmMEP(FgsmPGI):
     """FGSM-PGI whose next d is clip(d + epsilon * sign(m')), m' = g / ||g||_1 + ``prior_momentum`` * m.
 
-    g is grad J(x + d), and m that image's m' of the epoch before, 0 in every epoch of a reset. It trains on FGSM-PGI's
-    d', along the sign of g alone, as the authors' code does; that code divides by the norm over the whole batch, this
-    by each image's own, so that no image's m' follows from those beside it. d is kept as a sign, m in float32: 4 bytes
-    a pixel, in the memory of the model's device and in every checkpoint.
+    g is grad J(x + d), and m that image's m' of the previous epoch, 0 in every reset epoch. It trains on FGSM-PGI's d',
+    along the sign of g alone, as the authors' code does. That code divides by the norm over the whole batch; this one
+    divides by each image's own, so that no image's m' depends on those beside it. d is kept as a sign, m in float32: 4
+    bytes per pixel, in the memory of the model's device and in every checkpoint.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FgsmMEP(FgsmPGI):
         self._momentum[rows] = ranks.gathered(losses.prior.momentum, total)
 
     def state(self) -> dict[str, Tensor]:
-        """Give the momentum of every row, float32 (N, C, H, W)."""
+        """Return the momentum of every row, float32 (N, C, H, W)."""
         return {"momentum": self._momentum}
 
     def _momentum_of(self, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""FGSM-PGI (Jia et al. 2022, "Prior-Guided Initialization based Regularization"): FGSM-EP that may not stray."""
+"""FGSM-PGI (Jia et al. 2022, "Prior-Guided Initialization based Regularization"): FGSM-EP, kept close to the prior."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class FgsmPGI(FgsmEP):
     """min J(x + d') + ``prior_weight`` * ||f(x + d') - f(x + d)||^2 / K, d and d' those of FGSM-EP, f its K logits.
 
     The paper has the squared L2 distance; its authors' code takes the mean over classes, to which its weight of 10
-    belongs. Both passes are trained through: the one from the prior also gives the gradient that the step goes by.
+    belongs. Gradients flow through both passes, of which the one from the prior also gives the direction of the step.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FgsmPGI(FgsmEP):
         self._prior_weight = prior_weight
 
     def losses(self, batch: Batch, passes: Passes) -> Losses:
-        """Return J(x + d'), and the distance of its logits from those of x + d."""
+        """Compute J(x + d'), and the distance of its logits from those of x + d."""
         before = self.prior_of(batch)
         start = project(batch.images + batch.epsilon * batch.origin.view(before), batch.images, batch.epsilon)
         start.requires_grad_(True)

@@ -1,4 +1,4 @@
-"""Making of a training method, for one run, from what the registry has of it."""
+"""Creation of a training method, for one run, from its entry in the registry."""
 
 from importlib import import_module
 
@@ -17,7 +17,7 @@ def make_method(adversary: Adversary | None, *, shape: tuple[int, ...], device: 
         adversary: names the method and has its settings.
         shape: of the images of a whole batch, over all ranks.
         device: that of the model.
-        rows: of the dataset, those held back from training too; for a method that has a prior.
+        rows: the number of rows of the dataset, including those held back; for a method that has a prior.
     """
     if adversary is None:
         return Clean()

@@ -1,4 +1,4 @@
-"""The interface of a training method: from a step's batch to what the model is to go down."""
+"""The interface of a training method: from a step's batch to the loss to minimise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from gradshard.pipeline.training.distributed import Rank
 from gradshard.pipeline.training.passes import Passes, whole_batch
 from gradshard.pipeline.training.priors import Kept, PriorBuffer, joined
 
-# Of epsilon, in all steps together: 10 steps of 2/255 at 8/255.
+# The length of all steps together, in epsilons: 10 steps of 2/255 at 8/255.
 _REACH = 2.5
 
 
@@ -20,12 +20,12 @@ class Losses:
     """Losses of a batch under a method; each is this rank's part of a mean over the whole batch.
 
     Attributes:
-        total: what to go down. What of the parameters' gradient is in their ``grad`` already, is not in its graph.
+        total: the loss to minimise. Gradients that are already in the parameters' ``grad`` are not in its graph.
         clean: the loss of clean images, if the method has any.
         adversarial: that of perturbed ones, if it has any.
-        by_source: where losses under S sources are combined, that under each, (S,).
-        inputs: a tensor whose gradient the method wants from the backward pass of ``total``; it is in its ``grad``
-            by the time of ``Method.remember``.
+        by_source: where losses under S sources are combined, the loss under each, (S,).
+        inputs: a tensor whose gradient the method wants from the backward pass of ``total``; it is in its ``grad`` by
+            the time of ``Method.remember``.
         prior: what the method keeps of the images' perturbations.
     """
 
@@ -63,12 +63,12 @@ class Method:
     """A way of training a model, for one run of it.
 
     It is made by its ``registry`` entry, with the ``Adversary``, the shape of a whole batch and the device, and its
-    settings as keywords. A step's losses follow from the batch, the model and ``state`` alone; whatever a method draws
-    it draws by torch's generator, which the trainer seeds for every step.
+    settings as keywords. A step's losses depend on the batch, the model and ``state`` alone; a method draws random
+    numbers only by torch's generator, which the trainer seeds for every step.
 
-    ``in_pieces`` says that the losses of a batch are the sums of those of its pieces, where it passes in several:
-    ``remember`` then gets the sums, and the last piece. ``prior`` is what it keeps of each image for the next epoch, if
-    it does; it is shared and saved apart from ``state``.
+    ``in_pieces`` says that, if a batch passes in several pieces, its losses are the sums of theirs: ``remember`` then
+    gets the sums, and the last piece. ``prior`` is what the method keeps of each image for the next epoch, if anything;
+    it is shared and saved apart from ``state``.
     """
 
     in_pieces = True
@@ -82,7 +82,7 @@ class Method:
         """Take from a step what the next ones need, after its backward pass and before the parameters move."""
 
     def state(self) -> dict[str, Tensor]:
-        """Give what it remembers, by name: from the start the same names and shapes; a resumed run writes into them."""
+        """Return what it remembers, by name; names and shapes never change, and a resumed run writes into these."""
         return {}
 
 
@@ -102,7 +102,7 @@ def loss_of_perturbed(perturbed: Tensor, batch: Batch, passes: Passes) -> Losses
 
 
 def size_of_steps(steps: int, given: float | None) -> float:
-    """Return the size of each of PGD's steps, in epsilons: if none is given, all together reach 2.5 epsilons."""
+    """Return the size of each of PGD's steps, in epsilons; by default all steps together reach 2.5 epsilons."""
     return _REACH / steps if given is None else given
 
 

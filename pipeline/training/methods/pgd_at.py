@@ -12,7 +12,7 @@ from gradshard.pipeline.training.passes import Passes
 class PgdAT(Method):
     """min J(x_adv), x_adv by ``steps`` steps of ``step_size`` epsilons from a random start in the ball.
 
-    The steps go by the sign of the gradient of J for the true label, and end each time within epsilon of x and within
+    Each step follows the sign of the gradient of J for the true label, and is clipped to within epsilon of x and to
     [0, 1]. The model crafts in train mode, as in the authors' code.
     """
 

@@ -1,7 +1,7 @@
-"""The training methods: one table, by the names that parameters and results call them.
+"""The training methods: one table, by the names that parameters and results use.
 
 A new method is one entry, one name in ``pipeline/types.py`` and one file. Its class is named and not imported, so that
-whoever checks parameters loads no torch.
+checking parameters does not load torch.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,10 @@ class MethodEntry:
     """A training method: the class that computes its losses, and the parameters that are its own.
 
     Args:
-        title: what reports call it.
+        title: its name in reports.
         function: its class, ``package.module:Class``.
-        settings: its parameters below ``robust.NAME``, each with the value it has if none is given.
-        prior: it starts from each image's last perturbation, for which it is made with a ``PriorBuffer``.
+        settings: its parameters below ``robust.NAME``, each with its default value.
+        prior: it starts from each image's last perturbation, and is made with a ``PriorBuffer`` for that.
         own_signs: its signs are those of the loss that it trains on, whatever the parameter ``gradient``.
     """
 

@@ -10,17 +10,17 @@ from gradshard.pipeline.training.data import Batch
 from gradshard.pipeline.training.methods.method import Losses, Method, normal_noise, size_of_steps
 from gradshard.pipeline.training.passes import Passes
 
-# The deviation of the start, in pixels: the divergence has no gradient at the image itself.
+# The deviation of the start, in units of pixels: the divergence has no gradient at the image itself.
 _START = 0.001
 
 
 class Trades(Method):
     """min J(x) + beta max KL(p(x) || p(x')), the maximum over the ball, p the softmax of the logits.
 
-    x' comes of ``steps`` steps of ``step_size`` epsilons along the sign of the divergence's own gradient, from normal
-    noise of deviation 0.001 (algorithm 1). ``beta`` is the paper's 1 / lambda, 6 in its section 5.3. As in the authors'
-    code the model crafts in eval mode, and gradients pass through both p(x) and p(x'); unlike there, the start is
-    clipped to [0, 1], and the p(x) of all steps is computed once.
+    x' is the end of ``steps`` steps of ``step_size`` epsilons along the sign of the divergence's own gradient, from
+    normal noise of deviation 0.001 (algorithm 1). ``beta`` is the paper's 1 / lambda, 6 in its section 5.3. As in the
+    authors' code the model crafts in eval mode, and gradients pass through both p(x) and p(x'); unlike there, the start
+    is clipped to [0, 1], and the p(x) of all steps is computed once.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Precompute adversarial gradients once, share them, train on them many times.
 
-What is public is listed in ``__init__.pyi`` and explained in docs/api.md; everything else may change. Names are
-imported when they are first used, so that ``import gradshard`` takes no time.
+Public names are listed in ``__init__.pyi`` and explained in docs/api.md; everything else may change. Names are imported
+when they are first used, so that ``import gradshard`` takes no time.
 """
 
 import lazy_loader

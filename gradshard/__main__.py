@@ -1,4 +1,4 @@
-"""Run the command line: ``gradshard NAME``, the same as ``python -m gradshard NAME``."""
+"""The command line: ``gradshard NAME``, the same as ``python -m gradshard NAME``."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:
             raise
-        # Threads that still compute would be stopped inside C++ code as Python ends, and that aborts the process.
+        # At exit, Python would stop threads that still compute inside C++ code, which aborts the process.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)

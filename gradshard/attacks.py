@@ -18,7 +18,7 @@ from gradshard.storage.errors import GradshardError
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack by its name in ``ATTACKS``; all share one signature, and each leaves alone what it has no use for."""
+    """An attack by its name in ``ATTACKS``; all share one signature, and each ignores what it does not use."""
 
     name: str
     does: str
@@ -44,20 +44,21 @@ class Attack:
             images: float (N, C, H, W) in [0, 1], on the model's device.
             labels: the true labels, int64 (N,).
             epsilon: how far a pixel may move, in units of pixels in [0, 1].
-            alpha: of RAND+FGSM: its random step, at most epsilon, by default half of it.
-            steps: of I-FGSM and MI-FGSM (by default 10), PGD and C&W (40).
-            restarts: of PGD and C&W: from so many random starts.
+            alpha: the random step of RAND+FGSM, at most epsilon; by default half of epsilon.
+            steps: the number of steps of I-FGSM and MI-FGSM (by default 10), PGD and C&W (40).
+            restarts: the number of random starts of PGD and C&W.
             gradient: ``exact``, whose signs do not suffer from rounding, or ``cross_entropy`` as the paper computed it.
-            label: step away from the ``true`` label, or of FGSM, I-FGSM and RAND+FGSM towards the ``least_likely`` one.
-            seed: of whatever is random.
+            label: ``true`` steps away from the true label; ``least_likely`` lets FGSM, I-FGSM and RAND+FGSM step
+                towards that class.
+            seed: the seed of all random draws.
 
         Returns:
             Float (N, C, H, W) in [0, 1], at most epsilon from the images.
 
         Raises:
-            GradshardError: the images are no pixels in [0, 1] or not the model's, the labels not theirs, the model
-                gives no logits or has a gradient that is NaN or infinite, or another argument is not one that an attack
-                has.
+            GradshardError: the images are not pixels in [0, 1] or do not fit the model, the labels do not fit the
+                images, the model gives no logits or has a gradient that is NaN or infinite, or another argument is not
+                valid.
         """
         check_pixels(images)
         check_words(gradient, label)
@@ -82,10 +83,10 @@ class Attack:
 def attack_config(
     *, epsilon: float, alpha: float | None = None, steps: int | None = None, restarts: int = 1
 ) -> AttackConfig:
-    """Return what attacks may do, with the defaults of ``Attack`` filled in.
+    """Return the strength of attacks, with the defaults of ``Attack`` filled in.
 
     Raises:
-        GradshardError: a number is out of its range; the sentence names it.
+        GradshardError: a number is out of its range; the message names it.
     """
     if not 0 <= epsilon <= 1:
         raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
@@ -106,10 +107,10 @@ def attack_config(
 
 
 def check_pixels(images: Tensor) -> None:
-    """Refuse images that are no float pixels in [0, 1].
+    """Refuse images that are not float pixels in [0, 1].
 
     Raises:
-        GradshardError: they are not; the sentence names the remedy.
+        GradshardError: they are something else; the message names the remedy.
     """
     if not isinstance(images, Tensor):
         raise GradshardError(
@@ -132,12 +133,12 @@ def count_classes(model: nn.Module, images: Tensor, *, where: str = "the model")
     """Return how many classes a model tells apart, by a pass of the first image in eval mode, which changes nothing.
 
     Raises:
-        GradshardError: it does not take the images, or gives no logits for them.
+        GradshardError: the model does not take the images, or gives no logits for them.
     """
     _check_module(model, where)
     try:
         logits = _first_pass(model, images[:1].clone())
-    # Somebody else's code raises anything.
+    # User code can raise any exception.
     except Exception as error:
         dtype, shape = str(images.dtype).removeprefix("torch."), tuple(images.shape)
         raise GradshardError(
@@ -153,10 +154,10 @@ def count_classes(model: nn.Module, images: Tensor, *, where: str = "the model")
 
 
 def check_eval_mode(models: Mapping[str, nn.Module]) -> None:
-    """Refuse models, by name, that are no modules or in training mode.
+    """Refuse models, by name, that are not modules or are in training mode.
 
     Raises:
-        GradshardError: one is such.
+        GradshardError: a model is no module, or is in training mode.
     """
     for name, model in models.items():
         _check_module(model, name)
@@ -178,7 +179,7 @@ def _first_pass(model: nn.Module, image: Tensor) -> object:
 
 
 def check_gradients(attacked: Mapping[str, Watched]) -> None:
-    """Refuse models, by name, that were attacked where they have no gradient: the attack left those images alone.
+    """Refuse models, by name, whose gradient was undefined for some images, which attacks then did not move.
 
     Raises:
         GradshardError: a gradient that an attack asked for was NaN or infinite.
@@ -192,10 +193,10 @@ def check_gradients(attacked: Mapping[str, Watched]) -> None:
 
 
 def check_labels(labels: Tensor, images: Tensor, *, classes: int | None = None) -> None:
-    """Refuse labels that are not those of the images, or of no class, where it is known how many there are.
+    """Refuse labels that do not fit the images, or are no class: below 0, or not below ``classes`` if that is given.
 
     Raises:
-        GradshardError: they are not; the sentence names the remedy.
+        GradshardError: they do not fit, or one is no class; the message names the remedy.
     """
     found = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
@@ -207,10 +208,10 @@ def check_labels(labels: Tensor, images: Tensor, *, classes: int | None = None) 
 
 
 def check_words(gradient: str, label: str = "true") -> None:
-    """Refuse words that no attack knows, which would pass for others.
+    """Refuse unknown words, which would otherwise act as other ones.
 
     Raises:
-        GradshardError: one is such; the sentence lists those that there are.
+        GradshardError: a word is unknown; the message lists the known ones.
     """
     known = {"gradient": (gradient, get_args(Gradient)), "label": (label, get_args(EvaluationLabel))}
     for name, (word, words) in known.items():

@@ -71,27 +71,27 @@ def evaluate(
 
     Args:
         targets: modules by name, in eval mode, all on one device; they map images in [0, 1] to logits.
-        images: float (N, C, H, W) in [0, 1], anywhere.
+        images: float (N, C, H, W) in [0, 1], on any device.
         labels: int64 (N,).
         attacks: their names: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack; torchattacks:NAME, foolbox:NAME and
             art:NAME; or package.module:function.
         epsilon: how far a pixel may move, in units of pixels in [0, 1].
-        sources: who crafts; by default the targets themselves. A source of a target's name is that target.
-        alpha: as of each attack: see ``fgsm``, also for what follows.
-        steps: as of each attack.
-        restarts: as of each attack.
-        gradient: as of each attack.
-        label: as of each attack.
-        arguments: of attacks from elsewhere, their own keywords, by the attack's name.
-        seed: of whatever is random; the noise is the same for all sources.
+        sources: the models that craft; by default the targets. A source with a target's name is that target.
+        alpha: as for each attack: see ``fgsm``, also for the next four.
+        steps: as for each attack.
+        restarts: as for each attack.
+        gradient: as for each attack.
+        label: as for each attack.
+        arguments: keyword arguments of attacks from elsewhere, by the attack's name.
+        seed: the seed of all random draws; the noise is the same for all sources.
 
     Returns:
-        One result a target on clean images, then one for each attack, source and target.
+        One result per target on clean images, then one for each attack, source and target.
 
     Raises:
         GradshardError: a model is in training mode, gives no logits for the images or has a gradient that is NaN or
-            infinite, the images are no pixels, the labels not theirs, an attack cannot be run here, or another argument
-            is not one that attacks have.
+            infinite, the images are not pixels, the labels do not fit the images, an attack cannot run here, or another
+            argument is not valid.
     """
     models = {**(sources or {}), **targets}
     if not targets:

@@ -1,4 +1,4 @@
-"""One model, whoever trained it, under attacks of all kinds: can its gradient be trusted?"""
+"""An examination of one model under attacks of all kinds, which shows whether its gradient can be trusted."""
 
 from collections.abc import Mapping, Sequence
 
@@ -49,27 +49,27 @@ def examine(
 
     Args:
         model: in eval mode; it maps images in [0, 1] to logits.
-        images: float (N, C, H, W) in [0, 1], anywhere.
+        images: float (N, C, H, W) in [0, 1], on any device.
         labels: int64 (N,).
         epsilon: how far a pixel may move, in units of pixels in [0, 1].
         sources: modules by name, in eval mode, whose examples are transferred.
-        attacks: those by the model's own gradient: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack;
+        attacks: the attacks by the model's own gradient: fgsm, ifgsm, rand_fgsm, mifgsm, pgd, cw, autoattack;
             torchattacks:NAME, foolbox:NAME and art:NAME; or package.module:function.
-        transferred: those that sources craft.
-        alpha: as of each attack: see ``fgsm``, also for what follows.
-        steps: as of each attack.
-        restarts: as of each attack.
-        gradient: as of each attack.
-        arguments: of attacks from elsewhere, their own keywords, by the attack's name.
-        seed: of whatever is random.
+        transferred: the attacks that the sources craft.
+        alpha: as for each attack: see ``fgsm``, also for the next three.
+        steps: as for each attack.
+        restarts: as for each attack.
+        gradient: as for each attack.
+        arguments: keyword arguments of attacks from elsewhere, by the attack's name.
+        seed: the seed of all random draws.
 
     Returns:
-        ``flags``, ``masked``, ``results`` (an error with its intervals an attack and source), ``worst_case`` over all
-        of them by example, and ``probe``, with the error over epsilon.
+        ``flags``, ``masked``, ``results`` (an error with its intervals per attack and source), ``worst_case`` over all
+        of them per example, and ``probe``, the error as a function of epsilon.
 
     Raises:
-        GradshardError: the images are no pixels, the labels not theirs, an attack cannot be run here, a model cannot be
-            attacked as it is, or another argument is not one that attacks have; the sentence says why.
+        GradshardError: the images are not pixels, the labels do not fit the images, an attack cannot run here, a model
+            cannot be attacked as it is, or another argument is not valid; the message says why.
     """
     models = {**(sources or {}), SELF: model}
     if SELF in (sources or {}):

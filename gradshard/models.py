@@ -1,4 +1,4 @@
-"""Models by name, and back from their weights."""
+"""Models, made by name or loaded from their weights."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from gradshard.storage.formats.dataset import Dataset
 
 
 def load_model(path: str | Path, dataset: Dataset, *, device: str | torch.device = "cpu") -> nn.Module:
-    """Load a model that gradshard trained, frozen and in eval mode; of one that gives probabilities, their logarithm.
+    """Load a model that gradshard trained, frozen and in eval mode; probabilities become logits by the logarithm.
 
     Args:
-        path: its weights, such as models/static/A.safetensors.
-        dataset: whose images and classes it is for.
-        device: where it shall compute.
+        path: the model's weights, such as models/static/A.safetensors.
+        dataset: the dataset whose images and classes the model is for.
+        device: the device to put the model on.
 
     Raises:
-        GradshardError: the file is missing or damaged, or its model is for other images; or its architecture is code of
-            somebody's own, which is not run here: build that model yourself.
+        GradshardError: the file is missing or damaged, or its model is for other images; or its architecture is user
+            code, which is not run here: build that model yourself.
     """
     tensors, record = checkpoints.load(Path(path))
     architecture = str(record.get("architecture"))

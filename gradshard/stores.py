@@ -41,11 +41,11 @@ def open_dataset(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = C
 
     Args:
         place: such as ``data/mnist5k.zarr`` or ``s3://bucket/mnist5k.zarr``.
-        cache: the folder that keeps what is read of remote datasets; it may be deleted at any time.
+        cache: the folder that keeps what was read from remote datasets; it may be deleted at any time.
         cache_bytes: the most bytes kept there of one dataset.
 
     Raises:
-        GradshardError: there is none, it is not valid, or the connection failed.
+        GradshardError: there is no dataset, it is not valid, or the connection failed.
     """
     return dataset_cache.open_dataset(str(place), cache, cache_bytes)
 
@@ -55,11 +55,11 @@ def open_signs(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CAC
 
     Args:
         place: such as ``signs/A.zarr`` or ``s3://bucket/A.zarr``.
-        cache: the folder that keeps what is read of remote stores; it may be deleted at any time.
+        cache: the folder that keeps what was read from remote stores; it may be deleted at any time.
         cache_bytes: the most bytes kept there of one store.
 
     Raises:
-        GradshardError: there is none, it is not valid, or the connection failed.
+        GradshardError: there is no store, it is not valid, or the connection failed.
     """
     return open_place(str(place), cache, cache_bytes)
 
@@ -78,17 +78,17 @@ def write_signs(
     """Write signs that were computed elsewhere as a sign store, whole or not at all.
 
     Args:
-        path: the store's folder, such as ``signs/mine.zarr``; there must be none yet.
+        path: the store's folder, such as ``signs/mine.zarr``, which must not exist yet.
         signs: -1, 0 or 1, int8 (N, C, H, W) or (N, C·H·W), of all rows of the split in its order.
         split: the rows, such as ``open_dataset(...).train``.
-        model: whose gradients they are; its parameters' digest goes into the manifest.
-        name: of the model.
-        labels: those that the gradients were taken for, (N,); by default the true ones.
-        gradient: of which loss.
-        label: whose label the loss was taken for.
+        model: the model of the gradients; its parameters' digest goes into the manifest.
+        name: the name of the model.
+        labels: the labels that the gradients were taken for, (N,); by default the true ones.
+        gradient: which gradient the signs are of.
+        label: the policy by which the labels were chosen.
 
     Raises:
-        GradshardError: something is there, the signs or labels do not fit the split, or the name is none.
+        GradshardError: the folder exists, the signs or labels do not fit the split, or the name is not valid.
     """
     check_word(name, what="name")
     target, flat = Path(path), signs.reshape(len(signs), -1)
@@ -118,7 +118,7 @@ def verify(place: str | Path) -> list[Fault]:
     """Check every byte of the store at a path or URL; an intact one has no faults.
 
     Raises:
-        GradshardError: nothing published is there, or the connection failed.
+        GradshardError: there is no published store, or the connection failed.
     """
     return verifying.all_faults(*files_at(str(place)), advance=lambda shards: None)
 
@@ -137,27 +137,26 @@ def audit(
     std: Sequence[float] | None = None,
     output: Output | None = None,
 ) -> StoreAudit:
-    """Compute random rows of a store again and compare; ``honest`` of the result is the verdict, and printing tells it.
+    """Compute random rows of a store again and compare; ``honest`` of the result is the verdict, and print shows it.
 
     Args:
         store: from ``open_signs`` or ``compute_signs``.
-        split: the rows that it was made from: a split of ``open_dataset``, or a dataset as ``compute_signs`` takes it,
-            such as arrays (images, labels), which is read whole.
-        model: the model that it was made from, in eval mode.
-        rows: how many to compute again.
-        seed: of the choice; by default nobody can foresee it.
+        split: the rows that the store was made from: a split of ``open_dataset``, or a dataset as ``compute_signs``
+            takes it, such as arrays (images, labels), which is read whole.
+        model: the model that the store was made from, in eval mode.
+        rows: how many rows to compute again.
+        seed: the seed of the choice of rows; by default it is unpredictable.
         attack: the store's attack, where it is package.module:function or a library's: its code runs only if you name
             it.
-        transform: as ``compute_signs`` had it; so are those that follow.
-        columns: of image and label.
-        mean: of a normalisation outside of the model.
-        std: of the same.
-        output: from what the model gives to logits.
+        transform: as for ``compute_signs``, like the next four.
+        columns: the columns of image and label.
+        mean: subtracted from each channel before the model.
+        std: what each channel is then divided by.
+        output: a function that maps the model's output to logits.
 
     Raises:
-        GradshardError: the store was made for other rows, a shard is missing or damaged, the store's attack is
-            another's code that you did not name, no row is to be computed again, or the dataset or the model is none
-            that a store is made from.
+        GradshardError: the store was made for other rows, a shard is missing or damaged, the store's attack is foreign
+            code that you did not name, ``rows`` is less than 1, or no store can be made from the dataset or the model.
     """
     if rows < 1:
         raise GradshardError(f"rows is {rows}, of which nothing can be told: compute one again at least")
@@ -172,7 +171,7 @@ def audit(
 def _made_from(
     store: SignStore, dataset: Any, transform: Transform | None, columns: tuple[str, str] | None
 ) -> LabelledRows:
-    """Take a dataset in any of its forms as the rows that a store was made from."""
+    """Return a dataset, given in any form, as the rows that a store was made from."""
     if isinstance(dataset, Split):
         return dataset
     try:

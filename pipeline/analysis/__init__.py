@@ -1,1 +1,1 @@
-"""Measurements of models that are no attack: how accurate their gradients are, and the loss around images."""
+"""Measurements of models other than attacks: the accuracy of their gradients, and the loss around images."""

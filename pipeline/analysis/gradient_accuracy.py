@@ -1,4 +1,4 @@
-"""Properties of a model's input gradients: how large (table 7), and how often rounding turns their sign."""
+"""Properties of a model's input gradients: their size (table 7), and how often rounding changes their sign."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Norms:
 
 @dataclass(frozen=True)
 class WrongSigns:
-    """Per example, the share of pixels whose sign is not that of float64, float64 (n,), for either gradient in fp32.
+    """Per example and gradient, the share of pixels whose sign in fp32 is not the one in float64; float64 (n,).
 
     ``zero_rows`` says for which examples the fp32 cross-entropy's gradient is 0 in every pixel, bool (n,).
     """
@@ -30,7 +30,7 @@ class WrongSigns:
 
 
 def gradient_norms(model: nn.Module, images: Tensor, labels: Tensor) -> Norms:
-    """Return the norms of table 7: of sigmoid(u) times the margin's gradient, and as fp32 cross-entropy gives them.
+    """Return the norms of table 7: of sigmoid(u) times the margin's gradient, and of fp32 cross-entropy's gradient.
 
     Args:
         model: in eval mode.

@@ -18,9 +18,9 @@ _SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 
 @dataclass(frozen=True)
 class Directions:
-    """Images that FGSM fools a model on: by its own gradient, by a source's; bool (n,) each.
+    """Images on which FGSM fools a model, by its own gradient and by a source's; bool (n,) each.
 
-    ``right`` are those that it classifies right unperturbed, and of which alone the other two can be true.
+    ``right`` marks the images that the model classifies right unperturbed; only for these can the other two be true.
     """
 
     right: Tensor
@@ -29,19 +29,19 @@ class Directions:
 
     @property
     def other_alone(self) -> Tensor:
-        """Those that figure 2 is about: the source's sample fools the model, its own does not."""
+        """The images that figure 2 is about: the source's example fools the model, its own does not."""
         return self.other & ~self.own
 
     @property
     def own_alone(self) -> Tensor:
-        """The other way round."""
+        """The images on which the model's own example fools it, and the source's does not."""
         return self.own & ~self.other
 
 
 def fooling_directions(
     model: nn.Module, source: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, gradient: Gradient = "exact"
 ) -> Directions:
-    """Try on ``model`` FGSM with its own gradient and with that of ``source``, images (n, C, H, W), labels (n,)."""
+    """Attack ``model`` by FGSM with its own gradient and with that of ``source``; images (n, C, H, W), labels (n,)."""
     own, other = (
         perturb(images, input_gradient(m, images, labels, gradient=gradient)[0].sign(), epsilon)
         for m in (model, source)
@@ -66,10 +66,10 @@ def loss_along(
 
 @dataclass(frozen=True)
 class Curvature:
-    """Of how many images the loss behaves as in figure 2; of ``n``.
+    """The number of images, out of ``n``, around which the loss behaves as in figure 2.
 
     ``near_own``: at a tenth of epsilon it is higher along the model's own signed gradient than along the source's.
-    ``falls_again``: along its own it is higher at some smaller step than at epsilon.
+    ``falls_again``: along the model's own, it is higher at some smaller step than at epsilon.
     """
 
     n: int
@@ -102,13 +102,13 @@ def loss_plane(
 ) -> Tensor:
     """Return the cross-entropy of ``model`` at x + e1 * sign(g1) + e2 * sign(g2), clipped to [0, 1] (section 3.3).
 
-    g1 is the gradient of the model, g2 that of the source, both at x. The paper writes no clipping, but of its attacks
-    it says that all are clipped; unclipped points are no images. The loss is softplus of the margin, which keeps its
-    digits where softmax would round it to 0.
+    g1 is the gradient of the model, g2 that of the source, both at x. The paper does not write the clipping, but says
+    that all its attacks are clipped; unclipped points are no images. The loss is softplus of the margin, which keeps
+    its digits where softmax would round it to 0.
 
     Args:
-        model: in eval mode; whose loss it is.
-        source: in eval mode; what gives the second direction.
+        model: the model whose loss is computed, in eval mode.
+        source: the model that gives the second direction, in eval mode.
         image: (1, C, H, W) in [0, 1].
         label: int64 (1,).
         steps: the values of e1 and of e2, (k,), in pixel units.

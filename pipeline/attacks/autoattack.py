@@ -1,8 +1,8 @@
-"""AutoAttack (Croce and Hein 2020), standard version, L-infinity: what the authors' package ``pyautoattack`` computes.
+"""AutoAttack (Croce and Hein 2020), standard version, L-infinity, as the authors' package ``pyautoattack`` computes it.
 
-APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB, and Square, each on the images
-that the ones before left right; all their settings are the package's. It has losses of its own, so the parameter
-``gradient`` says nothing to it.
+APGD on the cross-entropy, targeted APGD on the difference of logits ratio, targeted FAB and Square run in this order,
+each on the images that are still classified correctly. All settings are the package's. AutoAttack has its own losses,
+so it ignores the parameter ``gradient``.
 """
 
 import logging
@@ -25,7 +25,7 @@ _TARGETS = 9
 
 
 def check_autoattack(classes: int) -> None:
-    """Refuse what cannot be run, before anything long is.
+    """Refuse the attack if it cannot run, before any long work begins.
 
     Raises:
         GradshardError: the package is missing, or there are too few classes for its targeted loss.
@@ -39,14 +39,14 @@ def check_autoattack(classes: int) -> None:
 
 
 def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: float, seed: int) -> Tensor:
-    """Adversarial examples (N, C, H, W); an image that is wrong already, or that nothing fooled, stays as it is.
+    """Return adversarial examples (N, C, H, W); images that are misclassified, or that nothing fools, stay unchanged.
 
     Args:
         model: in eval mode.
         images: float (N, C, H, W) in [0, 1].
         labels: int64 (N,).
         epsilon: the radius of the ball.
-        seed: of all its random draws, which are made for the images as a batch: the same seed and batch give the same
+        seed: of all random draws, which are made for the batch as a whole: the same seed and batch give the same
             examples.
 
     Raises:
@@ -74,11 +74,11 @@ def _package() -> Any:
 
 
 def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the model as a function: FAB calls ``backward``, which must not reach the parameters."""
+    """Return the model as a function with detached parameters, because FAB calls ``backward``."""
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def predict(images: Tensor) -> Tensor:
-        # By way of rows, so that the gradient comes back contiguous whatever the layout inside: the package views it.
+        # Flattening keeps the gradient contiguous, whatever the layout inside: the package calls ``view`` on it.
         logits: Tensor = functional_call(model, frozen, (images.flatten(1).view(images.shape),))
         return logits
 
@@ -87,9 +87,9 @@ def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Undo what the package does to the process: it traces calls, and warns about masked gradients.
+    """Silence the package's warnings of masked gradients, and undo its tracing of calls.
 
-    The warnings would come once a batch; our own diagnostics measure the same on all examples together.
+    The warnings would come once per batch; gradshard's diagnostics measure the same on all examples together.
     """
     logger, trace = logging.getLogger("auto-attack"), sys.gettrace()
     level = logger.level

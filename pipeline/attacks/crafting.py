@@ -1,4 +1,4 @@
-"""An attack of the table, run: the random part that all of them share, and the examples that one makes."""
+"""Crafting by the attacks of the table, with random draws that all of them share."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ from gradshard.storage.errors import GradshardError
 
 @dataclass(frozen=True)
 class AttackNoise:
-    """The random part of the attacks, the same for every source.
+    """Random draws for the attacks, the same for every source.
 
-    ``signs``, -1 or +1, (N, C, H, W), is RAND+FGSM's step; ``starts``, uniform in [-1, 1], (restarts, N, C, H, W), are
-    PGD's, in units of epsilon; ``seed`` is AutoAttack's, and that of attacks from elsewhere.
+    ``signs``, -1 or +1, (N, C, H, W), is the random step of RAND+FGSM. ``starts``, uniform in [-1, 1], (restarts, N, C,
+    H, W), in units of epsilon, are the starts of PGD and C&W. ``seed`` is for AutoAttack and attacks from elsewhere.
     """
 
     signs: Tensor
@@ -38,12 +38,12 @@ class AttackNoise:
         return AttackNoise(signs=self.signs[rows], starts=self.starts[:, rows], seed=self.seed)
 
     def to(self, device: torch.device) -> "AttackNoise":
-        """Return the same on another device."""
+        """Return the same draws on another device."""
         return AttackNoise(self.signs.to(device), self.starts.to(device), self.seed)
 
 
 def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
-    """Draw for images of a shape (N, C, H, W), on the generator's device."""
+    """Draw the noise for images of a shape (N, C, H, W), on the generator's device."""
     signs = random_signs(shape, generator=generator)
     starts = torch.rand((restarts, *shape), generator=generator, device=generator.device).mul_(2).sub_(1)
     seed = torch.randint(2**31, (), generator=generator, device=generator.device)
@@ -53,14 +53,14 @@ def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator
 def attacks_named(
     names: Iterable[str], arguments: Mapping[str, Mapping[str, object]] | None = None
 ) -> Mapping[str, Attack]:
-    """Return the table with those of the names that are from elsewhere.
+    """Return ``ATTACKS``, extended by the named attacks from elsewhere.
 
     Args:
-        names: of ``ATTACKS``, or what ``custom`` may call.
-        arguments: of those from elsewhere, their own keywords, by name.
+        names: keys of ``ATTACKS``, or references that ``custom`` can call.
+        arguments: keyword arguments of attacks from elsewhere, by the attack's name.
 
     Raises:
-        GradshardError: a name is none, or arguments are of no attack from elsewhere that is named.
+        GradshardError: a name is unknown, or arguments are given for anything but a named attack from elsewhere.
     """
     given = arguments or {}
     others = [name for name in names if name not in ATTACKS]
@@ -77,10 +77,10 @@ def attacks_named(
 
 
 def check_attacks(names: Iterable[str], *, classes: int, attacks: Mapping[str, Attack] = ATTACKS) -> None:
-    """Refuse attacks that cannot be run here, before anything long is.
+    """Refuse attacks that cannot run here, before any long work begins.
 
     Raises:
-        GradshardError: an attack's package is missing, it needs more classes, or takes other arguments.
+        GradshardError: an attack's package is missing, or the attack needs more classes or takes other arguments.
     """
     for name in names:
         if check := attacks[name].check:
@@ -102,7 +102,7 @@ def craft_by_name(
     """Craft adversarial examples, (N, C, H, W), by the named attack of a table.
 
     A label policy other than ``true`` is applied once, at the unperturbed images; ``least_likely`` needs an attack
-    that may be ``targeted``.
+    that is ``targetable``.
     """
     if policy != "true":
         with torch.no_grad():
@@ -133,9 +133,9 @@ def craft(
     targeted: bool,
     what: str,
 ) -> Tensor:
-    """Craft adversarial examples, (N, C, H, W), by an attack, away from the labels or, ``targeted``, towards them.
+    """Craft adversarial examples, (N, C, H, W), by an attack, away from the labels or, if ``targeted``, towards them.
 
-    ``what`` begins the sentence of an error.
+    Error messages begin with ``what``.
     """
     known: dict[str, Any] = {
         "alpha": strength.alpha,

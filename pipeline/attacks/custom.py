@@ -1,7 +1,7 @@
-"""An attack from elsewhere: how it is called, and what is made sure of before anybody counts its errors.
+"""Attacks from elsewhere: how they are called, and how their examples are checked before any errors are counted.
 
 ``call`` is ``LIBRARY:NAME`` for a library of ``libraries``, else ``package.module:function``: a function that is called
-as ``function(model, images, labels, epsilon=EPSILON, **arguments)`` and returns adversarial examples like ours do.
+as ``function(model, images, labels, epsilon=EPSILON, **arguments)`` and returns adversarial examples.
 """
 
 import copy
@@ -19,10 +19,10 @@ from gradshard.storage.errors import GradshardError
 
 
 def check(*, name: str, call: str, arguments: Mapping[str, Any], classes: int) -> None:
-    """Refuse an attack that cannot be called, before anything long is.
+    """Refuse an attack that cannot be called, before any long work begins.
 
     Raises:
-        GradshardError: it cannot be imported, or takes other arguments.
+        GradshardError: the attack cannot be imported, or takes other arguments.
     """
     del classes
     what = _named(name, call)
@@ -44,13 +44,13 @@ def craft(
     call: str,
     arguments: Mapping[str, Any],
 ) -> Tensor:
-    """Run somebody else's attack; gives examples in [0, 1], (N, C, H, W), within epsilon of the images.
+    """Run an attack from elsewhere, and return its examples in [0, 1], (N, C, H, W), within epsilon of the images.
 
-    It gets copies of the model and the images, so that nothing it does to them reaches anybody else, and the global
-    random generators, seeded: the same seed and batch give the same examples.
+    The attack gets copies of the model and the images, so that its changes to them affect nothing else. The global
+    random generators are seeded for it: the same seed and batch give the same examples.
 
     Raises:
-        GradshardError: it fails, or what it returns is not that.
+        GradshardError: the attack fails, or returns anything else.
     """
     what = _named(name, call)
     own = copy.deepcopy(model)
@@ -59,24 +59,24 @@ def craft(
             found = _call(call, own, images.clone(), labels.clone(), epsilon, arguments, what=what)
         except GradshardError:
             raise
-        # Somebody else's code raises anything; what would end a thread of a cluster leaves its task waiting for ever.
+        # User code can raise any exception; SystemExit would end a cluster's thread and leave its task waiting forever.
         except (Exception, SystemExit) as error:
             raise GradshardError(f"{what} failed ({plugins.explain(error)})") from error
     return _checked(found, images, epsilon, what=what)
 
 
 def provenance(*, name: str, call: str) -> str:
-    """Return what an attack follows from besides its arguments: its library's version, or the digest of its file.
+    """Return what determines an attack besides its arguments: its library's version, or the digest of its file.
 
     Raises:
-        GradshardError: it cannot be imported.
+        GradshardError: the attack cannot be imported.
     """
     library, _ = _library(call)
     return library.version if library else plugins.source_digest(call, what=_named(name, call))
 
 
 def _library(call: str) -> tuple[Library | None, str]:
-    """Return the library that a call names, if it is one, and its attack's name there."""
+    """Return the library that a call names, if any, and the attack's name in it."""
     library, _, kind = call.partition(":")
     return LIBRARIES.get(library), kind
 
@@ -98,7 +98,7 @@ def _call(
 
 
 def _checked(found: object, images: Tensor, epsilon: float, *, what: str) -> Tensor:
-    """Return examples, clipped to [0, 1], if they are what an attack has to give."""
+    """Return an attack's examples, clipped to [0, 1], after checking them."""
     if not isinstance(found, Tensor):
         raise GradshardError(f"{what} returned a {type(found).__name__} and not a tensor")
     if found.shape != images.shape or found.dtype != images.dtype:

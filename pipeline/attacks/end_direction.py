@@ -1,8 +1,8 @@
-"""The end directions of attacks, (x_adv - x) / epsilon, as the signs that a store keeps of them.
+"""The end directions of attacks, (x_adv - x) / epsilon, and the signs that a store keeps of them.
 
-An attack of one step is stored as the sign of the gradient that it follows, at the point where it takes it: that is all
-of the attack, for any epsilon, also where black or white hides how far it went. Of an attack of many steps the ternary
-sign of its end is kept.
+Of an attack of one step, the signs of the gradient that it follows are stored, taken where the attack takes it. They
+determine the attack for any epsilon, also where clipping at black or white hides how far a pixel would go. Of an attack
+of many steps, the ternary signs of its end direction are stored.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,20 +28,20 @@ from gradshard.storage.errors import GradshardError
 
 Rows = npt.NDArray[np.int64]
 
-# Below that share of the way it could go, a pixel's sign is 0: docs/transfer-defence.md has the measurement.
+# Pixels that move by less than this share of their possible move get the sign 0; measured in docs/transfer-defence.md.
 THRESHOLD = 0.5
 _ONE_STEP = ("fgsm", "rand_fgsm")
-# An attack that draws from a process's generators is seeded for so many rows, and sees these and no others.
+# An attack that draws from the process's generators is seeded once per batch of this many rows, and sees only these.
 SEEDED_ROWS = 16
-# Steps add up to halves of epsilon, and rounding must not say on which side they lie.
+# Steps can add up to exactly half of epsilon, and rounding must not decide on which side of the threshold they lie.
 _ROUNDING = 1e-4
 
 
 @dataclass(frozen=True)
 class AttackSpec:
-    """Attack whose end directions a store holds: its name or reference, its strength, and what its draws follow from.
+    """Attack whose end directions a store holds: its name or reference, its strength, and the seed of its copies.
 
-    ``where`` is the key of the parameters, or the store, that names it, for messages.
+    ``where`` is the parameter or the store that names the attack, for messages.
     """
 
     attack: str
@@ -59,25 +59,25 @@ class AttackSpec:
 
     @cached_property
     def entry(self) -> Attack:
-        """The attack in the table, where one from elsewhere becomes an entry of the same kind."""
+        """The attack's entry of the table; an attack from elsewhere gets an entry of the same kind."""
         if self.attack in ATTACKS:
             return ATTACKS[self.attack]
         return custom_attack(self.where, self.attack, self.arguments, key="")
 
     @property
     def one_step(self) -> bool:
-        """Tell whether one gradient is all that it follows."""
+        """True if the attack follows a single gradient."""
         return self.attack in _ONE_STEP
 
     @property
     def seeded(self) -> bool:
-        """Tell whether it draws from generators that are seeded, and so depends on the rows of its batch."""
+        """True if the attack draws from seeded global generators, so that it depends on the rows of its batch."""
         return "seed" in self.entry.takes.values()
 
     def batches(self, rows: Rows, *, at_once: int, total: int) -> Iterator[Rows]:
-        """Cut ascending rows, of ``total``, into batches that are crafted at once; they may hold others besides.
+        """Yield batches of row numbers to craft at once, which cover the ascending ``rows`` out of ``total``.
 
-        Batches of what is seeded have a size of their own, from which its bytes follow.
+        Batches of a seeded attack have a fixed size, on which its bytes depend, and may hold other rows too.
         """
         if self.seeded:
             for first in np.unique(rows // SEEDED_ROWS) * SEEDED_ROWS:
@@ -89,19 +89,19 @@ class AttackSpec:
 def end_directions(
     model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows, copy: int
 ) -> Tensor:
-    """Craft one batch of ``AttackSpec.batches``, and return which way it went.
+    """Craft one batch of ``AttackSpec.batches``, and return its directions.
 
     Args:
         model: a static model, in eval mode.
         images: uint8 (n, C, H, W), on the model's device.
-        labels: those that the attack is about, int64 (n,), as ``store_labels`` gives them.
+        labels: the labels that the attack uses, int64 (n,), as ``store_labels`` returns them.
         spec: the attack.
         rows: the row numbers of the images.
-        copy: which of the attack's copies.
+        copy: the number of the attack's copy.
 
     Returns:
-        Directions, float32 (n, C, H, W): of an attack of one step the gradient that it follows, else the share of the
-        way that each pixel could go, in [-1, 1].
+        Directions, float32 (n, C, H, W): for an attack of one step the gradient that it follows, negated towards a
+        target; else each pixel's move as a share of its possible move, in [-1, 1].
 
     Raises:
         GradshardError: a gradient is NaN or infinite, or an attack from elsewhere fails.
@@ -132,7 +132,7 @@ def to_signs(directions: Tensor, spec: AttackSpec) -> Tensor:
 def crafted(model: nn.Module, pixels: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows, copy: int) -> Tensor:
     """Craft the adversarial examples that a store's signs stand for, float32 (n, C, H, W).
 
-    Arguments are those of ``end_directions``, but for pixels in [0, 1] and the labels that the attack is about.
+    Arguments are those of ``end_directions``, but the images are ``pixels`` in [0, 1].
     """
     takes, drawn = spec.entry.takes.values(), {"seed": spec.seed, "copy": copy}
     noise = AttackNoise(
@@ -156,9 +156,9 @@ def crafted(model: nn.Module, pixels: Tensor, labels: Tensor, spec: AttackSpec, 
 
 
 def store_labels(model: nn.Module, images: Tensor, labels: Tensor, spec: AttackSpec, *, rows: Rows) -> Tensor:
-    """Return the labels that a store's attack is about, int64 (n,); arguments are those of ``end_directions``.
+    """Return the labels that a store's attack uses, int64 (n,); arguments are those of ``end_directions``.
 
-    The policy is applied at the images themselves; ``labels`` are the true ones.
+    The policy is applied at the unperturbed images; ``labels`` are the true ones.
     """
     if spec.policy == "true":
         return labels
@@ -179,7 +179,7 @@ def _gradient(model: nn.Module, pixels: Tensor, labels: Tensor, spec: AttackSpec
 
 
 def _share(examples: Tensor, pixels: Tensor, epsilon: float) -> Tensor:
-    """Divide how far each pixel went by how far it could, which is less than epsilon near black and white."""
+    """Return each pixel's move divided by its largest possible move, which is below epsilon near black and white."""
     moved = examples - pixels
     room = torch.where(moved > 0, 1 - pixels, pixels).clamp(max=epsilon)
     return torch.where(moved == 0, 0.0, moved / room)

@@ -20,7 +20,7 @@ def fgsm(
     gradient: Gradient = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """Fast gradient sign method (section 2.2): one step of epsilon away from, or ``targeted``, the labels."""
+    """Craft by FGSM (section 2.2): one step of epsilon away from the labels or, if ``targeted``, towards them."""
     grad, _ = input_gradient(model, images, labels, gradient=gradient)
     signs = grad.sign()
     return perturb(images, -signs if targeted else signs, epsilon)

@@ -1,4 +1,4 @@
-"""Attacks that draw from the process's own random generators, kept apart from one another and from everything else."""
+"""Isolation of attacks that draw from the process's global random generators."""
 
 import random
 import threading
@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# The generators belong to the process: of several threads one may seed them at a time. An attack may call another.
+# All threads share the generators, so only one may seed them at a time. Reentrant: an attack may call another.
 _alone = threading.RLock()
 
 
 @contextmanager
 def own_randomness(device: torch.device, *, seed: int | None = None) -> Iterator[None]:
-    """Give the generators of torch, NumPy and Python to one attack, seeded if wanted; afterwards they are as before."""
+    """Let one attack use the generators of torch, NumPy and Python, seeded if wanted, and restore them afterwards."""
     with _alone, torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
         numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002 - this is about the global one
         try:

@@ -1,7 +1,6 @@
-"""Attacks of other libraries by their names there: ``torchattacks:DIFGSM``, ``foolbox:LinfPGD``, ``art:...``.
+"""Attacks of other libraries, by their names there: ``torchattacks:DIFGSM``, ``foolbox:LinfPGD``, ``art:...``.
 
-Each library has its own idea of a model, of labels, and of the keyword that the radius goes by; the rest of an attack's
-arguments are handed on as they are.
+Libraries differ in how they take a model, labels and the radius; an attack's other arguments are passed on unchanged.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,13 +16,16 @@ from gradshard.pipeline import plugins
 from gradshard.storage.errors import GradshardError
 
 Arguments = Mapping[str, Any]
-# An attack's class, model, images, labels, epsilon and arguments, to adversarial examples.
+# Maps an attack's class, model, images, labels, epsilon and arguments to adversarial examples.
 Craft = Callable[[Callable[..., Any], nn.Module, Tensor, Tensor, float, Arguments], Tensor]
 
 
 @dataclass(frozen=True)
 class Library:
-    """A library by its distribution: where its attacks lie, how one crafts, how many arguments come first."""
+    """A library: its distribution, the module of its attacks, and the function that crafts with one of them.
+
+    ``positional`` is the number of positional arguments of an attack's constructor, ``epsilon`` the radius's keyword.
+    """
 
     distribution: str
     module: str
@@ -33,7 +35,7 @@ class Library:
 
     @property
     def version(self) -> str:
-        """The version that is installed."""
+        """The distribution and its installed version."""
         return f"{self.distribution} {metadata.version(self.distribution)}"
 
     def find(self, name: str, *, what: str) -> Callable[..., Any]:
@@ -45,10 +47,10 @@ class Library:
         return plugins.find(f"{self.module}:{name}", what=what)
 
     def check(self, name: str, arguments: Arguments, *, what: str) -> None:
-        """Refuse an attack that is not there, or that takes other arguments.
+        """Refuse an attack that is missing, or that takes other arguments.
 
         Raises:
-            GradshardError: so it is, or it takes no radius of an L-infinity ball.
+            GradshardError: the attack is missing, takes other arguments, or takes no radius of an L-infinity ball.
         """
         attack, epsilon = self.find(name, what=what), {self.epsilon: 0.0} if self.epsilon else {}
         if self.epsilon and not plugins.takes(attack, self.epsilon):

@@ -1,6 +1,6 @@
 """Attacks that climb in many small steps inside the ball: PGD, momentum iterative FGSM, and the C&W hinge.
 
-Every step goes by a sign, stays within epsilon of the image (L-infinity) and within [0, 1].
+Every step follows a sign, and stays within epsilon of the image (L-infinity) and within [0, 1].
 """
 
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from gradshard.pipeline.gradients.loss import attack_loss
 from gradshard.pipeline.gradients.perturb import project
 
 Loss = Literal["exact", "cross_entropy", "hinge"]
-# From logits (N, classes) and labels to a number that each image's own gradient is taken of.
+# Maps logits (N, classes) and labels to a number, summed over the images so that each image's gradient is its own.
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def cw_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the lead of the best other class, float (N,): Carlini and Wagner's loss (2017, f6) without its cut-off.
 
-    Cut off where the attack succeeds it would stop there; not cut off it goes on, which no label changes.
+    With the cut-off, an attack stops as soon as it succeeds; without it, the attack goes on, and still succeeds.
     """
     column = labels.unsqueeze(1)
     return logits.scatter(1, column, -torch.inf).amax(1) - logits.gather(1, column).squeeze(1)
@@ -39,10 +39,10 @@ def iterate_linf(
     momentum: float = 0.0,
     targeted: bool = False,
 ) -> Tensor:
-    """Climb from ``start`` in ``steps`` signed steps of size ``step``, or ``targeted`` descend; images (N, C, H, W).
+    """Climb from ``start`` in ``steps`` signed steps of size ``step``, or descend if ``targeted``; images (N, C, H, W).
 
-    Epsilon and step are numbers or, per example, tensors (N, 1, 1, 1). Momentum sums gradients of unit L1 norm, each
-    decayed by that factor (Dong et al. 2018).
+    Epsilon and step are numbers or, per example, tensors (N, 1, 1, 1). With momentum, steps follow a sum of gradients
+    of unit L1 norm, which decays by this factor each step (Dong et al. 2018).
     """
     objective, way = _objective(loss), -step if targeted else step
     adversarial, velocity = project(start, images, epsilon), torch.zeros_like(images)
@@ -69,7 +69,7 @@ def mi_fgsm(
     loss: Loss = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """Craft by MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps from the image, or to the labels."""
+    """Craft by MI-FGSM (Dong et al. 2018, algorithm 1): steps of epsilon / steps, towards labels if ``targeted``."""
     return iterate_linf(
         model,
         images,
@@ -96,9 +96,9 @@ def pgd(
     loss: Loss = "exact",
     targeted: bool = False,
 ) -> Tensor:
-    """Craft by PGD (Madry et al. 2018) with restarts; of each example's ends the one of the largest margin is kept.
+    """Craft by PGD (Madry et al. 2018) with restarts; of each example's ends, the one with the largest margin is kept.
 
-    If ``targeted``, it goes towards the labels, and the smallest margin is kept.
+    If ``targeted``, the steps go towards the labels, and the end with the smallest margin is kept.
 
     Args:
         model: in eval mode.
@@ -106,9 +106,9 @@ def pgd(
         labels: int64 (N,).
         epsilon: the radius of the ball.
         step: the size of a step.
-        steps: how many.
+        steps: the number of steps.
         noise: the random starts, uniform in [-1, 1], (restarts, N, C, H, W), in units of epsilon.
-        loss: what is climbed; ``cw_margin`` is the attack of Carlini and Wagner in this ball.
+        loss: the loss to climb; ``hinge``, which is ``cw_margin``, gives the attack of Carlini and Wagner in this ball.
     """
     best, margin = images, torch.full((len(images),), -torch.inf, device=images.device)
     for offset in noise:

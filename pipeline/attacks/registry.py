@@ -1,7 +1,7 @@
-"""The attacks: one table, by the names that parameters and results call them.
+"""The table of attacks, by their names in parameters and results.
 
-A new attack is one entry. Its function is named and not imported, so that whoever wants a name or a title alone loads
-no torch; an attack from elsewhere (``custom_attack``) becomes an entry of the same kind.
+A new attack is one entry. It names its function instead of importing it, so that code that needs only names and titles
+does not load torch. For an attack from elsewhere, ``custom_attack`` makes an entry of the same kind.
 """
 
 import difflib
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from gradshard.pipeline.types import CLEAN
 
-# Of the radius, in all steps together (Madry et al. 2018, appendix): enough to cross the ball and turn back.
+# Length of all steps together, in radii (Madry et al. 2018, appendix): enough to cross the ball and turn back.
 _PGD_REACH = 2.5
 _ROOM = "gradshard.pipeline.attacks"
 _LIBRARIES = ("torchattacks", "foolbox", "art")
@@ -22,10 +22,10 @@ _PGD_TAKES = {"step": "pgd_step", "steps": "pgd_steps", "noise": "starts"}
 
 @dataclass(frozen=True)
 class AttackConfig:
-    """Strength of an attack: what it may do.
+    """Strength of an attack.
 
-    ``epsilon`` in all, of it ``alpha`` at random (RAND+FGSM), in ``steps`` (I-FGSM, MI-FGSM); PGD and C&W in
-    ``pgd_steps`` from each of ``restarts`` random starts.
+    ``epsilon`` is the whole radius, ``alpha`` the part of it that RAND+FGSM steps at random. I-FGSM and MI-FGSM take
+    ``steps`` steps; PGD and C&W take ``pgd_steps`` from each of ``restarts`` random starts.
     """
 
     epsilon: float
@@ -42,20 +42,20 @@ class AttackConfig:
 
 @dataclass(frozen=True)
 class Attack:
-    """An attack: the function that crafts, and what it is called with besides model, images, labels and ``epsilon``.
+    """An attack: the function that crafts, and its arguments besides model, images, labels and ``epsilon``.
 
     Args:
-        title: what reports call it.
+        title: its name in reports.
         function: its ``package.module:function``.
-        takes: its keywords that follow from the evaluation, each with the name there: one of ``AttackConfig``, of
-            ``AttackNoise``, or ``gradient``.
-        given: its keywords that are always the same.
-        steps: how many it makes, where it takes no ``steps``; 0: nobody told.
-        own_loss: its loss is its own, whatever the parameter ``gradient``.
-        targetable: it can step towards a class (``targeted=True``), as a store of it may ask for.
-        targeted: it does where an evaluation's label is the least likely one, as the paper's do; others step away from
-            the true label.
-        check: a ``package.module:function`` that refuses what cannot run; it is called with ``classes`` and ``given``.
+        takes: its keywords whose values the evaluation sets, each with the value's name: an attribute of
+            ``AttackConfig`` or ``AttackNoise``, or ``gradient``.
+        given: its keywords with fixed values.
+        steps: the number of its steps if it takes no keyword ``steps``; 0 if the number is unknown.
+        own_loss: it has its own loss, and ignores the parameter ``gradient``.
+        targetable: it can step towards a class (``targeted=True``), which a store may ask for.
+        targeted: it steps towards the least likely class if an evaluation asks for that label, as the paper's attacks
+            do; other attacks step away from the true label.
+        check: a ``package.module:function`` that refuses what cannot run, called with ``classes`` and ``given``.
     """
 
     title: str
@@ -73,7 +73,7 @@ class Attack:
         return int(getattr(config, self.takes["steps"])) if "steps" in self.takes else self.steps
 
     def alpha_of(self, config: AttackConfig) -> float:
-        """Return how far it steps at random."""
+        """Return the size of its random step."""
         return config.alpha if "alpha" in self.takes else 0.0
 
 
@@ -108,9 +108,9 @@ ATTACKS: Mapping[str, Attack] = {
 
 
 def custom_attack(name: str, call: str, arguments: Mapping[str, object], *, key: str = "attack.custom.") -> Attack:
-    """Make an attack from elsewhere one like ours; see ``custom`` for what ``call`` may be.
+    """Make a table entry for an attack from elsewhere; see ``custom`` for the forms of ``call``.
 
-    ``key`` is what stands before its name in the parameters, for messages.
+    ``key`` is the prefix of its name in the parameters, for messages.
     """
     return Attack(
         title=name,
@@ -124,7 +124,7 @@ def custom_attack(name: str, call: str, arguments: Mapping[str, object], *, key:
 
 
 def meant_attack(name: str) -> str:
-    """Return the end of a sentence about an unknown attack: what was meant, if it is near, and all that there are."""
+    """Return the end of a message about an unknown attack: a similar name, if there is one, and all known names."""
     library, dot, kind = name.partition(".")
     if dot and library.lower() in _LIBRARIES and kind.isidentifier():
         near = [f"{library.lower()}:{kind}"]
@@ -135,7 +135,7 @@ def meant_attack(name: str) -> str:
 
 
 def attack_title(name: str) -> str:
-    """Return what reports call an attack, or no attack; one from elsewhere goes by its name."""
+    """Return the title of an attack, or of clean images, in reports; an attack from elsewhere keeps its name."""
     if name == CLEAN:
         return "Clean"
     return ATTACKS[name].title if name in ATTACKS else name

@@ -1,4 +1,4 @@
-"""Passes through a model that a sign store took to make, counted from what its manifest says."""
+"""The number of passes through a model that it took to make a sign store, from the store's manifest."""
 
 from typing import NamedTuple
 
@@ -6,26 +6,26 @@ from gradshard.pipeline.attacks.registry import ATTACKS
 
 
 class StorePasses(NamedTuple):
-    """Times that an image passed through the model to be stored, forward and backward."""
+    """Number of forward and of backward passes of each image to make a store."""
 
     forward: int
     backward: int
 
 
 def store_passes(attack: str | None, *, label: str, steps: int = 1, copies: int = 1) -> StorePasses | None:
-    """Count the passes that the making of a store took for each image; none of an attack that tells no number of steps.
+    """Count the passes of each image that it took to make a store; None if the attack's number of passes is unknown.
 
     Args:
-        attack: the name of the attack, none for signs of the gradient.
-        label: whose label it is about; what is no true label takes a forward pass of its own, once for all copies.
-        steps: of the attack.
-        copies: of the attack.
+        attack: the name of the attack; None for signs of the gradient.
+        label: the label policy; any but ``true`` takes one more forward pass, for all copies together.
+        steps: the attack's number of steps.
+        copies: the attack's number of copies.
     """
     if attack is None:
         return StorePasses(1, 1)
     if attack not in ATTACKS or ATTACKS[attack].steps != 1:
         return None
     asked = int(label != "true")
-    # From random starts it looks where it ended, to keep the best end.
+    # An attack from random starts takes one more forward pass at each end, to keep the best one.
     looked = int("starts" in ATTACKS[attack].takes.values())
     return StorePasses(asked + copies * (steps + looked), copies * steps)

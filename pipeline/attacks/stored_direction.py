@@ -1,4 +1,4 @@
-"""The record of a store's directions in its manifest, wherever it is made."""
+"""The manifest's record of a store's directions, the same wherever the store is made."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -23,10 +23,10 @@ _AGREEMENT_ROWS = 256
 
 
 def check_direction(direction: Direction, *, classes: int) -> None:
-    """Refuse an attack that cannot be run here, before anything long is.
+    """Refuse an attack that cannot run here, before any long work begins.
 
     Raises:
-        GradshardError: its package is missing, it needs more classes, or takes other arguments.
+        GradshardError: the attack's package is missing, or the attack needs more classes or takes other arguments.
     """
     if isinstance(direction, AttackSpec):
         check_attacks([direction.attack], classes=classes, attacks={direction.attack: direction.entry})
@@ -39,14 +39,14 @@ def measure_agreement(
     read: Callable[[Rows], tuple[Images, Labels]],
     device: torch.device,
 ) -> AgreementRecord | None:
-    """Measure how often less than single precision gives the signs of float64, on some rows from everywhere.
+    """Measure how often a precision below fp32 gives the signs of float64, on rows spread over the dataset.
 
     Args:
         model: in eval mode, on ``device``.
-        direction: whose signs are stored; in single precision, or of an attack, nothing is measured.
-        rows: how many there are.
-        read: gives the images, uint8 (n, C, H, W), and the labels, int64 (n,), of the rows with some numbers.
-        device: where it is computed.
+        direction: the direction whose signs are stored; nothing is measured in fp32, or for an attack.
+        rows: the number of rows of the dataset.
+        read: returns the images, uint8 (n, C, H, W), and the labels, int64 (n,), of rows by their numbers.
+        device: the device to compute on.
     """
     if not isinstance(direction, GradientSpec) or direction.precision == "fp32":
         return None
@@ -57,12 +57,12 @@ def measure_agreement(
 
 
 def direction_record(direction: Direction, *, agreement: AgreementRecord | None = None) -> DirectionRecord:
-    """Describe the directions that a store holds the signs of.
+    """Return the record of the directions whose signs a store holds.
 
-    ``agreement``, of gradients alone, is that with float64.
+    ``agreement`` is the agreement of a gradient's signs with float64.
 
     Raises:
-        GradshardError: the attack is somebody else's code, and cannot be imported.
+        GradshardError: the attack is from elsewhere, and cannot be imported.
     """
     dtype = _DTYPES[direction.precision]
     if isinstance(direction, AttackSpec):

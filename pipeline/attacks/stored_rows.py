@@ -1,6 +1,7 @@
-"""The packed signs of rows, of gradients or of an attack: what a store's bytes follow from, wherever it is made.
+"""The packed signs of rows, of gradients or of an attack, the same wherever a store is made.
 
-Whoever makes a store reads its rows in the pieces that they are cut into here, and computes each by itself.
+A store's bytes depend on how its rows are cut into pieces, so every way of making a store uses the pieces of this
+module, and computes each piece separately.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ Direction = GradientSpec | AttackSpec
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows that are read and computed at once, of which some are wanted."""
+    """Rows that are read and computed at once, and those of them that are wanted."""
 
     rows: slice
     wanted: slice
@@ -31,19 +32,19 @@ class Piece:
 def pieces(
     direction: Direction, wanted: slice, *, total: int, pixels: int, chunk: int, at_once: int
 ) -> Iterator[Piece]:
-    """Cut the wanted rows into what is computed at once.
+    """Yield the pieces to compute at once, which together cover the wanted rows.
 
     Args:
-        direction: what is computed.
-        wanted: rows of a whole shard, or any others.
-        total: how many rows there are in all.
-        pixels: of a row.
-        chunk: the dataset's, in rows.
+        direction: the direction to compute.
+        wanted: the rows of a whole shard, or any others.
+        total: the number of rows of the dataset.
+        pixels: the number of pixels of a row.
+        chunk: the number of rows of a chunk of the dataset.
         at_once: how many rows pass through the model at once.
     """
     if isinstance(direction, AttackSpec):
         for batch in direction.batches(np.arange(wanted.start, wanted.stop), at_once=at_once, total=total):
-            # A batch of what is seeded may begin before the rows, and end after them.
+            # A batch of a seeded attack may begin before the wanted rows, and end after them.
             rows = slice(int(batch[0]), int(batch[-1]) + 1)
             yield Piece(rows, slice(max(rows.start, wanted.start), min(rows.stop, wanted.stop)))
     else:
@@ -59,12 +60,12 @@ def packed_piece(
         model: a static model, in eval mode.
         images: all images of the piece, uint8 (n, C, H, W), on the model's device.
         labels: their true labels, int64 (n,), on the model's device.
-        direction: what is computed.
-        piece: which rows they are.
+        direction: the direction to compute.
+        piece: the numbers of the rows.
 
     Returns:
-        Of the m wanted rows the planes, uint8 (copies, m, 2, ceil(P / 8)), where a store of gradients has one copy, and
-        the labels that the signs were made for, int64 (m,).
+        The planes of the m wanted rows, uint8 (copies, m, 2, ceil(P / 8)), in one copy for gradients; and the labels
+        for which the signs were computed, int64 (m,).
 
     Raises:
         GradshardError: a gradient is NaN or infinite, or an attack from elsewhere fails.
@@ -89,6 +90,6 @@ def _packed_ends(
         )
         return np.stack([bitplanes.pack(to_signs(found, attack).cpu().numpy()) for found in copies]), used.cpu().numpy()
 
-    # What is seeded draws for a batch as a whole.
+    # A seeded attack draws for a batch as a whole.
     parts = [craft(slice(0, len(rows)))] if attack.seeded else in_microbatches(craft, images, model)
     return np.concatenate([planes for planes, _ in parts], axis=1), np.concatenate([used for _, used in parts])

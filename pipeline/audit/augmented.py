@@ -15,9 +15,9 @@ from gradshard.pipeline.types import Gradient
 
 @dataclass(frozen=True)
 class AugmentedAgreement:
-    """Per image, float64 (n,): the share of signs that the gradient at the view has too, and their gain there.
+    """Per image, float64 (n,): the share of moved signs that are right at the moved image, and their gain there.
 
-    The agreement counts the pixels that came from the image; the gain is that of ``recompute``, the share of an
+    The agreement counts only pixels that come from the image. The gain is that of ``recompute``: the share of an
     attack's first-order gain that the moved signs keep, padded pixels included.
     """
 
@@ -31,10 +31,10 @@ def signs_held(
     """Move images and their signs alike, and compare the signs with the gradient at the moved images.
 
     Args:
-        model: in eval mode, the one that the signs are of.
+        model: the model that the signs are of, in eval mode.
         images: uint8 (n, C, H, W), on the model's device.
-        signs: -1, 0 or +1, int8 (n, C, H, W), at the images themselves.
-        labels: those that the signs were taken for, int64 (n,).
+        signs: -1, 0 or +1, int8 (n, C, H, W), at the unmoved images.
+        labels: the labels for which the signs were computed, int64 (n,).
         views: how each image is moved.
         gradient: which gradient the signs are of.
     """

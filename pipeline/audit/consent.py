@@ -5,16 +5,16 @@ from gradshard.storage.formats.manifest import Manifest
 
 
 def check_attack(manifest: Manifest, attack: str | None, *, where: str, option: str) -> None:
-    """Check that the caller named the store's attack, if that is code that is not gradshard's, and did not misname it.
+    """Check that the caller named the right attack, or none if the store's attack is gradshard's own code.
 
     Args:
         manifest: the store's.
-        attack: what the caller named, if anything.
-        where: what the error calls the store.
+        attack: the name that the caller gave, if any.
+        where: the store's name in messages.
         option: how the caller names an attack, such as ``--attack``.
 
     Raises:
-        GradshardError: the attack is another's code that the caller did not name, or not the one that was named.
+        GradshardError: the store's attack is foreign code that the caller did not name, or is not the one named.
     """
     record = manifest.direction.attack
     named = None if record is None else record.name

@@ -26,10 +26,10 @@ CLEAN, ATTACK, STORE = "clean", "attack", "store"
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Examples that targets get wrong, by method and target, of so many rows at an epsilon.
+    """Numbers of examples that targets get wrong, by method and target, out of ``rows`` at an epsilon.
 
-    The methods are ``clean``, ``attack`` (crafted live in full precision), ``store`` (its signs), and ``threshold T``,
-    what its signs would be worth with another threshold for 0.
+    The methods are ``clean``, ``attack`` (crafted live in full precision), ``store`` (the stored signs), and
+    ``threshold T`` (the signs that the store would have with another threshold for 0).
     """
 
     epsilon: float
@@ -39,7 +39,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a store with everything that is known of them, on the model's device."""
+    """Rows of a store with their images, true and stored labels, and signs, on the model's device."""
 
     rows: Rows
     images: Tensor
@@ -64,14 +64,14 @@ def measure(
 
     Args:
         store: open, of the rows of ``split``.
-        split: the rows that it was made from.
-        source: the model that it was made from, in eval mode.
-        spec: what it holds, as ``audit.store.spec_of`` gives it.
+        split: the rows that the store was made from.
+        source: the model that the store was made from, in eval mode.
+        spec: the store's gradient or attack, as ``audit.store.spec_of`` returns it.
         targets: the models to be fooled, in eval mode, on the same device.
         rows: ascending row numbers.
-        epsilons: at which the attack is crafted live, and the signs are used.
-        thresholds: what else to try for 0; they are judged at the epsilon that the store was crafted at.
-        advance: told how many more rows are done at an epsilon.
+        epsilons: the epsilons at which the attack is crafted live, and the signs are used.
+        thresholds: other thresholds for 0 to try, on ends crafted at the store's own epsilon.
+        advance: called with the number of further rows done at an epsilon.
 
     Raises:
         GradshardError: a shard is missing or damaged, a stored label is no class, or an attack fails.
@@ -142,7 +142,7 @@ def _examples(
 def _with_threshold(
     source: nn.Module, batch: Batch, spec: AttackSpec, threshold: float, epsilon: float, copy: int
 ) -> Tensor:
-    """Return what the signs would be worth with another threshold, made from the attack itself."""
+    """Return the examples of signs with another threshold, computed again from the attack itself."""
     ends = end_directions(source, batch.images, batch.labels, spec, rows=batch.rows, copy=copy)
     signs = to_signs(ends, replace(spec, threshold=threshold)).view_as(batch.images)
     return step_along(to_unit_range(batch.images), signs, epsilon)

@@ -1,9 +1,9 @@
-"""Is a sign store what it says? Some rows are computed again from the model and compared.
+"""A check that a sign store is what it says: some rows are computed again from the model and compared.
 
-Two machines, or two precisions, disagree only on signs whose gradient is all but zero, while signs that were made
-otherwise are wrong where the gradient is large. So a row is judged by its *gain*: the first-order gain in loss that an
-attack has from the stored signs, as a share of what it has from the right ones, <g, s> / ||g||_1. The plain share of
-equal signs, the agreement, is told beside it.
+Two machines, or two precisions, disagree only on signs whose gradient is almost zero, while signs that were made in any
+other way are wrong where the gradient is large. So a row is judged by its *gain*: the first-order gain in loss of an
+attack with the stored signs, as a share of that with the right ones, <g, s> / ||g||_1. The plain share of equal signs,
+the agreement, is reported beside it.
 """
 
 import math
@@ -20,7 +20,7 @@ from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
-# Two classes whose logits are nearer than this share of the largest one may change places on another machine.
+# Two classes whose logits differ by less than this share of the largest one may swap ranks on another machine.
 TIE = 0.02
 
 
@@ -28,8 +28,8 @@ TIE = 0.02
 class Thresholds:
     """Limits that an honest store reaches: the gain and agreement of every row, and the means of both.
 
-    ``mean_surplus`` is that of the mean gain over the mean agreement: signs that rounding decides are worth little,
-    so it is below 0 only where others are wrong too.
+    ``mean_surplus`` is the mean gain minus the mean agreement: signs that rounding decides add little to the gain, so
+    the surplus is below 0 only if other signs are wrong too.
     """
 
     gain: float
@@ -42,9 +42,9 @@ class Thresholds:
 def limits(gradient: str, dtype: str) -> Thresholds:
     """Return the limits for a store's gradient and arithmetic.
 
-    Exact signs in fp32 are all but equal anywhere; in bf16 the worst of 10,000 rows of model D had a gain of 0.83.
-    Cross-entropy's signs depend on the rounding of the machine, for some rows altogether: of those only the mean says
-    anything. docs/sharing.md has the measurements.
+    Exact signs in fp32 are almost equal on every machine; in bf16 the worst of 10,000 rows of model D had a gain of
+    0.83. Cross-entropy's signs depend on the rounding of the machine, for some rows entirely, so only their mean is
+    judged. docs/sharing.md has the measurements.
     """
     if gradient != "exact":
         return Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8)
@@ -61,9 +61,10 @@ _ENDS_ROUNDED = Thresholds(gain=-math.inf, agreement=0.0, mean_gain=0.8, mean_ag
 def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
     """Return the limits for a store of an attack.
 
-    One step follows one gradient, whose limits hold. The end of many steps depends on the rounding of each: in bf16
-    single rows end elsewhere, of few steps and towards a target most; so of these, and of stores that climb another
-    loss than the exact one, only the means are judged. docs/transfer-defence.md has the measurements.
+    An attack of one step follows one gradient, whose limits hold. The end of many steps depends on the rounding of
+    each: in bf16 some rows end elsewhere, mostly with few steps and towards a target. So of bf16 stores, and of those
+    that climb another loss than the exact one, only the means are judged. docs/transfer-defence.md has the
+    measurements.
     """
     if attack.one_step:
         return limits(gradient, dtype)
@@ -76,7 +77,7 @@ def attack_limits(attack: AttackSpec, gradient: str, dtype: str) -> Thresholds:
 class RowAudit:
     """Rows compared with their recomputation, all arrays (n,): ``gain`` and ``agreement`` are 1 for equal rows.
 
-    ``zero_rows`` counts those whose gradient, computed again, is 0 in every pixel: honest, and of no use.
+    ``zero_rows`` counts the rows whose gradient, computed again, is 0 in every pixel: they are honest, but useless.
     """
 
     rows: npt.NDArray[np.int64]
@@ -90,7 +91,7 @@ class RowAudit:
         return bad
 
     def without(self, undefined: npt.NDArray[np.bool_]) -> "RowAudit":
-        """Return the same with no sign right in some rows, which no gradient is defined for."""
+        """Return the same, but with no sign counted as right in rows for which no gradient is defined."""
         gain, agreement = np.where(undefined, 0, self.gain), np.where(undefined, 0, self.agreement)
         return replace(self, gain=gain, agreement=agreement)
 
@@ -123,9 +124,9 @@ def audit_rows(
 
 
 def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
-    """Gain and agreement of signs, int8 (n, P), with gradients, float (n, P); both float64 (n,), 1 for equal rows.
+    """Return gain and agreement of signs, int8 (n, P), with gradients, float (n, P); float64 (n,), 1 for equal rows.
 
-    Where the gradient is NaN or infinite no sign is right: both are 0.
+    If a row's gradient is NaN or infinite, no sign is right, and both are 0.
     """
     defined, grad = grad.isfinite().all(1), grad.double()
     total = grad.abs().sum(1)
@@ -135,7 +136,7 @@ def compare(grad: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def compare_ends(ends: Tensor, signs: Tensor, attack: AttackSpec) -> tuple[Tensor, Tensor]:
-    """Gain and agreement of signs, int8 (n, P), with an attack's end directions; both float64 (n,), 1 for equal rows.
+    """Return gain and agreement of signs, int8 (n, P), with an attack's ends; float64 (n,), 1 for equal rows.
 
     The gain is how far the signs go along the directions, as a share of how far the right ones go.
     """

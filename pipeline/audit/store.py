@@ -35,8 +35,8 @@ from gradshard.storage.formats.sign_reader import SignStore
 Advance = Callable[[int], None]
 Rows = npt.NDArray[np.int64]
 
-# For each row whose signs are compared, so many more have their label checked: that takes a forward pass only, and
-# finds true labels where predicted ones are promised, which differ for few rows.
+# Labels that are checked for each row whose signs are compared: a check takes only a forward pass, and finds true
+# labels where predicted ones are promised, which differ in few rows.
 _LABELS_PER_ROW = 50
 _LABELS_AT_ONCE = 1000
 
@@ -45,8 +45,8 @@ _LABELS_AT_ONCE = 1000
 class StoreAudit:
     """Findings of an audit.
 
-    ``sample`` are the random rows. ``critical`` are rows among those with a checked label whose stored label is not the
-    true one: signs made for true labels differ there and nowhere else.
+    ``sample`` holds the random rows. ``critical`` holds rows, among those with a checked label, whose stored label is
+    not the true one: signs made for true labels differ there and nowhere else.
     """
 
     sample: RowAudit
@@ -63,7 +63,7 @@ class StoreAudit:
 
     @property
     def honest(self) -> bool:
-        """Tell if nothing was found."""
+        """True if no fault was found."""
         gain, agreement = float(self.sample.gain.mean()), float(self.sample.agreement.mean())
         means = gain >= self.limits.mean_gain and agreement >= self.limits.mean_agreement
         means &= gain - agreement >= self.limits.mean_surplus
@@ -77,7 +77,7 @@ class StoreAudit:
         return f"{self.where} is not what it says: its signs or labels are not those of this model"
 
     def __str__(self) -> str:
-        """Tell the verdict, and what it rests on."""
+        """Return the verdict and the numbers that it rests on."""
         sample = self.sample
         return (
             f"{self.verdict}\n"
@@ -89,7 +89,11 @@ class StoreAudit:
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """Rows that are looked at: int64 arrays of row numbers; of all rows the copy to look at, and both labels."""
+    """Rows to check.
+
+    ``sample``, ``critical`` and ``labelled`` are row numbers, int64. Of all rows, ``stored`` and ``true`` are the
+    labels, and ``copies`` are the copies to check.
+    """
 
     sample: Rows
     critical: Rows
@@ -100,7 +104,7 @@ class AuditPlan:
 
     @property
     def rows(self) -> int:
-        """The rows to look at in all, a row counted once for each check."""
+        """The number of rows to check, a row counted once for each check."""
         return len(self.sample) + len(self.critical) + len(self.labelled)
 
 
@@ -132,9 +136,9 @@ def audit_store(
     Args:
         plan: the rows.
         store: open, of the rows of ``split``.
-        split: the rows that it was made from.
-        model: the static model that it was made from, in eval mode; it computes where its parameters are.
-        advance: told, again and again, how many more of ``plan.rows`` are done.
+        split: the rows that the store was made from.
+        model: the static model that the store was made from, in eval mode, on the device to compute on.
+        advance: called with the number of further ``plan.rows`` that are done.
 
     Raises:
         GradshardError: a shard is missing or damaged.
@@ -163,7 +167,7 @@ def spec_of(manifest: Manifest, *, where: str) -> GradientSpec | AttackSpec:
     """Return the gradient, or the attack, that a manifest promises.
 
     Raises:
-        GradshardError: this version does not know it.
+        GradshardError: this version does not know the gradient or the attack.
     """
     if manifest.direction.attack is not None:
         return _attack_of(manifest, where=where)
@@ -215,7 +219,7 @@ class _Audit:
     advance: Advance
 
     def right_labels(self) -> npt.NDArray[np.bool_]:
-        """Tell of every labelled row if its stored label is what the policy gives."""
+        """Return for each labelled row if its stored label is what the policy gives, bool (n,)."""
         plan, right = self.plan, []
         for start in range(0, len(plan.labelled), _LABELS_AT_ONCE):
             rows = plan.labelled[start : start + _LABELS_AT_ONCE]
@@ -269,13 +273,13 @@ class _Audit:
         return labels_match(self.model, self._images(rows), true, stored, self.spec.policy)
 
     def _classes(self, rows: Rows) -> npt.NDArray[np.bool_]:
-        """Tell of each row if its stored label is a class at all."""
+        """Return for each row if its stored label is a class at all, bool (n,)."""
         stored = self.plan.stored[rows]
         is_class: npt.NDArray[np.bool_] = (stored >= 0) & (stored < self.split.classes)
         return is_class
 
     def _labels(self, rows: Rows) -> Rows:
-        """Return the stored labels to compute with, and 0 for those that are no class: no logit is theirs."""
+        """Return the stored labels to compute with, and 0 for those that are no class and so have no logit."""
         return np.where(self._classes(rows), self.plan.stored[rows], 0)
 
     def _images(self, rows: Rows) -> torch.Tensor:

@@ -11,7 +11,7 @@ def confidence_margin(confidences: Tensor, labels: Tensor) -> Tensor:
     """Return the margin u = log(1 - p_t) - log p_t from confidences, float64 (n,).
 
     1 - p_t is summed from the other classes, which keeps its digits when p_t is near 1. A confidence of 0, on either
-    side, is taken as the smallest that float32 has: beyond it the oracle shows no more, and differences are 0.
+    side, counts as the smallest normal float32: below it the oracle shows no change, and differences are 0.
     """
     column = labels.unsqueeze(1)
     tiny = torch.finfo(torch.float32).tiny
@@ -20,20 +20,20 @@ def confidence_margin(confidences: Tensor, labels: Tensor) -> Tensor:
 
 
 def pixel_groups(pixels: int, groups: int, *, generator: torch.Generator) -> Tensor:
-    """Draw which of ``groups`` each pixel belongs to, at random in sizes as equal as can be, int64 (pixels,)."""
+    """Assign each pixel at random to one of ``groups`` groups of sizes as equal as possible, int64 (pixels,)."""
     return (
         torch.arange(pixels).mul(groups).div(pixels, rounding_mode="floor")[torch.randperm(pixels, generator=generator)]
     )
 
 
 def estimate_signs(oracle: Oracle, images: Tensor, labels: Tensor, groups: Tensor, *, delta: float) -> Tensor:
-    """Return the signs of the margin's gradient by two-sided differences, one sign a group of pixels.
+    """Return the signs of the margin's gradient by two-sided differences, one sign per group of pixels.
 
-    With as many groups as pixels these are the 2d queries an example of section 6; with g groups, 2g, and every pixel
-    takes the sign of its group's mean derivative.
+    With as many groups as pixels, this takes the 2d queries per example of section 6; with g groups it takes 2g, and
+    every pixel gets the sign of its group's mean derivative.
 
     Args:
-        oracle: the target; its confidences are asked for.
+        oracle: the target, which is queried for confidences.
         images: (n, C, H, W) in [0, 1]; moved images may leave that range by ``delta``.
         labels: int64 (n,).
         groups: which group each pixel belongs to, int64 (C * H * W,).
@@ -64,6 +64,6 @@ def estimated_rand_fgsm(
     delta: float,
     noise: Tensor,
 ) -> Tensor:
-    """Craft by RAND+FGSM (section 4) with the gradient estimated at the moved image; gives images (n, C, H, W)."""
+    """Craft by RAND+FGSM (section 4) with the gradient estimated at the moved image; images (n, C, H, W)."""
     moved = perturb(images, noise, alpha)
     return perturb(moved, estimate_signs(oracle, moved, labels, groups, delta=delta), epsilon - alpha)

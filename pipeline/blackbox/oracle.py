@@ -1,4 +1,4 @@
-"""A target as an adaptive adversary sees it (appendix A, definition 3): it answers queries, and they are counted."""
+"""A target as an adaptive adversary sees it (appendix A, definition 3): it answers queries, which are counted."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from gradshard.pipeline.gradients.microbatches import in_microbatches
 
 
 class Oracle:
-    """Answers for a model, in eval mode, and counts: one image is one query."""
+    """The answers of a model in eval mode, and the number of queries; one image is one query."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model

@@ -16,10 +16,10 @@ from gradshard.pipeline.types import Gradient
 
 
 class Forest:
-    """A random forest over pixels; ``trees`` trees, the same for the same seed."""
+    """A random forest of ``trees`` trees over pixels, the same for the same seed."""
 
     def __init__(self, trees: int, *, seed: int) -> None:
-        from sklearn.ensemble import RandomForestClassifier  # a second, which only those pay who use it
+        from sklearn.ensemble import RandomForestClassifier  # takes a second, which only users of a forest pay
 
         self._forest: Any = RandomForestClassifier(n_estimators=trees, random_state=seed, n_jobs=-1)
 
@@ -28,7 +28,7 @@ class Forest:
         self._forest.fit(_pixels(images), labels)
 
     def wrong(self, images: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """Tell which of the images (n, C, H, W) in [0, 1] it classifies wrong, bool (n,)."""
+        """Return which of the images (n, C, H, W) in [0, 1] the forest classifies wrong, bool (n,)."""
         predicted: npt.NDArray[np.integer] = self._forest.predict(images.reshape(len(images), -1).astype(np.float32))
         found: npt.NDArray[np.bool_] = predicted != labels
         return found
@@ -36,9 +36,9 @@ class Forest:
 
 @dataclass(frozen=True)
 class TransferCounts:
-    """FGSM examples of a source that fool a forest: of all, of images it had right, of those that fool the source.
+    """FGSM examples of a source that fool a forest: of all, of images it had right, and of those that fool the source.
 
-    The paper says "transfer at a rate of 99 %" and not of which.
+    The paper says "transfer at a rate of 99 %" without saying of which of these.
     """
 
     epsilon: float
@@ -62,12 +62,12 @@ def transfer_counts(
     """Count the FGSM examples of a source that a forest classifies wrong.
 
     Args:
-        forest: it was trained.
+        forest: a trained forest.
         source: in eval mode.
         images: (n, C, H, W) in [0, 1].
         labels: the true ones, int64 (n,).
         epsilons: of FGSM, in pixel units.
-        gradient: that of the source.
+        gradient: which gradient of the source.
 
     Returns:
         The counts of each epsilon.

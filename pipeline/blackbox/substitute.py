@@ -19,7 +19,7 @@ _BATCH, _RATE = 64, 1e-3
 
 @dataclass(frozen=True)
 class SubstituteConfig:
-    """Growth of a substitute: trained anew each round, on a set that each round doubles until ``limit`` images."""
+    """Growth of a substitute, trained anew each round on a set that doubles each round, up to ``limit`` images."""
 
     rounds: int
     epochs: int
@@ -33,11 +33,11 @@ def substitutes(
 ) -> Iterator[tuple[nn.Module, int]]:
     """Yield the substitute after each round, in eval mode, and the queries so far.
 
-    Only images that are new are asked for, so the queries are the size of the set. Of a round's new images the first
-    are taken if they would pass the limit.
+    Only new images are queried, so the number of queries is the size of the set. If a round's new images would exceed
+    the limit, only the first ones are taken.
 
     Args:
-        oracle: the target; its labels alone are asked for.
+        oracle: the target, which is queried for labels only.
         fresh: makes an untrained substitute, the same each time.
         images: the adversary's own images, (m, C, H, W) in [0, 1].
         growth: the schedule.

@@ -1,7 +1,7 @@
 """Random crops and flips, the same for an image and for the signs stored for it.
 
-A stored sign belongs to the image as it was; moved along with it, it is the sign of a gradient that a network which
-moves with its input would have. docs/augmentation.md measures how well that holds.
+A stored sign belongs to the image before the move. Moved with the image, it stays right if the network's gradient moves
+with its input; docs/augmentation.md measures how well that holds.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Per row, how far the crop lies down and to the right of the image, int64 (n, 2), and whether it is mirrored."""
+    """Per row, how far the crop lies down and to the right, int64 (n, 2), and whether it is mirrored, bool (n,)."""
 
     shifts: Tensor
     flips: Tensor
@@ -42,7 +42,7 @@ class CropFlip:
         return CropFlip(self.shifts[rows], self.flips[rows])
 
     def apply(self, values: Tensor) -> Tensor:
-        """Return the views of images or signs, (n, C, H, W), of their dtype and device; outside the image is 0."""
+        """Return the views of images or signs, (n, C, H, W), in their dtype and on their device; 0 outside images."""
         _, _, height, width = values.shape
         shifts, flips = self.shifts.to(values.device), self.flips.to(values.device)
         down = torch.arange(height, device=values.device) + shifts[:, :1]
@@ -55,13 +55,13 @@ class CropFlip:
         return found * inside.to(values.dtype)
 
     def undo(self, views: Tensor, hidden: Tensor) -> Tensor:
-        """Move what the views show back to where it lies in the images; the inverse of ``apply``.
+        """Move the pixels of views back to their places in the images; the inverse of ``apply``.
 
         Args:
-            views: (n, C, H, W); what they show outside of the images is dropped.
-            hidden: of the same shape and dtype, what holds where no view shows anything.
+            views: (n, C, H, W); their pixels outside of the images are dropped.
+            hidden: of the same shape and dtype, the values of pixels that the views do not show.
         """
-        # A mirror image is shifted the other way than the image it mirrors.
+        # Mirroring reverses the direction of the shift to the right.
         ways = torch.stack([-torch.ones_like(self.shifts[:, 0]), 2 * self.flips.long() - 1], dim=1)
         back = CropFlip(ways * self.shifts, self.flips)
         shown = back.apply(torch.ones_like(views[:, :1], dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The memory that passes through models may take: of what the device has, or of what the user allows."""
+"""The memory that passes through models may take: a share of the device's, or what the user allows."""
 
 import functools
 import os
@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import torch
 
-# The machine computes other things too, and what a kernel takes for itself is in no measurement of tensors. On a CPU
-# nobody gets a second try: a process that takes too much is killed. On a GPU it is told, and tries with less.
+# Passes may take the whole memory divided by this: other processes need some, and measurements of tensors do not cover
+# what kernels allocate. A process out of CPU memory is killed; out of GPU memory, it gets an error, and retries.
 _SHARES = {"cpu": 8, "mps": 8, "cuda": 2}
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -16,9 +16,9 @@ _allowed: int | None = None
 
 
 def limit_memory(size: int | None) -> None:
-    """Let the passes of this process take so many bytes on any device; nothing: a share of what the device has.
+    """Let the passes of this process take ``size`` bytes on any device; None: a share of the device's memory.
 
-    Of a process, as ``torch.set_num_threads``.
+    The limit holds for the process, like that of ``torch.set_num_threads``.
     """
     global _allowed
     _allowed = size
@@ -27,8 +27,8 @@ def limit_memory(size: int | None) -> None:
 def pass_memory(device: torch.device) -> int:
     """Return how many bytes one pass through a model may take on a device.
 
-    On a CPU as many passes run at once as there are cores, whatever this process does: what is computed must not depend
-    on how many workers there are.
+    On a CPU, as many passes as cores are assumed to run at once, whatever this process does, because results must not
+    depend on the number of workers.
     """
     whole = device_memory(device) // _SHARES[device.type] if _allowed is None else _allowed
     return whole // (_cores() if device.type == "cpu" else 1)
@@ -36,7 +36,7 @@ def pass_memory(device: torch.device) -> int:
 
 @functools.cache
 def device_memory(device: torch.device) -> int:
-    """Return how many bytes of memory a device has, those that others use among them."""
+    """Return how many bytes of memory a device has, including those in use."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     # Apple's GPUs share the memory of the CPU.
@@ -45,7 +45,7 @@ def device_memory(device: torch.device) -> int:
 
 
 def _limit_in(path: Path) -> int | None:
-    """Read the limit that a container has; none where there is no such file, or it says ``max``."""
+    """Read a container's limit; None if there is no such file, or it says ``max``."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

@@ -23,9 +23,9 @@ def input_gradient(
         model: maps images to logits (N, classes).
         images: (N, C, H, W).
         labels: true labels int64 (N,), needed for the policy ``true``.
-        gradient: ``exact``: of the margin u, whose sign is the cross-entropy's exactly; ``cross_entropy``: of the
+        gradient: ``exact``: of the margin u, with exactly the signs of the cross-entropy's; ``cross_entropy``: of the
             softmax cross-entropy as the paper's code computed it.
-        policy: whose labels the loss is taken for.
+        policy: which labels the loss is taken for.
 
     Returns:
         Gradient (N, C, H, W) in the dtype of the images, and labels int64 (N,).
@@ -47,10 +47,10 @@ def gradient_through(
     policy: LabelPolicy,
     keep_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return what ``input_gradient`` gives, from a forward pass that was made already.
+    """Return what ``input_gradient`` returns, from a forward pass that is already made.
 
     Args:
-        logits: what the model gave for ``inputs``, with its graph.
+        logits: the model's logits of ``inputs``, with their graph.
         inputs: the images of that pass, (N, C, H, W), which require a gradient.
         labels: as for ``input_gradient``.
         gradient: as for ``input_gradient``.

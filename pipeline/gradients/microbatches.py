@@ -1,7 +1,7 @@
-"""Rows cut into microbatches: what passes through models at once, as many images as memory has room for.
+"""Microbatches: rows that pass through models at once, as many as memory has room for.
 
-How much a pass takes is measured, for one image and for two. The number is a power of two, so that machines of about
-the same memory cut rows alike: in another microbatch the last bit of a gradient may be another.
+The memory of a pass is measured for one image and for two. The number of rows is a power of two, so that machines of
+about the same memory cut rows alike: the last bit of a gradient may depend on the microbatch.
 """
 
 import gc
@@ -23,7 +23,7 @@ from gradshard.storage.errors import GradshardError
 Result = TypeVar("Result")
 Shape = tuple[int, ...]
 
-# More at once gain nothing: a CPU's caches are left behind, and a GPU is busy.
+# More images at once gain nothing: they exceed a CPU's caches, and a GPU is already busy.
 _MOST_ON_CPU, _MOST = 128, 1024
 
 _log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Measured:
-    """Bytes that passes of one and of two images took; and the most images since the device ran out of memory."""
+    """Bytes of a pass of one image and of two; and the most images at once, fewer once the device ran out of memory."""
 
     one: int
     two: int
@@ -39,7 +39,7 @@ class _Measured:
 
     @property
     def image(self) -> int:
-        """Bytes that every further image takes."""
+        """Bytes of every further image."""
         return max(1, self.two - self.one)
 
 
@@ -61,11 +61,11 @@ class Fit:
 def fit(model: nn.Module, sample_shape: Shape, device: torch.device) -> Fit:
     """Find how many images of a shape (C, H, W) pass through a model at once, forwards and back to the images.
 
-    It is measured once: two passes, of black images.
+    The first call measures two passes of black images; later calls use the result.
 
     Args:
         model: in eval mode.
-        sample_shape: of an image.
+        sample_shape: (C, H, W) of an image.
         device: where the model and its images are.
     """
     found, room = _measure(model, sample_shape, device), pass_memory(device)
@@ -74,12 +74,12 @@ def fit(model: nn.Module, sample_shape: Shape, device: torch.device) -> Fit:
 
 
 def rows_at_once(sample_shape: Shape, device: torch.device, *models: nn.Module) -> int:
-    """Return how many images pass at once through whichever of some models takes the most memory."""
+    """Return how many images pass at once through whichever model takes the most memory."""
     return min(fit(model, sample_shape, device).rows for model in models)
 
 
 def microbatches(images: Tensor, *models: nn.Module) -> Iterator[slice]:
-    """Cut the rows of images (n, C, H, W) into slices that pass at once through models; without rows there is none."""
+    """Yield slices of the rows of images (n, C, H, W) that pass through models at once; none if there are no rows."""
     if not len(images):
         return iter(())
     return cut(slice(0, len(images)), rows_at_once(images.shape[1:], images.device, *models))
@@ -91,9 +91,9 @@ def cut(rows: slice, size: int) -> Iterator[slice]:
 
 
 def in_microbatches(compute: Callable[[slice], Result], images: Tensor, *models: nn.Module) -> list[Result]:
-    """Call a function of every microbatch of images (n, C, H, W) that it passes through models, in their order.
+    """Call ``compute``, which passes images through ``models``, on every microbatch, and return its results in order.
 
-    Where a GPU has no memory left, there are half as many images at once from then on.
+    Images are (n, C, H, W). When a GPU runs out of memory, later microbatches are half as large.
 
     Raises:
         GradshardError: there is no memory for a single image.
@@ -107,7 +107,7 @@ def in_microbatches(compute: Callable[[slice], Result], images: Tensor, *models:
             continue
         except torch.cuda.OutOfMemoryError:
             pass
-        # Here, where nothing holds the tensors of the failed pass any more.
+        # After the except block, where nothing holds the tensors of the failed pass any more.
         _take_less(rows, images, models)
         waiting = list(cut(slice(rows.start, len(images)), max(1, (rows.stop - rows.start) // 2)))[::-1]
     return results
@@ -130,7 +130,7 @@ def _take_less(rows: slice, images: Tensor, models: tuple[nn.Module, ...]) -> No
 
 
 def _measure(model: nn.Module, sample_shape: Shape, device: torch.device) -> _Measured:
-    # It would count the rows as its own.
+    # A ``Watched`` would count the measured rows too.
     model = model.model if isinstance(model, Watched) else model
     dtype = next((each.dtype for each in model.parameters() if each.is_floating_point()), torch.float32)
     key = (tuple(sample_shape), device, dtype)

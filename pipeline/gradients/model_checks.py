@@ -1,6 +1,6 @@
-"""The checks of a model: made in one place, on a few real images, before any work.
+"""Checks of a model on a few real images, before any work.
 
-A model is left as it was: its buffers, its mode and torch's random numbers are put back.
+They leave a model as it was: its buffers, its mode and torch's random generators are restored.
 """
 
 import math
@@ -18,8 +18,8 @@ from gradshard.pipeline.models.probabilities import LogProbabilities
 from gradshard.pipeline.models.tensors import check_tensors
 from gradshard.storage.errors import GradshardError
 
-# Of the largest logit. Two orders of summation in single precision differ by some 1e-5 of it in deep models; batch
-# statistics and noise worth the name change far more.
+# Share of the largest logit. In deep models, the order of summation in single precision changes logits by some 1e-5 of
+# it; batch statistics and random layers change them far more.
 _SAME = 1e-3
 
 
@@ -34,7 +34,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Counts of those of ``rows`` images whose input gradient is 0 in every pixel, or NaN or infinite in some."""
+    """Counts of images, out of ``rows``, whose input gradient is 0 in every pixel, or NaN or infinite in some."""
 
     rows: int = 0
     zero: int = 0
@@ -42,17 +42,17 @@ class Gradients:
 
 
 def check_frozen(model: nn.Module, sample: Sample, *, where: str, arithmetic: Arithmetic = "fp32") -> Gradients:
-    """Check a model as it is attacked, in eval mode, and tell what its gradient is like.
+    """Check a model as it is attacked, in eval mode, and count images without a usable gradient.
 
     Args:
-        model: on the device of the sample; in whatever mode.
+        model: on the device of the sample, in any mode.
         sample: rows of the dataset.
-        where: what the model is called in a sentence: its architecture, or the file that it comes from.
-        arithmetic: what its gradients will be computed in.
+        where: the model's name in messages: its architecture, or the file that it comes from.
+        arithmetic: the arithmetic of its gradients.
 
     Raises:
-        GradshardError: a tensor of it is not finite; it changes its input, gives no logits, or others for the same
-            images, or lets no gradient through.
+        GradshardError: a tensor of the model is not finite; or the model changes its input, gives no logits, gives
+            other logits for the same images, or lets no gradient through.
     """
     check_tensors(model, where=where)
     with as_it_was(model, sample.images.device):
@@ -75,13 +75,13 @@ def check_trainable(
     Args:
         model: on the device of the sample.
         sample: rows of the dataset.
-        where: what the model is called in a sentence.
-        arithmetic: what it will be trained in.
-        least_rows: of the smallest batch that it will be given, if that is not more than the sample has.
+        where: the model's name in messages.
+        arithmetic: the arithmetic of training.
+        least_rows: the rows of the smallest batch in training, which is checked if the sample has more.
 
     Raises:
-        GradshardError: it has no parameter to train, gives something else than logits in train mode, cannot be gone
-            through backwards, or does not take the smallest batch.
+        GradshardError: the model has no parameter to train, gives something other than logits in train mode, fails in
+            the backward pass, or does not take the smallest batch.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
@@ -92,7 +92,7 @@ def check_trainable(
     with as_it_was(model, sample.images.device), precision_context(arithmetic, sample.images.device):
         model.train()
         with torch.enable_grad():
-            # With the images, so that the way backwards leads through the whole model.
+            # The gradient of the images too, so that the backward pass goes through the whole model.
             images = sample.images.clone().requires_grad_(True)
             logits = _passed(model, images, sample.classes, where, "train")
             loss = nn.functional.cross_entropy(logits.float(), sample.labels)
@@ -103,9 +103,9 @@ def check_trainable(
 
 @contextmanager
 def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Put back, at the end, what passes change: modes, buffers (also those replaced), and torch's generators.
+    """Restore, at the end, what passes change: modes, buffers (also replaced ones), and torch's generators.
 
-    A copy of the model would do, but some models cannot be copied (old weight normalisation).
+    Passes through a copy would be simpler, but some models cannot be copied (old weight normalisation).
     """
     modules = list(model.modules())
     modes = [module.training for module in modules]
@@ -130,7 +130,7 @@ def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: st
     before = images._version
     try:
         logits: Tensor = model(images)
-    # Somebody else's code raises anything.
+    # User code can raise any exception.
     except Exception as error:
         raise GradshardError(
             f"{where} does not take {len(images)} images in {mode} mode ({brief(error)}): mend its code"
@@ -170,7 +170,7 @@ def _check_repeats(model: nn.Module, sample: Sample, logits: Tensor, where: str)
 
 
 def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) -> None:
-    """Tell whether the first and the last row get the same logits alone."""
+    """Check that the first and the last row get the same logits alone as in the batch."""
     for row in {0, len(logits) - 1}:
         try:
             alone = model(sample.images[row : row + 1].clone())
@@ -187,7 +187,7 @@ def _check_rows(model: nn.Module, sample: Sample, logits: Tensor, where: str) ->
 
 
 def _check_kind(model: nn.Module, logits: Tensor, where: str) -> None:
-    """Tell whether they are logits, where logits are promised, and probabilities where those are."""
+    """Check that a model gives logits, or probabilities where ``output`` promises those."""
     logits = logits.float()
     if isinstance(model, LogProbabilities):
         if not _is_one(logits.exp().sum(1)):
@@ -205,7 +205,7 @@ def _is_one(sums: Tensor) -> bool:
 
 def _differ(logits: Tensor, others: Tensor) -> bool:
     scale = others[others.isfinite()].abs().max() if bool(others.isfinite().any()) else 1.0
-    # Equal infinities are equal: their difference is no number.
+    # Equal infinities count as equal, although their difference is NaN.
     return bool(((logits != others) & ~((logits - others).abs() <= _SAME * scale)).any())
 
 

@@ -1,4 +1,4 @@
-"""Signs to bit planes, on whatever device the signs are."""
+"""Packing of signs into bit planes, on any device."""
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ def pack_signs(signs: Tensor) -> Tensor:
 
 
 def _added_up(flat: Tensor) -> Tensor:
-    """Return the planes of int8 (n, P), by arithmetic that every device has."""
-    # What fills the last byte is -1, whose two bits are 0.
+    """Return the planes of signs, int8 (n, P), by arithmetic that every device has."""
+    # The last byte is filled with -1, whose two bits are 0.
     filled = functional.pad(flat, (0, -flat.shape[1] % 8), value=-1)
     bits = torch.stack([filled > 0, filled == 0], dim=1).view(len(flat), 2, -1, 8)
     weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=flat.device)

@@ -1,7 +1,6 @@
-"""Packed signs of rows, piece by piece: what a store's bytes follow from, wherever the rows come from.
+"""Packed signs of rows, piece by piece, the same wherever the rows come from.
 
-Two computations of the same rows in other batches may differ in the last bit of a gradient. So whoever makes a store
-cuts its rows as this module does.
+The last bit of a gradient may depend on the batch, so every way of making a store cuts its rows as this module does.
 """
 
 import math
@@ -16,12 +15,12 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.chunking import split_slice
 
-# What is read at once: enough that opening a file weighs nothing, too little to weigh in memory.
+# Bytes that are read at once: enough that opening a file costs little, too few to matter in memory.
 _PIECE_BYTES = 1 << 20
 
 
 def pieces(rows: slice, *, pixels: int, chunk: int, at_once: int = 1) -> Iterator[slice]:
-    """Cut rows of so many pixels each into what is read at once: whole chunks of the dataset, 1 MiB or a microbatch."""
+    """Cut rows into pieces to read at once: whole chunks that hold about 1 MiB, or ``at_once`` rows if that is more."""
     step = chunk * math.ceil(max(_PIECE_BYTES // pixels, at_once) / chunk)
     return split_slice(rows, step)
 
@@ -35,7 +34,7 @@ def packed_signs(
         model: a static model, in eval mode.
         images: uint8 (n, C, H, W), on the model's device.
         labels: true labels, int64 (n,), on the model's device.
-        direction: which gradient, for whose label.
+        direction: which gradient, for which label.
         first: the number of the first row, for messages.
 
     Returns:
@@ -46,7 +45,7 @@ def packed_signs(
     """
     planes = np.empty((len(images), 2, packed_bytes(images[0].numel())), dtype=np.uint8)
     chosen = np.empty(len(images), dtype=np.int64)
-    # Packed batch by batch, out of the cache: unpacked signs take four times the room.
+    # Signs are packed batch by batch, while in the cache: unpacked they take four times the room.
     for batch in microbatches(images, model):
         signs, used = compute_signs(model, images[batch], labels[batch], direction, first=first + batch.start)
         planes[batch], chosen[batch] = bitplanes.pack(signs.numpy()), used.numpy()

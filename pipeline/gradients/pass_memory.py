@@ -1,4 +1,4 @@
-"""Bytes of tensors that one pass through a model, forwards and back to its images, holds at its height."""
+"""Peak bytes of the tensors of one pass through a model, forwards and back to its images."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ from gradshard.pipeline.gradients.model_checks import as_it_was
 
 
 def pass_bytes(model: nn.Module, images: Tensor) -> int:
-    """Measure the input gradient of images, (n, C, H, W): the most bytes that tensors made on the way hold at once.
+    """Return the peak bytes of the tensors that are made to compute the input gradient of images, (n, C, H, W).
 
-    Counted operation by operation, so that it is the same each time and on each device, whatever else the process does
-    meanwhile. What a kernel takes for itself while it runs is not in it. The model is left as it was.
+    Tensors are counted operation by operation, so the result is the same each time and on each device, whatever else
+    the process does. Memory that a kernel allocates for itself is not counted. The model is left as it was.
 
     Args:
         model: in eval mode, on the device of the images.
         images: of the model's own dtype.
     """
-    # Those of bf16 would take less, but its first pass may be made by whoever computes in fp32 later.
+    # Passes in bf16 take less, but the result is kept, and may be used for passes in fp32 later.
     height, inputs = _Height(), images.detach().requires_grad_(True)
     with (
         as_it_was(model, images.device),
@@ -32,14 +32,14 @@ def pass_bytes(model: nn.Module, images: Tensor) -> int:
         height,
     ):
         logits = model(inputs)
-        # Of a model without a gradient examples may be classified; whoever attacks it is told.
+        # A model without a gradient can still classify; an attack on it raises its own error.
         if logits.requires_grad:
             gradient_through(logits, inputs, None, gradient="exact", policy="predicted")
     return height.most
 
 
 class _Height(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the storages that operations give, now and at most."""
+    """Bytes of the storages that operations return, now and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -49,7 +49,7 @@ class _Height(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Else torch imports its compiler, a second, to keep it out of here.
+        # Otherwise torch imports its compiler, which takes a second, only to skip this mode.
         return False
 
     def __torch_dispatch__(

@@ -13,13 +13,13 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     """Return clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
 
     Raises:
-        GradshardError: the images are no floats, so that they cannot lie in [0, 1], or epsilon has another shape.
+        GradshardError: the images are not floats, or epsilon has another shape.
     """
     if not images.is_floating_point():
         raise GradshardError(
             f"images of {images.dtype} cannot be perturbed, because epsilon is one of pixels in [0, 1]: divide by 255"
         )
-    # Of any other shape it could fit the columns of an image, and scale those.
+    # Any other shape could broadcast over the columns of an image, and scale those.
     if isinstance(epsilon, Tensor) and epsilon.ndim and (epsilon.ndim, epsilon.shape[1:].numel()) != (images.ndim, 1):
         raise GradshardError(
             f"epsilon of shape {tuple(epsilon.shape)} is none of images of shape {tuple(images.shape)}: give a number, "
@@ -34,9 +34,9 @@ def project(candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tenso
 
 
 def nearest_signs(images: Tensor, perturbed: Tensor, epsilon: float | Tensor) -> Tensor:
-    """Give the signs of which ``perturb`` comes nearest to perturbed images; exactly, where those are signed steps.
+    """Return the signs with which ``perturb`` comes nearest to perturbed images, exactly if those are signed steps.
 
-    A perturbation that goes at least half as far as epsilon and [0, 1] let it is a full step; a smaller one is none.
+    A pixel that moves at least half as far as epsilon and [0, 1] allow counts as a full step, otherwise as none.
 
     Args:
         images: (N, C, H, W) in [0, 1].
@@ -58,6 +58,6 @@ def leaves_ball(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
 
 
 def random_signs(shape: torch.Size, *, generator: torch.Generator) -> Tensor:
-    """Return the signs of standard normal draws: -1 or +1 with equal chance, float32, on the generator's device."""
+    """Draw signs, -1 or +1 with equal chance, as those of a standard normal; float32, on the generator's device."""
     bits = torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8)
     return (2 * bits - 1).float()

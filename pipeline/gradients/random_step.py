@@ -1,4 +1,4 @@
-"""The random step that stored signs begin after: RAND+FGSM (section 4) out of a store."""
+"""The random step that precedes stored signs: RAND+FGSM (section 4) from a store."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +16,9 @@ from gradshard.storage.formats.sign_reader import SignStore
 
 @dataclass(frozen=True)
 class DrawnStep:
-    """A random step as it was drawn for some images: ``alpha`` times ``noise``, float32 in their shape.
+    """A random step that was drawn for some images: ``alpha`` times ``noise``, float32 in their shape.
 
-    The noise is -1 or +1, and moves with the images; where they were padded it is 0.
+    The noise is -1 or +1, moves with the images, and is 0 where they are padded.
     """
 
     noise: Tensor
@@ -28,14 +28,14 @@ class DrawnStep:
         """Return what is left of epsilon, a number or (N, 1, 1, 1), for the step along the stored signs.
 
         Raises:
-            GradshardError: nothing is.
+            GradshardError: nothing is left.
         """
         least = float(epsilon.min()) if isinstance(epsilon, Tensor) else epsilon
         check_left(least, self.alpha, "the store's attack")
         return epsilon - self.alpha
 
     def of(self, chosen: Tensor | slice) -> "DrawnStep":
-        """Return the step of some of the images."""
+        """Return the step for some of the images."""
         return replace(self, noise=self.noise[chosen])
 
 
@@ -48,7 +48,7 @@ class RandomStep:
     copy: int
 
     def planes(self, pixels: int, rows: Iterable[int]) -> Planes:
-        """Draw the step's signs for rows of so many pixels, packed, uint8 (n, 2, ceil(pixels / 8))."""
+        """Draw the step's signs for rows of ``pixels`` pixels, packed, uint8 (n, 2, ceil(pixels / 8))."""
         return packed_row_signs(pixels, rows, seed=self.seed, copy=self.copy)
 
     def noise(self, shape: torch.Size, rows: Iterable[int], device: torch.device) -> Tensor:
@@ -74,7 +74,7 @@ def check_left(epsilon: float, alpha: float, whose: str) -> None:
 
 
 def random_step(store: SignStore) -> RandomStep | None:
-    """Return the random step that a store's signs begin after, if they do not begin at the image itself."""
+    """Return the random step that precedes a store's signs; None if they begin at the image itself."""
     attack = store.manifest.direction.attack
     if attack is None or attack.alpha is None:
         return None
@@ -82,7 +82,7 @@ def random_step(store: SignStore) -> RandomStep | None:
 
 
 def random_steps(stores: Mapping[str, SignStore]) -> dict[str, tuple[RandomStep, ...]]:
-    """Return those of the stores that begin after random steps: by name, of each copy that training takes in turn."""
+    """Return, for each store whose signs begin after one, the random steps of its copies, in training's order."""
     steps = {name: tuple(map(random_step, store.in_turn)) for name, store in stores.items()}
     return {name: tuple(step for step in each if step) for name, each in steps.items() if all(each)}
 
@@ -95,9 +95,9 @@ def step_along(
     Args:
         images: float (N, C, H, W) in [0, 1].
         signs: which way to step, -1, 0 or +1, of the same shape.
-        epsilon: how far in all, in units of pixels.
-        step: the random step that the signs begin after, as ``random_step`` gives it for their store.
-        rows: the images' row numbers, which a random step follows from.
+        epsilon: the distance of all steps together, in units of pixels.
+        step: the random step that precedes the signs, as ``random_step`` returns it for their store.
+        rows: the images' row numbers, from which a random step is drawn.
 
     Raises:
         GradshardError: epsilon is no larger than the random step.
@@ -106,7 +106,7 @@ def step_along(
 
 
 def step_after(images: Tensor, signs: Tensor, epsilon: float | Tensor, drawn: DrawnStep | None) -> Tensor:
-    """Return what ``step_along`` does, for a random step that was drawn before; none if the signs need none.
+    """Return what ``step_along`` returns, for a random step that is already drawn; None if the signs need none.
 
     Raises:
         GradshardError: epsilon is no larger than the random step.

@@ -1,7 +1,7 @@
-"""Random numbers that follow from a seed, a row and a copy alone: whatever is drawn for a store is never stored.
+"""Random numbers that depend only on a seed, a row and a copy, so that a store need not hold its draws.
 
 They are the raw output of Philox4x64-10 (Salmon et al. 2011) with the key (seed, purpose) and the counter (block, row,
-copy, 0), which NumPy has promised never to change and any language can draw; so no batch, shard or library matters.
+copy, 0). NumPy promises never to change it, and any language can compute it, so no batch, shard or library matters.
 """
 
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.bitplanes import Planes
 
 _SIGNS, _UNIFORM, _SEEDS, _CLASSES = range(4)
-# Of a float32's mantissa: each such number is exact.
+# Bits of a float32's mantissa, so that each number is exact.
 _BITS = 24
 
 
@@ -26,7 +26,7 @@ def row_signs(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int) -
 
 
 def packed_row_signs(pixels: int, rows: Iterable[int], *, seed: int, copy: int) -> Planes:
-    """Draw what ``row_signs`` draws, as bit planes, uint8 (n, 2, ceil(pixels / 8)), of so many pixels."""
+    """Draw what ``row_signs`` draws, for rows of ``pixels`` pixels, as bit planes, uint8 (n, 2, ceil(pixels / 8))."""
     size, wanted = bitplanes.packed_bytes(pixels), list(rows)
     planes = np.zeros((len(wanted), 2, size), dtype=np.uint8)
     for place, row in enumerate(wanted):
@@ -44,7 +44,7 @@ def row_uniform(shape: torch.Size, rows: Iterable[int], *, seed: int, copy: int)
 
 
 def row_seed(row: int, *, seed: int, copy: int) -> int:
-    """Draw a seed of 31 bits for somebody else's generators."""
+    """Draw a seed of 31 bits for the generators of an attack from elsewhere."""
     return int(_raw(1, row, seed, copy, _SEEDS)[0] >> np.uint64(33))
 
 

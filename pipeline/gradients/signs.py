@@ -23,7 +23,7 @@ class GradientSpec:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Stored images, uint8 (n, C, H, W), as pixels in [0, 1], float32."""
+    """Return stored images, uint8 (n, C, H, W), as pixels in [0, 1], float32."""
     return images.float().div_(255)
 
 
@@ -36,14 +36,14 @@ def compute_signs(
         model: a static model, in eval mode.
         images: uint8 (n, C, H, W), on the model's device.
         labels: true labels, int64 (n,).
-        direction: which gradient, for whose label.
+        direction: which gradient, for which label.
         first: the number of the first row, for messages.
 
     Returns:
         Signs int8 (n, C·H·W), and the labels that the gradients were taken for, int64 (n,); both on the CPU.
 
     Raises:
-        GradshardError: a gradient is NaN or infinite, and has no sign; the first row without one is named.
+        GradshardError: a gradient is NaN or infinite, so it has no sign; the message names the first such row.
     """
 
     def signs_of(rows: slice) -> tuple[Tensor, Tensor]:
@@ -63,7 +63,7 @@ def compute_signs(
 
 
 def _check_defined(grad: Tensor, first: int) -> None:
-    """Refuse undefined gradients: torch's sign of NaN is 0, which would pass for a gradient that is masked."""
+    """Refuse undefined gradients: torch's sign of NaN is 0, which would pass for a masked gradient."""
     undefined = (~grad.isfinite()).flatten(1).any(1)
     if bool(undefined.any()):
         raise GradshardError(

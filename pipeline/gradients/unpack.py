@@ -1,4 +1,4 @@
-"""Stored bit planes to perturbations, on whatever device the bytes are."""
+"""Unpacking of stored bit planes into perturbations, on any device."""
 
 from functools import lru_cache
 
@@ -22,10 +22,10 @@ def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Te
         scale: what the signs are multiplied by.
 
     Returns:
-        Float32 of -scale, 0 and +scale in the given shape; its examples may lie a few bytes apart.
+        Float32 of -scale, 0 and +scale in the given shape; a few unused bytes may lie between its examples.
 
     Raises:
-        GradshardError: the planes are not those of images of this shape.
+        GradshardError: the planes do not fit images of this shape.
     """
     wanted = (shape[0], 2, bitplanes.packed_bytes(shape[1:].numel()))
     if planes.shape != wanted:
@@ -41,19 +41,19 @@ def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Te
 
 
 def _looked_up(planes: Tensor, scale: float) -> Tensor:
-    """Return the scaled signs, float32 (n, 8 · ceil(P / 8)): those of padding bits too."""
+    """Return the scaled signs, float32 (n, 8 · ceil(P / 8)), including those of padding bits."""
     values, table = planes.numpy(), _table(scale)
     pairs = values[:, 0].astype(np.uint16)
     pairs <<= 8
     pairs |= values[:, 1]
     found = np.empty(pairs.shape, dtype=table.dtype)
-    np.take(table, pairs, mode="clip", out=found)  # nothing is out of range, and "raise" would copy
+    np.take(table, pairs, mode="clip", out=found)  # no index is out of range, and "raise" would copy
     return torch.from_numpy(found.view(np.float32))
 
 
 @lru_cache(maxsize=8)
 def _table(scale: float) -> npt.NDArray[np.void]:
-    """Return the eight scaled signs, 32 bytes an item, at a byte of plane 0 times 256 plus one of plane 1."""
+    """Return a table of eight scaled signs, 32 bytes per item, indexed by 256 times plane 0's byte plus plane 1's."""
     pairs = np.arange(1 << 16)
     planes = np.stack([pairs >> 8, pairs & 0xFF], axis=1).astype(np.uint8)
     signs = bitplanes.unpack(planes[:, :, np.newaxis], 8)

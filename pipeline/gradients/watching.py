@@ -1,7 +1,7 @@
-"""Gradients watched on their way to the images, whatever attack asks for them.
+"""Detection of undefined input gradients, whichever attack asks for them.
 
-Torch's sign of NaN is 0, so an attack leaves an image as it is where the gradient is undefined, and the model looks as
-if it resisted.
+Torch's sign of NaN is 0, so an attack does not move an image where its gradient is undefined, and the model looks
+robust.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 class Watched(nn.Module):
-    """A model that counts the rows whose input gradient is NaN or infinite though that of their logits is not.
+    """A model that counts the rows whose input gradient is NaN or infinite although that of their logits is not.
 
-    Logits and gradients are those of the model, bit for bit. Copies count with it: attacks from elsewhere get one.
+    Logits and gradients are those of the model, bit for bit. Copies, made for attacks from elsewhere, share its counts.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -25,16 +25,16 @@ class Watched(nn.Module):
 
     @property
     def rows(self) -> int:
-        """Count the rows that a gradient was taken for, in all passes together."""
+        """Number of rows for which a gradient was taken, in all passes together."""
         return self._counted.rows
 
     @property
     def undefined(self) -> int:
-        """Count those of them that had none."""
+        """Number of these rows whose gradient was undefined."""
         return 0 if self._counted.undefined is None else int(self._counted.undefined)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
+        """Return the logits (N, classes) of images (N, C, H, W)."""
         if not (torch.is_grad_enabled() and images.requires_grad):
             return cast(Tensor, self.model(images))
         going = _Pass(self)
@@ -43,7 +43,7 @@ class Watched(nn.Module):
         return left
 
     def count(self, undefined: Tensor) -> None:
-        """Add the rows of one backward pass, bool (n,); on the device, without waiting for it."""
+        """Count the rows of one backward pass and the ``undefined`` ones, bool (n,), without waiting for the device."""
         counted, found = self._counted, undefined.sum()
         counted.rows += len(undefined)
         counted.undefined = found if counted.undefined is None else counted.undefined + found
@@ -61,7 +61,7 @@ class _Counted:
 
 
 class _Pass:
-    """One pass forwards, and which rows of it went backwards from a gradient that was sound."""
+    """One forward pass, and which of its rows have a finite gradient at the logits."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched = watched

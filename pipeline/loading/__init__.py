@@ -1,4 +1,4 @@
-"""Stores in anyone's training loop: made from their model and data, read beside their images or in our order."""
+"""Stores in any training loop: made from its model and data, and read beside its images or in the trainer's order."""
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.perturb import perturb

@@ -1,7 +1,7 @@
-"""A sign store of anyone's model over anyone's dataset: what ``gradshard precompute`` makes, from Python.
+"""The making, from Python, of a sign store of any model over any dataset, as ``gradshard precompute`` makes it.
 
-The dataset is read twice: once for its digest, which a store is named by before it is computed, and once for the
-gradients, when every row must have the hash that it had before.
+The dataset is read twice: once for its digest, which identifies a store before it is computed, and once for the
+gradients, when every row must have the same hash as before.
 """
 
 import logging
@@ -33,7 +33,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.formats.sign_writer import spec_for
 
 _PROBED_ROWS = 8
-# What a manifest takes for a name.
+# The longest name that a manifest takes.
 _LONGEST = 100
 
 
@@ -70,44 +70,45 @@ def compute_signs(
     """Make the sign store of a model over a dataset, and open it.
 
     Killed and called again, it computes only the shards that are missing; the bytes are those of an undisturbed run.
-    A store of the same model over the same rows that is at ``target`` already is opened, and anything else that is
-    there is an error.
+    A store of the same model over the same rows that is already at ``target`` is opened; anything else there is an
+    error.
 
     Args:
-        model: in eval mode; takes images (N, C, H, W) and gives logits (N, classes), or what has them as ``.logits``.
+        model: in eval mode; maps images (N, C, H, W) to logits (N, classes), or to an object that has them as
+            ``.logits``.
         dataset: a map-style dataset of pairs (image, label), one split of a Hugging Face dataset, or arrays (images,
             labels). Images are PIL images, or uint8 or floats in [0, 1], (C, H, W).
         target: the folder of the store.
         name: the dataset's name, in the store's manifest.
-        split: the name of this part of it.
+        split: the name of this part of the dataset.
         model_name: the model's name; by default the target's.
-        architecture: what the model is called; by default its class.
-        weights: the file that the model's weights lay in, for its SHA-256; by default the model's digest stands there.
-        transform: what the dataset's owner does to an image; nothing random.
-        columns: those of image and label, where rows are mappings.
-        mean: what is taken off each channel between these images and the model; it becomes part of the gradient.
+        architecture: the name of the model's architecture; by default its class.
+        weights: the file of the model's weights, whose SHA-256 the manifest records; by default it records the model's
+            digest instead.
+        transform: the dataset's own transform of an image, without randomness.
+        columns: the columns of image and label, if rows are mappings.
+        mean: subtracted from each channel before the model; it becomes part of the gradient.
         std: what each channel is then divided by.
-        output: a function from what the model gives to logits.
-        gradient: whose sign is stored, or which the attack climbs: ``exact``, the default, or ``cross_entropy``; none
-            for an attack whose loss is its own.
-        label: for whose label; ``least_likely`` and ``random`` are an attack's target.
-        precision: of the forward passes.
-        attack: whose end directions are stored in place of the gradient: by its name in ``ATTACKS``,
-            ``torchattacks:NAME`` and its like, or ``package.module:function``.
-        epsilon: of the attack, as far as it takes one, in units of pixels in [0, 1].
-        alpha: of RAND+FGSM, its random step.
-        steps: of the attack, as far as it takes a number.
-        arguments: of an attack from elsewhere, its own keywords.
-        copies: how many draws of the attack, 15 at most.
-        seed: what they follow from.
+        output: a function that maps the model's output to logits.
+        gradient: the gradient whose sign is stored, or that the attack climbs: ``exact``, the default, or
+            ``cross_entropy``; None for an attack that has its own loss.
+        label: which label the gradient or attack is for; ``least_likely`` and ``random`` are an attack's target.
+        precision: the precision of the forward passes.
+        attack: the attack whose end directions are stored instead of the gradient: a name in ``ATTACKS``,
+            ``torchattacks:NAME`` and the like, or ``package.module:function``.
+        epsilon: the attack's, if it takes one, in units of pixels in [0, 1].
+        alpha: the random step of RAND+FGSM.
+        steps: the attack's number of steps, if it takes one.
+        arguments: keyword arguments of an attack from elsewhere.
+        copies: the number of draws of the attack, at most 15.
+        seed: the seed of these draws.
         licence: an SPDX identifier.
-        workers: how many processes read the dataset; 0: none but this one.
+        workers: how many processes read the dataset; 0: only this one.
         threads: how many pieces are computed at once on a CPU; by default as many as torch has threads.
-        on_rows: called with the rows done and all rows, as they are computed.
+        on_rows: called with the numbers of rows done and of all rows, as rows are computed.
 
     Raises:
-        GradshardError: the model, the dataset or the target is not one that a store can be made of or at, or there is
-            no such attack.
+        GradshardError: no store can be made of the model or the dataset, or at the target, or there is no such attack.
     """
     direction = direction_asked_for(
         gradient=gradient,
@@ -176,7 +177,7 @@ def _check_names(weights: str | Path | None, **words: str) -> None:
 
 
 def _count_classes(logits: Logits, rows: Rows, device: torch.device) -> int:
-    """Count the classes by a few images, on which the model must work as one that has logits."""
+    """Count the classes on a few images, and check the model on them."""
     images, _ = rows.read_many(range(min(_PROBED_ROWS, len(rows))))
     probed = to_unit_range(torch.from_numpy(images).to(device))
     classes = count_classes(logits, probed)
@@ -185,11 +186,11 @@ def _count_classes(logits: Logits, rows: Rows, device: torch.device) -> int:
 
 
 def _read_twice(rows: Rows, computer: Computer, shape: tuple[int, ...], workers: int) -> tuple[RowHashes, Planes]:
-    """Hash all rows while the first piece is computed, whose rows must not have changed meanwhile."""
+    """Hash all rows while the first piece is computed, and check that its rows did not change meanwhile."""
     piece, images, labels = read_probe(rows, computer, shape)
     probing = computer.begin(piece, images, labels)
     if workers or not computer.ahead:
-        # A process is not to be forked while another thread computes.
+        # No process may be forked while another thread computes.
         wait([probing])
     hashes = hash_rows(rows, workers=workers)
     check_unchanged(hashes, piece.rows, images, labels)
@@ -197,7 +198,7 @@ def _read_twice(rows: Rows, computer: Computer, shape: tuple[int, ...], workers:
 
 
 def _remember(rows: Rows, dataset: DatasetRecord, hashes: RowHashes, sample: list[bytes], target: Path) -> None:
-    """Keep the hashes for whoever opens the store with this dataset; without them that takes longer."""
+    """Keep the hashes, so that ``SignedDataset`` need not read the whole dataset again."""
     try:
         remember(rows, dataset, hashes, sample, CACHE)
     except OSError as error:
@@ -211,13 +212,13 @@ def _remember(rows: Rows, dataset: DatasetRecord, hashes: RowHashes, sample: lis
 
 
 def _kind(model: nn.Module) -> str:
-    """Name a model by its class."""
+    """Return the full name of a model's class, shortened to what a manifest takes."""
     kind = f"{type(model).__module__}.{type(model).__qualname__}".replace("<locals>", "locals")
     return kind[-_LONGEST:].lstrip(".")
 
 
 def _model_record(whole: nn.Module, name: str, architecture: str, weights: str | Path | None) -> ModelRecord:
-    """Name the model and take its digest, which covers a normalisation that was told."""
+    """Return the model's record, whose digest covers a normalisation by ``mean`` and ``std``."""
     tensors = {key: value for key, value in whole.state_dict().items() if isinstance(value, torch.Tensor)}
     digest = tensors_digest(tensors, architecture)
     file = digest if weights is None else file_sha256(Path(weights))

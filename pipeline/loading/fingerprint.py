@@ -1,7 +1,7 @@
-"""Tell a dataset that was read once from others without reading it again: by its own state, as it would be pickled.
+"""Recognition of a dataset that was read before, without reading it again: by its state, as it would be pickled.
 
-That is every pixel of a dataset in memory, and the names of the files and the transforms of one on disk. What it does
-not see, files that were changed under their names or code that was, a sample of rows is to show.
+The state holds every pixel of a dataset in memory, and the file names and transforms of one on disk. It does not show
+changed code, or changed files of the same name; a sample of rows is to show these.
 """
 
 import hashlib
@@ -16,16 +16,17 @@ from gradshard.pipeline.loading.rows import Rows
 
 
 def fingerprint(rows: Rows) -> str | None:
-    """Give the digest of a dataset's state, in hex; none if it cannot be pickled.
+    """Return the digest of a dataset's state, in hex; None if it cannot be pickled.
 
-    Two datasets of equal state may get two fingerprints, such as in two processes, but two that differ never one.
+    Datasets of equal state may get different fingerprints, such as in two processes; different states never get the
+    same one.
     """
     theirs = getattr(rows.base, "_fingerprint", None)
     base = (type(rows.base).__qualname__, theirs) if isinstance(theirs, str) else rows.base
     sink = _Hashing()
     try:
         _Pickler(sink, protocol=5).dump((base, rows.transform, rows.columns))
-    # Whatever a stranger's object does when it is asked for its state.
+    # A user's object can raise any exception when it is pickled.
     except Exception:
         return None
     return sink.sha256.hexdigest()
@@ -43,7 +44,7 @@ class _Hashing:
 
 
 class _Pickler(pickle.Pickler):
-    """Takes tensors by their values and not their addresses, and functions without a name by their code."""
+    """A pickler that takes tensors by value and not by address, and lambdas and local functions by their code."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor):
@@ -55,5 +56,5 @@ class _Pickler(pickle.Pickler):
 
 
 def _state(*parts: Any) -> tuple[Any, ...]:
-    """Stand for what is never made again of its parts."""
+    """Return the parts; a placeholder, because nothing is ever unpickled."""
     return parts

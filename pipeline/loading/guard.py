@@ -1,8 +1,8 @@
-"""Is a dataset the one that a sign store was made for? Signs of other rows would train quietly, and badly.
+"""A check that a dataset is the one that a sign store was made for: with signs of other rows, training fails silently.
 
-A store knows its dataset's digest, which covers pixels, labels and their order. Which row differs is told by the hashes
-of the rows: those that are in the cache (``compute_signs`` and every whole check leave them there) or those of a
-prepared dataset; without them only that some row does.
+A store holds its dataset's digest, which covers pixels, labels and their order. To say which row differs takes the
+hashes of the rows: those in the cache, where ``compute_signs`` and every whole check leave them, or those of a prepared
+dataset.
 """
 
 from pathlib import Path
@@ -45,20 +45,20 @@ def check_rows(
     """Check that a dataset's rows are those that a store was made for.
 
     ``whole`` reads every row once; a dataset that passed is remembered in the cache by its ``fingerprint`` and by 64 of
-    its rows, so that the next time only those are read. ``sample`` reads those alone.
+    its rows, so that the next time only these are read. ``sample`` always reads only these.
 
     Args:
         rows: the dataset.
-        record: what the store says of the rows it was made for.
+        record: the store's record of the rows it was made for.
         where: the store's place, for messages.
-        cache: the folder of what is remembered.
+        cache: the folder for what is remembered.
         check: all rows or a sample.
         reference: a prepared dataset, to name the first row that differs.
         workers: how many processes read.
-        on_rows: called with the rows read and all rows.
+        on_rows: called with the numbers of rows read and of all rows.
 
     Raises:
-        GradshardError: a row differs, or there are more or fewer of them; or rows differ the second time.
+        GradshardError: a row differs, the number of rows differs, or a row changes when it is read again.
     """
     made_for = f"{where} was made for the {record.rows} rows of {record.name} ({record.split})"
     if len(rows) != record.rows:
@@ -70,7 +70,7 @@ def check_rows(
             "images as they were, and resize nothing"
         )
     cache.mkdir(parents=True, exist_ok=True)
-    # Of several ranks one reads, and the others find it remembered.
+    # One of several ranks reads the dataset; the others then find it remembered.
     with FileLock(cache / f"checked-{record.digest[:16]}.lock"):
         known = load_hashes(cache, record) or _reference(reference, record)
         sample = sample_rows(len(rows))
@@ -98,10 +98,10 @@ def remember(rows: Rows, record: DatasetRecord, hashes: RowHashes, sample: list[
 
     Args:
         rows: the dataset.
-        record: what a store says of it.
-        hashes: of all its rows; their digest is the record's.
-        sample: of its ``sample_rows``.
-        cache: the folder for it.
+        record: a store's record of the dataset.
+        hashes: the hashes of all rows; their digest is the record's.
+        sample: the hashes of the ``sample_rows``.
+        cache: the folder for what is remembered.
     """
     save_hashes(cache, record.digest, hashes)
     mark = _mark(rows, record, sample, cache)
@@ -136,10 +136,10 @@ def _differs(row: int, found: bytes, known: RowHashes, made_for: str) -> Gradsha
 
 
 def _reference(path: Path | None, record: DatasetRecord) -> RowHashes | None:
-    """Take the hashes of the prepared split that has the store's digest.
+    """Return the hashes of the prepared split that has the store's digest.
 
     Raises:
-        GradshardError: the prepared dataset has none.
+        GradshardError: the prepared dataset has no such split.
     """
     if path is None:
         return None
@@ -151,7 +151,7 @@ def _reference(path: Path | None, record: DatasetRecord) -> RowHashes | None:
 
 
 def _mark(rows: Rows, record: DatasetRecord, sample: list[bytes], cache: Path) -> Path | None:
-    """Give the file whose presence says that a dataset passed; none for one that nothing can be known by."""
+    """Return the file whose presence says that a dataset passed; None for a dataset without a fingerprint."""
     state = fingerprint(rows)
     if state is None:
         return None

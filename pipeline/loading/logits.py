@@ -1,4 +1,4 @@
-"""Anyone's classifier as a model of this package: images in [0, 1] to logits, frozen, in eval mode."""
+"""Any classifier as a model of this package: images in [0, 1] to logits, frozen, in eval mode."""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ _ONE = 1e-3
 
 
 class Logits(nn.Module):
-    """A model whose output is brought to logits (N, classes): by a function, or by what is usual."""
+    """A model whose output is converted to logits (N, classes): by a function, or by the usual conventions."""
 
     def __init__(self, model: nn.Module, output: Output | None) -> None:
         super().__init__()
@@ -26,12 +26,12 @@ class Logits(nn.Module):
         self._output = output
 
     def forward(self, images: Tensor) -> Tensor:
-        """Give the logits (N, classes) of images in [0, 1], (N, C, H, W)."""
+        """Return the logits (N, classes) of images in [0, 1], (N, C, H, W)."""
         found = self.model(images)
         return _usual(found) if self._output is None else self._output(found)
 
     def twin(self) -> "Logits":
-        """Give the same model for another thread: its own modules, the same tensors.
+        """Return a copy of the model for another thread, with its own modules but the same tensors.
 
         Raises:
             GradshardError: the model cannot be copied.
@@ -39,7 +39,7 @@ class Logits(nn.Module):
         shared = {id(tensor): tensor for tensor in [*self.parameters(), *self.buffers()]}
         try:
             return copy.deepcopy(self, shared)
-        # Whatever a stranger's module does when it is copied.
+        # A user's module can raise any exception when it is copied.
         except Exception as error:
             problem = " ".join(str(error).split())[:200]
             raise GradshardError(
@@ -62,10 +62,10 @@ def _usual(found: Any) -> Tensor:
 def normalised(
     model: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, *, channels: int
 ) -> nn.Module:
-    """Put a normalisation that was told by ``mean`` and ``std`` before a model, so that it takes pixels in [0, 1].
+    """Put the normalisation by ``mean`` and ``std`` before a model, so that it takes pixels in [0, 1].
 
     Raises:
-        GradshardError: one of the two is missing, or they are not for these images, or the model normalises itself.
+        GradshardError: one of the two is missing, they do not fit the channels, or the model already normalises.
     """
     if mean is None and std is None:
         return model
@@ -85,17 +85,17 @@ def normalised(
 
 
 def _normalises(module: nn.Module, channels: int) -> bool:
-    """Tell whether a module holds a mean and a std, a number for each channel, as those that normalise do."""
+    """Tell whether a module holds a mean and a std, each one number or one per channel, as normalising modules do."""
     values = [getattr(module, name, None) for name in ("mean", "std")]
     numbers = [torch.as_tensor(value) for value in values if isinstance(value, Tensor | list | tuple | float)]
     return len(numbers) == 2 and all(number.numel() in (1, channels) for number in numbers)
 
 
 def check_eval(model: nn.Module) -> None:
-    """Refuse a model of which a part is in train mode.
+    """Refuse a model with a part in train mode, in which dropout is random and batch statistics are used.
 
     Raises:
-        GradshardError: dropout would be random, or batch normalisation would take the batch's statistics.
+        GradshardError: a part is in train mode.
     """
     for name, module in model.named_modules():
         if module.training:
@@ -106,14 +106,14 @@ def check_eval(model: nn.Module) -> None:
 
 
 def count_classes(model: Logits, images: Tensor) -> int:
-    """Try a model on a few images, and give the number of its classes.
+    """Try a model on a few images, and return the number of its classes.
 
     Args:
         model: in eval mode.
         images: float32 (n, C, H, W) in [0, 1], on the model's device.
 
     Raises:
-        GradshardError: it does not take them, or gives no logits.
+        GradshardError: the model does not take the images, or gives no logits.
     """
     shape = tuple(images.shape[1:])
     try:
@@ -121,7 +121,7 @@ def count_classes(model: Logits, images: Tensor) -> int:
             logits = model(images)
     except GradshardError:
         raise
-    # A forward pass that does not fit raises anything.
+    # A forward pass can raise any exception for images that it does not take.
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
         raise GradshardError(f"the model does not take images of shape {shape} ({problem}): mend transform=") from error
@@ -143,7 +143,7 @@ def count_classes(model: Logits, images: Tensor) -> int:
 
 
 def check_model(model: Logits, images: Tensor, classes: int) -> None:
-    """Try a model as every command tries one before any work.
+    """Check a model as every command does before any work.
 
     Args:
         model: in eval mode.
@@ -151,7 +151,7 @@ def check_model(model: Logits, images: Tensor, classes: int) -> None:
         classes: the number of its classes.
 
     Raises:
-        GradshardError: it changes its input, is random, mixes the images of a batch, or has no gradient.
+        GradshardError: the model changes its input, is random, mixes the images of a batch, or has no gradient.
     """
     with torch.no_grad():
         predicted = model(images).argmax(1)
@@ -165,7 +165,7 @@ def check_model(model: Logits, images: Tensor, classes: int) -> None:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Take a model's parameters out of the graph meanwhile."""
+    """Keep a model's parameters out of the graph in a context."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A sign store on its way: pieces of a dataset read in order, computed by several threads, written shard by shard."""
+"""The making of a sign store: pieces of a dataset are read in order, computed by threads, and written by shard."""
 
 import hashlib
 import math
@@ -29,14 +29,14 @@ from gradshard.storage.formats.sign_reader import SignStore, open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.workspace import root_for, workspace
 
-# Another machine's last bits differ, and with them where some ways of many steps end; another model's signs differ
-# in half of the places.
+# On another machine the last bits differ, and with them the ends of some attacks of many steps; of another model, half
+# of the signs differ.
 _SAME_SIGNS, _SAME_ENDS = 0.99, 0.9
 
 
 @dataclass(frozen=True)
 class Computer:
-    """Threads that compute pieces of a direction, in their order; ``ahead`` is how many are on their way.
+    """Threads that compute pieces of a direction; ``ahead`` is how many pieces may be pending.
 
     ``at_once`` is how many images pass through the model at once.
     """
@@ -48,13 +48,13 @@ class Computer:
     at_once: int
 
     def cut(self, wanted: slice, *, total: int, sample_shape: tuple[int, ...]) -> list[Piece]:
-        """Cut rows into what is read and computed at once, as ``precompute`` does, whose bytes follow from it."""
+        """Cut rows into pieces to read and compute at once, as ``precompute`` does: a store's bytes depend on it."""
         pixels = math.prod(sample_shape)
         chunk = chunking.plan(total, pixels).chunk
         return list(pieces(self.direction, wanted, total=total, pixels=pixels, chunk=chunk, at_once=self.at_once))
 
     def begin(self, piece: Piece, images: Images, labels: Labels) -> Future[tuple[Planes, Labels]]:
-        """Begin to compute one piece, as all are computed."""
+        """Begin to compute one piece."""
         return self.pool.submit(self.compute, piece, images, labels)
 
 
@@ -72,7 +72,7 @@ class Making:
 
 
 def make(task: Making, target: Path) -> SignStore:
-    """Make the store, go on making it, or find it made."""
+    """Make the store, finish one that was begun, or open one that is already made."""
     if target.exists():
         return _made_before(task, target)
     recipe = {**task.spec.model_dump(), "probe": hashlib.sha256(task.probe.data).hexdigest()}
@@ -103,7 +103,7 @@ def _fill(task: Making, builder: StoreBuilder) -> None:
 
 
 def _in_order(task: Making, cut: list[Piece]) -> Iterator[tuple[Planes, Labels]]:
-    """Read pieces, compute some at once, and give what each has, in their order."""
+    """Read pieces, compute several at once, and yield the planes and labels of each, in order."""
     waiting: deque[Future[tuple[Planes, Labels]]] = deque()
     read = read_pieces(task.rows, [piece.rows for piece in cut], workers=task.workers)
     for piece, (_, images, labels) in zip(cut, read, strict=True):
@@ -115,10 +115,10 @@ def _in_order(task: Making, cut: list[Piece]) -> Iterator[tuple[Planes, Labels]]
 
 
 def check_unchanged(hashes: RowHashes, piece: slice, images: Images, labels: Labels) -> None:
-    """Hold some rows against the hashes that were taken when they were read another time.
+    """Compare some rows with the hashes that they had when they were read before.
 
     Raises:
-        GradshardError: one of them differs.
+        GradshardError: a row differs.
     """
     again = row_hashes(images, labels) if images.shape[1:] == hashes.sample_shape else b""
     changed = hashes.first_change(piece, again)
@@ -127,7 +127,7 @@ def check_unchanged(hashes: RowHashes, piece: slice, images: Images, labels: Lab
 
 
 def _checked(task: Making, piece: Piece, images: Images, labels: Labels) -> tuple[Planes, Labels]:
-    """Compute a piece whose rows are still those of the digest."""
+    """Compute a piece, after checking that its rows are still those of the digest and its labels classes."""
     check_unchanged(task.hashes, piece.rows, images, labels)
     wrong = np.flatnonzero(labels >= task.spec.dataset.classes)
     if len(wrong):
@@ -142,7 +142,7 @@ def _made_before(task: Making, target: Path) -> SignStore:
     """Open what is at the target if it is this store.
 
     Raises:
-        GradshardError: it is something else.
+        GradshardError: something else is there.
     """
     try:
         store = open_store(target)
@@ -157,7 +157,7 @@ def _made_before(task: Making, target: Path) -> SignStore:
 
 
 def _same_signs(task: Making, store: SignStore) -> bool:
-    """Hold the first rows of a store against what was computed of them now."""
+    """Tell whether the signs of a store's first rows are those that were just computed."""
     there = np.stack([copy.read(0, task.probe.shape[1]) for copy in store.in_turn])
     ours, theirs = (bitplanes.unpack(planes, task.spec.dataset.pixels) for planes in (task.probe, there))
     least = _SAME_ENDS if isinstance(task.computer.direction, AttackSpec) else _SAME_SIGNS
@@ -165,7 +165,7 @@ def _same_signs(task: Making, store: SignStore) -> bool:
 
 
 def read_probe(rows: Rows, computer: Computer, sample_shape: tuple[int, ...]) -> tuple[Piece, Images, Labels]:
-    """Read the first rows: their signs tell apart models that no digest does, such as by another ``output``."""
+    """Read the first rows, whose signs show differences of models that no digest does, such as in ``output``."""
     first = slice(0, min(len(rows), computer.at_once))
     piece = computer.cut(first, total=len(rows), sample_shape=sample_shape)[0]
     return piece, *rows.read_many(range(piece.rows.stop))
@@ -179,7 +179,7 @@ def computing(
     threads: int | None,
     sample_shape: tuple[int, ...],
 ) -> Iterator[Computer]:
-    """Give threads, each with a twin of the model and one of torch's own: no result depends on how many there are."""
+    """Provide threads, each with a twin of the model and one torch thread; no result depends on their number."""
     keep_freed_memory()
     before = torch.get_num_threads()
     seeded = isinstance(direction, AttackSpec) and direction.seeded
@@ -198,7 +198,7 @@ def computing(
     alone = (lambda: torch.set_num_threads(1)) if device.type == "cpu" else None
     pool = ThreadPoolExecutor(count, "gradshard-signs", initializer=alone)
     try:
-        # Of what is seeded one piece at a time, and none is read meanwhile: the generators are the process's.
+        # A seeded attack uses the process's generators: pieces are computed one at a time, and none is read meanwhile.
         ahead = 0 if seeded else 2 * count
         yield Computer(direction, compute, pool, ahead, at_once=rows_at_once(sample_shape, device, model))
     finally:
@@ -207,5 +207,5 @@ def computing(
 
 
 def _wait_silently(process: str) -> None:
-    """Another process makes the same store: this one opens what that one publishes."""
+    """Report nothing while another process makes the same store, which this one then opens."""
     del process

@@ -17,7 +17,7 @@ def open_place(place: Place, cache: Path) -> SignStore:
     """Open the store at a path or URL, or take an open one.
 
     Raises:
-        GradshardError: there is none, it is not valid, or the connection failed.
+        GradshardError: there is no store, it is not valid, or the connection failed.
     """
     if isinstance(place, SignStore):
         return place

@@ -1,7 +1,7 @@
-"""The packed signs of a whole store in one plain file: single rows in any order, shared by all processes.
+"""The packed signs of a whole store in one plain file, from which all processes read single rows in any order.
 
-A store's chunk is decoded as a whole, which suits a reader that goes through it and not one that asks for a row here
-and a row there. The file takes two bits a pixel, is made once for a store's content, and may be deleted at any time.
+A store's chunk is decoded as a whole, which suits a reader of consecutive rows, but not one of single rows. The file
+takes two bits per pixel, is made once for a store's content, and may be deleted at any time.
 """
 
 import errno
@@ -19,7 +19,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 
 
 def planes_file(store: SignStore, cache: Path) -> Path:
-    """Give the file of a store's packed signs, made and checked against the manifest unless it is there, whole.
+    """Return the file of a store's packed signs, made and checked against the manifest if it is missing or incomplete.
 
     Raises:
         GradshardError: a shard is missing, damaged or not the one that was published, or the disk is full.
@@ -43,7 +43,7 @@ def open_planes(path: Path, rows: int) -> Planes:
     """Open a file that ``planes_file`` made: uint8 (rows, 2, ceil(P / 8)), read from the disk row by row.
 
     Raises:
-        GradshardError: it is not there any more.
+        GradshardError: the file was removed or changed.
     """
     try:
         planes: Planes = np.memmap(path, dtype=np.uint8, mode="r").reshape(rows, 2, -1)
@@ -53,7 +53,7 @@ def open_planes(path: Path, rows: int) -> Planes:
 
 
 def _allocate(temporary: Path, size: int, path: Path) -> None:
-    """Take the room on the disk now: a page that finds none when it is written ends the process without a word."""
+    """Reserve the space on the disk now: writing a mapped page to a full disk would kill the process silently."""
     with temporary.open("r+b") as file:
         file.truncate(size)
         if not hasattr(os, "posix_fallocate"):
@@ -66,7 +66,7 @@ def _allocate(temporary: Path, size: int, path: Path) -> None:
                     f"no space left on the disk for {path}, which takes {size:,} bytes: free some, or name a folder on "
                     "another disk by cache="
                 ) from error
-            # Some file systems cannot promise room.
+            # Some file systems cannot reserve space.
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
 

@@ -1,4 +1,4 @@
-"""A store that ``compute_signs`` is asked for, held against the schema of ``params.yaml``: both ask in one way."""
+"""The arguments of ``compute_signs``, validated by the schema of ``params.yaml``, so that both accept the same."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from gradshard.pipeline.config.signs import StoredSigns
 from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
 
-# What stands for an argument that was not given.
+# Values that count as an argument that was not given.
 _USUAL: Mapping[str, object] = {"copies": 1, "seed": 0}
 
 
@@ -32,7 +32,7 @@ def direction_asked_for(
     """Return the directions that were asked for; arguments are those of ``compute_signs``.
 
     Raises:
-        GradshardError: an argument is missing, wrong, or not one of the attack's; the sentence begins with its name.
+        GradshardError: an argument is missing, wrong, or not one of the attack's; the message names it.
     """
     if gradient is None and attack is None:
         gradient = "exact"
@@ -57,7 +57,7 @@ def direction_asked_for(
     try:
         return direction_of(StoredSigns.model_validate(given), "attack")
     except ValidationError as error:
-        # The parameters' word for it is shorter.
+        # In the parameters it is called eps.
         sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns, given))
         sentence = sentence.replace("arguments: {", "arguments={")
         raise GradshardError(f"compute_signs: {sentence}") from None

@@ -1,7 +1,7 @@
-"""The hashes of a dataset's rows, 32 bytes each: what tells not only that a dataset is another one, but where.
+"""The hashes of a dataset's rows, 32 bytes each, which show not only that a dataset differs, but where.
 
-A dataset's digest is that of its rows' hashes one after the other. So a file of them is held against the digest in a
-sign store before it is believed, wherever it came from.
+A dataset's digest is computed from its row hashes in order. So a file of hashes, wherever it came from, is checked
+against the digest in a sign store before it is used.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,17 +20,17 @@ from gradshard.storage.formats.dataset import Split
 from gradshard.storage.formats.digests import RowsDigest, row_hashes
 from gradshard.storage.formats.manifest import DatasetRecord
 
-# Called with the rows done and the rows in all.
+# Called with the numbers of rows done and of all rows.
 OnRows = Callable[[int, int], None]
 
 _BYTES = 32
-# Rows that are looked at where not all are: enough that a shuffled or shifted dataset cannot pass.
+# Rows of a sample check: enough that a shuffled or shifted dataset cannot pass.
 SAMPLE = 64
 
 
 @dataclass(frozen=True)
 class RowHashes:
-    """The hashes of all rows, and what else their digest covers."""
+    """The hashes of all rows, and the shape of an image, which the digest covers too."""
 
     hashes: bytes
     sample_shape: tuple[int, int, int]
@@ -39,17 +39,17 @@ class RowHashes:
         return len(self.hashes) // _BYTES
 
     def digest(self, classes: int) -> str:
-        """Give the digest of the dataset, as ``prepare`` takes it."""
+        """Return the digest of the dataset, as ``prepare`` computes it."""
         digest = RowsDigest(sample_shape=self.sample_shape, classes=classes)
         digest.update_hashed(self.hashes)
         return digest.hexdigest()
 
     def of(self, row: int) -> bytes:
-        """Give one row's hash."""
+        """Return one row's hash."""
         return self.hashes[row * _BYTES : (row + 1) * _BYTES]
 
     def first_change(self, rows: slice, again: bytes) -> int | None:
-        """Find the first of some rows whose hashes, taken ``again``, are not those here; none if all are."""
+        """Find the first of some rows whose hash, taken ``again``, differs from the one here; None if none does."""
         if again == self.hashes[rows.start * _BYTES : rows.stop * _BYTES]:
             return None
         if len(again) != (rows.stop - rows.start) * _BYTES:
@@ -58,13 +58,13 @@ class RowHashes:
         return next(row for row, part in zip(range(rows.start, rows.stop), parts, strict=True) if part != self.of(row))
 
     def find(self, wanted: bytes) -> int | None:
-        """Find the first row of a hash, if there is one."""
+        """Find the first row with a hash; None if there is none."""
         table = np.frombuffer(self.hashes, dtype=f"V{_BYTES}")
         places = np.flatnonzero(table == np.frombuffer(wanted, dtype=f"V{_BYTES}"))
         return int(places[0]) if len(places) else None
 
     def first_difference(self, other: "RowHashes") -> int | None:
-        """Find the first row in which two datasets differ; none if they do not."""
+        """Find the first row in which two datasets differ; None if they do not."""
         length = min(len(self), len(other))
         ours, theirs = (np.frombuffer(part.hashes, dtype=f"V{_BYTES}")[:length] for part in (self, other))
         wrong = np.flatnonzero(ours != theirs)
@@ -72,16 +72,16 @@ class RowHashes:
 
 
 def row_pieces(rows: slice, *, total: int, sample_shape: tuple[int, int, int], at_once: int = 1) -> list[slice]:
-    """Cut some of ``total`` rows into what is read at once: as ``precompute`` does, whose bytes follow from it."""
+    """Cut some of ``total`` rows into pieces to read at once, as ``precompute`` does: a store's bytes depend on it."""
     pixels = int(np.prod(sample_shape))
     return list(pieces(rows, pixels=pixels, chunk=chunking.plan(total, pixels).chunk, at_once=at_once))
 
 
 def hash_rows(rows: Rows, *, workers: int = 0, on_rows: OnRows | None = None) -> RowHashes:
-    """Read a whole dataset once.
+    """Read a whole dataset once, and return its hashes.
 
     Raises:
-        GradshardError: a row is not one that a store can be made of, or has another shape than the first.
+        GradshardError: no store can be made of a row, or a row has another shape than the first.
     """
     first, _ = rows.read(0)
     shape = (first.shape[0], first.shape[1], first.shape[2])
@@ -100,19 +100,19 @@ def hash_rows(rows: Rows, *, workers: int = 0, on_rows: OnRows | None = None) ->
 
 
 def hash_split(split: Split) -> RowHashes:
-    """Take the hashes of a prepared dataset's split."""
+    """Return the hashes of a prepared dataset's split."""
     cut = split_slice(slice(0, len(split)), split.chunk)
     parts = [row_hashes(split.read_images(p.start, p.stop), split.read_labels(p.start, p.stop)) for p in cut]
     return RowHashes(b"".join(parts), split.sample_shape)
 
 
 def sample_rows(count: int) -> list[int]:
-    """Choose rows from everywhere, the first and the last among them; they stay the same."""
+    """Return evenly spread rows, including the first and the last; always the same ones for a count."""
     return [int(row) for row in np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.int64))]
 
 
 def hash_sample(rows: Rows, numbers: Sequence[int]) -> list[bytes]:
-    """Read some rows twice, and give their hashes.
+    """Read some rows twice, and return their hashes.
 
     Raises:
         GradshardError: a row differs the second time.
@@ -132,7 +132,7 @@ def _hash(rows: Rows, number: int) -> bytes:
 
 
 def changing(row: int) -> GradshardError:
-    """Say that a row differed the second time that it was read."""
+    """Return the error that a row differed the second time it was read."""
     return GradshardError(
         f"row {row} of the dataset gives other pixels or another label the second time it is read: a random transform "
         "is left in; take it out, and crop and flip images together with their signs (SignedDataset(augment=...))"
@@ -140,7 +140,7 @@ def changing(row: int) -> GradshardError:
 
 
 def load_hashes(cache: Path, record: DatasetRecord) -> RowHashes | None:
-    """Read the hashes of the rows that a store was made for, if they are in the cache and hold."""
+    """Read the hashes of a store's rows from the cache; None if they are missing or do not match the digest."""
     try:
         found = RowHashes(_file(cache, record.digest).read_bytes(), record.sample_shape)
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def load_hashes(cache: Path, record: DatasetRecord) -> RowHashes | None:
 
 
 def save_hashes(cache: Path, digest: str, hashes: RowHashes) -> None:
-    """Keep the hashes of the rows whose digest this is."""
+    """Keep the hashes of a dataset in the cache, by its digest."""
     write_bytes(_file(cache, digest), hashes.hashes)
 
 

@@ -1,7 +1,7 @@
-"""Anyone's dataset as rows: images of 8 bits, uint8 (C, H, W), and the numbers of their classes.
+"""Any dataset as rows: images of 8 bits, uint8 (C, H, W), and the numbers of their classes.
 
-A sign store belongs to pixels and labels in one order, so all that a digest covers is read here, in one way: from a
-map-style dataset of PyTorch, a dataset of Hugging Face, or arrays.
+A sign store belongs to pixels and labels in one order, so everything that a digest covers is read here, in the same
+way, from a map-style dataset of PyTorch, a dataset of Hugging Face, or arrays.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +23,10 @@ Transform = Callable[[Any], Any]
 Labels = npt.NDArray[np.int64]
 T = TypeVar("T")
 
-# The columns of datasets that give mappings, in the order in which they are looked for.
+# The columns of datasets whose rows are mappings, in the order in which they are looked for.
 _IMAGE_COLUMNS, _LABEL_COLUMNS = ("image", "img", "pixel_values"), ("label", "labels", "fine_label")
 _CHANNELS = (1, 3, 4)
-# Of a step of 1/255: what single precision makes of one is some thousand times nearer.
+# Share of a step of 1/255; rounding in single precision is about a thousand times smaller.
 _TOLERANCE = 1e-2
 
 
@@ -46,7 +46,7 @@ class _Pair:
 
 @dataclass(frozen=True)
 class Rows:
-    """Anyone's dataset, its owner's ``transform`` of each image, and the ``columns`` of image and label."""
+    """Any dataset, its own ``transform`` of each image, and the ``columns`` of image and label."""
 
     base: Any
     transform: Transform | None = None
@@ -56,10 +56,10 @@ class Rows:
         return len(self.base)
 
     def sample(self, row: int) -> tuple[Any, Any]:
-        """Give the image of a row, transformed, and its label, as their owner has them.
+        """Return the transformed image of a row and its label, as the dataset has them.
 
         Raises:
-            GradshardError: the dataset gives something else than an image and a label.
+            GradshardError: the row is not an image and a label.
         """
         image, label = _taken_apart(self.base[row], row, self.columns)
         return (image if self.transform is None else self.transform(image)), label
@@ -68,7 +68,7 @@ class Rows:
         """Read a row as a store's digest covers it: uint8 (C, H, W), and the number of its class.
 
         Raises:
-            GradshardError: the image is no pixels of 8 bits, or the label no number of a class.
+            GradshardError: the image does not consist of pixels of 8 bits, or the label is not the number of a class.
         """
         image, label = self.sample(row)
         return to_pixels(image, where=_named(row)), to_class(label, where=_named(row))
@@ -88,7 +88,7 @@ def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str
     """Take a map-style dataset, a dataset of Hugging Face, or a pair of arrays as rows.
 
     Raises:
-        GradshardError: it is none of them, or empty.
+        GradshardError: the dataset is none of these, or is empty.
     """
     if isinstance(dataset, tuple | list) and len(dataset) == 2 and getattr(dataset[0], "ndim", 0) in (3, 4):
         images, labels = dataset
@@ -106,13 +106,13 @@ def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str
 
 
 def read_pieces(rows: Rows, pieces: Sequence[slice], *, workers: int) -> Iterator[tuple[slice, Images, Labels]]:
-    """Read stretches of rows in their order, in so many processes of a DataLoader; in this one for 0.
+    """Read pieces of rows in order, in ``workers`` processes of a DataLoader; 0: in this process.
 
     Raises:
-        GradshardError: a row is not one that a store can be made of.
+        GradshardError: no store can be made of a row.
     """
     source = _Pieces(rows, pieces)
-    # What a worker raises comes out as its traceback; what it gives comes out as it is.
+    # An error that a worker raises arrives with its traceback as the message; one that it returns arrives unchanged.
     items = DataLoader(cast(Any, source), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
     for piece, item in zip(pieces, items if workers else map(source.__getitem__, range(len(pieces))), strict=True):
         if isinstance(item, GradshardError):
@@ -122,7 +122,7 @@ def read_pieces(rows: Rows, pieces: Sequence[slice], *, workers: int) -> Iterato
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Stretches of rows as a dataset."""
+    """Pieces of rows as a dataset."""
 
     rows: Rows
     pieces: Sequence[slice]
@@ -147,10 +147,10 @@ def _named(row: int) -> str:
 
 
 def _stacked(rows: Sequence[int], images: Sequence[Any]) -> Images:
-    """Give the images of some rows as pixels of 8 bits, uint8 (n, C, H, W)."""
+    """Return the images of some rows as pixels of 8 bits, uint8 (n, C, H, W)."""
     together = _tensors_of_floats(images)
     if together is not None:
-        # In one go, which takes a tenth of the time; what is wrong with a row is told by looking at it alone.
+        # All at once takes a tenth of the time; if that fails, the rows are converted singly to name the wrong one.
         with suppress(GradshardError):
             return _from_floats(together, "")
     pixels = [to_pixels(image, where=_named(row)) for row, image in zip(rows, images, strict=True)]
@@ -164,7 +164,7 @@ def _stacked(rows: Sequence[int], images: Sequence[Any]) -> Images:
 
 
 def _tensors_of_floats(images: Sequence[Any]) -> npt.NDArray[np.floating] | None:
-    """Stack images that are float tensors (C, H, W) of one shape on the CPU; none if they are anything else."""
+    """Stack images that are float tensors (C, H, W) of one shape on the CPU; None if they are anything else."""
     first = images[0]
     if not isinstance(first, Tensor) or first.ndim != 3 or first.shape[0] not in _CHANNELS or not first.numel():
         return None
@@ -178,15 +178,15 @@ def _tensors_of_floats(images: Sequence[Any]) -> npt.NDArray[np.floating] | None
 
 
 def to_pixels(image: Any, *, where: str) -> Image:
-    """Give an image as pixels of 8 bits, uint8 (C, H, W).
+    """Return an image as pixels of 8 bits, uint8 (C, H, W).
 
     Args:
         image: a PIL image, grey or RGB; or an array or tensor, (H, W) or (C, H, W), uint8 or floats in [0, 1] that are
             multiples of 1/255.
-        where: what it is, for messages.
+        where: the image's name in messages.
 
     Raises:
-        GradshardError: it is something else, such as an image that was normalised.
+        GradshardError: the image is something else, such as normalised.
     """
     if hasattr(image, "getbands"):
         return _from_pil(image, where)
@@ -232,10 +232,10 @@ def _from_floats(values: npt.NDArray[np.floating], where: str) -> Image:
 
 
 def to_class(label: Any, *, where: str) -> int:
-    """Give a label as the number of its class.
+    """Return a label as the number of its class.
 
     Raises:
-        GradshardError: it is no whole number from 0 on.
+        GradshardError: the label is not a whole number from 0 on.
     """
     single = label.numel() == 1 if isinstance(label, Tensor) else isinstance(label, np.ndarray) and label.size == 1
     value = label.item() if single else label

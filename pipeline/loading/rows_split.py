@@ -1,4 +1,4 @@
-"""Anyone's dataset read as a split of a prepared one is, by whoever computes rows of a store again."""
+"""Any dataset, read like a split of a prepared one, so that rows of a store can be computed again."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from gradshard.storage.formats.manifest import DatasetRecord
 
 @dataclass(frozen=True)
 class RowsSplit:
-    """The rows that a store was made for, with what a ``LabelledRows`` has."""
+    """The rows that a store was made for, as a ``LabelledRows``."""
 
     rows: Rows
     labels: Labels
@@ -30,7 +30,7 @@ class RowsSplit:
 
     @property
     def chunk(self) -> int:
-        """Rows that are read together, as ``compute_signs`` does."""
+        """Number of rows that are read together, as ``compute_signs`` does."""
         return chunking.plan(len(self), int(np.prod(self.sample_shape))).chunk
 
     def read_images(self, start: int, stop: int) -> Images:
@@ -50,15 +50,15 @@ class RowsSplit:
 
 
 def rows_split(rows: Rows, record: DatasetRecord, *, where: str) -> RowsSplit:
-    """Read a dataset once, and give it as the rows that a store was made for.
+    """Read a dataset once, and return it as the rows that a store was made for.
 
     Args:
         rows: the dataset.
-        record: what the store says of the rows that it was made for.
+        record: the store's record of the rows that it was made for.
         where: the store's place, for messages.
 
     Raises:
-        GradshardError: they are others; the sentence says which row is, where that is known.
+        GradshardError: the rows are others; the message names the first one that differs, if it is known.
     """
     made_for = f"{where} was made for the {record.rows} rows of {record.name} ({record.split})"
     if len(rows) != record.rows:

@@ -1,4 +1,4 @@
-"""The trainer's batches for a loop of one's own: the same rows, sources, crops and epsilons, for the same seed."""
+"""The trainer's batches for a loop of your own: the same rows, sources, crops and epsilons, for the same seed."""
 
 import dataclasses
 from collections.abc import Generator, Iterator, Mapping
@@ -24,19 +24,19 @@ from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
 _MEMORY = 1 << 30
-# A loader has no end: whoever loops over it counts the epochs.
+# A loader has no end: the caller's loop counts the epochs.
 _EPOCHS = 1 << 40
 
 
 class SignLoader:
-    """Batches of a prepared dataset and of the signs of its stores, an epoch each time it is iterated over.
+    """Batches of a prepared dataset and of the signs of its stores; each iteration over the loader is one epoch.
 
-    Each batch takes the signs of one source, or none where the model is to craft for itself. Data and stores that fit
+    Each batch has the signs of one source, or none if the trained model itself is the source. Data and stores that fit
     ``memory`` are read once and shuffled exactly; larger ones pass through windows of chunks: the chunks are shuffled,
-    and the rows within each window of them.
+    and then the rows within each window.
 
-    A loop that is left in the middle of an epoch goes on there when it is begun again, as after ``load_state_dict``;
-    also one that Ctrl-C or an error ended, such as a missing shard's, once that is put back.
+    A loop that is left in the middle of an epoch resumes there when it is started again, as after ``load_state_dict``.
+    So does a loop that was ended by Ctrl-C, or by an error such as a missing shard, once the cause is removed.
     """
 
     def __init__(
@@ -62,24 +62,24 @@ class SignLoader:
 
         Args:
             dataset: a prepared dataset, whose training split is read, or a split.
-            stores: by name, by path, URL or opened.
-            batch: rows of a step over all ranks; the last one of an epoch may have fewer.
-            epsilon: of every batch, or the bound of the law.
-            seed: of the order, the schedule, crops and epsilons.
+            stores: stores by name, each as a path, a URL, or open.
+            batch: rows of a step over all ranks; the last step of an epoch may have fewer.
+            epsilon: the epsilon of every batch, or the bound of ``epsilon_law``.
+            seed: the seed of the order, the schedule, crops and epsilons.
             live: whether the model that is trained is one of the sources, under the name ``self``.
             schedule: ``random`` or ``rotate``.
             epsilon_law: ``fixed`` or ``truncated_normal``.
-            padding: crops at random, from images padded by so many pixels of 0.
+            padding: crops at random, from images padded by this many pixels of 0.
             flip: mirrors at random.
-            memory: bytes for what is kept of the dataset and the stores.
+            memory: bytes that may be kept of the dataset and the stores.
             rank: which part of each batch this process takes.
-            ranks: of how many.
-            device: where the batches are to be.
+            ranks: the number of ranks.
+            device: the device of the batches.
             cache: the folder that keeps shards of remote stores.
 
         Raises:
-            GradshardError: something is not there, a store is for other rows, a batch is too small for the ranks, or
-                another argument is out of its range.
+            GradshardError: the dataset or a store is missing, a store is for other rows, a batch is too small for the
+                ranks, or another argument is out of its range.
         """
         _check_numbers(batch=batch, epsilon=epsilon, rank=rank, ranks=ranks)
         split = dataset if isinstance(dataset, Split) else _training_split(Path(dataset))
@@ -102,7 +102,7 @@ class SignLoader:
             batch=batch,
             epochs=_EPOCHS,
             seed=seed,
-            # Whoever loops over this optimises by other means.
+            # Never used: the caller's loop has its own optimiser.
             optimization=Optimization("adam", 0.0),
             reading=plan_reading(split, opened, memory=memory),
             adversary=_adversary(opened, live, schedule, epsilon, epsilon_law),
@@ -114,7 +114,7 @@ class SignLoader:
         self._running: Generator[Batch, None, None] | None = None
 
     def __len__(self) -> int:
-        """Batches of a whole epoch."""
+        """Return the number of batches of a whole epoch."""
         return self._run.steps_per_epoch
 
     @property
@@ -123,19 +123,19 @@ class SignLoader:
         return self.step // len(self)
 
     def source(self, step: int) -> str:
-        """Tell whose turn a step is, counted from 0 over all epochs: the name of a store, or ``self``.
+        """Return the source of a step, counted from 0 over all epochs: the name of a store, or ``self``.
 
-        In the body of a loop ``loader.step`` is that of the next batch, so the batch at hand is ``loader.step - 1``;
-        where that is the turn of ``self``, ``batch.signs`` is none.
+        In the body of a loop, ``loader.step`` is the step of the next batch, so that of the current batch is
+        ``loader.step - 1``. If its source is ``self``, ``batch.signs`` is None.
         """
         return self._run.source(step)
 
     def torch_seed(self, step: int) -> int:
-        """Give what the trainer calls ``torch.manual_seed`` with before a step, so that dropout is the same too."""
+        """Return the trainer's argument of ``torch.manual_seed`` before a step, so that dropout is the same too."""
         return step_seed(self._run.seed, step)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Give the batches from the current step to the end of its epoch.
+        """Yield the batches from the current step to the end of its epoch.
 
         Raises:
             GradshardError: a shard is missing or damaged.
@@ -147,14 +147,14 @@ class SignLoader:
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell where the loader is, and what its order follows from: plain numbers and strings."""
+        """Return the loader's step, and all that its order depends on, in plain types."""
         return {"step": self.step, **self._identity}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where a loader of the same order was; it may have had other ranks.
+        """Resume where a loader of the same order was; it may have had other ranks.
 
         Raises:
-            GradshardError: its order was another one.
+            GradshardError: that loader had another order.
         """
         for key, value in self._identity.items():
             if state.get(key) != value:
@@ -166,7 +166,7 @@ class SignLoader:
         self.step = int(state["step"])
 
     def close(self) -> None:
-        """Leave what was read ahead, and end the threads that read."""
+        """Drop what was read ahead, and end the threads that read."""
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -181,7 +181,7 @@ class SignLoader:
         try:
             return next(self._running)
         except BaseException:
-            # A generator that raised has ended: whoever goes on needs another, which begins at this step.
+            # A generator that raised has ended; to go on takes another one, which begins at this step.
             self.close()
             raise
 
@@ -192,7 +192,7 @@ class SignLoader:
 
 
 def _check_numbers(*, batch: int, epsilon: float, rank: int, ranks: int) -> None:
-    """Refuse numbers by which batches would be empty, or their perturbations meaningless."""
+    """Refuse numbers with which batches would be empty, or their perturbations meaningless."""
     if batch < 1:
         raise GradshardError(f"batch is {batch}: give how many rows a step takes, 1 or more")
     if not 0 < epsilon <= 1:
@@ -210,7 +210,7 @@ def _training_split(path: Path) -> Split:
 def _adversary(
     stores: Mapping[str, SignStore], live: bool, schedule: ScheduleKind, epsilon: float, law: EpsilonDistribution
 ) -> Adversary:
-    """Return sources, schedule and epsilons; what else an adversary says concerns its owner's loss."""
+    """Return an adversary with sources, schedule and epsilons; its other fields concern a loss, which loaders lack."""
     return Adversary(
         attack="fgsm",
         epsilon=epsilon,
@@ -228,7 +228,7 @@ def _adversary(
 
 
 def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -> dict[str, Any]:
-    """Gather what the batches follow from, but for the step and the ranks."""
+    """Return all that the batches depend on, except the step and the ranks."""
     assert run.adversary is not None
     return {
         "dataset": split.digest,
@@ -240,7 +240,7 @@ def _identity(split: Split, stores: Mapping[str, SignStore], run: TrainingRun) -
         "schedule": run.adversary.schedule,
         "epsilon": [run.adversary.epsilon, run.adversary.epsilon_law],
         "augmentation": dataclasses.astuple(run.augmentation).__repr__(),
-        # Before rows that stream were dealt by chunks, their order was another one.
+        # The version of the order of streamed rows, which changed when they were first dealt by chunks.
         "reading": [
             run.reading.resident,
             run.reading.chunk,

@@ -1,8 +1,8 @@
 """Signs as a tensor that torchvision's transforms move as they move the image: a mask of -1, 0 and +1.
 
-Crops, flips and padding move signs with the pixels that they belong to; outside of the image a sign is 0. What changes
-colours moves no pixel and leaves signs alone. What mixes pixels, as resizing and rotating do, has no meaning for signs
-and is refused.
+Crops, flips and padding move signs with their pixels; outside of the image a sign is 0. Changes of colour move no pixel
+and leave signs alone. Transforms that mix pixels, such as resizing and rotating, have no meaning for signs and are
+refused.
 """
 
 from collections.abc import Callable, Hashable
@@ -26,15 +26,15 @@ class Signs(tv_tensors.Mask):  # type: ignore[misc]
 
 
 def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[Key, Tensor]) -> tuple[Any, dict[Key, Tensor]]:
-    """Give the views of an image and its signs under one draw of a transform of torchvision's v2.
+    """Return the views of an image and its signs under one draw of a transform of torchvision's v2.
 
     Args:
         transform: takes a pair of an image and a mapping of masks.
         image: (C, H, W).
-        signs: by whatever names them, int8 (C, H, W).
+        signs: int8 (C, H, W), by any keys.
 
     Raises:
-        GradshardError: the transform mixes pixels, did not treat both alike, or normalises.
+        GradshardError: the transform mixes pixels, treats image and signs differently, or normalises.
     """
     wrapped = {source: Signs(values) for source, values in signs.items()}
     image, found = transform((tv_tensors.Image(image), wrapped))
@@ -72,7 +72,7 @@ for _name in _TURNING_ROUND:
 
 @functional.register_kernel("pad", Signs)  # type: ignore[untyped-decorator]
 def _pad(signs: Signs, padding: Any, fill: Any = None, padding_mode: str = "constant") -> Signs:
-    """Pad by 0, whatever colour the image is padded by."""
+    """Pad with 0, whatever colour the image is padded with."""
     del fill
     padded = functional.pad_mask(signs.as_subclass(Tensor), padding, fill=0, padding_mode=padding_mode)
     return Signs(padded)

@@ -1,4 +1,4 @@
-"""Anyone's map-style dataset with the signs of stores beside each image, for any sampler and any number of workers."""
+"""Any map-style dataset with the signs of stores beside each image, for any sampler and any number of workers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -31,12 +31,12 @@ _ONE = ""
 class SignedDataset(Dataset[tuple[Any, Any, Any]]):
     """Rows ``(image, label, signs)`` of a dataset and of sign stores that were made for it.
 
-    An image that is a tensor stays what its owner made it; PIL images and arrays become uint8 tensors (C, H, W). Signs
-    are packed, uint8 (2, ceil(P / 8)), or (4, ceil(P / 8)) if they begin after a random step, which is packed below
-    them: a tensor for one store, a mapping of them for several. ``perturb`` steps along a batch of them, on whatever
-    device it is, and ``unpack`` makes signs of it.
+    An image that is a tensor keeps its dtype and values; PIL images and arrays become uint8 tensors (C, H, W). Signs
+    are packed, uint8 (2, ceil(P / 8)), or (4, ceil(P / 8)) if they begin after a random step, whose two planes follow
+    theirs: one tensor for one store, a mapping of tensors for several. ``perturb`` steps along a batch of packed signs,
+    on any device, and ``unpack`` unpacks it.
 
-    Of a store of several copies the rows have the first, and after ``set_epoch`` the one whose turn it is.
+    From a store of several copies, rows have the first copy, and after ``set_epoch`` that epoch's copy.
     """
 
     def __init__(
@@ -58,19 +58,20 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         Args:
             base: a map-style dataset of pairs (image, label), one split of a Hugging Face dataset, or arrays (images,
                 labels); in the order of the store.
-            stores: one store, by path, URL or opened; or several by name.
-            transform: what the owner does to an image, as it was for ``compute_signs``; nothing random.
-            columns: those of image and label, where rows are mappings.
+            stores: one store, as a path, a URL, or open; or several by name.
+            transform: the dataset's own transform of an image, as for ``compute_signs``, without randomness.
+            columns: the columns of image and label, if rows are mappings.
             augment: a transform of torchvision's v2 that moves images and signs together.
-            check: whether all rows are held against the stores' digest, once, or a sample each time.
+            check: ``whole`` checks all rows against the stores' digest, once; ``sample`` checks a sample each time.
             reference: the prepared dataset, to name a row that differs.
-            cache: the folder of what is made once: plain files of signs, hashes of rows. It may be deleted any time.
+            cache: the folder for files that are made once: plain files of signs, hashes of rows. It may be deleted at
+                any time.
             workers: how many processes read the rows for a whole check.
-            on_rows: called with the rows read and all rows, for a whole check.
+            on_rows: called with the numbers of rows read and of all rows, in a whole check.
 
         Raises:
-            GradshardError: a store is not there, damaged, or made for other rows; or the dataset changes from one
-                reading to the next.
+            GradshardError: a store is missing, damaged, or made for other rows; or the dataset changes from one reading
+                to the next.
         """
         self._rows, self._augment = as_rows(base, transform, columns), augment
         self._single = not isinstance(stores, Mapping)
@@ -101,7 +102,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         }
         self._steps = {source: store.manifest.direction.step for source, store in opened.items()}
         self._planes: dict[Path, Planes] = {}
-        # Shared, so that workers that outlive an epoch are told of the next.
+        # In shared memory, so that workers that outlive an epoch see the next.
         self._epoch = torch.zeros((), dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -109,10 +110,10 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         return len(self._rows)
 
     def __getitem__(self, row: int) -> tuple[Any, Any, Any]:
-        """Give a row: its image, its label as the dataset has it, and its packed signs.
+        """Return a row: its image, its label as the dataset has it, and its packed signs.
 
         Raises:
-            GradshardError: the transform ``augment`` is none for signs.
+            GradshardError: the transform ``augment`` does not suit signs.
         """
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
@@ -128,25 +129,25 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         return image, label, signs[_ONE] if self._single else signs
 
     def set_epoch(self, epoch: int) -> None:
-        """Let stores of K copies give the one of number ``epoch`` modulo K, in every process that reads.
+        """Select copy number ``epoch`` modulo K of stores of K copies, in every process that reads.
 
-        Like that of ``DistributedSampler``, it is called before the epoch's loader is iterated over.
+        As with ``DistributedSampler``, call it before you iterate over the epoch's loader.
         """
         self._epoch.fill_(epoch)
 
     def perturb(self, images: Tensor, signs: Tensor, epsilon: float | Tensor, source: str = _ONE) -> Tensor:
-        """Give the adversarial examples of a batch, each within epsilon of its image, float (n, C, H, W).
+        """Return the adversarial examples of a batch, each within epsilon of its image, float (n, C, H, W).
 
-        A store's random step is made first, where its signs begin after one.
+        If the store's signs begin after a random step, that step is made first.
 
         Args:
             images: float (n, C, H, W) in [0, 1], those that the signs came with.
             signs: packed, uint8 (n, 2 or 4, ceil(P / 8)), on the device of the images.
             epsilon: how far, in units of pixels; a number or (n, 1, 1, 1).
-            source: which store they are of, if there are several.
+            source: the name of their store, if there are several.
 
         Raises:
-            GradshardError: epsilon is no larger than the random step, or the images are no floats.
+            GradshardError: epsilon is no larger than the random step, or the images are not floats.
         """
         along = self._along(signs[:, :2], images, source)
         step = self._copies[source][0].step
@@ -154,15 +155,15 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         return step_after(images, along, epsilon, drawn)
 
     def unpack(self, signs: Tensor, images: Tensor, source: str = _ONE) -> Tensor:
-        """Give which way to step for a batch of packed signs: +1, 0 or -1, float32 in the shape of the images.
+        """Return which way to step for a batch of packed signs: +1, 0 or -1, float32 in the shape of the images.
 
-        An adversarial example is ``perturb(images, dataset.unpack(signs, images), epsilon)``: the direction of a store
-        of gradients towards the least likely label is turned round.
+        Adversarial examples are ``perturb(images, dataset.unpack(signs, images), epsilon)``: signs of gradients of the
+        least likely label are already negated, so that the step goes towards it.
 
         Args:
             signs: uint8 (n, 2, ceil(P / 8)), on any device.
             images: (n, C, H, W), those that the signs came with.
-            source: which store they are of, if there are several.
+            source: the name of their store, if there are several.
 
         Raises:
             GradshardError: the signs begin after a random step, which would be left out.
@@ -180,14 +181,14 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         return unpack_signs(planes, images.shape, scale=float(self._steps[source]))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Give what goes to another process: the names of files, which it opens for itself."""
+        """Return the state for another process, without open files: it opens them by their names."""
         return {**self.__dict__, "_planes": {}}
 
     def _read(self, copy: "_Copy", row: int) -> Tensor:
-        """Read a row's planes, and below them those of the random step that its signs begin after."""
+        """Read a row's planes, followed by those of the random step that precedes its signs, if any."""
         if copy.file not in self._planes:
             self._planes[copy.file] = open_planes(copy.file, len(self))
-        # Copied: what a file backs is not to be written to, and a batch is made of it anyway.
+        # Copied, because the file may not be written to, and a batch copies rows anyway.
         planes = torch.from_numpy(np.array(self._planes[copy.file][row]))
         if copy.step is None:
             return planes
@@ -196,7 +197,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
 
 @dataclass(frozen=True)
 class _Copy:
-    """One copy of a store: its packed signs in a plain file, and the random step that they begin after, if any."""
+    """One copy of a store: its packed signs in a plain file, and the random step that precedes them, if any."""
 
     file: Path
     step: RandomStep | None
@@ -205,14 +206,14 @@ class _Copy:
 def _augmented(
     augment: Augment, image: Tensor, signs: dict[str, Tensor], shape: tuple[int, int, int]
 ) -> tuple[Any, dict[str, Tensor]]:
-    """Image and packed signs, moved together."""
+    """Return the image and the packed signs, moved together."""
     try:
         from gradshard.pipeline.loading.sign_tensors import moved
     except ModuleNotFoundError as error:
         raise GradshardError(
             "augment= needs the package torchvision: install it by `pip install 'gradshard[torchvision]'`"
         ) from error
-    # By source and by number: signs are the first two planes, and a random step the next two.
+    # By source and number of the pair of planes: 0 for signs, 1 for a random step.
     unpacked = {
         (source, number): torch.from_numpy(bitplanes.unpack(pair.numpy()[np.newaxis], math.prod(shape))).view(shape)
         for source, planes in signs.items()

@@ -1,6 +1,6 @@
-"""Auxiliary classifiers: heads on a layer on the way, whose loss is added in training (Szegedy et al. 2016, section 4).
+"""Auxiliary classifiers: heads on an inner layer, whose loss is added in training (Szegedy et al. 2016, section 4).
 
-They are for training alone: no published weights have them, and no attack sees them.
+They are used in training only: models are published without them, and no attack uses them.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradshard.storage.errors import GradshardError
 
-# The layer that TF-slim's head of an architecture sits on, the last of 17x17 features, by its class in a library.
+# The layer under TF-slim's head, the last one of 17x17 features, by the architecture's class in its library.
 _LAYERS = {
     "timm.models.inception_v3.InceptionV3": "Mixed_6e",
     "timm.models.inception_v4.InceptionV4": "features.17",
@@ -22,16 +22,16 @@ _POOLED, _STRIDE = 5, 3
 
 
 class AuxiliaryHead(nn.Module):
-    """TF-slim's: 5x5 means at stride 3, two convolutions to one 768-vector, and a linear classifier."""
+    """TF-slim's head: 5x5 means at stride 3, two convolutions to one 768-vector, and a linear classifier."""
 
     def __init__(self, layer: str, features: torch.Size, classes: int, *, weight: float) -> None:
         """Make a fresh head.
 
         Args:
-            layer: the name of the layer that it sits on, in its model.
-            features: (C, H, W) of what that layer gives.
+            layer: the name of the model's layer under the head.
+            features: (C, H, W) of that layer's output.
             classes: the number of logits.
-            weight: what its loss weighs beside the model's own.
+            weight: the weight of the head's loss beside the model's own.
         """
         super().__init__()
         self.layer, self.weight = layer, weight
@@ -50,7 +50,7 @@ class AuxiliaryHead(nn.Module):
         )
 
     def forward(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Give the logits of the model and, beside them, this head's, (N, 2, classes)."""
+        """Return the logits of the model and, beside them, those of the head, (N, 2, classes)."""
         with _features(model, self.layer) as found:
             logits = model(images)
         return torch.stack([logits, self._layers(found[-1])], dim=1)
@@ -62,7 +62,7 @@ def auxiliary_head(
     """Make the auxiliary head of a model, the same for the same seed.
 
     Raises:
-        GradshardError: its architecture has none, or the images are too small for it.
+        GradshardError: the architecture has no auxiliary head, or the images are too small for it.
     """
     layer = _layer_of(model)
     if layer is None:
@@ -97,7 +97,7 @@ def _layer_of(model: nn.Module) -> str | None:
 
 @contextmanager
 def _features(model: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """Gather, in a context, what a layer gives."""
+    """Collect the outputs of a layer in a context."""
     found: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: found.append(output))
     try:

@@ -1,7 +1,7 @@
-"""Shortcuts of layers on the CPU, all in one place: architectures are written in torch's own layers.
+"""Shortcuts: faster layers for the CPU, all in one place, so that architectures are written in torch's own layers.
 
-Each is torch's layer with another ``forward`` and nothing else, so a layer becomes one by taking its class: parameters,
-their names and their initial values stay. What each saves, and what it gives, stands in its own module.
+Each differs from torch's layer only in its ``forward``, so a layer is replaced by changing its class: parameters, their
+names and their initial values stay. The module of each says what it saves and what it computes.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ SHORTCUTS: Mapping[type[nn.Module], type[nn.Module]] = {
 
 
 def use_cpu_layers(model: nn.Module) -> nn.Module:
-    """Let the layers of a model take their shortcuts, where there is one that serves; gives the same model."""
+    """Replace layers of a model by their shortcuts where these fit, and return the same model."""
     for layer in model.modules():
         if type(layer) in SHORTCUTS and _serves(layer):
             layer.__class__ = SHORTCUTS[type(layer)]

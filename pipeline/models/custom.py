@@ -1,7 +1,7 @@
-"""Anybody's own architecture: ``package.module:factory``, a function that makes the model.
+"""Architectures of a user's own: ``package.module:factory``, a function that makes the model.
 
 It is called as ``factory(sample_shape=(C, H, W), classes=K)`` and returns a ``torch.nn.Module`` that maps images in
-[0, 1], float32 (N, C, H, W), to logits (N, K). What it draws must come from torch's default generator, which is seeded.
+[0, 1], float32 (N, C, H, W), to logits (N, K). Its random draws must come from torch's seeded default generator.
 """
 
 from torch import nn
@@ -19,12 +19,12 @@ def build(architecture: str, sample_shape: tuple[int, int, int], classes: int) -
     """Make a model by its factory.
 
     Raises:
-        GradshardError: there is no such factory, it fails, or it makes something else.
+        GradshardError: there is no such factory, it fails, or it does not return a module.
     """
     factory = plugins.find(architecture, what=_named(architecture))
     try:
         model = factory(sample_shape=sample_shape, classes=classes)
-    # Somebody else's code raises anything.
+    # User code can raise any exception.
     except Exception as error:
         raise GradshardError(
             f"architecture {architecture}: the factory failed for images of shape {sample_shape} and {classes} classes "

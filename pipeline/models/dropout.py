@@ -1,8 +1,8 @@
-"""Dropout that does not dominate a training step on the CPU, and whose masks do not depend on who computes which rows.
+"""Dropout that does not dominate a training step on the CPU, and whose masks do not depend on how rows are divided.
 
 ``torch.nn.functional.dropout`` draws one float per element from a serial generator: measured on model A, batch 128,
-30 ms of a 126 ms bf16 step. Here every element gets one random byte (two where the rate is no multiple of 1/256), eight
-of them per draw. On a GPU torch's own dropout is used, but where only some rows of a batch pass.
+30 ms of a 126 ms bf16 step. Here every element gets one random byte (two if the rate is no multiple of 1/256), and one
+draw gives eight bytes. On a GPU torch's own dropout is used, unless only some rows of a batch pass.
 """
 
 from collections.abc import Iterator
@@ -30,9 +30,9 @@ _passing: _Rows | None = None
 
 @contextmanager
 def rows_of(total: int, positions: Tensor) -> Iterator[None]:
-    """Let only the rows at ``positions``, int64 (n,), of a batch of ``total`` rows pass, in a context.
+    """Declare, for a context, that only the rows at ``positions``, int64 (n,), of a batch of ``total`` rows pass.
 
-    Every layer drops of them what it would drop if all passed.
+    In these rows, every dropout layer drops what it would drop if the whole batch passed.
     """
     global _passing
     before, _passing = _passing, _Rows(total, positions)
@@ -45,8 +45,8 @@ def rows_of(total: int, positions: Tensor) -> Iterator[None]:
 class Dropout(nn.Dropout):
     """Zero elements with probability ``p`` and scale the others by 1 / (1 - p), while training.
 
-    On the CPU, and where only some rows of a batch pass, ``p`` is rounded to a multiple of 1/65536. The mask follows
-    from torch's default generator.
+    On the CPU, and where only some rows of a batch pass, ``p`` is rounded to a multiple of 1/65536. The mask is
+    drawn from torch's default generator.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002
@@ -55,14 +55,14 @@ class Dropout(nn.Dropout):
             return super().forward(input)
         mask, scale = _mask(input, self.p), 1 / (1 - self.p)
         if torch.compiler.is_compiling():
-            # One kernel either way, and a function of our own would be compiled again for every call.
+            # Compiled, this is one kernel too, and our autograd function would be compiled again for every call.
             return input * mask * -scale
         kept: Tensor = _Kept.apply(input, mask, scale)
         return kept
 
 
 class _Kept(torch.autograd.Function):
-    """The elements that a mask keeps, scaled; bit by bit, which reads and writes less than products with a mask."""
+    """The elements that a mask keeps, scaled; bitwise, which reads and writes less than products with a mask."""
 
     @staticmethod
     def forward(context: Any, values: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -82,7 +82,7 @@ def _kept(values: Tensor, mask: Tensor, scale: float) -> Tensor:
 
 
 def _mask(like: Tensor, p: float) -> Tensor:
-    """Return -1, all bits, or 0 for each element, in integers of its width and in the memory format of ``like``."""
+    """Return -1 (all bits set) or 0 for each element, in integers of its width, in the memory format of ``like``."""
     bits = 8 if (p * 256).is_integer() else 16
     count = like.numel()
     whole = count if _passing is None else count // len(like) * _passing.total
@@ -98,10 +98,10 @@ def _mask(like: Tensor, p: float) -> Tensor:
 
 
 def set_dropout(model: nn.Module, rate: float, *, where: str) -> None:
-    """Let the dropout layers of a model drop at another rate; of a timm model, the one before its classifier.
+    """Set the rate of a model's dropout layers; in a timm model, of the one before its classifier.
 
     Raises:
-        GradshardError: it has none.
+        GradshardError: the model has no dropout layer.
     """
     heads = [
         name for name, part in model.named_modules() if name.endswith("head_drop") and isinstance(part, nn.Dropout)
@@ -110,5 +110,5 @@ def set_dropout(model: nn.Module, rate: float, *, where: str) -> None:
     if not names:
         raise GradshardError(f"training.dropout: {where} has no dropout layer whose rate could be set: set it to null")
     for name in names:
-        # Torch's own would let the masks depend on who computes which rows.
+        # With torch's own, the masks would depend on how rows are divided.
         model.set_submodule(name, Dropout(rate))

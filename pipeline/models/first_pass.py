@@ -1,4 +1,4 @@
-"""The first pass through a new model: are its logits what they should be?"""
+"""The first pass through a new model, in which its logits are checked."""
 
 import torch
 from torch import Tensor, nn
@@ -9,12 +9,12 @@ from gradshard.storage.errors import GradshardError
 def check_logits(
     model: nn.Module, architecture: str, shape: tuple[int, int, int], classes: int, *, advice: str
 ) -> None:
-    """Try a new model on one grey image, for what a constructor does not see: sizes that vanish, other logits.
+    """Try a new model on one grey image, to find what a constructor does not: sizes that vanish, wrong logits.
 
-    Layers that are made in their first pass are made here.
+    Lazy layers are initialised by this pass.
 
     Raises:
-        GradshardError: it does not take such images, or does not give logits (1, classes).
+        GradshardError: the model does not take such images, or does not give logits (1, classes).
     """
     wanted = f"images of {shape[0]}x{shape[1]}x{shape[2]} and {classes} classes"
     try:
@@ -41,5 +41,5 @@ def _remedy(found: object, classes: int) -> str | None:
 
 
 def brief(error: Exception) -> str:
-    """Return what an error says, on one line and not too long."""
+    """Return the message of an error, on one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__

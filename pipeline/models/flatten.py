@@ -1,4 +1,4 @@
-"""Flattening features so that their gradient comes back laid out as they are."""
+"""Flattening of features, whose gradient keeps their memory format."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 class Flatten(nn.Flatten):
     """``nn.Flatten`` from dimension 1, whose backward pass gives the gradient in the memory format of the features.
 
-    Torch's own gives it in the default format, and where the features are channels-last, everything before then works
-    on two tensors of different strides: the backward pass of one ReLU of model A takes five times as long.
+    Torch's own gives it in the default format. If the features are channels-last, all layers before then work on two
+    tensors of different strides: the backward pass of one ReLU of model A takes five times as long.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features (N, ...), flattened to (N, F)."""
+        """Return features (N, ...), flattened to (N, F)."""
         if features.dim() == 4 and features.is_contiguous(memory_format=torch.channels_last):
             flat: Tensor = _ChannelsLast.apply(features)
             return flat

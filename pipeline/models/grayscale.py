@@ -8,16 +8,15 @@ from torch.nn import functional
 
 
 class GreyConv2d(nn.Conv2d):
-    """``nn.Conv2d`` of one input channel, without padding, whose pixels' gradient is a matrix product on the CPU.
+    """``nn.Conv2d`` of one input channel, without padding, whose gradient to the pixels is a matrix product on the CPU.
 
-    Torch's own backward pass towards a single channel takes as long as some tenths of the work of all other layers,
-    for a hundredth of their multiplications. Here every position's gradient is multiplied with the kernels, which gives
-    that of the patch under it, and the patches are added up. The output, and the gradients of the parameters, are
-    torch's own.
+    Torch's own backward pass to a single channel takes some tenths of the time of all other layers, for a hundredth of
+    their multiplications. Here the gradient at every position is multiplied by the kernels, which gives the gradient of
+    the patch under it, and the patches are added up. The output and the parameters' gradients are torch's own.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features (N, C, H', W') of images (N, 1, H, W)."""
+        """Return the features (N, C, H', W') of images (N, 1, H, W)."""
         if images.device.type != "cpu" or not (images.requires_grad and torch.is_grad_enabled()):
             return super().forward(images)
         features: Tensor = _ToPixels.apply(super().forward(images.detach()), images, self.weight.detach(), self.stride)
@@ -25,7 +24,7 @@ class GreyConv2d(nn.Conv2d):
 
 
 class _ToPixels(torch.autograd.Function):
-    """The features as they are; their gradient goes on to the parameters, and by the kernels to the pixels."""
+    """The unchanged features, whose gradient goes on to the parameters and, through the kernels, to the pixels."""
 
     @staticmethod
     def forward(context: Any, features: Tensor, images: Tensor, kernels: Tensor, stride: tuple[int, int]) -> Tensor:
@@ -37,7 +36,7 @@ class _ToPixels(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (kernels,) = context.saved_tensors
         count, channels = gradient.shape[:2]
-        # Without a copy where the features are channels-last.
+        # This makes no copy if the features are channels-last.
         positions = gradient.permute(0, 2, 3, 1).reshape(count, -1, channels)
         patches = kernels.to(gradient.dtype).reshape(channels, -1).t() @ positions.transpose(1, 2)
         pixels = functional.fold(

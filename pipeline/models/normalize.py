@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Normalised(nn.Module):
-    """A model that gets (x - mean) / std, channel by channel.
+    """A model whose input is normalised to (x - mean) / std, channel by channel.
 
-    Mean and standard deviation are buffers: they lie in the weights file and count in the model's digest. One number
-    serves all channels, and so does the average of several where the images have another number of channels.
+    Mean and standard deviation are buffers: they are part of the weights file and of the model's digest. A single
+    number is used for all channels, as is the average of several if the images have another number of channels.
     """
 
     mean: Tensor
@@ -23,13 +23,13 @@ class Normalised(nn.Module):
         self.register_buffer("std", _per_channel(std, channels))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images in [0, 1], (N, C, H, W)."""
+        """Return the logits (N, classes) of images in [0, 1], (N, C, H, W)."""
         logits: Tensor = self.model((images - self.mean) / self.std)
         return logits
 
 
 def _per_channel(values: Sequence[float], channels: int) -> Tensor:
-    """Shape (1, C, 1, 1)."""
+    """Return one value per channel, (1, C, 1, 1)."""
     numbers = torch.tensor(values, dtype=torch.float32)
     if len(numbers) != channels:
         numbers = numbers.mean().expand(channels)

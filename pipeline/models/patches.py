@@ -1,4 +1,4 @@
-"""Images that are cut into patches: no logit would depend on pixels that are left over beside them."""
+"""A check of models that cut images into patches: no logit would depend on pixels that are left over."""
 
 import torch
 from torch import Tensor, nn
@@ -7,21 +7,21 @@ from gradshard.storage.errors import GradshardError
 
 
 class _SeenError(Exception):
-    """The first convolution was reached; the message is not for anyone."""
+    """Raised to end a pass once the first convolution is reached; users never see it."""
 
 
 def check_patches(model: nn.Module, architecture: str, sample_shape: tuple[int, int, int]) -> None:
     """Check that no pixel is left over where a model's first convolution cuts images into patches.
 
-    It looks at what that convolution gets, for a model may pad its images.
+    The size that counts is that of the convolution's input, because a model may pad its images.
 
     Args:
         model: takes images (N, C, H, W) in [0, 1].
-        architecture: what it is called in a sentence.
+        architecture: the model's name in messages.
         sample_shape: (C, H, W) of an image.
 
     Raises:
-        GradshardError: the image is no multiple of the patch.
+        GradshardError: the size of the image is no multiple of that of the patch.
     """
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     if first is None or not _cuts(first):
@@ -40,12 +40,12 @@ def check_patches(model: nn.Module, architecture: str, sample_shape: tuple[int, 
 
 
 def _cuts(layer: nn.Conv2d) -> bool:
-    """Tell whether windows of a convolution lie side by side, without padding."""
+    """Tell whether the windows of a convolution lie side by side, without padding."""
     return layer.kernel_size == layer.stride and max(layer.kernel_size) > 1 and layer.padding in ((0, 0), "valid")
 
 
 def _input_size(model: nn.Module, layer: nn.Conv2d, shape: tuple[int, int, int]) -> tuple[int, int] | None:
-    """Find the height and width that reach a layer; none if the model does not take such images."""
+    """Find the height and width of a layer's input; None if the model does not take such images."""
     seen: list[tuple[int, int]] = []
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -56,7 +56,7 @@ def _input_size(model: nn.Module, layer: nn.Conv2d, shape: tuple[int, int, int])
     try:
         with torch.no_grad():
             model.eval()(torch.full((1, *shape), 0.5))
-    # A model that does not take such images raises anything; its first whole pass tells.
+    # A model can raise any exception for images that it does not take; ``check_logits`` reports it later.
     except Exception:
         return seen[0] if seen else None
     finally:

@@ -1,4 +1,4 @@
-"""Device and arithmetic: chosen once, said aloud, never changed behind the user's back."""
+"""Device and arithmetic: chosen once, reported, and never changed silently."""
 
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +9,7 @@ import torch
 from gradshard.pipeline.types import Compilation, DeviceName, Precision
 from gradshard.storage.errors import GradshardError
 
-# Steps: compiling takes about a minute, and a step of a small model saves milliseconds.
+# In steps: compiling takes about a minute, and saves milliseconds in a step of a small model.
 _EARNED_BACK = 10_000
 
 Arithmetic = Literal["fp32", "bf16", "tf32"]
@@ -19,7 +19,7 @@ def choose_device(name: DeviceName) -> torch.device:
     """Return the device to compute on; ``auto`` is the GPU where there is one, else the CPU.
 
     Raises:
-        GradshardError: the named device is not there.
+        GradshardError: the named device is not available.
     """
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -43,13 +43,13 @@ def choose_precision(precision: Precision, device: torch.device) -> Arithmetic:
 
 
 def choose_compilation(compilation: Compilation, device: torch.device, *, steps: int) -> bool:
-    """Decide whether torch compiles the model; ``auto`` does on a GPU for a run that is long enough to earn it back.
+    """Decide whether torch compiles the model; ``auto`` compiles on a GPU if the run is long enough to save time.
 
-    On a CPU it does not: a compiled step of model A takes 0.94 to 1.06 of the time (docs/benchmarks.md), for which a
-    run would depend on a compiler, and its last bits on the compiler's version.
+    On a CPU ``auto`` does not compile: a compiled step of model A takes 0.94 to 1.06 of the time (docs/benchmarks.md),
+    while the run would depend on a compiler, and its last bits on the compiler's version.
 
     Raises:
-        GradshardError: it was asked for and there is no C++ compiler, which it needs on a CPU.
+        GradshardError: it is asked for on a CPU, and the C++ compiler that it needs there is missing.
     """
     if compilation == "on" and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise GradshardError("training.compile: on needs a C++ compiler, and there is none: install g++, or set off")

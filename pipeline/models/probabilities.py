@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class LogProbabilities(nn.Module):
     """A model whose probabilities (N, classes) become logits: their logarithms, which softmax turns back.
 
-    A probability that is 0 in single precision counts as the smallest number above it, so that no logit is infinite.
+    A probability of 0 counts as the smallest normal number of single precision, so that no logit is infinite.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -15,6 +15,6 @@ class LogProbabilities(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images in [0, 1], (N, C, H, W)."""
+        """Return the logits (N, classes) of images in [0, 1], (N, C, H, W)."""
         probabilities: Tensor = self.model(images).float()
         return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()

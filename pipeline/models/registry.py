@@ -1,6 +1,6 @@
 """The models by name: the paper's A to D, small ones, those of libraries, and ``package.module:factory`` for your own.
 
-What normalises its input does it inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
+Any normalisation is inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,22 +23,22 @@ Shape = tuple[int, int, int]
 
 
 class Library(Protocol):
-    """A package of models by names; it is imported once one of them is asked for."""
+    """A package of models by name, imported when the first of them is asked for."""
 
     def build(self, name: str, sample_shape: Shape, classes: int, *, pretrained: bool = False) -> nn.Module:
         """Make a model with its normalisation inside."""
 
     def pretrained_classes(self, name: str) -> int:
-        """Count the classes that its pretrained weights tell apart."""
+        """Count the classes of a model's pretrained weights."""
 
     def advice(self, name: str) -> str:
-        """Advise on images that it does not take."""
+        """Return advice for images that a model does not take."""
 
     def provenance(self, name: str) -> Mapping[str, str]:
-        """Return what it follows from besides its name."""
+        """Return what determines a model besides its name."""
 
 
-# By what stands before the colon.
+# By the prefix before the colon.
 _LIBRARIES: Mapping[str, Library] = {
     "timm": timm_models,
     "torchvision": torchvision_models,
@@ -61,10 +61,10 @@ def create_model(
         sample_shape: (C, H, W) of an image.
         classes: the number of logits.
         seed: of the initial parameters.
-        output: what its own forward gives; the logarithms of probabilities are taken as logits.
+        output: what the model's own forward returns; the logarithms of probabilities are taken as logits.
 
     Raises:
-        GradshardError: no such architecture, or not one for these images.
+        GradshardError: there is no such architecture, or it does not take these images.
     """
     if architecture in tramer.ARCHITECTURES:
         model = use_cpu_layers(tramer.build(architecture, sample_shape, classes, seed=seed))
@@ -99,12 +99,12 @@ def create_model(
 
 
 def pretrained(architecture: str, sample_shape: Shape, classes: int, *, seed: int) -> nn.Module:
-    """Return a model with the weights that its name has in its library, fetched unless they are on this machine.
+    """Return a model with the weights of its name in its library, fetched unless they are on this machine.
 
-    A classifier for another number of classes than ``pretrained_classes`` is a fresh one, by the seed.
+    For a number of classes other than ``pretrained_classes``, the classifier is initialised by the seed.
 
     Raises:
-        GradshardError: it has none, they cannot be fetched, or it does not take these images.
+        GradshardError: there are no such weights, they cannot be fetched, or the model does not take these images.
     """
     library, name = _library_of_weights(architecture)
     return _made(
@@ -121,7 +121,7 @@ def pretrained_classes(architecture: str) -> int:
     """Count the classes that the pretrained weights of an architecture tell apart.
 
     Raises:
-        GradshardError: it has none.
+        GradshardError: the architecture has no pretrained weights.
     """
     library, name = _library_of_weights(architecture)
     return library.pretrained_classes(name)
@@ -139,7 +139,7 @@ def load_frozen(
     """Return a frozen model in eval mode with the given parameters and buffers.
 
     Raises:
-        GradshardError: they, which come from ``where``, are not those of this architecture.
+        GradshardError: the parameters, which come from ``where``, are not those of this architecture.
     """
     model = create_model(architecture, sample_shape, classes, seed=0, output=output)
     try:
@@ -153,13 +153,13 @@ def load_frozen(
 
 
 def accepted_names(model: nn.Module) -> list[frozenset[str]]:
-    """Return the sets of names that a checkpoint of a model must have: its own, or those of what it wraps."""
+    """Return sets of tensor names, of which a checkpoint must hold one: the model's own, or those of what it wraps."""
     names = [frozenset(_needed(model))]
     return [*names, *accepted_names(model.model)] if isinstance(model, _WRAPPERS) else names
 
 
 def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: str) -> list[str]:
-    """Give a model the parameters and buffers of somebody's checkpoint, which comes from ``where``.
+    """Load the parameters and buffers of a checkpoint, which comes from ``where``, into a model.
 
     Returns:
         The names of tensors that the model has no use for, such as those of a classifier for training alone.
@@ -188,10 +188,10 @@ def load_weights(model: nn.Module, parameters: Mapping[str, Tensor], *, where: s
 
 
 def provenance(architecture: str) -> dict[str, str]:
-    """Return what an architecture follows from besides name and gradshard: a library's version, or a module's digest.
+    """Return what determines an architecture besides name and gradshard: a library's version, or a module's digest.
 
     Raises:
-        GradshardError: the library or the module is not there.
+        GradshardError: the library or the module is missing.
     """
     if (found := _in_library(architecture)) is not None:
         library, name = found
@@ -200,18 +200,18 @@ def provenance(architecture: str) -> dict[str, str]:
 
 
 def runs_user_code(architecture: str) -> bool:
-    """Tell whether building it runs code that is neither gradshard's nor a known library's."""
+    """Tell whether building an architecture runs code that is neither gradshard's nor a known library's."""
     return _in_library(architecture) is None and custom.is_factory(architecture)
 
 
 def is_known(architecture: str) -> bool:
-    """Tell whether a name is one that ``create_model`` may build, whatever it finds behind it."""
+    """Tell whether a name has a form that ``create_model`` takes, without looking for the model."""
     ours = architecture in tramer.ARCHITECTURES or architecture in small.ARCHITECTURES
     return ours or _in_library(architecture) is not None or custom.is_factory(architecture)
 
 
 def _in_library(architecture: str) -> tuple[Library, str] | None:
-    """Find the library of a model, and its name there; none if it is of none."""
+    """Find the library of a model, and the model's name there; None if it is of no library."""
     prefix, colon, name = architecture.partition(":")
     return (_LIBRARIES[prefix], name) if colon and prefix in _LIBRARIES else None
 
@@ -229,10 +229,10 @@ def _library_of_weights(architecture: str) -> tuple[Library, str]:
 def _made(
     make: Callable[[], nn.Module], architecture: str, shape: Shape, classes: int, seed: int, *, advice: str
 ) -> nn.Module:
-    """Make a model, in the layout it will run in, tried on an image.
+    """Make a model in the memory layout that it runs in, and try it on an image.
 
-    Torch's default generator, on the CPU, has the seed until layers that are made in their first pass are there too;
-    afterwards it is as before.
+    Torch's default generator on the CPU is seeded meanwhile, also while lazy layers are initialised, and restored
+    afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -246,7 +246,7 @@ def _made(
 
 
 def _needed(model: nn.Module) -> list[str]:
-    # Torch before 0.4.1 did not count the batches of batch normalisation, and torch takes its checkpoints without.
+    # Checkpoints of torch before 0.4.1 lack the counters of batch normalisation, and torch loads them without.
     return [name for name in model.state_dict() if not name.endswith(_COUNTER)]
 
 

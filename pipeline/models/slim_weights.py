@@ -1,4 +1,4 @@
-"""Weights of TF-slim's Inception v3 and Inception-ResNet v2, by timm's names: the defended models of the papers."""
+"""Conversion of TF-slim's Inception v3 and Inception-ResNet v2, the papers' defended models, to timm's names."""
 
 import re
 from collections import defaultdict
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradshard.storage.errors import GradshardError
 
-# What timm calls the convolutions of a branch, in the order of TF-slim's names; branches by the kind of block.
+# timm's names of the convolutions of each branch, in the order of TF-slim's names, by the kind of block.
 _V3_BRANCHES = {
     "5b": (
         ("branch1x1",),
@@ -42,7 +42,7 @@ _ARCHITECTURES = {
     "InceptionV3": "timm:inception_v3.tf_adv_in1k",
     "InceptionResnetV2": "timm:inception_resnet_v2.tf_in1k",
 }
-# The classes of ImageNet, and before them one for the background, which no image has.
+# The classes of ImageNet, after one for the background, which no image has.
 _WITH_BACKGROUND = 1001
 _SLIM = re.compile(r"(?P<net>InceptionV3|InceptionResnetV2)/(?P<layer>.+?)/(?P<kind>weights|biases|BatchNorm/\w+)")
 _PORTED = re.compile(
@@ -64,7 +64,7 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Converted:
-    """Tensors by timm's names, the architecture that they are of, and what was left out of them."""
+    """Tensors by timm's names, their architecture, and remarks on what was left out."""
 
     architecture: str
     tensors: dict[str, Tensor]
@@ -79,7 +79,7 @@ def convert_slim(variables: Mapping[str, Tensor], *, where: str) -> Converted:
     """Convert the variables of TF-slim, whose convolutions are (H, W, in, out) and whose matrices (in, out).
 
     Raises:
-        GradshardError: they, which come from ``where``, are not those of one of the two architectures.
+        GradshardError: the variables, which come from ``where``, are not those of one of the two architectures.
     """
     layers: dict[str, dict[str, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for name, tensor in variables.items():
@@ -94,7 +94,7 @@ def convert_ported(state: Mapping[str, Tensor], *, where: str) -> Converted:
     """Convert MMdnn's port to PyTorch, whose tensors have the names of TensorFlow's operations and PyTorch's shapes.
 
     Raises:
-        GradshardError: they, which come from ``where``, are not those of one of the two architectures.
+        GradshardError: the tensors, which come from ``where``, are not those of one of the two architectures.
     """
     layers: dict[str, dict[str, dict[str, Tensor]]] = defaultdict(lambda: defaultdict(dict))
     for name, tensor in state.items():
@@ -171,7 +171,7 @@ def _resnet_names(layers: Iterable[str]) -> dict[str, str]:
         if block == "Logits":
             names[layer] = "classif"
         elif branch is None:
-            # Beside the branches a block has one convolution more; others are no blocks, but one convolution each.
+            # A block has one convolution beside its branches; any other layer is a single convolution.
             names[layer] = f"{ours}.conv2d" if "lock" in block else re.sub(r"_\dx\d$", "", ours)
         else:
             alone = sum(where[:2] == (block, branch) for where in places.values()) == 1
@@ -181,7 +181,7 @@ def _resnet_names(layers: Iterable[str]) -> dict[str, str]:
 
 
 def _places(layers: Iterable[str]) -> dict[str, tuple[str, int | None, int]]:
-    """Tell of each layer its block, its branch if it is in one, and its place there."""
+    """Return for each layer its block, its branch if it is in one, and its place there."""
     branches: dict[tuple[str, int], list[str]] = defaultdict(list)
     places: dict[str, tuple[str, int | None, int]] = {}
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Small models of the families of the paper's ImageNet models, and a plain one, for images of some 32 pixels.
+"""Small models of the families of the paper's ImageNet models, and a plain one, for images of about 32 pixels.
 
 They have the blocks of the networks they are named after, batch normalisation included, and less than a hundredth of
 their cost, so that the paper's ImageNet recipe runs on two cores in minutes. Initial parameters are torch's own.
@@ -30,12 +30,12 @@ class _Inception(nn.Module):
         self.pooled = nn.Sequential(nn.AvgPool2d(3, stride=1, padding=1), _unit(inputs, width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features of all branches, one after the other."""
+        """Return the features of all branches, concatenated."""
         return torch.cat([branch(features) for branch in self.children()], dim=1)
 
 
 class _Residual(nn.Module):
-    """Two pre-activated 3x3 convolutions around which the features pass (He et al. 2016, identity mappings)."""
+    """Two pre-activated 3x3 convolutions and a shortcut around them (He et al. 2016, identity mappings)."""
 
     def __init__(self, inputs: int, outputs: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Residual(nn.Module):
         self.around = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False) if inputs != outputs else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features, changed."""
+        """Return the transformed features."""
         active = torch.relu(self.norm1(features))
         around: Tensor = self.around(active if isinstance(self.around, nn.Conv2d) else features)
         changed: Tensor = self.conv2(torch.relu(self.norm2(self.conv1(active))))
@@ -53,7 +53,7 @@ class _Residual(nn.Module):
 
 
 class _InceptionResidual(nn.Module):
-    """An Inception block whose joined branches are added to what came in (Szegedy et al. 2016, Inception-ResNet)."""
+    """An Inception block whose joined branches are added to its input (Szegedy et al. 2016, Inception-ResNet)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class _InceptionResidual(nn.Module):
         self.norm = nn.BatchNorm2d(width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return the features, changed."""
+        """Return the transformed features."""
         branches = torch.cat([self.one(features), self.three(features)], dim=1)
         changed: Tensor = self.norm(self.join(branches))
         return torch.relu(features + changed)

@@ -1,6 +1,6 @@
 """Average pooling as TensorFlow pads it, for Inception v3 with weights that were trained in TensorFlow.
 
-At the border TensorFlow takes the mean of the pixels that are there, timm's Inception v3 counts padding as zeros.
+At the border TensorFlow averages only the pixels inside the image, while timm's Inception v3 counts padding as zeros.
 """
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ _POOLED = 3
 
 
 def pool_as_tensorflow(model: nn.Module) -> None:
-    """Let the pooled branches of timm's Inception v3 see what TensorFlow's see; no parameter changes its name."""
+    """Make the pooled branches of timm's Inception v3 pool as TensorFlow does; no parameter changes its name."""
     for part in model.modules():
         pooled = getattr(part, "branch_pool", None)
         if isinstance(pooled, nn.Module):

@@ -1,4 +1,4 @@
-"""Parameters and buffers of a model as they may be: plain tensors of finite numbers."""
+"""Checks that the parameters and buffers of a model are plain tensors of finite numbers."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from gradshard.storage.errors import GradshardError
 def check_tensors(model: nn.Module, *, where: str) -> None:
     """Check every tensor that a model's weights file will hold.
 
-    Infinity is refused in parameters alone: buffers hold it on purpose, as masks of attention do.
+    Infinity is refused in parameters only: buffers may hold it on purpose, as masks of attention do.
 
     Raises:
-        GradshardError: one is no plain tensor, or not finite; the sentence names it.
+        GradshardError: a tensor is not plain, or not finite; the message names it.
     """
     check_plain(model, where=where)
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -31,7 +31,7 @@ def check_plain(model: nn.Module, *, where: str) -> None:
     """Check that a new model can be moved, filled and saved at all, whatever its values.
 
     Raises:
-        GradshardError: a part of it is no plain tensor; the sentence names it.
+        GradshardError: a parameter or buffer is not a plain tensor; the message names it.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise GradshardError(f"{where} was made by torch.jit: give the module itself, before it is scripted or traced")
@@ -41,7 +41,7 @@ def check_plain(model: nn.Module, *, where: str) -> None:
 
 
 def is_lazy(model: nn.Module) -> bool:
-    """Tell whether a parameter or buffer is made in the first pass only."""
+    """Tell whether a parameter or buffer is only initialised in the first pass."""
     return any(
         tensor is not None and nn.parameter.is_lazy(tensor)
         for module in model.modules()
@@ -52,7 +52,7 @@ def is_lazy(model: nn.Module) -> bool:
 def _state(model: nn.Module, where: str) -> dict[str, object]:
     try:
         return dict(model.state_dict())
-    # Somebody's get_extra_state raises anything.
+    # A user's get_extra_state can raise any exception.
     except Exception as error:
         raise GradshardError(
             f"{where} gives no state_dict ({' '.join(str(error).split())[:200]}): mend its code"

@@ -1,7 +1,7 @@
 """The models of the package timm (PyTorch Image Models), by its names.
 
 A name is an architecture, ``inception_v3``, or one with the tag of its weights, ``inception_v3.tf_adv_in1k``; the tag
-also says how the model normalises. Names that make timm fetch an architecture from somewhere are not taken.
+also determines the normalisation. Names that make timm fetch an architecture from elsewhere are refused.
 """
 
 import difflib
@@ -22,13 +22,14 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
     """Return a model with its normalisation inside.
 
     Args:
-        name: as timm has it.
+        name: the model's name in timm.
         sample_shape: (C, H, W) of an image.
         classes: the number of logits.
         pretrained: whether it gets the weights of its name; timm fetches them, or takes them from its cache.
 
     Raises:
-        GradshardError: timm is not installed, has no such model, cannot build it so, or cannot fetch the weights.
+        GradshardError: timm is not installed, has no such model, cannot build it for these images, or cannot fetch
+            the weights.
     """
     timm, config = _timm(), _config(name)
     channels, height, width = sample_shape
@@ -37,7 +38,7 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
         options["img_size"] = (height, width)
     try:
         model = timm.create_model(name, pretrained=pretrained, **options)
-    # A constructor or a download that fails raises anything.
+    # A constructor or a download can raise any exception.
     except Exception as error:
         problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         if pretrained:
@@ -67,16 +68,16 @@ def pretrained_classes(name: str) -> int:
 
 
 def advice(name: str) -> str:
-    """Advise on images that a model does not take."""
+    """Return advice for images that a model does not take."""
     size = _config(name).input_size[-1]
     return f"it was made for {size}x{size} pixels; choose another dataset.size, or another architecture"
 
 
 def provenance(name: str) -> Mapping[str, str]:
-    """Return what a model follows from besides its name: the version of timm.
+    """Return what determines a model besides its name: the version of timm.
 
     Raises:
-        GradshardError: it is not installed.
+        GradshardError: timm is not installed.
     """
     del name
     return {"timm": version()}
@@ -86,7 +87,7 @@ def version() -> str:
     """Return the version of timm.
 
     Raises:
-        GradshardError: it is not installed.
+        GradshardError: timm is not installed.
     """
     try:
         return installed_version("timm")
@@ -114,7 +115,7 @@ def _check_patches(model: nn.Module, name: str, height: int, width: int) -> None
 
 
 def _config(name: str) -> Any:
-    """Look up what timm knows of the weights of a name, those of its default tag where the name has none.
+    """Return timm's configuration of the weights of a name, those of the default tag if the name has none.
 
     Raises:
         GradshardError: timm does not have the model, or not that tag.

@@ -1,8 +1,8 @@
 """The classifiers of the package torchvision, by its names.
 
-A name is an architecture, ``resnet50``, or one with the name of its weights, ``resnet50.IMAGENET1K_V1``; without it
-they are torchvision's ``DEFAULT``. The weights also say how the model normalises. Its models have three channels: grey
-images fill all of them.
+A name is an architecture, ``resnet50``, or one with the name of its weights, ``resnet50.IMAGENET1K_V1``; without one,
+the weights are torchvision's ``DEFAULT``. The weights also determine the normalisation. All models have three channels,
+and grey images fill all of them.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from gradshard.storage.optional import remedy
 
 _CHANNELS = 3
 _COUNTER = "num_batches_tracked"
-# What these models are built with when torchvision gives them weights; others need nothing.
+# The options with which torchvision builds these models for pretrained weights; other models need none.
 _WITHOUT_HEADS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _HASH = re.compile(r"-([a-f0-9]+)\.\w+$")
-# Weights of DenseNet are older than the names that torchvision gives its layers.
+# DenseNet's weights have layer names that are older than those in torchvision's code.
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d+)\.")
 
 
@@ -38,15 +38,15 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
     """Return a model with its normalisation inside.
 
     Args:
-        name: as torchvision has it.
+        name: the model's name in torchvision.
         sample_shape: (C, H, W) of an image; C is 3, or 1.
         classes: the number of logits.
-        pretrained: whether it gets the weights of its name; torchvision fetches them, or takes them from its cache. A
-            classifier for another number of classes stays a new one.
+        pretrained: whether it gets the weights of its name; torchvision fetches them, or takes them from its cache. For
+            another number of classes, the classifier stays a new one.
 
     Raises:
-        GradshardError: torchvision is not installed, has no such model, cannot build it so, or cannot fetch the
-            weights.
+        GradshardError: torchvision is not installed, has no such model, cannot build it for these images, or cannot
+            fetch the weights.
     """
     architecture, weights = _found(name)
     channels, height, width = sample_shape
@@ -58,7 +58,7 @@ def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretra
     options = _options(architecture, height, width)
     try:
         model = _torchvision().models.get_model(architecture, weights=None, num_classes=classes, **options)
-    # A constructor that does not take a size raises anything.
+    # A constructor can raise any exception for a size that it does not take.
     except Exception as error:
         raise GradshardError(
             f"torchvision cannot build {name} for images of {channels}x{height}x{width} ({brief(error)}): "
@@ -83,17 +83,17 @@ def pretrained_classes(name: str) -> int:
 
 
 def advice(name: str) -> str:
-    """Advise on images that a model does not take."""
+    """Return advice for images that a model does not take."""
     _, weights = _found(name)
     (size,) = weights.transforms().crop_size
     return f"it was made for {size}x{size} pixels; choose another dataset.size, or another architecture"
 
 
 def provenance(name: str) -> Mapping[str, str]:
-    """Return what a model follows from besides its name: the version of torchvision.
+    """Return what determines a model besides its name: the version of torchvision.
 
     Raises:
-        GradshardError: it is not installed.
+        GradshardError: torchvision is not installed.
     """
     del name
     _torchvision()
@@ -112,7 +112,7 @@ def _found(name: str) -> tuple[str, Any]:
     """Find the architecture and the weights of a name.
 
     Raises:
-        GradshardError: torchvision does not have it, or not such weights of it.
+        GradshardError: torchvision has no such model, or no such weights of it.
     """
     models, (architecture, _, tag) = _torchvision().models, name.partition(".")
     known = models.list_models(module=models)
@@ -132,14 +132,14 @@ def _found(name: str) -> tuple[str, Any]:
 
 
 def _fetched(name: str, weights: Any) -> dict[str, Tensor]:
-    """Take weights from torch's cache, or fetch them; none of their code runs.
+    """Return weights from torch's cache, or fetch them; no code in the file is run.
 
     Raises:
-        GradshardError: they cannot be fetched, or the file in the cache is another one.
+        GradshardError: the weights cannot be fetched, or the file in the cache is not theirs.
     """
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     expected = _HASH.search(file.name)
-    # Torch itself looks at the hash of what it fetches, but not at that of what it finds.
+    # Torch checks the hash of a file that it fetches, but not of one that it finds in its cache.
     if file.is_file() and expected:
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -149,12 +149,12 @@ def _fetched(name: str, weights: Any) -> dict[str, Tensor]:
                 f"{expected[1]}…): remove it, so that it is fetched again"
             )
     try:
-        # Torch tells on the standard output that it fetches.
+        # Torch reports a download on the standard output.
         with contextlib.redirect_stdout(sys.stderr):
             state: dict[str, Tensor] = weights.get_state_dict(
                 progress=False, check_hash=True, map_location="cpu", weights_only=True
             )
-    # A download that fails raises anything.
+    # A download can raise any exception.
     except Exception as error:
         raise GradshardError(
             f"the pretrained weights of torchvision:{name} could not be fetched ({brief(error)}): check the network "
@@ -164,10 +164,10 @@ def _fetched(name: str, weights: Any) -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, name: str, state: Mapping[str, Tensor], classes: int) -> None:
-    """Give a model its weights, but for a classifier of other classes.
+    """Load weights into a model, except those of a classifier for another number of classes.
 
     Raises:
-        GradshardError: they are not those of the model as it was built.
+        GradshardError: the weights do not fit the model as it was built.
     """
     theirs, taken = pretrained_classes(name), {}
     for key, own in model.state_dict().items():

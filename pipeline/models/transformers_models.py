@@ -24,37 +24,37 @@ from gradshard.storage.home import path_of
 from gradshard.storage.optional import remedy
 
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-# What a manifest takes for the name of an architecture, with hf: before it.
+# Names that a manifest takes for an architecture when hf: is put before them.
 _NAME = re.compile(r"[\w.@:+/ ()~-]{1,97}")
 _BYTE = 255.0
-# Of a config, what says nothing of the model.
+# Keys of a config that say nothing about the model.
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version")
 
 
 class LogitsOf(nn.Module):
-    """A model whose logits are the part ``logits`` of what it gives."""
+    """A model whose logits are the attribute ``logits`` of its output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of normalised images, (N, C, H, W)."""
+        """Return the logits (N, classes) of normalised images, (N, C, H, W)."""
         logits: Tensor = self.model(pixel_values=images).logits
         return logits
 
 
 def build(name: str, sample_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False) -> nn.Module:
-    """Return a model with its normalisation inside, which gives logits.
+    """Return a model that gives logits, with its normalisation inside.
 
     Args:
         name: a folder, or a name on the hub.
         sample_shape: (C, H, W) of an image; grey ones fill a model's three channels.
         classes: the number of logits.
-        pretrained: whether it gets the weights that lie there. A classifier for another number of classes is a new one.
+        pretrained: whether it gets the weights of that name; for another number of classes, the classifier is new.
 
     Raises:
-        GradshardError: transformers is not installed, nothing is there, or it is no classifier for these images.
+        GradshardError: transformers is not installed, or the name is not that of a classifier for these images.
     """
     place = _place(name)
     config, (mean, std) = _config(place), _normalisation(place)
@@ -79,23 +79,23 @@ def pretrained_classes(name: str) -> int:
     """Count the classes that the weights of a folder tell apart.
 
     Raises:
-        GradshardError: nothing is there, or it is no classifier.
+        GradshardError: the name is not that of a classifier.
     """
     return int(_config(_place(name)).num_labels)
 
 
 def advice(name: str) -> str:
-    """Advise on images that a model does not take."""
+    """Return advice for images that a model does not take."""
     size = getattr(_config(_place(name)), "image_size", None)
     made = f"it was made for images of {size} pixels; " if size else ""
     return f"{made}choose another dataset.size, or another architecture"
 
 
 def provenance(name: str) -> Mapping[str, str]:
-    """Return what a model follows from besides its name: transformers' version, and the digest of its configuration.
+    """Return what determines a model besides its name: transformers' version, and the digest of its configuration.
 
     Raises:
-        GradshardError: transformers is not installed, or nothing is there.
+        GradshardError: transformers is not installed, or nothing has this name.
     """
     place = _place(name)
     config = {key: value for key, value in _config(place).to_dict().items() if key not in _NOT_THE_MODEL}
@@ -113,11 +113,11 @@ class _Place:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Give the options of whatever is loaded: nothing of a stranger's runs."""
+        """The options of every load, which let no code of the folder run."""
         return {"trust_remote_code": False, "local_files_only": self.is_local}
 
     def failed(self, what: str, error: Exception) -> GradshardError:
-        """Say that something of it cannot be had."""
+        """Return the error that ``what`` cannot be loaded."""
         there = (
             "save the model and its image processor there by save_pretrained"
             if self.is_local
@@ -146,16 +146,16 @@ def _config(place: _Place) -> Any:
     try:
         with _quiet():
             return transformers.AutoConfig.from_pretrained(place.source, **place.options)
-    # What reads a stranger's file, or fetches it, raises anything.
+    # Reading or fetching a stranger's file can raise any exception.
     except Exception as error:
         raise place.failed("config.json of a model that transformers knows", error) from error
 
 
 def _normalisation(place: _Place) -> tuple[Sequence[float], Sequence[float]]:
-    """Give mean and standard deviation, for pixels in [0, 1], as the image processor has them.
+    """Return the image processor's mean and standard deviation, converted to pixels in [0, 1].
 
     Raises:
-        GradshardError: there is none, or it does something else to pixels.
+        GradshardError: there is no image processor, or it changes pixels in another way.
     """
     transformers = _transformers()
     try:
@@ -191,10 +191,10 @@ def _fresh(place: _Place, config: Any) -> nn.Module:
 
 
 def _filled(place: _Place, config: Any, *, new_classifier: bool) -> nn.Module:
-    """Return a model with the weights of a safetensors file, and a new classifier if that is for other classes.
+    """Return a model with the weights of a safetensors file, except those of the classifier if ``new_classifier``.
 
     Raises:
-        GradshardError: there is none, or it does not hold this model.
+        GradshardError: there is no such file, or it does not hold this model.
     """
     try:
         model, report = _transformers().AutoModelForImageClassification.from_pretrained(
@@ -222,7 +222,7 @@ def _filled(place: _Place, config: Any, *, new_classifier: bool) -> nn.Module:
 
 
 def _of_the_classifier(config: Any) -> set[str]:
-    """Name the tensors whose shape follows from the number of classes."""
+    """Return the names of the tensors whose shape depends on the number of classes."""
     shapes = []
     for more in (0, 1):
         other = type(config).from_dict(config.to_dict())
@@ -235,7 +235,7 @@ def _of_the_classifier(config: Any) -> set[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep bars and reports to ourselves: what is wrong is told in a sentence."""
+    """Silence the progress bars and reports of transformers; gradshard reports errors itself."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

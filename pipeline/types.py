@@ -3,6 +3,8 @@
 from typing import Literal
 
 SELF = "self"
+# Instead of a source's name: the target itself.
+OWN = "own"
 CLEAN = "clean"
 WORST_CASE = "worst_case"
 ANY_SOURCE = "any"

@@ -39,25 +39,25 @@ def explain_all(errors: Sequence[ErrorDetails], schema: type[BaseModel], content
         schema: of the file.
         content: what the file holds.
     """
-    places: dict[str, list[ErrorDetails]] = {}
+    places: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for error in errors:
-        places.setdefault(".".join(_keys(error, content)), []).append(error)
-    told = [_explained(key, found, schema) for key, found in places.items()]
+        places.setdefault(tuple(_keys(error, content)), []).append(error)
+    told = [_explained(keys, found, schema) for keys, found in places.items()]
     more = [f"and {len(told) - _TOLD} more"] if len(told) > _TOLD else []
     return "; ".join([*_each_list_once(told[:_TOLD]), *more])
 
 
 def explain(error: ErrorDetails, schema: type[BaseModel], content: object) -> str:
     """Explain one error that was found in a file of this schema to the author of the file."""
-    return _explained(".".join(_keys(error, content)), [error], schema)
+    return _explained(_keys(error, content), [error], schema)
 
 
-def _explained(key: str, errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
+def _explained(keys: Sequence[str], errors: Sequence[ErrorDetails], schema: type[BaseModel]) -> str:
     """Explain what is wrong at a key; several errors mean that the value has none of the types that it may have."""
     first = errors[0]
-    named = key or "the file"
+    named = ".".join(keys) or "the file"
     if first["type"] == "extra_forbidden":
-        *section, word = key.split(".")
+        *section, word = keys
         return f"unknown key {named}{did_you_mean(word, _known_keys(section, schema))}"
     if first["type"] == "missing":
         return f"key {named} is missing"

@@ -113,6 +113,15 @@ class EvaluationParams(Section):
         dumped: dict[str, object] = dump(self)
         return {key: dumped[key] for key in dumped if key != "battery" or self.battery}
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for key, values in (("gradients", self.gradients), ("top", self.top)):
+            if len(set(values)) < len(values):
+                raise schema_error(key, "must list each once")
+        if 1 not in self.top:
+            raise schema_error("top", "must hold 1, by which masked gradients are judged: put it beside the others")
+        return self
+
     @property
     def crafters(self) -> dict[str, list[str]]:
         """The models that craft each attack, those of the battery too."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
-from gradshard.pipeline.types import ANY_SOURCE, SELF
+from gradshard.pipeline.types import ANY_SOURCE, OWN, SELF
 
 _LONGEST = 100
 # Names that Windows reserves, with any ending.
@@ -42,7 +42,7 @@ def _problem(name: object) -> str | None:
         return f"has a dot in its name, which DVC takes for a level of the parameters: write {name.replace('.', '_')}"
     if _DEVICES.fullmatch(name):
         return "is a name that Windows keeps for a device: choose another"
-    if name in (SELF, ANY_SOURCE):
+    if name in (SELF, OWN, ANY_SOURCE):
         return "is a word that results use for something else: choose another name"
     if len(name) > _LONGEST:
         return f"is a name of {len(name)} characters, too long for a file: choose one of at most {_LONGEST}"

@@ -143,6 +143,8 @@ class Params(Section):
             if name in self.static:
                 raise schema_error(f"static.{name}", "is what files call a robust model of one seed: rename it")
         for name, store in self.signs.items():
+            if name in self.robust:
+                raise schema_error(f"signs.{name}", "has the name of a robust model: give it a name of its own")
             self._check_names(f"signs.{name}.model", [store.model], list(self.static), "a static model")
         evaluation = self.evaluation
         self._check_names("evaluation.holdout", [evaluation.holdout], list(self.static), "a static model")

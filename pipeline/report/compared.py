@@ -12,10 +12,9 @@ from gradshard.pipeline.report.difference_cell import DifferenceCell, said_of_di
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import Table
-from gradshard.pipeline.types import CLEAN
+from gradshard.pipeline.types import CLEAN, OWN
 from gradshard.storage.errors import GradshardError
 
-OWN = "own"
 # A target, a source and an attack.
 Cell = tuple[str, str, str]
 
@@ -121,8 +120,9 @@ def compared_table(
 ) -> Table:
     """Make the table of two targets' errors, and the first's less the second's, in points, adversary by adversary.
 
-    Intervals are of each comparison alone; p-values are corrected for all rows (Holm 1979). ``other`` is the matrix of
-    the second target, if it is of another run.
+    Intervals are of each comparison alone; p-values are corrected for all rows (Holm 1979). A row in which no seed
+    changes a model has neither, for it shows nothing about training. ``other`` is the matrix of the second target, if
+    it is of another run.
 
     Raises:
         GradshardError: a target is not in its matrix, both are the same, or they have no measured seed in common.
@@ -135,9 +135,11 @@ def compared_table(
     if first == second and other is None:
         raise GradshardError(f"{first} cannot be compared with itself: name two targets")
     errors = [[adversary.errors(of, target) for of, target in sides] for adversary in adversaries]
-    for adversary, both in zip(adversaries, errors, strict=True):
+    for number, (adversary, both) in enumerate(zip(adversaries, errors, strict=True)):
         if not seed_errors.shared_seeds(both):
             raise GradshardError(f"{first} and {second} were measured with no seed in common ({adversary.title})")
+        if all(of.seeds.same(target, *adversary.crafters(target)) for of, target in sides):
+            errors[number] = seed_errors.of_one_seed(both)
     found = correct_for_number([seed_errors.difference(*both) for both in errors])
     rows = [
         (

@@ -12,7 +12,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, PairedDifference, correct_for_number
 from gradshard.pipeline.report import selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import difference, shared_seeds
+from gradshard.pipeline.report.seed_errors import difference, of_one_seed, shared_seeds
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.tables import TRANSFERRED
 from gradshard.pipeline.report.verdicts import ClaimedDifference
@@ -233,11 +233,9 @@ def _measured(matrix: ErrorMatrix, claimed: Sequence[Claimed]) -> list[_Pair]:
     pairs = []
     for first, second in claimed:
         higher, lower = matrix.errors(*first), matrix.errors(*second)
-        both = shared_seeds([higher, lower])
-        if matrix.seeds.same(*first[:2], *second[:2]):
-            both = both[:1]
-        if both:
-            of = higher.of(both), lower.of(both)
+        steady = matrix.seeds.same(*first[:2], *second[:2])
+        if both := shared_seeds([higher, lower]):
+            of = of_one_seed([higher, lower]) if steady else [higher.of(both), lower.of(both)]
             named = [f"{_called(rate)} {100 * its.mean:.1f}" for rate, its in zip((first, second), of, strict=True)]
             pairs.append(_Pair(" against ".join(named), difference(*of)))
     return pairs

@@ -64,7 +64,12 @@ def difference(first: SeedErrors, second: SeedErrors) -> PairedDifference:
     if one.images is None or other.images is None:
         rates = [[rate.rate for rate in its.rates.values()] for its in (one, other)]
         return paired_difference_of_rates(*rates, images=min(r.n for its in (one, other) for r in its.rates.values()))
-    return paired_difference(*_on_shared_images([one.images, other.images]))
+    return paired_difference(*on_shared_images([one.images, other.images]))
+
+
+def of_one_seed(errors: Sequence[SeedErrors]) -> list[SeedErrors]:
+    """Return errors with the first seed that all have, of models that no seed changes: more seeds tell no more."""
+    return [its.of(shared_seeds(errors)[:1]) for its in errors]
 
 
 def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
@@ -76,7 +81,7 @@ def tied_for_best(errors: Sequence[SeedErrors]) -> list[bool]:
     images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []
     if len(images) < len(errors) or not images:
         return [False] * len(errors)
-    return tied_for_best_over_seeds(_on_shared_images(images))
+    return tied_for_best_over_seeds(on_shared_images(images))
 
 
 def worst_case(errors: Sequence[SeedErrors]) -> SeedErrors:
@@ -88,12 +93,13 @@ def worst_case(errors: Sequence[SeedErrors]) -> SeedErrors:
     images = [found for its in errors if (found := its.of(seeds).images) is not None] if seeds else []
     if len(images) < len(errors) or not images:
         return SeedErrors({})
-    wrong = np.logical_or.reduce(_on_shared_images(images))
+    wrong = np.logical_or.reduce(on_shared_images(images))
     numbers = reduce(np.intersect1d, (its.numbers for its in images))
     rates = {seed: ErrorRate(int(row.sum()), len(row)) for seed, row in zip(seeds, wrong, strict=True)}
     return SeedErrors(rates, ImageErrors(numbers, wrong))
 
 
-def _on_shared_images(each: Sequence[ImageErrors]) -> list[npt.NDArray[np.bool_]]:
+def on_shared_images(each: Sequence[ImageErrors]) -> list[npt.NDArray[np.bool_]]:
+    """Return for each of several errors which of the images that all have were wrong, bool (seeds, images)."""
     shared = reduce(np.intersect1d, (its.numbers for its in each))
     return [its.wrong[:, np.searchsorted(its.numbers, shared)] for its in each]

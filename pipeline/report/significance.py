@@ -9,7 +9,7 @@ from gradshard.pipeline.evaluation.paired_defences import PairedDifference, corr
 from gradshard.pipeline.evaluation.statistics import holm, mcnemar
 from gradshard.pipeline.report import seed_errors, verdicts
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.seed_errors import SeedErrors, on_shared_images
 from gradshard.pipeline.types import CLEAN
 
 
@@ -94,7 +94,7 @@ def compare_models(groups: Mapping[str, Sequence[str]], holdout: str, matrix: Er
         matrix: the results; what was not measured image by image is left out.
     """
     found = [
-        (pair, mcnemar(~first.images.wrong[0], ~second.images.wrong[0]))
+        (pair, mcnemar(*(~wrong[0] for wrong in on_shared_images([first.images, second.images]))))
         for pair, first, second in _pairs(groups, holdout, matrix)
         if first.images and second.images
     ]

@@ -118,12 +118,13 @@ def compared_table(study: Study, baseline: str) -> Table | None:
     others = [target for target in study.targets if target != baseline]
     if columns is None or baseline not in study.targets or not others:
         return None
-    found = {
-        (target, column.title): seed_errors.difference(column.errors(target), column.errors(baseline))
-        for target in others
-        for column in columns
-        if seed_errors.shared_seeds([column.errors(target), column.errors(baseline)])
-    }
+    found = {}
+    for target, column in product(others, columns):
+        both = [column.errors(target), column.errors(baseline)]
+        if study.matrix.seeds.same(target, baseline, *column.sources):
+            both = seed_errors.of_one_seed(both)
+        if seed_errors.shared_seeds(both):
+            found[target, column.title] = seed_errors.difference(*both)
     corrected = dict(zip(found, correct_for_number(list(found.values())), strict=True))
     titles = [column.title for column in columns]
     rows = [(target, [DifferenceCell(corrected.get((target, title))) for title in titles]) for target in others]

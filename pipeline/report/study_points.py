@@ -8,6 +8,9 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.report.study import Study
 
+# With the number of sources change the models that they are, and their weights.
+_ALONG = {"sources": ("models of the stores", "weights")}
+
 
 @dataclass(frozen=True)
 class CostPoint:
@@ -50,7 +53,8 @@ def store_panels(study: Study) -> dict[str, Panel]:
     for factor in ("sources", "copies", "attack stored"):
         alike: dict[tuple[str, ...], list[str]] = {}
         for name, its in described.items():
-            alike.setdefault(tuple(its[key] for key in its if key != factor), []).append(name)
+            varied = (factor, *_ALONG.get(factor, ()))
+            alike.setdefault(tuple(its[key] for key in its if key not in varied), []).append(name)
         lines = {
             ", ".join(names): _line(study, {name: described[name][factor] for name in names})
             for names in alike.values()
@@ -78,9 +82,11 @@ def _describe(params: Params, target: str) -> dict[str, str]:
     stores = [params.signs[source] for source in model.sources]
     return {
         "sources": str(len({store.model for store in stores})),
+        "models of the stores": _joined(sorted(store.model for store in stores)),
         "copies": _joined(str(store.copies) for store in stores),
         "attack stored": _joined(_attack(store) for store in stores),
         "else of the stores": _joined(_otherwise(store, params.attack.epsilon) for store in stores),
+        "weights": str(sorted(model.weights.values())),
         "else": at + snapshot + model.model_dump_json(exclude={"sources", "weights", "snapshots"}),
     }
 
@@ -93,7 +99,7 @@ def _attack(store: SignsParams) -> str:
 def _otherwise(store: SignsParams, epsilon: float) -> str:
     """Name the other properties of a store's signs; its own epsilon only if it is not that of training."""
     other = "" if store.epsilon in (None, epsilon) else f", epsilon {store.epsilon:g}"
-    return f"{store.gradient}, {store.label}, {store.precision}{other}"
+    return f"{store.gradient}, {store.label}, {store.precision}, {store.alpha}, {store.arguments}{other}"
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.table import RateCell, Table
 from gradshard.pipeline.report.ties import tied_for_best
 from gradshard.pipeline.report.training_cell import TrainingCell
-from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
+from gradshard.pipeline.types import ANY_SOURCE, BEST, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.
 TRANSFERRED = ("fgsm", "ifgsm", "rand_fgsm")
@@ -94,7 +94,7 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
             ties = tied_for_best(matrix.seeds, [((key[0], key[1]), matrix.errors(*key)) for key in keys])
             for model, cell, tied in zip(models, shown, ties, strict=True):
                 cells[model].append(replace(cell, bold=tied))
-        rows += [(f"{model.partition('@')[0]}, {group}", cells[model]) for model in models]
+        rows += [(f"{_trained(model, group)}, {group}", cells[model]) for model in models]
     return Table(
         name="defences",
         title="Adversarial training and ensemble adversarial training",
@@ -102,6 +102,11 @@ def defence_table(matrix: ErrorMatrix, groups: Mapping[str, Sequence[str]], hold
         columns=[column.title for column in columns],
         rows=rows,
     )
+
+
+def _trained(model: str, group: str) -> str:
+    """Return a model's name in a group of the table, without the snapshot where the group names it."""
+    return model.partition("@")[0] if group == BEST or group.endswith(" epochs") else model
 
 
 def random_training_table(matrix: ErrorMatrix, models: Sequence[str], holdout: str) -> Table:

@@ -6,6 +6,7 @@ from typing import Any
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import paper_figures
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.same_attacks import check_same_attacks
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.support.report_files import EXAMPLES
@@ -19,7 +20,7 @@ def read_error_matrix(matrix: Path, params: Params, gradient: Gradient, *, image
     With ``image_by_image`` that file is always read if it exists.
 
     Raises:
-        GradshardError: there are no results of these seeds, or a file is damaged.
+        GradshardError: there are no results of these seeds, they were not attacked alike, or a file is damaged.
     """
     rows = _rows(matrix, params)
     measured = {row["seed"] for row in rows}
@@ -41,4 +42,5 @@ def _rows(matrix: Path, params: Params) -> list[dict[str, Any]]:
             f"{matrix} has results of the seeds {', '.join(map(str, theirs))}, and none of {listed}: name the "
             "parameters that it came from by --params, or list its seeds there"
         )
+    check_same_attacks(rows, where=str(matrix))
     return rows

@@ -9,6 +9,7 @@ from typing import Any
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import mean_and_std
 from gradshard.pipeline.report.costs import Costs
+from gradshard.pipeline.report.same_attacks import check_same_attacks
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.stages.support.report_files import COSTS, EXAMPLES, MATRIX, ReportFiles
 from gradshard.storage.errors import GradshardError
@@ -23,15 +24,24 @@ def rows(found: ReportFiles) -> list[dict[str, Any]]:
     """Read the error matrices of all seeds.
 
     Raises:
-        GradshardError: a file is missing, or is no error matrix.
+        GradshardError: a file is missing, is no error matrix or is that of other seeds, or the seeds were not attacked
+            alike.
     """
-    read = []
+    read: list[dict[str, Any]] = []
     for seed, folder in found.evaluations.items():
         if not (folder / MATRIX).exists():
             raise GradshardError(
                 f"no results at {folder / MATRIX}: run `gradshard evaluate --seed {seed}` (or `dvc repro`) first"
             )
-        read += results.read_matrix(folder / MATRIX, seed=seed)
+        its = results.read_matrix(folder / MATRIX, seed=seed)
+        theirs = dict.fromkeys(row["seed"] for row in its)
+        if its and list(theirs) != [seed]:
+            raise GradshardError(
+                f"{folder / MATRIX} has results of the seeds {', '.join(map(str, theirs))}, not of {seed} alone: name "
+                "a folder that has a folder for each seed, or parameters with that seed"
+            )
+        read += its
+    check_same_attacks(read, where=MATRIX)
     return read
 
 

@@ -54,7 +54,7 @@ def put_table(table: Table, form: Format, into: Path | None) -> None:
     """Print a table, or write it between the marks of a file.
 
     Raises:
-        GradshardError: the file is missing, or lacks the two marks.
+        GradshardError: the file is missing, is not UTF-8, or has not the two marks, each once, as lines of their own.
     """
     text = _WRITTEN[form](table)
     if into is None:
@@ -73,13 +73,19 @@ def _put(file: Path, table: str, marks: tuple[str, str]) -> None:
 
 def _replaced(file: Path, table: str, marks: tuple[str, str]) -> str:
     """Return the text of a file with the table between its marks."""
-    text = file.read_bytes().decode("utf-8") if file.exists() else ""
-    line_end = "\r\n" if "\r\n" in text else "\n"
-    before, begin, rest = text.partition(marks[0])
-    _, end, after = rest.partition(marks[1])
-    if not (begin and end):
+    try:
+        lines = file.read_bytes().decode("utf-8").splitlines(keepends=True) if file.exists() else []
+    except UnicodeDecodeError as error:
+        raise GradshardError(f"{file} is not UTF-8, so no table is put into it: convert it first") from error
+    begins, ends = ([at for at, line in enumerate(lines) if line.strip() == mark] for mark in marks)
+    if not begins and not ends:
         raise GradshardError(
             f"{file} has no place for a table: put the lines {marks[0]} and {marks[1]} where it belongs"
         )
-    lines = f"\n{table}".replace("\n", line_end)
-    return f"{before}{begin}{lines}{end}{after}"
+    if len(begins) != 1 or len(ends) != 1 or begins > ends:
+        raise GradshardError(
+            f"{file} has the line {marks[0]} {len(begins)} times and {marks[1]} {len(ends)} times: it must have each "
+            "once, the first before the second"
+        )
+    line_end = "\r\n" if lines[begins[0]].endswith("\r\n") else "\n"
+    return "".join([*lines[: begins[0] + 1], table.replace("\n", line_end), *lines[ends[0] :]])

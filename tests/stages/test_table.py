@@ -81,6 +81,38 @@ def test_a_file_that_cannot_keep_the_table_is_left_as_it_is(table, tmp_path):
     assert paper.read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("text", "saying"),
+    [
+        ("{begin}\nold\n{end}\nprose\n{begin}\nold\n{end}\n", "has the line {begin} 2 times and {end} 2 times"),
+        ("{begin}\nold\nprose\n{begin}\nold\n{end}\n", "{begin} 2 times and {end} 1 times"),
+        ("{end}\nprose\n{begin}\n", "the first before the second"),
+        ("It stands between `{begin}` and `{end}`.\n", "has no place for a table"),
+    ],
+)
+def test_a_file_whose_marks_are_no_pair_of_lines_is_left_as_it_is(table, tmp_path, text, saying):
+    begin, end = (f"<!-- gradshard table: {mark} -->" for mark in ("begin", "end"))
+    paper = tmp_path / "paper"
+    paper.write_text(text.format(begin=begin, end=end))
+    before = paper.read_bytes()
+    code, _, said = table("--into", "paper")
+    assert (code, said.count("\n")) == (2, 1)
+    assert saying.format(begin=begin, end=end) in said
+    assert paper.read_bytes() == before
+
+
+def test_marks_that_prose_speaks_of_are_passed_over_and_other_encodings_refused(table, tmp_path):
+    begin, end = (f"<!-- gradshard table: {mark} -->" for mark in ("begin", "end"))
+    paper, latin = tmp_path / "paper", tmp_path / "latin"
+    paper.write_text(f"Between `{begin}` and `{end}`:\n{begin}\nold\n{end}\n")
+    assert table("--into", "paper")[0] == 0
+    assert paper.read_text() == f"Between `{begin}` and `{end}`:\n{begin}\n{table()[1]}{end}\n"
+    latin.write_bytes(f"r\xe9sum\xe9\n{begin}\n{end}\n".encode("latin-1"))
+    code, _, said = table("--into", "latin")
+    assert code == 2
+    assert "latin is not UTF-8, so no table is put into it: convert it first" in said
+
+
 @pytest.fixture
 def made_up(tmp_path, monkeypatch, capsys):
     """Results of three seeds beside a parameter file; gives the table of a name for some seeds of it."""

@@ -88,6 +88,14 @@ def test_a_static_target_attacked_by_a_model_of_every_seed_is_shown_over_the_see
     assert [cell.text for cell in cells] == ["30.0 ± 15.8", "10.0 ± 0.0", "+20.0"]
 
 
+def test_of_two_models_that_no_seed_changes_nothing_is_shown_however_many_seeds_are_listed():
+    rates = {"A": 0.1, "B": 0.9}
+    alike = {(name, "", "clean"): np.repeat(wrong_images([its], 1, 1000), 5, axis=0) for name, its in rates.items()}
+    ((_, cells),) = compared_table(error_matrix(alike), "A", "B", [Adversary()]).rows
+    assert (cells[-1].text, cells[-1].beside, cells[-1].bold) == ("-80.0", "", False)
+    assert cells[-1].fields["runs"] == 1
+
+
 def test_with_one_seed_no_difference_is_shown():
     table = compared_table(matrix(seeds=(10,)), "good", "bad", [Adversary.of("own:pgd")])
     (difference,) = [cells[-1] for _, cells in table.rows]

@@ -42,6 +42,12 @@ def test_p_values_are_corrected_for_their_number(compared):
     assert compared[1].p == pytest.approx(2 * alone.p)
 
 
+def test_models_are_compared_on_the_images_that_both_met():
+    sampled = WRONG | {("second", "B", "fgsm"): np.arange(500)[None] < 100}
+    _, transferred = compare_models(GROUPS, "B", error_matrix(sampled, [10]))
+    assert (transferred.only_first, transferred.only_second) == (100, 0)
+
+
 def test_over_seeds_two_that_differ_by_less_than_their_seeds_do_show_no_difference():
     near, far = over_seeds(NEAR, FAR)
     assert mcnemar(~NEAR[0][0], ~NEAR[1][0]).p < 1e-10, "two of their models differ beyond any doubt"

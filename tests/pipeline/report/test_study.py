@@ -223,6 +223,18 @@ def test_panels_are_of_what_defences_differ_in_and_nothing_else():
     assert ">PGD, 10 steps<" in drawn
 
 
+def test_no_line_of_copies_goes_through_stores_of_other_models():
+    signs = {"attack": "pgd", "eps": 0.3, "steps": 10, "label": "predicted"}
+    content = params_of().model_dump(by_alias=True)
+    content["signs"] |= {"P": signs | {"model": "C"}, "Q": signs | {"model": "D", "copies": 4}}
+    for name, store in (("few", "P"), ("many", "Q")):
+        content["robust"][name] = content["robust"]["one"] | {"sources": [store]}
+        content["evaluation"]["targets"].append(name)
+    params = check_params(content, where="params.yaml")
+    panels = store_panels(study_of(wrong_of(TRANSFERRED | {"few": [0.1] * 3, "many": [0.2] * 3}), params=params))
+    assert "copies" not in panels
+
+
 @pytest.mark.parametrize("other", [{"label": "true"}, {"gradient": "cross_entropy"}, {"attack": "ifgsm", "eps": 0.1}])
 def test_no_line_goes_through_defences_whose_stores_differ_in_something_else_too(other):
     content = params_of().model_dump(by_alias=True)

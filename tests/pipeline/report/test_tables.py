@@ -80,6 +80,13 @@ def test_table_4_marks_those_tied_for_best_column_by_column(matrix):
     ]
 
 
+def test_where_groups_are_architectures_a_snapshot_keeps_its_name(matrix):
+    rows = [dict(row, target="A_adv@6", source=row["source"]) for row in matrix.rows if row["target"] == "A_adv"]
+    several = ErrorMatrix([*matrix.rows, *rows], "exact", ONE)
+    heads = [head for head, _ in defence_table(several, {"A": ["A_adv", "A_adv@6"], "B": ["A_ens"]}, "B").rows]
+    assert heads == ["A_adv, A", "A_adv@6, A", "A_ens, B"]
+
+
 def test_a_single_model_is_not_the_best_of_anything(matrix):
     table = defence_table(matrix, {"12 epochs": ["A_adv"]}, "B")
     assert not any(cell.bold for _, cells in table.rows for cell in cells)

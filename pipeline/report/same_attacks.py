@@ -1,0 +1,32 @@
+"""A check that the models of all seeds were attacked alike, so that their errors may be averaged."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gradshard.storage.errors import GradshardError
+
+_CELL = ("target", "source", "attack", "gradient", "top")
+_STRENGTH = ("eps", "alpha", "steps", "label")
+
+
+def check_same_attacks(rows: Iterable[Mapping[str, Any]], *, where: str) -> None:
+    """Check that an attack has one strength and label in the error matrices of all seeds.
+
+    Args:
+        rows: the rows of the matrices.
+        where: where they were read, for the message.
+
+    Raises:
+        GradshardError: seeds differ, because some were evaluated with other parameters; the message names two.
+    """
+    first: dict[tuple[object, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        one = first.setdefault(tuple(row[key] for key in _CELL), row)
+        unlike = [key for key in _STRENGTH if one[key] != row[key]]
+        if unlike:
+            key = unlike[0]
+            raise GradshardError(
+                f"{where}: {row['attack']} on {row['target']} has {key} {one[key]} with seed {one['seed']} and "
+                f"{row[key]} with seed {row['seed']}: run `gradshard evaluate --seed SEED` again for each seed that "
+                "was evaluated with other parameters"
+            )

@@ -1,5 +1,6 @@
 """The attacks, all with one signature, on any model that maps images in [0, 1] to logits."""
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
@@ -64,7 +65,7 @@ class Attack:
         check_words(gradient, label)
         check_labels(labels, images, classes=count_classes(model, images))
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
-        noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(seed))
+        noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(operator.index(seed)))
         watched = Watched(model)
         examples = craft_by_name(
             self.name,
@@ -121,6 +122,8 @@ def check_pixels(images: Tensor) -> None:
         raise GradshardError(f"images are {images.dtype}, not float pixels in [0, 1]: divide them by 255")
     if not images.numel():
         raise GradshardError(f"there is no pixel in images of shape {tuple(images.shape)}: give one image at least")
+    if images.is_inference() or torch.is_inference_mode_enabled():
+        raise GradshardError("attacks need gradients, which torch.inference_mode leaves out: use torch.no_grad instead")
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 1):
         raise GradshardError(

@@ -29,6 +29,7 @@ from gradshard.pipeline.evaluation.error_matrix import (
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.gradients.watching import Watched
+from gradshard.pipeline.models.precision import settings_kept
 from gradshard.pipeline.types import CLEAN, EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -51,6 +52,7 @@ class EvaluationResult:
         return ErrorRate(int((~self.correct).sum()), len(self.correct))
 
 
+@settings_kept()
 def evaluate(
     targets: Mapping[str, nn.Module],
     images: Tensor,

@@ -23,12 +23,14 @@ from gradshard.pipeline.evaluation.examination import (
     examine_block,
 )
 from gradshard.pipeline.gradients.model_checks import Sample, check_frozen
+from gradshard.pipeline.models.precision import settings_kept
 from gradshard.pipeline.types import SELF, Gradient
 from gradshard.storage.errors import GradshardError
 
 _TRIED = 8
 
 
+@settings_kept()
 def examine(
     model: nn.Module,
     images: Tensor,

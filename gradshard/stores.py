@@ -4,7 +4,7 @@ import secrets
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,10 @@ from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, normalised
+from gradshard.pipeline.loading.places import check_target
 from gradshard.pipeline.loading.rows import Transform, as_rows
 from gradshard.pipeline.loading.rows_split import rows_split
+from gradshard.pipeline.models.precision import settings_kept
 from gradshard.pipeline.types import Gradient, LabelPolicy
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
@@ -88,9 +90,14 @@ def write_signs(
         label: the policy by which the labels were chosen.
 
     Raises:
-        GradshardError: the folder exists, the signs or labels do not fit the split, or the name is not valid.
+        GradshardError: the folder exists or cannot be written, the signs or labels do not fit the split, or another
+            argument is not valid.
     """
     check_word(name, what="name")
+    for what, word, known in (("gradient", gradient, get_args(Gradient)), ("label", label, get_args(LabelPolicy))):
+        if word not in known:
+            raise GradshardError(f"{what} is {word!r}: give one of {', '.join(known)}")
+    check_target(path)
     target, flat = Path(path), signs.reshape(len(signs), -1)
     _check_signs(target, flat, split)
     chosen = split.read_labels() if labels is None else np.asarray(labels)
@@ -123,6 +130,7 @@ def verify(place: str | Path) -> list[Fault]:
     return verifying.all_faults(*files_at(str(place)), advance=lambda shards: None)
 
 
+@settings_kept()
 def audit(
     store: SignStore,
     split: Any,
@@ -156,10 +164,13 @@ def audit(
 
     Raises:
         GradshardError: the store was made for other rows, a shard is missing or damaged, the store's attack is foreign
-            code that you did not name, ``rows`` is less than 1, or no store can be made from the dataset or the model.
+            code that you did not name, ``rows`` or ``seed`` is out of its range, or no store can be made from the
+            dataset or the model.
     """
     if rows < 1:
         raise GradshardError(f"rows is {rows}, of which nothing can be told: compute one again at least")
+    if seed is not None and seed < 0:
+        raise GradshardError(f"seed is {seed}: give 0 or more, or None")
     check_attack(store.manifest, attack, where="the store", option="attack")
     check_eval(model)
     made_from = _made_from(store, split, transform, columns)

@@ -41,6 +41,10 @@ class AttackNoise:
         """Return the same draws on another device."""
         return AttackNoise(self.signs.to(device), self.starts.to(device), self.seed)
 
+    def of_dtype(self, dtype: torch.dtype) -> "AttackNoise":
+        """Return the draws in the dtype of the images, so that images moved by them keep it."""
+        return AttackNoise(self.signs.to(dtype), self.starts.to(dtype), self.seed)
+
 
 def sample_noise(shape: torch.Size, restarts: int, *, generator: torch.Generator) -> AttackNoise:
     """Draw the noise for images of a shape (N, C, H, W), on the generator's device."""
@@ -114,7 +118,7 @@ def craft_by_name(
         images,
         labels,
         strength=strength,
-        draws=draws,
+        draws=draws.of_dtype(images.dtype),
         gradient=gradient,
         targeted=targeted,
         what=attack,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from gradshard.pipeline.attacks.registry import ATTACKS, meant_attack
 from gradshard.pipeline.config.errors import schema_error
@@ -33,7 +33,7 @@ class StoredSigns(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] | None = None
     arguments: dict[PlainName, bool | int | Pixels | str | None] = Field(default_factory=dict)
     copies: Annotated[int, Field(gt=0, le=15)] = 1
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

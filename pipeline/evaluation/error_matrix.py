@@ -4,6 +4,7 @@ An attack is crafted once per source and tried on all targets; if source and tar
 each target and example the rank of the true label is kept, from which the errors for any top k follow.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -115,8 +116,8 @@ def evaluate_block(
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
     """Draw the random part of one block of test examples: a pure function of (seed, block), equal on every device."""
-    drawn = sample_noise(shape, restarts, generator=torch.Generator().manual_seed(seed * 1_000_003 + block))
-    return drawn.to(device)
+    generator = torch.Generator().manual_seed(operator.index(seed) * 1_000_003 + block)
+    return sample_noise(shape, restarts, generator=generator).to(device)
 
 
 def worst_cases(planned: Sequence[Case]) -> list[tuple[str, Gradient, list[int]]]:

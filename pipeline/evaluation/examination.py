@@ -243,7 +243,7 @@ def examine_block(
             labels,
             strength=plan.strength,
             epsilons=plan.epsilons,
-            noise=draws.signs,
+            noise=draws.signs.to(images.dtype),
             gradient=plan.gradient,
         ),
         undefined={name: model.undefined for name, model in watched.items()},

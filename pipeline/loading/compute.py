@@ -7,9 +7,12 @@ gradients, when every row must have the same hash as before.
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import wait
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -17,16 +20,26 @@ from gradshard.pipeline.attacks.stored_direction import check_direction, directi
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
-from gradshard.pipeline.loading.making import Computer, Making, check_unchanged, computing, make, read_probe
-from gradshard.pipeline.loading.places import CACHE
+from gradshard.pipeline.loading.making import (
+    Computer,
+    Making,
+    check_classes,
+    check_unchanged,
+    computing,
+    make,
+    read_probe,
+)
+from gradshard.pipeline.loading.places import CACHE, check_target
 from gradshard.pipeline.loading.request import direction_asked_for
 from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
+from gradshard.pipeline.models.precision import settings_kept
 from gradshard.pipeline.models.tensors import check_plain
 from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.bitplanes import Planes
+from gradshard.storage.formats.bitplanes import Labels, Planes
 from gradshard.storage.formats.checkpoints import tensors_digest
+from gradshard.storage.formats.dataset import Images
 from gradshard.storage.formats.digests import file_sha256
 from gradshard.storage.formats.manifest import DatasetRecord, ModelRecord, check_word
 from gradshard.storage.formats.sign_reader import SignStore
@@ -37,6 +50,7 @@ _PROBED_ROWS = 8
 _LONGEST = 100
 
 
+@settings_kept()
 def compute_signs(
     model: nn.Module,
     dataset: Any,
@@ -122,6 +136,7 @@ def compute_signs(
         copies=copies,
         seed=seed,
     )
+    check_target(target)
     target = Path(target)
     called, kind = model_name or target.stem, architecture or _kind(model)
     # Before the dataset is read, which may take hours.
@@ -138,11 +153,9 @@ def compute_signs(
     with frozen(model):
         classes = _count_classes(logits, rows, device)
         check_direction(direction, classes=classes)
-        agreement = measure_agreement(
-            logits, direction, len(rows), lambda numbers: rows.read_many(numbers.tolist()), device
-        )
+        agreement = measure_agreement(logits, direction, len(rows), partial(_read_classes, rows, classes), device)
         with computing(logits, direction, device, threads, image.shape) as computer:
-            hashes, probe = _read_twice(rows, computer, image.shape, workers)
+            hashes, probe = _read_twice(rows, classes, computer, image.shape, workers)
             spec = spec_for(
                 DatasetRecord(
                     name=name,
@@ -185,9 +198,19 @@ def _count_classes(logits: Logits, rows: Rows, device: torch.device) -> int:
     return classes
 
 
-def _read_twice(rows: Rows, computer: Computer, shape: tuple[int, ...], workers: int) -> tuple[RowHashes, Planes]:
+def _read_classes(rows: Rows, classes: int, numbers: npt.NDArray[np.int64]) -> tuple[Images, Labels]:
+    """Read some rows, whose labels must be classes of the model."""
+    images, labels = rows.read_many(numbers.tolist())
+    check_classes(numbers.tolist(), labels, classes)
+    return images, labels
+
+
+def _read_twice(
+    rows: Rows, classes: int, computer: Computer, shape: tuple[int, ...], workers: int
+) -> tuple[RowHashes, Planes]:
     """Hash all rows while the first piece is computed, and check that its rows did not change meanwhile."""
     piece, images, labels = read_probe(rows, computer, shape)
+    check_classes(range(len(labels)), labels, classes)
     probing = computer.begin(piece, images, labels)
     if workers or not computer.ahead:
         # No process may be forked while another thread computes.

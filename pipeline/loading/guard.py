@@ -8,9 +8,8 @@ dataset.
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
 from gradshard.pipeline.loading.fingerprint import fingerprint
+from gradshard.pipeline.loading.places import locked
 from gradshard.pipeline.loading.row_hashes import (
     OnRows,
     RowHashes,
@@ -69,9 +68,8 @@ def check_rows(
             f"{made_for}, images of {record.sample_shape} (C, H, W), but the dataset's are of {image.shape}: give the "
             "images as they were, and resize nothing"
         )
-    cache.mkdir(parents=True, exist_ok=True)
     # One of several ranks reads the dataset; the others then find it remembered.
-    with FileLock(cache / f"checked-{record.digest[:16]}.lock"):
+    with locked(cache / f"checked-{record.digest[:16]}.lock"):
         known = load_hashes(cache, record) or _reference(reference, record)
         sample = sample_rows(len(rows))
         found = hash_sample(rows, sample)

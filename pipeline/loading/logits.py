@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def normalised(
     """
     if mean is None and std is None:
         return model
-    if mean is None or std is None or {len(mean), len(std)} - {1, channels} or not all(value > 0 for value in std):
+    if mean is None or std is None or not _fits(mean, std, channels):
         raise GradshardError(
             f"mean={mean} and std={std} are no normalisation of {channels} channel(s): give both, a number for each "
             "channel, std above 0"
@@ -82,6 +83,13 @@ def normalised(
             )
     place = next(model.parameters(), torch.empty(0)).device
     return Normalised(model, mean, std, channels=channels).to(place).train(model.training)
+
+
+def _fits(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
+    """Tell whether both are lists, of one number or one for each channel, and what is divided by is above 0."""
+    if np.ndim(mean) != 1 or np.ndim(std) != 1:
+        return False
+    return not {len(mean), len(std)} - {1, channels} and all(value > 0 for value in std)
 
 
 def _normalises(module: nn.Module, channels: int) -> bool:

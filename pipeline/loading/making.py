@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,13 +129,22 @@ def check_unchanged(hashes: RowHashes, piece: slice, images: Images, labels: Lab
 def _checked(task: Making, piece: Piece, images: Images, labels: Labels) -> tuple[Planes, Labels]:
     """Compute a piece, after checking that its rows are still those of the digest and its labels classes."""
     check_unchanged(task.hashes, piece.rows, images, labels)
-    wrong = np.flatnonzero(labels >= task.spec.dataset.classes)
+    check_classes(range(piece.rows.start, piece.rows.stop), labels, task.spec.dataset.classes)
+    return task.computer.compute(piece, images, labels)
+
+
+def check_classes(rows: Sequence[int], labels: Labels, classes: int) -> None:
+    """Check that the labels of some rows are classes of the model.
+
+    Raises:
+        GradshardError: one is not; the message names its row.
+    """
+    wrong = np.flatnonzero(labels >= classes)
     if len(wrong):
         raise GradshardError(
-            f"row {piece.rows.start + int(wrong[0])} of the dataset has the label {int(labels[wrong[0]])}, but the "
-            f"model has {task.spec.dataset.classes} logits: give a model for these classes"
+            f"row {rows[int(wrong[0])]} of the dataset has the label {int(labels[wrong[0]])}, but the model has "
+            f"{classes} logits: give a model for these classes"
         )
-    return task.computer.compute(piece, images, labels)
 
 
 def _made_before(task: Making, target: Path) -> SignStore:

@@ -1,7 +1,13 @@
 """The places of sign stores, and of what is made from them."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.remote import cache as cache_reader
 from gradshard.storage.workspace import ROOT
@@ -22,3 +28,37 @@ def open_place(place: Place, cache: Path) -> SignStore:
     if isinstance(place, SignStore):
         return place
     return cache_reader.open_place(str(place), cache / "stores", _REMOTE_BYTES)
+
+
+def check_target(target: str | Path) -> None:
+    """Refuse a place that no store can be written to, before any work.
+
+    Raises:
+        GradshardError: it is a URL, or its folder cannot be written.
+    """
+    if "://" in str(target):
+        raise GradshardError(f"{target} is a URL: name a folder of this machine, and send it by `gradshard store push`")
+    there = next(folder for folder in Path(target).absolute().parents if folder.exists())
+    if not os.access(there, os.W_OK):
+        raise GradshardError(f"{target} cannot be written: {there} does not allow it; name another folder")
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold a lock file in a cache, which is made if it is missing.
+
+    Raises:
+        GradshardError: the cache cannot be written.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock)
+        held.acquire()
+    except PermissionError as error:
+        raise GradshardError(
+            f"{lock.parent} cannot be written ({error.strerror}): name another folder by cache="
+        ) from error
+    try:
+        yield
+    finally:
+        held.release()

@@ -10,8 +10,8 @@ import os
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
+from gradshard.pipeline.loading.places import locked
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path
 from gradshard.storage.formats.bitplanes import Planes
@@ -22,13 +22,15 @@ def planes_file(store: SignStore, cache: Path) -> Path:
     """Return the file of a store's packed signs, made and checked against the manifest if it is missing or incomplete.
 
     Raises:
-        GradshardError: a shard is missing, damaged or not the one that was published, or the disk is full.
+        GradshardError: a shard is missing, damaged or not the one that was published, the disk is full, or the cache
+            cannot be written.
     """
     copy = f"-{store.copy}" if store.copy else ""
     path = cache / f"planes-{store.manifest.content}{copy}.bin"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists() or path.stat().st_size != math.prod(_shape(store)):
+    if _is_whole(path, store):  # it appears whole, so it may be one that others share and that cannot be written
+        return path
+    with locked(path.with_suffix(".lock")):
+        if not _is_whole(path, store):
             for left_by_a_kill in cache.glob(f".{path.name}.*.tmp"):
                 left_by_a_kill.unlink()
             with atomic_path(path) as temporary:
@@ -37,6 +39,10 @@ def planes_file(store: SignStore, cache: Path) -> Path:
                 store.load_into(planes)
                 planes.flush()
     return path
+
+
+def _is_whole(path: Path, store: SignStore) -> bool:
+    return path.exists() and path.stat().st_size == math.prod(_shape(store))
 
 
 def open_planes(path: Path, rows: int) -> Planes:

@@ -1,7 +1,9 @@
 """The arguments of ``compute_signs``, validated by the schema of ``params.yaml``, so that both accept the same."""
 
+import operator
 import re
 from collections.abc import Mapping
+from typing import SupportsIndex
 
 from pydantic import ValidationError
 
@@ -53,7 +55,7 @@ def direction_asked_for(
         "copies": copies,
         "seed": seed,
     }
-    given = {name: value for name, value in asked.items() if value is not None and value != _USUAL.get(name)}
+    given = {name: _plain(value) for name, value in asked.items() if value is not None and value != _USUAL.get(name)}
     try:
         return direction_of(StoredSigns.model_validate(given), "attack")
     except ValidationError as error:
@@ -61,3 +63,8 @@ def direction_asked_for(
         sentence = re.sub(r"(?<!\.)\beps\b", "epsilon", explain(error.errors()[0], StoredSigns, given))
         sentence = sentence.replace("arguments: {", "arguments={")
         raise GradshardError(f"compute_signs: {sentence}") from None
+
+
+def _plain(value: object) -> object:
+    """Return a whole number of NumPy as Python's, and anything else as it is."""
+    return operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else value

@@ -81,7 +81,7 @@ class SignLoader:
             GradshardError: the dataset or a store is missing, a store is for other rows, a batch is too small for the
                 ranks, or another argument is out of its range.
         """
-        _check_numbers(batch=batch, epsilon=epsilon, rank=rank, ranks=ranks)
+        _check_numbers(batch=batch, epsilon=epsilon, seed=seed, padding=padding, rank=rank, ranks=ranks)
         split = dataset if isinstance(dataset, Split) else _training_split(Path(dataset))
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
@@ -191,12 +191,15 @@ class SignLoader:
             yield make_batch(raw, self._run, step)
 
 
-def _check_numbers(*, batch: int, epsilon: float, rank: int, ranks: int) -> None:
+def _check_numbers(*, batch: int, epsilon: float, seed: int, padding: int, rank: int, ranks: int) -> None:
     """Refuse numbers with which batches would be empty, or their perturbations meaningless."""
     if batch < 1:
         raise GradshardError(f"batch is {batch}: give how many rows a step takes, 1 or more")
     if not 0 < epsilon <= 1:
         raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    for name, number in (("seed", seed), ("padding", padding)):
+        if number < 0:
+            raise GradshardError(f"{name} is {number}: give 0 or more")
     if not 0 <= rank < ranks:
         raise GradshardError(f"rank is {rank} of {ranks} ranks: give one from 0 to {max(ranks - 1, 0)}")
 

@@ -104,7 +104,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         self._planes: dict[Path, Planes] = {}
         # In shared memory, so that workers that outlive an epoch see the next.
         self._epoch = torch.zeros((), dtype=torch.int64)
-        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
+        self._share_epoch()
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -120,7 +120,8 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         row %= len(self)
         image, label = self._rows.sample(row)
         if not isinstance(image, Tensor):
-            image = torch.from_numpy(to_pixels(image, where=f"row {row} of the dataset"))
+            # Copied: an array may be a view that is turned round, or one that an augmentation would change in place.
+            image = torch.from_numpy(np.array(to_pixels(image, where=f"row {row} of the dataset"), order="C"))
         image = image[None] if image.ndim == 2 else image
         turn = int(self._epoch)
         signs = {source: self._read(of_turn(copies, turn), row) for source, copies in self._copies.items()}
@@ -147,9 +148,10 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
             source: the name of their store, if there are several.
 
         Raises:
-            GradshardError: epsilon is no larger than the random step, or the images are not floats.
+            GradshardError: epsilon is no larger than the random step, the images are not floats, or the signs are not
+                of that store.
         """
-        along = self._along(signs[:, :2], images, source)
+        along = self._along(signs, images, source)
         step = self._copies[source][0].step
         drawn = None if step is None else DrawnStep(unpack_signs(signs[:, 2:], images.shape), step.alpha)
         return step_after(images, along, epsilon, drawn)
@@ -166,9 +168,9 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
             source: the name of their store, if there are several.
 
         Raises:
-            GradshardError: the signs begin after a random step, which would be left out.
+            GradshardError: the signs begin after a random step, which would be left out, or are not of that store.
         """
-        along = self._along(signs[:, :2], images, source)
+        along = self._along(signs, images, source)
         if self._copies[source][0].step is not None:
             raise GradshardError(
                 "these signs begin after a random step, which unpacking would leave out: use the dataset's perturb"
@@ -178,11 +180,25 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
     def _along(self, planes: Tensor, images: Tensor, source: str) -> Tensor:
         if source not in self._steps:
             raise GradshardError(f"no store {source!r}: name one of {', '.join(self._steps)}")
-        return unpack_signs(planes, images.shape, scale=float(self._steps[source]))
+        wanted = 2 if self._copies[source][0].step is None else 4
+        if planes.shape[1] != wanted:
+            raise GradshardError(
+                f"the signs have {planes.shape[1]} planes a row, but those of {source or 'the store'} have {wanted}: "
+                "name by source the store that they came from"
+            )
+        return unpack_signs(planes[:, :2], images.shape, scale=float(self._steps[source]))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, without open files: it opens them by their names."""
         return {**self.__dict__, "_planes": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a state; a copy has an epoch of its own, which its workers share."""
+        self.__dict__.update(state)
+        self._share_epoch()
+
+    def _share_epoch(self) -> None:
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
     def _read(self, copy: "_Copy", row: int) -> Tensor:
         """Read a row's planes, followed by those of the random step that precedes its signs, if any."""

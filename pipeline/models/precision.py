@@ -1,7 +1,8 @@
 """Device and arithmetic: chosen once, reported, and never changed silently."""
 
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -57,12 +58,32 @@ def choose_compilation(compilation: Compilation, device: torch.device, *, steps:
 
 
 def precision_context(arithmetic: Arithmetic, device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which forward passes use the given arithmetic; parameters and gradients stay fp32."""
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "tf32" if arithmetic == "tf32" else "ieee"  # type: ignore[attr-defined]
+    """Return a context in which forward passes use the given arithmetic; parameters and gradients stay fp32.
+
+    On a GPU the arithmetic of fp32 stays as it is chosen here, because backward passes come after the context.
+    """
+    if device.type == "cuda":
+        _use_tf32(arithmetic == "tf32")
     if arithmetic == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """Give the process its own arithmetic back at the end; also a decorator, for what users call."""
+    matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = matmul.fp32_precision, conv.fp32_precision
+    try:
+        yield
+    finally:
+        if (matmul.fp32_precision, conv.fp32_precision) != before:
+            matmul.fp32_precision, conv.fp32_precision = before
+
+
+def _use_tf32(wanted: bool) -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if wanted else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "tf32" if wanted else "ieee"  # type: ignore[attr-defined]
 
 
 def _native_bf16(device: torch.device) -> bool:

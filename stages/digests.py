@@ -10,7 +10,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.atomic import remove_outdated, write_text
-from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.digests import file_sha256, holds_digests
 
 
 @click.command()
@@ -32,7 +32,7 @@ def command(params: Params) -> None:
         )
     }
     paths.DIGESTS.mkdir(exist_ok=True)
-    remove_outdated(paths.DIGESTS, ".json", keep=[f"{stage}.json" for stage in wanted])
+    remove_outdated(paths.DIGESTS, ".json", keep=[f"{stage}.json" for stage in wanted], ours=holds_digests)
     for stage, digests in wanted.items():
         write_text(paths.DIGESTS / f"{stage}.json", json.dumps(digests, indent=1) + "\n")
     echo(f"{paths.DIGESTS}: the digests of the models of {len(wanted)} stages")

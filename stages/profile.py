@@ -45,4 +45,7 @@ def _echo_what_is_next(name: str) -> None:
 
 def _active_text() -> str | None:
     path = Path(FILE_NAME)
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.exists() else None
+    except UnicodeDecodeError as error:
+        raise GradshardError(f"{path} is not UTF-8: convert it first") from error

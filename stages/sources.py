@@ -10,7 +10,7 @@ from gradshard.stages.support import paths
 from gradshard.stages.support.options import params_option
 from gradshard.stages.support.progress import echo
 from gradshard.storage.formats.atomic import remove_outdated, write_text
-from gradshard.storage.formats.digests import file_sha256
+from gradshard.storage.formats.digests import file_sha256, holds_digests
 from gradshard.storage.formats.manifest import read_manifest
 
 
@@ -28,7 +28,7 @@ def command(params: Params) -> None:
     used = {path for named in wanted.values() for path in named.values()}
     digests = {path: _digest(path) for path in sorted(used)}
     paths.SOURCES.mkdir(exist_ok=True)
-    remove_outdated(paths.SOURCES, ".json", keep=[paths.sources(run).name for run in wanted])
+    remove_outdated(paths.SOURCES, ".json", keep=[paths.sources(run).name for run in wanted], ours=holds_digests)
     for run, named in wanted.items():
         found = {name: digests[path] for name, path in named.items()}
         write_text(paths.sources(run), json.dumps(found, indent=1) + "\n")

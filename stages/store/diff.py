@@ -32,7 +32,8 @@ def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -
     with progress("diff", len(stores[0]), "rows") as advance:
         agreement, labels = compare(*stores, advance=advance)
     differing = int((labels[0] != labels[1]).sum())
-    same = bool((agreement == 1).all()) and not differing
+    copies = [len(store.in_turn) for store in stores]
+    same = bool((agreement == 1).all()) and not differing and copies[0] == copies[1]
     classes = {
         str(label): {"rows": int((labels[0] == label).sum()), "agreement": _mean(agreement[labels[0] == label])}
         for label in np.unique(labels[0]).tolist()
@@ -43,10 +44,12 @@ def command(one: str, other: str, cache: Path, cache_size: int, as_json: bool) -
         "equal_rows": int((agreement == 1).sum()),
         "rows": len(agreement),
         "differing_labels": differing,
+        "copies": copies,
         "classes": classes,
     }
     lines = [f"class {name}: {found['agreement']:.4%} of the signs agree" for name, found in classes.items()]
-    verdict = "the same content" if same else f"another content ({differing} labels differ)"
+    counts = "" if copies[0] == copies[1] else f", {copies[0]} and {copies[1]} copies"
+    verdict = "the same content" if same else f"another content ({differing} labels differ{counts})"
     lines.append(
         f"all: {_mean(agreement):.4%} of the signs, {result['equal_rows']} of {len(agreement)} rows: {verdict}"
     )

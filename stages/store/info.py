@@ -7,7 +7,7 @@ from gradshard.stages.support.places import PLACE
 from gradshard.storage.formats.manifest import AttackRecord, Manifest
 from gradshard.storage.formats.store_card import MASKED
 from gradshard.storage.maintenance.signatures import claimed_signer, signature_text
-from gradshard.storage.remote.location import manifest_at
+from gradshard.storage.remote.location import manifest_at, shown
 from gradshard.storage.remote.signature import signature_at
 
 # In steps of 1/255: a multiple of a step, rounded to double precision, is nearer to it than this.
@@ -40,7 +40,7 @@ def _entries(store: str, manifest: Manifest) -> dict[str, object]:
     attack = direction.attack
     arithmetic = f"{direction.dtype}{direction.agreement_text}"
     return {
-        "store": store,
+        "store": shown(store),
         "digest": manifest.digest,
         "model": f"{model.name}, architecture {model.architecture}",
         "gradient": f"{direction.gradient}, label {direction.label}, {direction.mode} mode, {arithmetic}",

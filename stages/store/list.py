@@ -5,6 +5,7 @@ import click
 from gradshard.stages.store.output import bytes_text, json_option, tell
 from gradshard.stages.support.places import PLACE
 from gradshard.storage.remote.index import Entry, listed, rebuild
+from gradshard.storage.remote.location import shown
 
 _COLUMNS = ("name", "model", "dataset", "rows", "size", "digest", "signer")
 
@@ -21,7 +22,7 @@ def command(place: str, anew: bool, as_json: bool) -> None:
     shown is only what the signature claims; `store pull --signer` checks it.
     """
     entries = rebuild(place) if anew else listed(place)
-    result = {"place": place, "stores": [entry.model_dump(mode="json") for entry in entries]}
+    result = {"place": shown(place), "stores": [entry.model_dump(mode="json") for entry in entries]}
     rows = [_COLUMNS, *map(_row, entries)] if entries else [("no stores",)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

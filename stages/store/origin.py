@@ -23,6 +23,7 @@ from gradshard.stages.support.places import PLACE, PathType
 from gradshard.storage.formats.labelled_rows import LabelledRows, Splits
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.remote.cache import open_place
+from gradshard.storage.remote.location import shown
 
 Command = Callable[..., Any]
 
@@ -54,7 +55,7 @@ def store_with_origin(command: Command) -> Command:
         **others: object,
     ) -> object:
         store = open_place(place, cache, cache_size)
-        origin = open_origin(store.manifest, weights, dataset, architecture, device, where=place, attack=attack)
+        origin = open_origin(store.manifest, weights, dataset, architecture, device, where=shown(place), attack=attack)
         return command(store=store, origin=origin, **others)
 
     with_options = _with_options(cache_options(opening), required=True)

@@ -13,6 +13,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.labelled_rows import LabelledRows, Splits
 from gradshard.storage.formats.manifest import DatasetRecord
+from gradshard.storage.ingest.npz import opened_archive
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,7 @@ def open_rows(place: Path, record: DatasetRecord, *, where: str) -> tuple[Splits
 
 def _archived(file: Path, split: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Read the images and labels of a split."""
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return np.asarray(archive[f"x_{split}"]), np.asarray(archive[f"y_{split}"])
-    except FileNotFoundError as error:
-        raise GradshardError(f"no file {file}: name a prepared .zarr dataset or an .npz archive") from error
-    except (KeyError, ValueError, OSError, EOFError) as error:
-        raise GradshardError(f"{file} is no NumPy archive of x_{split} and y_{split} ({error})") from error
+    names = f"x_{split}", f"y_{split}"
+    with opened_archive(file, " and ".join(names), "name a prepared .zarr dataset or an .npz archive") as archive:
+        images, labels = (np.asarray(archive[name]) for name in names)
+        return images, labels

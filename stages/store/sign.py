@@ -15,7 +15,7 @@ from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 from gradshard.storage.maintenance.signatures import claimed_signer
 from gradshard.storage.maintenance.vouching import SigningKey, sign
 from gradshard.storage.remote.index import register
-from gradshard.storage.remote.location import Location, files_at
+from gradshard.storage.remote.location import Location, files_at, shown
 
 
 @click.command()
@@ -46,12 +46,12 @@ def command(
         raise GradshardError("--chain leads from a --certificate to an authority: give that too")
     files, manifest = files_at(store)
     content = files.read(MANIFEST, SIZE_LIMIT)
-    signature = sign(manifest, content, SigningKey(key, password, certificate, chain), where=store)
+    signature = sign(manifest, content, SigningKey(key, password, certificate, chain), where=shown(store))
     if isinstance(files, Folder):
         write_bytes(files.path / SIGNATURE, signature)
     elif isinstance(files, Location):
         if files.protocol in ("http", "https"):
-            raise GradshardError(f"{store}: nothing can be written over HTTP: sign it in the server's folder")
+            raise GradshardError(f"{shown(store)}: nothing can be written over HTTP: sign it in the server's folder")
         files.write(SIGNATURE, signature)
     try:
         register(store, manifest, only_if_indexed=True)

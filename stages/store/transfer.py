@@ -13,7 +13,7 @@ from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.index import address, register
 from gradshard.storage.remote.index import pick as picked
-from gradshard.storage.remote.location import manifest_at
+from gradshard.storage.remote.location import manifest_at, shown
 from gradshard.storage.remote.transfer import pull, push
 
 
@@ -64,11 +64,13 @@ def pull_command(
         entry = picked(place, pick)
         place = address(place, entry)
         if digest is not None and not entry.digest.startswith(digest.lower()):
-            raise GradshardError(f"{place} is listed as the store {entry.digest[:12]}, not {digest}: pick another")
+            raise GradshardError(
+                f"{shown(place)} is listed as the store {entry.digest[:12]}, not {digest}: pick another"
+            )
         digest = entry.digest
     with vouched_by(signer):
         size = manifest_at(place).size
-    with progress(f"pull {place}", size, "bytes") as advance:
+    with progress(f"pull {shown(place)}", size, "bytes") as advance:
         manifest = pull(place, store, digest=digest, on_wait=echo_waiting(store), advance=advance, signer=signer)
     result = {"store": str(store), "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

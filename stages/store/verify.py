@@ -23,7 +23,7 @@ from gradshard.storage.formats.store_paths import MANIFEST
 from gradshard.storage.maintenance.signatures import claimed_signer, signature_text, vouched_by
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.maintenance.verify import Fault, all_faults
-from gradshard.storage.remote.location import files_at, is_url
+from gradshard.storage.remote.location import files_at, is_url, shown
 from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.remote.transfer import check_digest
 
@@ -42,14 +42,15 @@ def command(store: str, digest: str | None, signer: Path | None, as_json: bool) 
     """
     with vouched_by(signer):
         files, manifest = files_at(store)
+        where = shown(store)
         content = files.read(MANIFEST, SIZE_LIMIT)
-        check_digest(manifest, digest, where=store)
-        signature = vouched_signature(files, manifest, content, signer, where=store)
-    faults = check(store, files, manifest)
+        check_digest(manifest, digest, where=where)
+        signature = vouched_signature(files, manifest, content, signer, where=where)
+    faults = check(where, files, manifest)
     foreign = [fault.file for fault in faults if fault.file not in manifest.files and fault.file != MANIFEST]
     litter = strangers(files.path, manifest)[0] if isinstance(files, Folder) else []
     result = {
-        "store": store,
+        "store": where,
         "digest": manifest.digest,
         "intact": len(foreign) == len(faults),
         "shards": manifest.cut.shards,
@@ -60,7 +61,7 @@ def command(store: str, digest: str | None, signer: Path | None, as_json: bool) 
         "signer": claimed_signer(signature),
         "signer_checked": signer is not None,
     }
-    verdict = _verdict(store, manifest, [fault for fault in faults if fault.file not in foreign], foreign)
+    verdict = _verdict(where, manifest, [fault for fault in faults if fault.file not in foreign], foreign)
     signed = f"signed by {claimed_signer(signature)}" if signer else f"signature: {signature_text(signature)}"
     tell(result, [*fault_lines(faults), *passed_over(litter, []), signed, verdict], as_json=as_json)
     if faults:

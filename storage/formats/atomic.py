@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,16 +83,18 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def remove_outdated(folder: Path, suffix: str, *, keep: Collection[str]) -> None:
+def remove_outdated(folder: Path, suffix: str, *, keep: Collection[str], ours: Callable[[Path], bool]) -> None:
     """Remove the files directly in a folder that ``atomic_path`` wrote, or began, under names with one suffix.
 
     Args:
         folder: the folder, in which all other files stay.
         suffix: the end of the names, such as ``.json``.
         keep: the names of the files that stay.
+        ours: tells whether a file is one that the caller wrote.
     """
     begun = [path for path in folder.glob(f".*{suffix}.*{_TEMPORARY}") if path.is_file()]
-    written = [path for path in folder.glob(f"[!.]*{suffix}") if path.is_file() and path.name not in keep]
+    others = (path for path in folder.glob(f"[!.]*{suffix}") if path.is_file() and path.name not in keep)
+    written = [path for path in others if ours(path)]
     for path in (*begun, *written):
         path.unlink()
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,3 +57,14 @@ def row_hashes(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.integer]) -
     label_bytes = labels.astype("<i8").view(np.uint8).reshape(len(labels), 8)
     rows = zip(flat, label_bytes, strict=True)
     return b"".join(hashlib.sha256(image.tobytes() + label.tobytes()).digest() for image, label in rows)
+
+
+def holds_digests(path: Path) -> bool:
+    """Tell whether a file is a JSON object of names and their SHA-256 digests, in hex."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(
+        isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest) for digest in found.values()
+    )

@@ -47,7 +47,8 @@ def huggingface(
         transform: the resizing of images.
 
     Raises:
-        GradshardError: nothing is there, or a split or a column is missing or of another kind.
+        GradshardError: nothing is there, a split or a column is missing or of another kind, or both splits name other
+            classes.
     """
     how = Reading(transform, layout, scale)
     with _quiet():
@@ -61,7 +62,14 @@ def huggingface(
             labels = _labels(data, label, where=f"{where}, column {label}")
             at = f"{where}, column {image}"
             splits[name] = row_images(len(data), _reader(data, image, at), how, where=at), labels
-    names = tuple(getattr(chosen["train"].features[label], "names", None) or ())
+    named = {name: _class_names(data, label) for name, data in chosen.items()}
+    if named["train"] != named["test"]:
+        one, other = (", ".join(its[:10]) or "nothing" for its in (named["train"], named["test"]))
+        raise GradshardError(
+            f"{place}: column {label} names the classes {one} in training images and {other} in test images, so its "
+            "numbers mean different things: give both the same ClassLabel, for instance by cast_column"
+        )
+    names = named["train"]
     hot = splits["train"][1].one_hot
     raw = counted(
         {name: (images, labels.numbers) for name, (images, labels) in splits.items()},
@@ -77,6 +85,11 @@ def huggingface(
         ),
     )
     return RawDataset(raw.classes, raw.splits, raw.notes, names if len(names) == raw.classes else ())
+
+
+def _class_names(data: Any, column: str) -> tuple[str, ...]:
+    """Return the names of the classes, in the order of their numbers; none if the column has plain numbers."""
+    return tuple(getattr(data.features[column], "names", None) or ())
 
 
 def _of_folder(folder: Path | None) -> Mapping[str, Any]:

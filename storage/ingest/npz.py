@@ -66,7 +66,19 @@ def opened_archive(file: Path, held: str, remedy: str) -> "Iterator[np.lib.npyio
             yield archive
     except FileNotFoundError as error:
         raise GradshardError(f"no file {file}: {remedy}") from error
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except GradshardError:
+        raise
+    # A compression that Python lacks, and a password, are told by the last two.
+    except (
+        KeyError,
+        ValueError,
+        OSError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise GradshardError(f"{file} is not a NumPy archive of {held} ({error})") from error
 
 

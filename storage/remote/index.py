@@ -7,10 +7,10 @@ the listed digest. Where files can be listed, the index can always be made again
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,7 +21,7 @@ from gradshard.storage.formats.manifest import Count, Manifest, Positive, Sha256
 from gradshard.storage.maintenance.signatures import claimed_signer
 from gradshard.storage.remote.causes import cause_of, is_conflict
 from gradshard.storage.remote.hub_index import folder_above, hub_folders, replace_at_hub
-from gradshard.storage.remote.location import Location, is_url, manifest_bytes, open_location
+from gradshard.storage.remote.location import Location, is_url, manifest_bytes, open_location, shown
 from gradshard.storage.remote.signature import optional_signature
 
 INDEX = "stores.json"
@@ -103,7 +103,9 @@ def rebuild(place: str) -> list[Entry]:
     """
     location = open_location(place)
     if location.protocol in ("http", "https"):
-        raise GradshardError(f"{place}: nothing can be listed or written over HTTP: do it in the server's folder")
+        raise GradshardError(
+            f"{shown(place)}: nothing can be listed or written over HTTP: do it in the server's folder"
+        )
     index = _found(location)
     _update(location, lambda known: index)
     return list(index.stores)
@@ -151,7 +153,7 @@ def pick(place: str, wanted: str) -> Entry:
     if len(digests) != 1:
         there = ", ".join(f"{entry.name} ({entry.digest[:12]})" for entry in (found or entries)[:10]) or "none"
         what = "more than one store" if found else "no store"
-        raise GradshardError(f"{place} has {what} of the name or digest {wanted}; there: {there}")
+        raise GradshardError(f"{shown(place)} has {what} of the name or digest {wanted}; there: {there}")
     return found[0]
 
 
@@ -183,22 +185,30 @@ def _entries(location: Location) -> Iterable[Entry]:
         name = below.url.rpartition("/")[2]
         try:
             content = manifest_bytes(below)
+        except PermissionError:
+            _leave_out(location, name, "it cannot be read: change its permissions")
+            continue
         except GradshardError:
             if below.size("manifest.json") is not None:
                 raise
             continue
-        manifest, signature = parse_manifest(content, where=below.url), optional_signature(below)
+        try:
+            manifest = parse_manifest(content, where=below.url)
+        except GradshardError:
+            _leave_out(location, name, "it holds a manifest.json that is none of a store, or of a newer gradshard")
+            continue
+        signature = optional_signature(below)
         try:
             entry = _entry(name, manifest, signature, where=below.url)
         except GradshardError:
-            # One folder's name must not hide the other stores; it may hold anything, also escape sequences.
-            logging.getLogger("gradshard").warning(
-                "%s: the store in the folder %a is left out, for a list of stores holds only plain names: rename it",
-                location.url,
-                name,
-            )
+            _leave_out(location, name, "a list of stores holds only plain names: rename it")
             continue
         yield entry
+
+
+def _leave_out(location: Location, name: str, why: str) -> None:
+    """Warn of a folder that must not hide the other stores; its name may hold anything, also escape sequences."""
+    logging.getLogger("gradshard").warning("%s: the folder %a is left out of the list: %s", location.url, name, why)
 
 
 def _folders(location: Location) -> list[Location]:
@@ -211,8 +221,13 @@ def _folders(location: Location) -> list[Location]:
         raise GradshardError(f"{location.url} is not there: check the address") from error
     except Exception as error:
         raise cause_of(error).error(location.url) from error
-    roots = sorted(str(entry["name"]).rstrip("/") for entry in found if entry["type"] == "directory")
+    roots = sorted(str(entry["name"]).rstrip("/") for entry in found if _is_folder(location, entry))
     return [Location(f"{location.url}/{root.rpartition('/')[2]}", location.fs, root) for root in roots]
+
+
+def _is_folder(location: Location, entry: Mapping[str, Any]) -> bool:
+    """Tell whether an entry of a listing is a folder, or on this machine a link to one."""
+    return entry["type"] == "directory" or (location.folder is not None and Path(entry["name"]).is_dir())
 
 
 def _parent(location: Location) -> _Parent | None:

@@ -61,6 +61,11 @@ def is_url(place: str) -> bool:
     return "://" in place
 
 
+def shown(place: str) -> str:
+    """Return a path or URL for messages: without what follows the ``?`` of a web address, such as a token."""
+    return place.partition("?")[0] if place.partition("://")[0] in _WEB else place
+
+
 @dataclass(frozen=True)
 class Location:
     """The folder of a store, here or remote. Every failure of the connection is a ``GradshardError`` in one sentence.
@@ -257,11 +262,11 @@ def open_location(place: str) -> Location:
         fs, root = hub_file_system(address) if protocol == "hf" else url_to_fs(address, **_options(protocol))
     except ImportError as error:
         advice = remedy(_DRIVERS[protocol]) if protocol in _DRIVERS else str(error)
-        raise GradshardError(f"{place}: a library for {protocol}:// is not installed: {advice}") from error
+        raise GradshardError(f"{shown(place)}: a library for {protocol}:// is not installed: {advice}") from error
     except ValueError as error:
-        raise GradshardError(f"{place}: {error}") from error
+        raise GradshardError(f"{shown(place)}: {error}") from error
     except Exception as error:
-        raise GradshardError(f"{place}: no connection ({error or type(error).__name__})") from error
+        raise GradshardError(f"{shown(place)}: no connection ({error or type(error).__name__})") from error
     return Location(url=address.rstrip("/"), fs=fs, root=str(root).rstrip("/"), query=f"{mark}{query}")
 
 

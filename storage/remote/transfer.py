@@ -22,7 +22,7 @@ from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.cache import fetch
 from gradshard.storage.remote.claims import PENDING, foreign_files, is_claimed, is_published
 from gradshard.storage.remote.hub_push import push_to_hub
-from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location
+from gradshard.storage.remote.location import UNFINISHED, Location, manifest_bytes, open_location, shown
 from gradshard.storage.remote.signature import vouched_signature
 from gradshard.storage.workspace import workspace
 
@@ -47,7 +47,9 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
     """
     manifest, location = read_manifest(store), open_location(place)
     if location.protocol in ("http", "https"):
-        raise GradshardError(f"{place}: nothing can be pushed over HTTP: push to the server's folder or by ssh://")
+        raise GradshardError(
+            f"{shown(place)}: nothing can be pushed over HTTP: push to the server's folder or by ssh://"
+        )
     if location.protocol == "hf":
         push_to_hub(store, manifest, location, advance=advance)
         return manifest

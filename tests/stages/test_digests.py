@@ -1,5 +1,7 @@
 """`gradshard sources` and `gradshard digests`: what they leave in their folders."""
 
+import json
+
 import pytest
 
 from tests.helpers.switches import SWITCHES
@@ -26,10 +28,10 @@ def test_files_of_the_stage_that_are_outdated_go_and_those_of_others_stay(weight
     current = {path.name for path in folder.iterdir()}
     gone, foreign = (
         (outdated, f".{outdated}.abcd.tmp"),
-        ("notes.md", ".hidden.json", "kept/old.json", "kept/.x.json.tmp"),
+        ("notes.md", ".hidden.json", "kept/old.json", "kept/.x.json.tmp", "my-citations.json"),
     )
     for name in (*gone, *foreign):
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(name)
+        (folder / name).write_text(json.dumps({"A": name if name in foreign else "0" * 64}))
     assert gradshard(weights_alone, stage)[0] == 0
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {*current, *foreign}

@@ -103,7 +103,8 @@ def test_without_a_factory_it_is_told_what_to_give_and_no_code_runs(sent):
         (("--architecture", "theirs:other_names"), {}, "lacks 4 of the 4 tensors of the architecture"),
         (("--architecture", "E"), {}, "unknown architecture E"),
         (FACTORY_OPTION, {"dataset": "none.npz"}, "no file none.npz"),
-        (FACTORY_OPTION, {"dataset": "test.npz"}, "test.npz is no NumPy archive of x_train and y_train"),
+        (FACTORY_OPTION, {"dataset": "half.npz"}, "half.npz is not a NumPy archive of x_train and y_train"),
+        (FACTORY_OPTION, {"dataset": "test.npz"}, "test.npz is not a NumPy archive of x_train and y_train"),
         (FACTORY_OPTION, {"dataset": "shuffled.npz"}, "the dataset is another: row 0 has other pixels or labels"),
     ],
 )
@@ -112,6 +113,7 @@ def test_what_the_store_was_not_made_from_is_refused_in_a_sentence(sent, options
         images, labels = archive["x_train"], archive["y_train"]
     np.savez("test.npz", x_test=images, y_test=labels)
     np.savez("shuffled.npz", x_train=images[::-1], y_train=labels[::-1])
+    Path("half.npz").write_bytes(Path("digits.npz").read_bytes()[:1000])
     tensors = torch.load("cnn.pt")["state_dict"]
     torch.save({name: tensor + 1 for name, tensor in tensors.items()}, "other.pt")
     code, said = sent.audit(*options, **given)

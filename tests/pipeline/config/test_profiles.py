@@ -42,3 +42,9 @@ def test_an_unknown_profile_is_refused(use):
     refused = use("cifar")
     assert refused.returncode == 2
     assert refused.stderr.startswith("gradshard: no profile cifar: there are cifar10, cifar10-fixed, imagenet")
+
+
+def test_parameters_of_another_encoding_are_one_sentence(use, tmp_path):
+    (tmp_path / "params.yaml").write_bytes(profiles()["mnist"].encode() + b"# r\xe9sum\xe9\n")
+    done = use()
+    assert (done.returncode, done.stderr) == (2, "gradshard: params.yaml is not UTF-8: convert it first\n")

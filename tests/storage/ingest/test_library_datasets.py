@@ -154,6 +154,17 @@ def test_one_hot_labels_are_taken_as_such_and_it_is_told(few):
     ]
 
 
+def test_splits_that_number_their_classes_otherwise_are_refused(few):
+    names = [f"digit {k}" for k in range(10)]
+    features = {
+        split: datasets.Features({**FEATURES, "label": datasets.ClassLabel(names=its)})
+        for split, its in (("train", names), ("test", [*names[1:], names[0]]))
+    }
+    datasets.DatasetDict({s: table(*rows, features=features[s]) for s, rows in few.items()}).save_to_disk("raw")
+    with pytest.raises(GradshardError, match=r"the classes digit 0, .* in training images and digit 1, .* in test"):
+        huggingface(Path("raw"))
+
+
 def test_columns_are_found_by_their_kind_or_named(few):
     word = datasets.Value("string")
     kinds = datasets.Features({"picture": FEATURES["image"], "digit": FEATURES["label"], "label": word})

@@ -133,6 +133,15 @@ def test_a_token_in_an_address_stays_behind_each_file_and_is_shown_to_nobody(bro
     assert "geheim" not in sentence
 
 
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+@pytest.mark.parametrize(("name", "more"), [("info", ()), ("verify", ()), ("pull", ("back.zarr",))])
+def test_commands_that_succeed_show_no_token_either(broken_http, tmp_path, monkeypatch, capsys, name, more, as_json):
+    broken_http.token = "signature=geheim"
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "store", name, f"{broken_http.url}?signature=geheim", *more, *as_json) == 0
+    assert "geheim" not in "".join(capsys.readouterr())
+
+
 def test_googles_driver_shows_no_traceback_of_its_own():
     """It logs one, which Python prints where nobody set up logging."""
     code = "import logging, gradshard.storage.remote.location; logging.getLogger('gcsfs.retry').error('Traceback')"

@@ -132,13 +132,20 @@ def test_a_name_that_leads_elsewhere_is_none_of_a_list(source):
             Entry.model_validate(known | {"name": name})
 
 
-def test_what_is_no_store_is_not_listed_and_a_damaged_one_is_told(source):
+def test_what_is_no_store_is_not_listed_and_a_damaged_one_is_told_and_hides_no_other(source, caplog):
     (source.parent / "notes").mkdir()
     (source.parent / "file").write_text("text")
     assert [entry.name for entry in listed(str(source.parent))] == ["M.zarr"]
+    assert not caplog.messages
     (source.parent / "notes/manifest.json").write_text("{}")
-    with pytest.raises(GradshardError, match="is not a manifest"):
-        listed(str(source.parent))
+    assert [entry.name for entry in listed(str(source.parent))] == ["M.zarr"]
+    assert "the folder 'notes' is left out of the list: it holds a manifest.json that is none of a store" in caplog.text
+
+
+def test_a_link_to_a_store_is_listed_as_one(source, tmp_path):
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/linked.zarr").symlink_to(source)
+    assert [entry.name for entry in rebuild(str(tmp_path / "shared"))] == ["linked.zarr"]
 
 
 def test_a_folder_of_an_odd_name_is_left_out_and_told_and_hides_no_other_store(source, says, caplog):
@@ -148,8 +155,8 @@ def test_a_folder_of_an_odd_name_is_left_out_and_told_and_hides_no_other_store(s
         caplog.clear()
         assert says(*command, *(("--pick", "M.zarr") if command[0] == "pull" else ()))[0] == 0
         odd, odder = sorted(caplog.messages)
-        assert "the store in the folder 'M (copy).zarr' is left out, for a list of stores holds only plain" in odd
-        assert "the store in the folder 'M\\x1b[31m.zarr' is left out" in odder
+        assert "the folder 'M (copy).zarr' is left out of the list: a list of stores holds only plain names" in odd
+        assert "the folder 'M\\x1b[31m.zarr' is left out of the list" in odder
     assert [entry["name"] for entry in json.loads((source.parent / INDEX).read_text())["stores"]] == ["M.zarr"]
     assert contents(Path("one.zarr")) == contents(source)
 

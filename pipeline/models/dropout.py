@@ -5,6 +5,7 @@
 draw gives eight bytes. On a GPU torch's own dropout is used, unless only some rows of a batch pass.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ def _mask(like: Tensor, p: float) -> Tensor:
     """Return -1 (all bits set) or 0 for each element, in integers of its width, in the memory format of ``like``."""
     bits = 8 if (p * 256).is_integer() else 16
     count = like.numel()
-    whole = count if _passing is None else count // len(like) * _passing.total
+    whole = count if _passing is None else math.prod(like.shape[1:]) * _passing.total
     words = torch.empty(-(-whole * bits // 64), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     numbers = words.view(torch.uint8) if bits == 8 else words.view(torch.uint16).to(torch.int32)
     if _passing is not None:

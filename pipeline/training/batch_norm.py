@@ -16,18 +16,15 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Keep the running statistics unchanged in a context, for passes in train mode that only craft."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    kept = [(layer.running_mean, layer.running_var, layer.num_batches_tracked) for layer in layers]
-    for layer in layers:
-        for name in ("running_mean", "running_var", "num_batches_tracked"):
-            tensor = getattr(layer, name)
-            setattr(layer, name, None if tensor is None else tensor.clone())
+    """Keep running statistics, and all other buffers, unchanged in a context, for passes that only craft."""
+    kept = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
+    for buffers, its in kept:
+        buffers.update({name: None if tensor is None else tensor.clone() for name, tensor in its.items()})
     try:
         yield
     finally:
-        for layer, (mean, variance, batches) in zip(layers, kept, strict=True):
-            layer.running_mean, layer.running_var, layer.num_batches_tracked = mean, variance, batches
+        for buffers, its in kept:
+            buffers.update(its)
 
 
 class synchronised(TorchFunctionMode):  # noqa: N801 - used as a context

@@ -4,11 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 
 from gradshard.storage.errors import GradshardError
+
+_PATIENCE = timedelta(days=7)
 
 
 class LostRankError(GradshardError):
@@ -108,7 +111,8 @@ def init_distributed(device: torch.device) -> Iterator[tuple[Rank, torch.device]
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # The first rank may wait for another process that makes the same output, and the others for it.
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield ranks, device
     finally:

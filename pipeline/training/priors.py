@@ -105,7 +105,8 @@ class SignBuffer:
         """
         rows = ranks.gathered(torch.from_numpy(kept.rows).to(self._device), total).to(self.planes.device)
         self.planes[rows] = ranks.gathered(pack_signs(kept.values), total).to(self.planes.device)
-        self._changed.append(rows)
+        if ranks.first:  # only its checkpoints ask for them
+            self._changed.append(rows)
 
     def held(self, rows: slice | Rows) -> Planes:
         """Return the packed signs of some rows, uint8 (n, 2, ceil(P / 8)), in the host's memory."""

@@ -116,6 +116,7 @@ class Ensemble(Method):
         total, first = batch.part.total, batch.part.rows.start
         replaced = torch.arange(first, first + len(batch.images), device=batch.images.device) % 2 == 0
         images = batch.images.clone()
+        # Also if none is, as in a piece of a single row: the crafting pass draws dropout masks before the other.
         images[replaced] = self._perturbed(batch, passes, replaced)
         losses = passes.cross_entropy(passes.logits(images, batch.part), batch.labels, reduction="none")
         counts, sums = (total // 2, (total + 1) // 2), (losses[~replaced].sum(), losses[replaced].sum())

@@ -7,6 +7,7 @@ from gradshard.pipeline.gradients.model_checks import check_frozen, check_traina
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
+from gradshard.pipeline.types import SELF
 from gradshard.stages.support.model_checks import sample, tell_gradients
 from gradshard.stages.support.progress import echo
 from gradshard.storage.errors import GradshardError
@@ -46,4 +47,7 @@ def least_rows(run: TrainingRun) -> int:
     # With this objective clean and perturbed images may pass together.
     both = adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "both"
     together = adversary is not None and both and adversary.live_mode == "eval"
+    if adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "half":
+        crafts_apart = SELF in adversary.sources and adversary.live_mode == "train"
+        return max(rows // 2, 1) if crafts_apart else rows
     return 2 * rows if together else rows

@@ -70,6 +70,13 @@ def test_pieces_take_the_steps_of_whole_batches(options):
     assert torch.allclose(pieced, weights, atol=1e-5)
 
 
+def test_a_piece_of_a_single_row_may_stay_clean():
+    options = {"objective": "half", "sources": ("self",)}
+    (one, weights), (other, pieced) = trained(None, **options), trained(1, **options)
+    assert other.adversarial_loss == pytest.approx(one.adversarial_loss, rel=1e-3)
+    assert torch.allclose(pieced, weights, atol=1e-5)
+
+
 def test_no_pass_has_more_rows_than_are_allowed():
     loop = trainer(5, sources=("self",), attack="rand_fgsm")
     passed = []

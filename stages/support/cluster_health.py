@@ -12,6 +12,8 @@ from gradshard.storage.errors import GradshardError
 
 _FIRST_WORKER_SECONDS = 300
 _NEXT_WORKER_SECONDS = 600.0
+# How Dask begins its error about a process that it cannot connect to.
+_UNANSWERED = "Timed out trying to connect"
 # While a cluster replaces a worker, it may have none for some seconds.
 _TOLD_AFTER_SECONDS = 20.0
 # Sent as text, since nothing of ours can be unpickled where gradshard is not installed.
@@ -49,17 +51,22 @@ def check_import(client: Client, module: str) -> None:
     """
     answers = client.run(exec, f"import {module}", {}, on_error="return")
     for worker, answer in answers.items():
-        if isinstance(answer, Exception) and not isinstance(answer, CommClosedError):
+        if isinstance(answer, Exception) and not _is_gone(answer):
             raise GradshardError(
                 f"the worker at {worker} cannot import {module} ({answer}): install gradshard with what it depends on "
                 "where that worker runs, and start it again"
             ) from answer
 
 
+def _is_gone(answer: object) -> bool:
+    """Tell whether an answer says that the process that was asked has just ended."""
+    return isinstance(answer, CommClosedError) or (isinstance(answer, OSError) and _UNANSWERED in str(answer))
+
+
 def _check_versions(answers: Mapping[str, object]) -> None:
     for who, answer in answers.items():
-        if isinstance(answer, CommClosedError):
-            continue  # that process has just ended
+        if _is_gone(answer):
+            continue
         if isinstance(answer, Exception):
             raise GradshardError(
                 f"{who} cannot import gradshard ({answer}): install it where that process runs, with the Python that "

@@ -101,6 +101,15 @@ def test_a_cluster_that_lost_all_its_workers_is_given_up(start, tmp_path, said, 
     assert said[-1].startswith("no workers are left (")
 
 
+def test_a_worker_that_has_just_ended_lacks_nothing():
+    class Ended:
+        def run(self, *arguments, **options):
+            return {"tcp://a:1": OSError("Timed out trying to connect to tcp://a:1 after 30 s")}
+
+    cluster_health.check_import(Ended(), "time")
+    cluster_health._check_versions(Ended().run())
+
+
 def test_another_version_of_gradshard_on_a_worker_is_refused():
     with pytest.raises(GradshardError, match=r"the worker at tcp://a:1 has gradshard 0\.0\.0, and this is"):
         cluster_health._check_versions({"the worker at tcp://a:1": "0.0.0"})

@@ -178,11 +178,14 @@ def test_without_its_digests_another_run_is_not_compared(compare, other):
     assert "provenance.json, whose digests tell what two runs share" in said
 
 
-def test_the_comparison_of_two_published_runs_is_the_one_that_their_page_shows(monkeypatch, tmp_path):
-    page = ROOT / "results/mnist/random/README.md"
+@pytest.mark.parametrize("run", ["random", "exact"])
+def test_the_comparison_that_the_page_of_a_published_run_shows_is_the_one_that_its_command_makes(
+    monkeypatch, tmp_path, run
+):
+    page = ROOT / "results/mnist" / run / "README.md"
     copy = tmp_path / "page.md"
     copy.write_text(page.read_text())
-    (line,) = re.findall(r"^gradshard (compare .*--other-run .*) --into .*$", page.read_text(), flags=re.MULTILINE)
+    (line,) = re.findall(r"^gradshard (compare .*) --into .*$", page.read_text(), flags=re.MULTILINE)
     monkeypatch.chdir(ROOT)
     assert call(monkeypatch, *shlex.split(line), "--into", str(copy)) == 0
     assert copy.read_text() == page.read_text()

@@ -10,6 +10,7 @@ from filelock import FileLock
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.remote import cache as cache_reader
+from gradshard.storage.remote.location import is_url
 from gradshard.storage.workspace import ROOT
 
 Place = str | Path | SignStore
@@ -36,7 +37,7 @@ def check_target(target: str | Path) -> None:
     Raises:
         GradshardError: it is a URL, or its folder cannot be written.
     """
-    if "://" in str(target):
+    if is_url(str(target)):
         raise GradshardError(f"{target} is a URL: name a folder of this machine, and send it by `gradshard store push`")
     there = next(folder for folder in Path(target).absolute().parents if folder.exists())
     if not os.access(there, os.W_OK):

@@ -6,7 +6,8 @@ from typing import Any
 from gradshard.storage.errors import GradshardError
 
 _CELL = ("target", "source", "attack", "gradient", "top")
-_STRENGTH = ("eps", "alpha", "steps", "label")
+# The columns of the matrix that say how strong an attack was, and about whose label.
+STRENGTH = ("eps", "alpha", "steps", "label")
 
 
 def check_same_attacks(rows: Iterable[Mapping[str, Any]], *, where: str) -> None:
@@ -22,7 +23,7 @@ def check_same_attacks(rows: Iterable[Mapping[str, Any]], *, where: str) -> None
     first: dict[tuple[object, ...], Mapping[str, Any]] = {}
     for row in rows:
         one = first.setdefault(tuple(row[key] for key in _CELL), row)
-        unlike = [key for key in _STRENGTH if one[key] != row[key]]
+        unlike = [key for key in STRENGTH if one[key] != row[key]]
         if unlike:
             key = unlike[0]
             raise GradshardError(

@@ -7,11 +7,11 @@ from typing import Any
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report.compared import Cell
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.same_attacks import STRENGTH
 from gradshard.storage.errors import GradshardError
 
 # Attacks with restarts, which the rows of the matrix do not record.
 _RESTARTED = ("pgd", "cw", "autoattack")
-_STRENGTH = ("eps", "alpha", "steps", "label")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class FinishedRun:
         """Return the strengths, with labels, at which a source attacked a target; one, unless seeds differ."""
         matrix = self.matrix
         return {
-            tuple(row.get(name) for name in _STRENGTH)
+            tuple(row.get(name) for name in STRENGTH)
             for row in matrix.rows
             if (row["target"], row["source"], row["attack"]) == (target, source, attack)
             and row["gradient"] == matrix.gradient

@@ -66,8 +66,6 @@ def opened_archive(file: Path, held: str, remedy: str) -> "Iterator[np.lib.npyio
             yield archive
     except FileNotFoundError as error:
         raise GradshardError(f"no file {file}: {remedy}") from error
-    except GradshardError:
-        raise
     # A compression that Python lacks, and a password, are told by the last two.
     except (
         KeyError,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -108,7 +109,7 @@ class Trainer:
         self._optimizer = make_optimizer(run.optimization, self._objective)
         self._losses: Callable[[Batch], Losses] = self._objective
         if run.ranks.size > 1:
-            self._losses = nn.parallel.DistributedDataParallel(self._objective)
+            self._losses = _parallel(self._objective)
 
     @property
     def result(self) -> nn.Module:
@@ -254,6 +255,12 @@ class Trainer:
         """Add the passes of all ranks since the previous record."""
         counted = self.run.ranks.total(torch.tensor(self._objective.passes.take_counts(), device=self.device))
         self.passes = PassCounts(*(torch.tensor(self.passes) + counted.cpu()).tolist())
+
+
+def _parallel(objective: BatchLoss) -> nn.parallel.DistributedDataParallel:
+    # Models have parameters that no loss reaches, as the mask token of DINOv2; torch warns where none is found.
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified", category=UserWarning)
+    return nn.parallel.DistributedDataParallel(objective, find_unused_parameters=True)
 
 
 def _compiled(model: nn.Module) -> nn.Module:

@@ -59,6 +59,8 @@ with init_distributed(torch.device("cpu")) as (ranks, device):
         replays=2 if options["method"] == "free_at" else 1,
     )
     model = with_batch_norm() if options["batch_norm"] else models.create_model("D", (1, 28, 28), 10, seed=0)
+    if options["unused"]:
+        model.register_parameter("mask_token", nn.Parameter(torch.ones(3)))
     loop = trainer.Trainer(model, run, device=device, arithmetic="fp32")
     loop.share_state()
     records = [step.record for step in loop.steps(RandomRows())]
@@ -94,6 +96,8 @@ def train(ranks, **options):
 
 
 PLAIN = {
+    "batch_norm": False,
+    "unused": False,
     "attack": "fgsm",
     "sources": ["self", "S"],
     "mode": "train",
@@ -120,6 +124,7 @@ PLAIN = {
         {"sources": ["S", "T"], "schedule": "all", "stored_steps": ["T"]},
         {"sources": ["self"], "method": "free_at"},
         {"sources": ["self"], "method": "fast_at", "batch_norm": True},
+        {"unused": True},
     ],
     ids=[
         "dropout, shared pass",
@@ -132,11 +137,12 @@ PLAIN = {
         "stored random steps",
         "carried perturbation",
         "random start, batch norm",
+        "a parameter that no loss reaches",
     ],
 )
 def test_two_ranks_take_the_steps_of_one(changed):
     """Dropout, crops, epsilons, random steps and batch statistics are those of the whole batch."""
-    options = {"batch_norm": False} | PLAIN | changed
+    options = PLAIN | changed
     one, two = train(1, **options), train(2, **options)
     assert len(one["losses"]) == 8
     assert one["passes"] == two["passes"]
@@ -149,7 +155,7 @@ def test_two_ranks_take_the_steps_of_one(changed):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fgsm_ep", "fgsm_pgi", "fgsm_mep"])
 def test_two_ranks_keep_the_perturbations_that_one_keeps(method):
-    options = {"batch_norm": False, **PLAIN, "sources": ["self"], "method": method, "rate": 0.001}
+    options = {**PLAIN, "sources": ["self"], "method": method, "rate": 0.001}
     one, two = train(1, **options), train(2, **options)
     assert np.allclose([loss for _, loss in one["losses"]], [loss for _, loss in two["losses"]], rtol=2e-3)
     kept = [np.unpackbits(np.array(found["kept"], dtype=np.uint8)) for found in (one, two)]

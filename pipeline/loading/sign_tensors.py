@@ -19,6 +19,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 _MIXING = ("resize", "resized_crop", "rotate", "affine", "perspective", "elastic")
 _TURNING_ROUND = ("invert", "solarize")
+_REMEDY = "keep to crops, flips, padding and changes of colour"
 
 
 class Signs(tv_tensors.Mask):  # type: ignore[misc]
@@ -34,10 +35,16 @@ def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[Key, Tenso
         signs: int8 (C, H, W), by any keys.
 
     Raises:
-        GradshardError: the transform mixes pixels, treats image and signs differently, or normalises.
+        GradshardError: the transform mixes pixels, treats image and signs differently, takes no masks, or normalises.
     """
     wrapped = {source: Signs(values) for source, values in signs.items()}
-    image, found = transform((tv_tensors.Image(image), wrapped))
+    try:
+        image, found = transform((tv_tensors.Image(image), wrapped))
+    except TypeError as error:
+        if "are not supported by" not in str(error):
+            raise
+        name = str(error).rsplit(" ", 1)[-1].removesuffix("()")
+        raise GradshardError(f"augment= uses {name}, which takes no masks beside an image: {_REMEDY}") from error
     for values in found.values():
         if not isinstance(values, Tensor) or values.shape != image.shape or not _are_signs(values):
             raise GradshardError(
@@ -59,7 +66,7 @@ def _are_signs(values: Tensor) -> bool:
 def _refuse(name: str, why: str) -> None:
     def kernel(signs: Signs, *arguments: Any, **options: Any) -> Signs:
         del signs, arguments, options
-        raise GradshardError(f"augment= uses {name}, {why}: keep to crops, flips, padding and changes of colour")
+        raise GradshardError(f"augment= uses {name}, {why}: {_REMEDY}")
 
     functional.register_kernel(name, Signs)(kernel)
 

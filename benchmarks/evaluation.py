@@ -31,7 +31,9 @@ from gradshard.pipeline.evaluation.error_matrix import BLOCK, AdversarialSet, bl
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
-from gradshard.stages.support.attack_blocks import (
+from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.machines.dask_cluster import dask_client
+from gradshard.stages.work.attack_blocks import (
     EvaluationContext,
     EvaluationSubset,
     attack,
@@ -39,9 +41,7 @@ from gradshard.stages.support.attack_blocks import (
     matrix_rows,
     portions,
 )
-from gradshard.stages.support.dask_cluster import dask_client
-from gradshard.stages.support.models import ModelFile
-from gradshard.stages.support.options import ClusterConfig
+from gradshard.stages.work.models import ModelFile
 from gradshard.storage.formats import checkpoints, results
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 

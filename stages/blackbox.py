@@ -3,8 +3,8 @@
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support.options import params_option
-from gradshard.stages.support.seeds import chosen_seed, seed_option
+from gradshard.stages.console.options import params_option
+from gradshard.stages.console.seeds import chosen_seed, seed_option
 
 
 @click.command()
@@ -21,6 +21,6 @@ def command(params: Params, given_seed: int | None) -> None:
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.queries import ask
+    from gradshard.stages.work.queries import ask
 
     ask(params, seed)

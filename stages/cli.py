@@ -6,7 +6,7 @@ import sys
 import click
 
 from gradshard import storage
-from gradshard.stages.support.lazy_group import LazyGroup
+from gradshard.stages.console.lazy_group import LazyGroup
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.optional import explained
 

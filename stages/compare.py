@@ -10,11 +10,11 @@ from gradshard.pipeline.report.compared import Adversary, compared_table, shared
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.two_runs import FinishedRun, check_comparable, on_shared_seeds, why_not_comparable
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.support.matrix_file import read_error_matrix
-from gradshard.stages.support.options import gradient_option, params_option
-from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import echo
-from gradshard.stages.support.written_table import Format, check_place, format_option, into_option, put_table
+from gradshard.stages.console.options import gradient_option, params_option
+from gradshard.stages.console.places import PathType
+from gradshard.stages.console.progress import echo
+from gradshard.stages.console.written_table import Format, check_place, format_option, into_option, put_table
+from gradshard.stages.project.matrix_file import read_error_matrix
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.json_results import read_results
 

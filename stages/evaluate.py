@@ -3,8 +3,8 @@
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
-from gradshard.stages.support.seeds import chosen_seed, seed_option
+from gradshard.stages.console.options import ClusterConfig, cluster_options, params_option
+from gradshard.stages.console.seeds import chosen_seed, seed_option
 
 
 @click.command()
@@ -23,6 +23,6 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.error_rates import evaluate
+    from gradshard.stages.work.error_rates import evaluate
 
     evaluate(params, seed, cluster)

@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.types import DeviceName, Gradient, Output
-from gradshard.stages.support.options import ClusterConfig, cluster_options
-from gradshard.stages.support.places import PathType
+from gradshard.stages.console.options import ClusterConfig, cluster_options
+from gradshard.stages.console.places import PathType
 
 
 def _epsilon(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
@@ -113,7 +113,7 @@ def command(
     same command continues where it stopped.
     """
     # Imported here: torch takes seconds.
-    from gradshard.stages.support.examination import examine, named_model, named_sources
+    from gradshard.stages.work.examination import examine, named_model, named_sources
 
     masked = examine(
         named_model(model, weights, output),

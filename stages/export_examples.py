@@ -7,9 +7,9 @@ import click
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.support.options import ClusterConfig, cluster_options, gradient_option, params_option
-from gradshard.stages.support.places import PathType
-from gradshard.stages.support.seeds import chosen_seed, seed_option
+from gradshard.stages.console.options import ClusterConfig, cluster_options, gradient_option, params_option
+from gradshard.stages.console.places import PathType
+from gradshard.stages.console.seeds import chosen_seed, seed_option
 
 _CELL = re.compile(r"[^/]+/[^/]+/[^/]+")
 
@@ -54,6 +54,6 @@ def command(
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.exported_tensor import export
+    from gradshard.stages.work.exported_tensor import export
 
     export(params, seed, cell, file, gradient or params.evaluation.gradients[0], cluster)

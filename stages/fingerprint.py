@@ -7,10 +7,10 @@ import click
 
 from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import echo
-from gradshard.stages.support.raw_data import image_folder, raw_folder
+from gradshard.stages.console.options import params_option
+from gradshard.stages.console.progress import echo
+from gradshard.stages.project import paths
+from gradshard.stages.project.raw_data import image_folder, raw_folder
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.digests import canonical_json

@@ -11,13 +11,13 @@ import click
 
 from gradshard.pipeline.config.profiles import profiles
 from gradshard.pipeline.config.schema import FILE_NAME, read_params
-from gradshard.stages.support.project import CODE_LINK, check_project, link_code, project_dvc_text
+from gradshard.stages.project.new_project import CODE_LINK, check_project, link_code, project_dvc_text
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.home import path_of
 
 _DEFAULT = "mnist5k"
-_TEMPLATES = files("gradshard.stages.support") / "project"
+_TEMPLATES = files("gradshard.stages.project") / "template"
 _IGNORE_FILES = {".gitignore": "gitignore", ".dvcignore": "dvcignore"}
 
 

@@ -9,9 +9,9 @@ import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GOOD_WINDOW, Bill, Plan, bill, plan
+from gradshard.stages.console.places import PathType
+from gradshard.stages.console.price_table import read_prices
 from gradshard.stages.store.output import bytes_text, json_option, table, tell
-from gradshard.stages.support.places import PathType
-from gradshard.stages.support.price_table import read_prices
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import COPIES_LIMIT
 
@@ -177,7 +177,7 @@ def _of_project() -> _Prepared:
     """
     # Imported here: not needed if the numbers are given.
     from gradshard.pipeline.config.schema import read_params
-    from gradshard.stages.support import paths
+    from gradshard.stages.project import paths
     from gradshard.storage.formats.dataset import open_dataset
 
     try:
@@ -198,7 +198,7 @@ def _rate(rate: float | None, architecture: str | None, shape: Shape, classes: i
     if rate is not None or architecture is None:
         raise click.UsageError("give one of --rate and --architecture")
     # Imported here: arithmetic on a given rate needs no torch.
-    from gradshard.stages.support.measuring import signed_gradient_rate
+    from gradshard.stages.machines.measuring import signed_gradient_rate
 
     return signed_gradient_rate(architecture, shape, classes)
 

@@ -3,8 +3,8 @@
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
+from gradshard.stages.console.options import ClusterConfig, cluster_options, params_option
+from gradshard.stages.project import paths
 
 
 @click.command()
@@ -24,6 +24,6 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     """
     paths.one_of(store, list(params.signs), "a sign store")
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.sign_stores import precompute
+    from gradshard.stages.work.sign_stores import precompute
 
     precompute(params, store, cluster)

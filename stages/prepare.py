@@ -9,10 +9,10 @@ import numpy as np
 from gradshard.pipeline import plugins
 from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import ClusterConfig, cluster_options, params_option
-from gradshard.stages.support.progress import echo, echo_waiting, progress, transfer
-from gradshard.stages.support.raw_data import raw_folder, transform
+from gradshard.stages.console.options import ClusterConfig, cluster_options, params_option
+from gradshard.stages.console.progress import echo, echo_waiting, progress, transfer
+from gradshard.stages.project import paths
+from gradshard.stages.project.raw_data import raw_folder, transform
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.formats.dataset import Labels, open_dataset
@@ -40,7 +40,7 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     target = paths.dataset(params)
     if params.dataset.call is None and DATASETS[params.dataset.name].by_shard:
         # Imported here: the other datasets need no Dask.
-        from gradshard.stages.support.image_folder import prepare_folder
+        from gradshard.stages.work.image_folder import prepare_folder
 
         prepare_folder(params.dataset, raw_folder(params.dataset), target, cluster)
     else:

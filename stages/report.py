@@ -27,10 +27,10 @@ from gradshard.pipeline.report.study_points import cost_points, store_panels
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.templates import template
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.support import merging, paths, report_files
-from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import echo
-from gradshard.stages.support.report_files import ReportFiles
+from gradshard.stages.console.places import PathType
+from gradshard.stages.console.progress import echo
+from gradshard.stages.project import merging, paths, report_files
+from gradshard.stages.project.report_files import ReportFiles
 from gradshard.storage.formats.atomic import write_text
 
 _GRADIENT_TITLES = {

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import params_option
-from gradshard.stages.support.progress import echo
+from gradshard.stages.console.options import params_option
+from gradshard.stages.console.progress import echo
+from gradshard.stages.project import paths
 from gradshard.storage.formats.atomic import remove_outdated, write_text
 from gradshard.storage.formats.digests import file_sha256, holds_digests
 from gradshard.storage.formats.manifest import read_manifest

@@ -9,13 +9,13 @@ from gradshard.pipeline.report import selection
 from gradshard.pipeline.report.registry import Results, make_tables
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.support.matrix_file import read_error_matrix
-from gradshard.stages.support.merging import merged_costs
-from gradshard.stages.support.options import gradient_option, params_option
-from gradshard.stages.support.places import PathType
-from gradshard.stages.support.progress import echo
-from gradshard.stages.support.report_files import COSTS
-from gradshard.stages.support.written_table import Format, check_place, format_option, into_option, put_table
+from gradshard.stages.console.options import gradient_option, params_option
+from gradshard.stages.console.places import PathType
+from gradshard.stages.console.progress import echo
+from gradshard.stages.console.written_table import Format, check_place, format_option, into_option, put_table
+from gradshard.stages.project.matrix_file import read_error_matrix
+from gradshard.stages.project.merging import merged_costs
+from gradshard.stages.project.report_files import COSTS
 from gradshard.storage.errors import GradshardError
 
 

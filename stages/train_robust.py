@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import Params
+from gradshard.stages.console.options import params_option
+from gradshard.stages.console.seeds import chosen_seed, seed_option
+from gradshard.stages.project import paths
 from gradshard.stages.store.open import cache_options
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import params_option
-from gradshard.stages.support.seeds import chosen_seed, seed_option
 
 
 @click.command()
@@ -43,6 +43,6 @@ def command(
     paths.one_of(model, list(params.robust), "a robust model")
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.robust_training import train_robust
+    from gradshard.stages.work.robust_training import train_robust
 
     train_robust(params, model, seed, places, cache, cache_size)

@@ -3,8 +3,8 @@
 import click
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.stages.support import paths
-from gradshard.stages.support.options import params_option
+from gradshard.stages.console.options import params_option
+from gradshard.stages.project import paths
 
 
 @click.command()
@@ -22,6 +22,6 @@ def command(params: Params, model: str) -> None:
     """
     paths.one_of(model, list(params.static), "a static model")
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.support.static_training import train_static
+    from gradshard.stages.work.static_training import train_static
 
     train_static(params, model)

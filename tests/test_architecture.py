@@ -179,7 +179,7 @@ def test_every_folder_of_code_is_part_of_the_distribution():
             {"torch", "distributed"},
         ),
         (
-            "import gradshard.stages.support.static_training",
+            "import gradshard.stages.work.static_training",
             {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"},
         ),
     ],

@@ -16,7 +16,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from ruamel.yaml import YAML
 
-from gradshard.stages.support.code import code_of
+from gradshard.stages.project.code import code_of
 from tests.helpers.dvc_projects import DvcProject, environment, new_dvc_project
 
 ROOT = Path(__file__).parents[1]
@@ -29,21 +29,14 @@ WITHOUT_EFFECT = (
     "pipeline/training/methods/registry.py",
     "pipeline/types.py",
     "stages/cli.py",
+    "stages/console",
+    "stages/machines",
+    "stages/project/code.py",
+    "stages/project/new_project.py",
+    "stages/project/paths.py",
+    "stages/project/strays.py",
     "stages/store/open.py",
-    "stages/support/cluster_health.py",
-    "stages/support/code.py",
-    "stages/support/dask_cluster.py",
-    "stages/support/device_memory.py",
-    "stages/support/devices.py",
-    "stages/support/lazy_group.py",
-    "stages/support/model_checks.py",
-    "stages/support/options.py",
-    "stages/support/paths.py",
-    "stages/support/places.py",
-    "stages/support/progress.py",
-    "stages/support/project",
-    "stages/support/seeds.py",
-    "stages/support/strays.py",
+    "stages/work/model_checks.py",
     "storage/__init__.py",
     "storage/errors.py",
     "storage/home.py",

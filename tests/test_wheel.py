@@ -44,7 +44,7 @@ def test_one_name_stands_at_the_top_of_site_packages(environment):
     assert [name for name in installed if not name.endswith(".dist-info")] == ["gradshard"]
     files = {path.relative_to(site / "gradshard").as_posix() for path in (site / "gradshard").rglob("*")}
     assert {"py.typed", "__init__.pyi", "stages.yaml", "pipeline/report/page.html", "stages/cli.py"} <= files
-    assert {"pipeline/config/profiles/mnist5k.yaml", "stages/support/project/gitignore", "docs/datasets.md"} <= files
+    assert {"pipeline/config/profiles/mnist5k.yaml", "stages/project/template/gitignore", "docs/datasets.md"} <= files
     assert not [path for path in (site / "gradshard").rglob("*") if path.is_symlink()]
 
 

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from benchmarks.commands import project, run
 from benchmarks.gpu.part import Findings, findings, part_options
 from gradshard.pipeline.config.profiles import profiles
-from gradshard.stages.support.code import DVC_FILE
+from gradshard.stages.project.code import DVC_FILE
 from gradshard.storage.formats.atomic import write_text
 
 KEPT = ("params.yaml", "analysis", "blackbox", "evaluation", "report", "training")

@@ -2,7 +2,7 @@
 
 import click
 
-from gradshard.stages.support.lazy_group import LazyGroup
+from gradshard.stages.console.lazy_group import LazyGroup
 
 _COMMANDS = {
     "info": ("gradshard.stages.store.info", "Show what a store is, without reading its shards."),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from gradshard.stages.support.places import PathType
+from gradshard.stages.console.places import PathType
 
 Command = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gradshard.stages.support.places import PathType
+from gradshard.stages.console.places import PathType
 
 Command = Callable[..., Any]
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.console.places import PLACE, PathType
+from gradshard.stages.console.progress import echo, echo_waiting, progress
 from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
-from gradshard.stages.support.places import PLACE, PathType
-from gradshard.stages.support.progress import echo, echo_waiting, progress
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.maintenance.signatures import vouched_by

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.console.places import PLACE
+from gradshard.stages.console.progress import progress
 from gradshard.stages.store.output import (
     digest_option,
     found_something,
@@ -15,8 +17,6 @@ from gradshard.stages.store.output import (
     some,
     tell,
 )
-from gradshard.stages.support.places import PLACE
-from gradshard.stages.support.progress import progress
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST

@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 
-from gradshard.stages.support.devices import device_count, on_all_devices
-from gradshard.stages.support.options import ClusterConfig
+from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.machines.devices import device_count, on_all_devices
 from gradshard.storage.errors import GradshardError
 from tests.helpers.projects import Project, files, new_project
 

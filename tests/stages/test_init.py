@@ -12,7 +12,7 @@ import pytest
 
 import gradshard
 from gradshard.pipeline.config.profiles import profiles
-from gradshard.stages.support.project import CODE_LINK, project_dvc_text
+from gradshard.stages.project.new_project import CODE_LINK, project_dvc_text
 
 WRITTEN = [".dvc", ".dvcignore", ".git", ".gitignore", ".gradshard", "README.md", "dvc.yaml", "params.yaml"]
 

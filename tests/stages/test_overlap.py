@@ -9,11 +9,11 @@ import torch
 from gradshard.pipeline import models
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
-from gradshard.stages.support import sign_stores
-from gradshard.stages.support.dask_cluster import dask_client, threads
-from gradshard.stages.support.models import load_model
-from gradshard.stages.support.options import ClusterConfig
-from gradshard.stages.support.sign_stores import ShardTask, compute_shard
+from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.machines.dask_cluster import dask_client, threads
+from gradshard.stages.work import sign_stores
+from gradshard.stages.work.models import load_model
+from gradshard.stages.work.sign_stores import ShardTask, compute_shard
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_writer import StoreBuilder
 
@@ -64,7 +64,7 @@ def test_a_shard_is_computed_while_another_is_written_and_never_two_at_once(task
 
 @pytest.mark.parametrize(("workers", "device", "at_once"), [(1, "cpu", None), (1, "cuda", 1), (500, "cpu", 1)])
 def test_a_process_has_a_thread_for_each_shard_at_once_and_the_spare_ones(workers, device, at_once, monkeypatch):
-    monkeypatch.setattr("gradshard.stages.support.dask_cluster._cores", lambda: 3)
+    monkeypatch.setattr("gradshard.stages.machines.dask_cluster._cores", lambda: 3)
     place = ClusterConfig(workers=workers)
     assert threads(place, device) == (at_once or 3)
     if workers == 1 and device == "cpu":

@@ -11,7 +11,7 @@ from gradshard.pipeline.config.training import HeldBackParams
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.training.passes import Passes
-from gradshard.stages.support.training.held_back import make_judge
+from gradshard.stages.training.held_back import make_judge
 from gradshard.storage.streaming.reader import InMemoryReader
 from tests.helpers.projects import call, new_project
 

@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("ignore_file", [".dvcignore", "stages/support/project/dvcignore"])
+@pytest.mark.parametrize("ignore_file", [".dvcignore", "stages/project/template/dvcignore"])
 def test_dvc_ignores_what_a_killed_writer_leaves_beside_its_output(tmp_path, ignore_file):
     ignored = (Path(__file__).parents[3] / ignore_file).read_text().splitlines()
     with atomic.atomic_path(tmp_path / "A.safetensors") as temporary:

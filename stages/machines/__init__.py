@@ -1,0 +1,1 @@
+"""Devices, their memory and speed, and Dask clusters: the machines that work runs on."""

@@ -1,0 +1,1 @@
+"""A project's files: their places, and the results of all stages and seeds."""

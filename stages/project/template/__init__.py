@@ -1,0 +1,1 @@
+"""Files of a new project that are the same for every one."""

@@ -1,1 +1,0 @@
-"""Helpers of the stages: loading, progress, Dask clusters, blocks of attacks, training runs."""

@@ -164,8 +164,10 @@ def check_eval_mode(models: Mapping[str, nn.Module]) -> None:
     """
     for name, model in models.items():
         _check_module(model, name)
-        if model.training:
-            raise GradshardError(f"{name} is in training mode: call its eval() first")
+        for part, module in model.named_modules():
+            if module.training:
+                which = f" (its part {part})" if part else ""
+                raise GradshardError(f"{name}{which} is in training mode: call its eval() first")
 
 
 def _check_module(model: object, where: str) -> None:

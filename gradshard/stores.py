@@ -118,6 +118,7 @@ def write_signs(
         for shard in builder.missing():
             rows = builder.layout.shard_rows(shard)
             builder.write_shard(shard, bitplanes.pack(flat[rows]), chosen[rows])
+        _check_free(target)
         return builder.publish(target)
 
 
@@ -192,9 +193,13 @@ def _made_from(
     return rows_split(found, store.manifest.dataset, where=store.where)
 
 
-def _check_signs(target: Path, signs: npt.NDArray[np.int8], split: Split) -> None:
+def _check_free(target: Path) -> None:
     if target.exists():
         raise GradshardError(f"{target} is there: a published store is never changed; choose another path")
+
+
+def _check_signs(target: Path, signs: npt.NDArray[np.int8], split: Split) -> None:
+    _check_free(target)
     pixels = int(np.prod(split.sample_shape))
     if signs.dtype != np.int8 or signs.shape != (len(split), pixels):
         raise GradshardError(

@@ -78,7 +78,12 @@ def source_digest(reference: str, *, what: str) -> str:
         GradshardError: there is no such function.
     """
     file = inspect.getsourcefile(inspect.unwrap(find(reference, what=what)))
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+    except FileNotFoundError as error:
+        raise GradshardError(
+            f"{what}: {reference} lies in no file, as in a notebook: put it into a module, whose digest can be recorded"
+        ) from error
 
 
 def explain(error: BaseException) -> str:

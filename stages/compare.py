@@ -72,7 +72,7 @@ def command(
     else:
         file, other_params = other_run[0], read_params(other_run[1])
         others = read_error_matrix(file, other_params, gradient, image_by_image=True)
-        found, others = on_shared_seeds(found, others)
+        found, others = on_shared_seeds(found, others, (params, other_params))
         runs = _finished(matrix, found, params), _finished(file, others, other_params)
         rows = adversaries or shared_adversaries(found, first, second, other=others)
         rows = _comparable(*runs, rows, first, second, chosen=bool(adversaries))

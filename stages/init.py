@@ -1,5 +1,6 @@
 """The command ``init``: a user's own project in any folder, which runs the installed gradshard through DVC."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from gradshard.pipeline.config.profiles import profiles
 from gradshard.pipeline.config.schema import FILE_NAME, read_params
 from gradshard.stages.project.new_project import CODE_LINK, check_project, link_code, project_dvc_text
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.atomic import write_bytes, write_text
 from gradshard.storage.home import path_of
 
 _DEFAULT = "mnist5k"
@@ -49,7 +50,7 @@ def command(folder: Path, name: str | None) -> None:
         write_text(folder / FILE_NAME, profiles()[name or _DEFAULT])
     # Written last: it makes the folder a project.
     write_text(folder / "dvc.yaml", project_dvc_text())
-    there = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
     parameters = f"the {FILE_NAME} that was there" if kept else f"the profile {name or _DEFAULT}"
     images = _missing_images(folder)
     first = f"put {images} there, as `gradshard docs datasets` has it, then " if images else ""
@@ -115,8 +116,9 @@ def _run(command: list[str], folder: Path, *, check: bool = True) -> int:
 
 
 def _add_lines(path: Path, wanted: str) -> None:
-    there = path.read_text(encoding="utf-8") if path.exists() else ""
-    missing = [line for line in wanted.splitlines() if line not in there.splitlines()]
+    # In bytes: the lines that are there may have any encoding and line ends.
+    there = path.read_bytes() if path.exists() else b""
+    missing = [line for line in wanted.encode().splitlines() if line not in there.splitlines()]
     if missing:
-        separator = "" if not there or there.endswith("\n") else "\n"
-        write_text(path, there + separator + "\n".join(missing) + "\n")
+        separator = b"" if not there or there.endswith(b"\n") else b"\n"
+        write_bytes(path, there + separator + b"\n".join(missing) + b"\n")

@@ -188,7 +188,7 @@ def _of_project() -> _Prepared:
             "give --rows and --shape in numbers, such as --rows 50000 --shape 3,32,32; without them they are those of "
             f"the project in this folder, but {error}"
         ) from error
-    return _Prepared(len(train), train.sample_shape, len(params.static))
+    return _Prepared(len(train), train.sample_shape, len({store.model for store in params.signs.values()}))
 
 
 def _rate(rate: float | None, architecture: str | None, shape: Shape, classes: int) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from gradshard.pipeline.report.costs import Costs
 from gradshard.pipeline.report.custom import custom_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
 from gradshard.pipeline.report.registry import Results, make_tables
+from gradshard.pipeline.report.same_attacks import check_same_measurements
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.significance import Comparison, TrainingComparison, compare_models, compare_training
 from gradshard.pipeline.report.study_points import cost_points, store_panels
@@ -30,8 +32,9 @@ from gradshard.pipeline.types import Gradient
 from gradshard.stages.console.places import PathType
 from gradshard.stages.console.progress import echo
 from gradshard.stages.project import merging, paths, report_files
+from gradshard.stages.project.new_project import CODE_LINK
 from gradshard.stages.project.report_files import ReportFiles
-from gradshard.storage.formats.atomic import write_text
+from gradshard.storage.formats.atomic import remove_outdated, write_text
 
 _GRADIENT_TITLES = {
     "exact": "Error rates, exact gradient",
@@ -73,6 +76,9 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
     provenance = merging.provenance(found, params)
     diagnostics = found.each("diagnostics.json")
     blackbox = found.jsons(found.blackbox)
+    targets = {seed: its["targets"] for seed, its in blackbox.items()}
+    queries = {seed: {name: measurements.queries(of) for name, of in its.items()} for seed, its in targets.items()}
+    check_same_measurements(queries, stage="blackbox")
     analysis = {seed: its["models"] for seed, its in found.jsons(found.gradients).items()}
     sections = [
         section
@@ -103,11 +109,10 @@ def command(folder: Path | None, into: Path | None, file: Path | None) -> None:
         training={run: m for run in params.runs if (m := found.json(found.training / f"{run}.json"))} if curves else {},
         provenance=provenance,
         parameters=_yaml(recorded),
-        docs=Path(os.path.relpath("docs", into)).as_posix(),
+        docs=_docs(into),
     )
     _write_tables(into, sections, general)
-    for section in sections[:1]:
-        _write_figures(into, section)
+    _write_figures(into, sections[0] if sections else None)
     if found.merged:
         merging.write(into, found, rows, provenance, costs)
     write_text(into / "index.html", page)
@@ -265,16 +270,23 @@ def _against(rounds: Sequence[Sequence[Mapping[str, Any]]], key: str) -> list[tu
 
 def _write_tables(into: Path, sections: Sequence[Section], general: General) -> None:
     named = [(section.name, section.title, [*section.tables, *section.probes]) for section in sections]
-    for name, text in export.files([*named, ("", "", general.tables)]).items():
+    written = export.files([*named, ("", "", general.tables)])
+    for name, text in written.items():
         write_text(into / name, text)
+    # Tables of earlier results or parameters, which these no longer have.
+    for suffix in (".csv", ".tex"):
+        remove_outdated(into / "tables", suffix, keep={Path(name).name for name in written}, ours=export.is_table)
 
 
-def _write_figures(into: Path, section: Section) -> None:
-    for table in section.tables:
-        if table.name == "defences":
-            write_text(into / "defences.svg", figures.rate_bars(table))
-    for name, drawn in section.study_svg.items():
-        write_text(into / f"{name}.svg", drawn)
+def _write_figures(into: Path, section: Section | None) -> None:
+    """Write the figures that are files of their own; remove those that earlier results had."""
+    drawn = dict(section.study_svg) if section else {}
+    drawn |= {t.name: figures.rate_bars(t) for t in (section.tables if section else ()) if t.name == "defences"}
+    for name in ("defences", "study-cost", "study-stores"):
+        if name in drawn:
+            write_text(into / f"{name}.svg", drawn[name])
+        else:
+            (into / f"{name}.svg").unlink(missing_ok=True)
 
 
 def _study_figures(of: Results) -> dict[str, str]:
@@ -310,6 +322,14 @@ def _curves(params: Params, seeds: Seeds, found: ReportFiles) -> dict[str, list[
                 read = {column: [float(line[column]) for line in lines] for column in lines[0]}
                 curves.setdefault(name, []).append(read)
     return curves
+
+
+def _docs(into: Path) -> str:
+    """Return where the page's links find docs/: in this checkout or project, else in the installed gradshard."""
+    for docs in (Path("docs"), Path(CODE_LINK) / "docs"):
+        if (docs / "statistics.md").is_file():
+            return Path(os.path.relpath(docs, into)).as_posix()
+    return Path(str(files("gradshard") / "docs")).resolve().as_uri()
 
 
 def _yaml(value: Mapping[str, Any]) -> str:

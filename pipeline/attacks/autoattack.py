@@ -52,15 +52,17 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: flo
     Raises:
         GradshardError: see ``check_autoattack``.
     """
-    predict = _logits_of(model)
+    predict = _logits_of(model, images.dtype)
     with torch.no_grad():
         classes = predict(images[:1]).shape[1]
     check_autoattack(classes)
     attack = _package().AutoAttack(predict, eps=epsilon, norm="Linf", seed=seed, device=images.device)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(_TARGETS, classes - 1)
     with own_randomness(images.device), _quiet():
-        examples: Tensor = attack.run_standard_evaluation(images.contiguous(), labels, batch_size=len(images))[0]
-    return examples
+        examples: Tensor = attack.run_standard_evaluation(images.float().contiguous(), labels, batch_size=len(images))[
+            0
+        ]
+    return examples.to(images.dtype)
 
 
 def _package() -> Any:
@@ -73,14 +75,15 @@ def _package() -> Any:
     return pyautoattack
 
 
-def _logits_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def _logits_of(model: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Return the model as a function with detached parameters, because FAB calls ``backward``."""
     frozen = {name: parameter.detach() for name, parameter in model.named_parameters()}
 
     def predict(images: Tensor) -> Tensor:
         # Flattening keeps the gradient contiguous, whatever the layout inside: the package calls ``view`` on it.
-        logits: Tensor = functional_call(model, frozen, (images.flatten(1).view(images.shape),))
-        return logits
+        # The package computes in float32.
+        logits: Tensor = functional_call(model, frozen, (images.flatten(1).view(images.shape).to(dtype),))
+        return logits.float()
 
     return predict
 

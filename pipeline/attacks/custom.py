@@ -4,7 +4,6 @@
 as ``function(model, images, labels, epsilon=EPSILON, **arguments)`` and returns adversarial examples.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from gradshard.pipeline import plugins
 from gradshard.pipeline.attacks.isolation import own_randomness
 from gradshard.pipeline.attacks.libraries import LIBRARIES, Library
 from gradshard.pipeline.gradients.perturb import leaves_ball
+from gradshard.pipeline.models.tensors import copied
 from gradshard.storage.errors import GradshardError
 
 
@@ -53,7 +53,7 @@ def craft(
         GradshardError: the attack fails, or returns anything else.
     """
     what = _named(name, call)
-    own = copy.deepcopy(model)
+    own = copied(model)
     with own_randomness(images.device, seed=seed), torch.enable_grad():
         try:
             found = _call(call, own, images.clone(), labels.clone(), epsilon, arguments, what=what)

@@ -76,7 +76,7 @@ def measure(
     Raises:
         GradshardError: a shard is missing or damaged, a stored label is no class, or an attack fails.
     """
-    device = next(source.parameters()).device
+    device = next(source.parameters(), torch.empty(0)).device
     batches = [_read(store, split, part, device) for part in _batches(spec, rows, split, source, device)]
     found = []
     for epsilon in epsilons:

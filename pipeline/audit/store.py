@@ -144,7 +144,7 @@ def audit_store(
         GradshardError: a shard is missing or damaged.
     """
     spec = spec_of(store.manifest, where=store.where)
-    audit = _Audit(plan, store, split, model, spec, next(model.parameters()).device, advance)
+    audit = _Audit(plan, store, split, model, spec, next(model.parameters(), torch.empty(0)).device, advance)
     with precision_context("fp32", audit.device):
         return StoreAudit(
             labels_wrong=plan.labelled[~audit.right_labels()],

@@ -10,6 +10,7 @@ from gradshard.pipeline.config.fields import ModelName, Pixels, PlainName, Store
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import Gradient, StorePrecision
+from gradshard.storage.formats.manifest import Word
 
 # The order in kept results, which must be reproducible byte for byte.
 _RECORDED_FIRST = ("model", "gradient", "label", "precision", "licence")
@@ -31,9 +32,9 @@ class StoredSigns(Section):
     epsilon: Annotated[Pixels, Field(gt=0, le=1)] | None = Field(alias="eps", default=None)
     alpha: Annotated[Pixels, Field(gt=0, lt=1)] | None = None
     steps: Annotated[int, Field(gt=0, le=1000)] | None = None
-    arguments: dict[PlainName, bool | int | Pixels | str | None] = Field(default_factory=dict)
+    arguments: dict[PlainName, bool | int | Pixels | Word | None] = Field(default_factory=dict)
     copies: Annotated[int, Field(gt=0, le=15)] = 1
-    seed: Annotated[int, Field(ge=0, lt=1 << 64)] = 0
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

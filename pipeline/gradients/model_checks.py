@@ -110,7 +110,7 @@ def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
     modules = list(model.modules())
     modes = [module.training for module in modules]
     kept = [
-        {name: (buffer, buffer.clone()) for name, buffer in module._buffers.items() if buffer is not None}
+        {name: (buffer, _once(buffer).clone()) for name, buffer in module._buffers.items() if buffer is not None}
         for module in modules
     ]
     try:
@@ -122,7 +122,14 @@ def as_it_was(model: nn.Module, device: torch.device) -> Iterator[None]:
             for name, (buffer, value) in buffers.items():
                 module._buffers[name] = buffer
                 with torch.no_grad():
-                    buffer.copy_(value)
+                    _once(buffer).copy_(value)
+
+
+def _once(buffer: Tensor) -> Tensor:
+    """Return a buffer without the repetitions that ``expand`` makes, which cannot be written to."""
+    if buffer.layout != torch.strided:
+        return buffer
+    return buffer[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in buffer.stride())]
 
 
 def _passed(model: nn.Module, images: Tensor, classes: int, where: str, mode: str) -> Tensor:

@@ -57,7 +57,7 @@ class _Height(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         given = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(given):
-            if isinstance(tensor, Tensor):
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:  # others have no storage
                 self._count(tensor.untyped_storage())
         return given
 

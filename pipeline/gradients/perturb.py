@@ -53,7 +53,8 @@ def nearest_signs(images: Tensor, perturbed: Tensor, epsilon: float | Tensor) ->
 
 def leaves_ball(examples: Tensor, images: Tensor, epsilon: float) -> Tensor:
     """Return which examples are further than epsilon from their image in some pixel, or leave [0, 1], bool (N,)."""
-    outside = ((examples - images).abs() > epsilon + _ROUNDING) | (examples < 0) | (examples > 1)
+    rounding = max(_ROUNDING, 2 * torch.finfo(images.dtype).eps)
+    outside = ((examples - images).abs() > epsilon + rounding) | (examples < 0) | (examples > 1)
     return outside.flatten(1).any(1)
 
 

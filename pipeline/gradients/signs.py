@@ -1,6 +1,5 @@
 """Signed gradients of a static model, for a sign store."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +7,9 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
 from gradshard.pipeline.gradients.microbatches import in_microbatches
+from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.models.tensors import copied
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 from gradshard.storage.errors import GradshardError
 
@@ -79,11 +80,17 @@ def agreement_with_float64(model: nn.Module, images: Tensor, labels: Tensor, dir
     Arguments are those of ``compute_signs``.
     """
     signs, used = compute_signs(model, images, labels, direction)
-    reference = copy.deepcopy(model).double()
+    reference = copied(model).double()
 
     def equal(rows: slice) -> Tensor:
         pixels, chosen = to_unit_range(images[rows]).double(), used[rows].to(images.device)
         grad, _ = input_gradient(reference, pixels, chosen, gradient=direction.gradient)
         return (grad.sign().flatten(1).cpu() == signs[rows]).float().mean(1)
 
-    return float(torch.cat(in_microbatches(equal, images, reference)).mean())
+    try:
+        return float(torch.cat(in_microbatches(equal, images, reference)).mean())
+    except RuntimeError as error:
+        raise GradshardError(
+            f"the model cannot be computed in float64, with which signs in bf16 are compared ({brief(error)}): let its "
+            "code cast to the types of its weights and not to float32, or compute in precision fp32"
+        ) from error

@@ -141,7 +141,7 @@ def compute_signs(
     called, kind = model_name or target.stem, architecture or _kind(model)
     # Before the dataset is read, which may take hours.
     _check_numbers(workers, threads)
-    _check_names(weights, name=name, split=split, model_name=called, architecture=kind)
+    _check_names(weights, name=name, split=split, model_name=called, architecture=kind, licence=licence)
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
     check_plain(model, where="the model")
@@ -181,10 +181,11 @@ def _check_numbers(workers: int, threads: int | None) -> None:
         raise GradshardError(f"compute_signs: threads is {threads}, but must be 1 or more, or None")
 
 
-def _check_names(weights: str | Path | None, **words: str) -> None:
+def _check_names(weights: str | Path | None, **words: str | None) -> None:
     """Refuse names that a manifest cannot hold, and weights that are no file."""
     for what, word in words.items():
-        check_word(word, what=what)
+        if word is not None:
+            check_word(word, what=what)
     if weights is not None and not Path(weights).is_file():
         raise GradshardError(f"weights {weights} is no file: name the one that the model's weights lay in, or none")
 

@@ -1,9 +1,8 @@
 """Any classifier as a model of this package: images in [0, 1] to logits, frozen, in eval mode."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.model_checks import Sample, check_frozen
 from gradshard.pipeline.models.normalize import Normalised
+from gradshard.pipeline.models.tensors import copied
 from gradshard.storage.errors import GradshardError
 
 Output = Callable[[Any], Tensor]
@@ -37,15 +37,10 @@ class Logits(nn.Module):
         Raises:
             GradshardError: the model cannot be copied.
         """
-        shared = {id(tensor): tensor for tensor in [*self.parameters(), *self.buffers()]}
         try:
-            return copy.deepcopy(self, shared)
-        # A user's module can raise any exception when it is copied.
-        except Exception as error:
-            problem = " ".join(str(error).split())[:200]
-            raise GradshardError(
-                f"the model cannot be copied for a second thread ({problem}): compute with threads=1"
-            ) from error
+            return cast("Logits", copied(self, shared=[*self.parameters(), *self.buffers()]))
+        except GradshardError as error:
+            raise GradshardError(f"{error}; or compute with threads=1, for which it is not copied") from error
 
 
 def _usual(found: Any) -> Tensor:
@@ -105,6 +100,8 @@ def check_eval(model: nn.Module) -> None:
     Raises:
         GradshardError: a part is in train mode.
     """
+    if torch.is_inference_mode_enabled():
+        raise GradshardError("signs need gradients, which torch.inference_mode leaves out: use torch.no_grad instead")
     for name, module in model.named_modules():
         if module.training:
             raise GradshardError(

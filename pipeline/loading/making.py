@@ -81,6 +81,8 @@ def make(task: Making, target: Path) -> SignStore:
             builder = StoreBuilder(work.folder.resolve(), task.spec)
             builder.create()
             _fill(task, builder)
+            if target.exists():  # it appeared meanwhile
+                return _made_before(task, target)
             builder.publish(target)
     return open_store(target)
 

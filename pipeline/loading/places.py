@@ -39,7 +39,11 @@ def check_target(target: str | Path) -> None:
     """
     if is_url(str(target)):
         raise GradshardError(f"{target} is a URL: name a folder of this machine, and send it by `gradshard store push`")
+    if Path(target).is_symlink() and not Path(target).exists():
+        raise GradshardError(f"{target} is a link to {Path(target).readlink()}, where nothing is: remove it")
     there = next(folder for folder in Path(target).absolute().parents if folder.exists())
+    if not there.is_dir():
+        raise GradshardError(f"{target} cannot be written: {there} is no folder; name another place")
     if not os.access(there, os.W_OK):
         raise GradshardError(f"{target} cannot be written: {there} does not allow it; name another folder")
 
@@ -55,7 +59,7 @@ def locked(lock: Path) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         held = FileLock(lock)
         held.acquire()
-    except PermissionError as error:
+    except OSError as error:  # such as of a read-only disk, or a file in the folder's place
         raise GradshardError(
             f"{lock.parent} cannot be written ({error.strerror}): name another folder by cache="
         ) from error

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Images
@@ -95,7 +95,8 @@ def as_rows(dataset: Any, transform: Transform | None = None, columns: tuple[str
         if len(images) != len(labels):
             raise GradshardError(f"{len(images)} images but {len(labels)} labels: give as many of both")
         dataset = _Pair(images, labels)
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")) or isinstance(dataset, Mapping | str):
+    numbered = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not numbered or isinstance(dataset, Mapping | str | IterableDataset):
         raise GradshardError(
             f"{type(dataset).__name__} is no dataset whose rows have numbers: give a map-style dataset of PyTorch, one "
             "split of a Hugging Face dataset, or a pair of arrays (images, labels)"
@@ -190,7 +191,11 @@ def to_pixels(image: Any, *, where: str) -> Image:
     """
     if hasattr(image, "getbands"):
         return _from_pil(image, where)
-    values = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        values = (image.float() if image.dtype == torch.bfloat16 else image).numpy()  # NumPy has no bfloat16
+    else:
+        values = image
     if not isinstance(values, np.ndarray) or values.ndim not in (2, 3) or not values.size:
         kind = f"of shape {np.shape(values)}" if isinstance(values, np.ndarray) else type(image).__name__
         raise GradshardError(f"{where} is no image but {kind}: give a PIL image, or a tensor or array (C, H, W)")

@@ -66,7 +66,7 @@ def precision_context(arithmetic: Arithmetic, device: torch.device) -> AbstractC
         _use_tf32(arithmetic == "tf32")
     if arithmetic == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext()
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
 @contextmanager

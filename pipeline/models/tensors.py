@@ -1,5 +1,8 @@
 """Checks that the parameters and buffers of a model are plain tensors of finite numbers."""
 
+import copy
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -67,3 +70,22 @@ def _unusual(tensor: object) -> str | None:
     if tensor.layout != torch.strided or tensor.is_quantized:
         return "a sparse or quantised tensor"
     return None
+
+
+def copied(model: nn.Module, *, shared: Iterable[Tensor] = ()) -> nn.Module:
+    """Return a deep copy of a model, with the ``shared`` tensors themselves.
+
+    Tensors that a pass left in its modules, such as kept activations, are detached: torch does not copy them otherwise.
+
+    Raises:
+        GradshardError: the model cannot be copied.
+    """
+    left = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    memo = {id(tensor): tensor.detach() for tensor in left if not tensor.is_leaf}
+    try:
+        return copy.deepcopy(model, memo | {id(tensor): tensor for tensor in shared})
+    # A user's module can raise any exception when it is copied.
+    except Exception as error:
+        raise GradshardError(
+            f"the model cannot be copied ({' '.join(str(error).split())[:200]}): keep nothing of a pass in it"
+        ) from error

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from gradshard.pipeline.report.latex import to_latex
 from gradshard.pipeline.report.table import Table, TableCell
@@ -19,7 +20,8 @@ def to_markdown(table: Table) -> str:
     lines = [[table.corner, *table.columns], ["---"] * (1 + len(table.columns))]
     lines += [[head, *(_shown(cell) for cell in cells)] for head, cells in table.rows]
     caption = f"\n{table.caption}\n" if table.caption else ""
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + caption
+    escaped = ([text.replace("|", "\\|") for text in line] for line in lines)
+    return "".join("| " + " | ".join(line) + " |\n" for line in escaped) + caption
 
 
 def to_csv(table: Table) -> str:
@@ -32,13 +34,21 @@ def to_csv(table: Table) -> str:
     """
     buffer = io.StringIO()
     some = [name for name in _OF_SOME if any(name in cell.fields for _, cells in table.rows for cell in cells)]
-    writer = csv.DictWriter(buffer, ["row", "column", *_FIELDS, *some], lineterminator="\n", restval="")
+    known = {"row", "column", *_FIELDS, *some}
+    own = dict.fromkeys(name for _, cells in table.rows for cell in cells for name in cell.fields if name not in known)
+    writer = csv.DictWriter(buffer, ["row", "column", *_FIELDS, *some, *own], lineterminator="\n", restval="")
     writer.writeheader()
     for head, cells in table.rows:
         for column, cell in zip(table.columns, cells, strict=True):
             if cell.fields:
                 writer.writerow({"row": head, "column": column, **cell.fields})
     return buffer.getvalue()
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a file begins as a table that ``files`` gave."""
+    with path.open("rb") as file:
+        return file.read(64).startswith((b"row,column,value,", b"\\begin{table}\n"))
 
 
 def files(sections: Sequence[tuple[str, str, Sequence[Table]]]) -> dict[str, str]:

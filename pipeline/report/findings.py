@@ -34,12 +34,18 @@ class Roles:
     ensembles: Sequence[str]
     random: Sequence[str]
     other_baselines: Sequence[str]
+    epochs: Mapping[str, int]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Baseline and ensemble after the same epochs."""
-        ensembles = {_epochs(name): name for name in self.ensembles}
-        return [(name, ensembles[_epochs(name)]) for name in self.baselines if _epochs(name) in ensembles]
+        ensembles = {self.after(name): name for name in self.ensembles}
+        return [(name, ensembles[self.after(name)]) for name in self.baselines if self.after(name) in ensembles]
+
+    def after(self, name: str) -> int:
+        """Return after how many epochs a robust model or a snapshot is."""
+        base, _, epoch = name.partition("@")
+        return int(epoch or self.epochs[base])
 
     @property
     def same_architecture(self) -> Sequence[str]:
@@ -120,7 +126,7 @@ FINDINGS: Sequence[Finding] = (
             claimed
             for model in r.random
             for beside in r.baselines
-            if _epochs(beside) == _epochs(model)
+            if r.after(beside) == r.after(model)
             for claimed in (
                 *(((model, model, attack), (beside, beside, attack)) for attack in ("fgsm", "rand_fgsm")),
                 *(((model, r.holdout, attack), (beside, r.holdout, attack)) for attack in ("fgsm", "rand_fgsm")),
@@ -190,6 +196,7 @@ def roles(params: Params, shown: Sequence[str], random: Sequence[str]) -> Roles 
         ensembles=_every_epoch(ensembles[0], shown),
         random=random,
         other_baselines=[name for name in baselines if name not in alike],
+        epochs={name: model.epochs for name, model in params.robust.items()},
     )
 
 

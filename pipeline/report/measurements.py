@@ -136,6 +136,15 @@ def substitute_table(targets: BySeed, seeds: Seeds) -> Table:
     )
 
 
+def queries(of: Mapping[str, Any]) -> str:
+    """Return in words how many queries each round and each estimated gradient took, and at what epsilon."""
+    rounds, estimated = of["substitute"], of["estimation"]["estimated"]
+    epsilons = ", ".join(f"{epsilon:g}" for epsilon in _by_epsilon(rounds) if epsilon is not None)
+    in_all = ", ".join(str(row["queries"]) for row in rounds)
+    an_image = ", ".join(str(row["queries_per_example"]) for row in estimated)
+    return f"{in_all} queries at epsilon {epsilons or 'attack.eps'} and {an_image} an image"
+
+
 def _by_epsilon(rounds: Sequence[Mapping[str, Any]]) -> dict[float | None, list[dict[str, int]]]:
     """Return errors and examples of each round, by epsilon, which is none where an older gradshard had only one."""
     found: dict[float | None, list[dict[str, int]]] = {}

@@ -7,6 +7,7 @@ from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import figures, paper_figures
+from gradshard.pipeline.report.same_attacks import check_same_measurements
 from gradshard.pipeline.report.seed_errors import SeedErrors
 from gradshard.pipeline.report.seeds import Seeds
 from gradshard.pipeline.report.table import RateCell, Table, TableCell
@@ -32,6 +33,11 @@ def records(diagnostics: Mapping[int, Any], gradient: Gradient) -> Records:
         for name, record in diagnosed["models"].items():
             if gradient in record:
                 found.setdefault(name, {})[seed] = record[gradient]
+    swept = {
+        seed: {name: [epsilon for epsilon, _ in of[seed]["curve"]] for name, of in found.items() if seed in of}
+        for seed in diagnostics
+    }
+    check_same_measurements(swept, stage="evaluate")
     return found
 
 
@@ -55,7 +61,8 @@ def flags(measured: Records, seeds: Seeds) -> dict[str, Sequence[Mapping[str, st
 
 def tables(probes: Probes, called: Mapping[str, str], holdout: str, seeds: Seeds) -> list[Table]:
     """Make the tables of white-box probes, and of FGSM transferred from the holdout model by epsilon."""
-    return [_white_box(probes, called, seeds), _epsilons(probes, holdout, seeds)]
+    made = (_white_box(probes, called, seeds), _epsilons(probes, holdout, seeds))
+    return [table for table in made if table.measured]
 
 
 def curves(probes: Probes, holdout: str, seeds: Seeds) -> str:
@@ -65,7 +72,8 @@ def curves(probes: Probes, holdout: str, seeds: Seeds) -> str:
         own[name] = _curve([(probe.curve, probe.n) for probe in _drawn(of, seeds.same(name))])
         if name != holdout:
             others[name] = _curve([(probe.transferred, probe.n) for probe in _drawn(of, seeds.same(name, holdout))])
-    return figures.epsilon_curves({"its own FGSM": own, f"FGSM from {holdout}": others})
+    panels = {"its own FGSM": own, f"FGSM from {holdout}": others}
+    return figures.epsilon_curves({title: lines for title, lines in panels.items() if lines})
 
 
 def _drawn(probes: Mapping[int, GradientProbe], alike: bool) -> list[GradientProbe]:

@@ -10,6 +10,27 @@ _CELL = ("target", "source", "attack", "gradient", "top")
 STRENGTH = ("eps", "alpha", "steps", "label")
 
 
+def check_same_measurements(measured: Mapping[int, Mapping[str, object]], *, stage: str) -> None:
+    """Check that what was tried on a model, such as epsilons or queries, is the same with every seed.
+
+    Args:
+        measured: what was tried, by seed and model.
+        stage: the command that measures it, for the message.
+
+    Raises:
+        GradshardError: seeds differ, because some were measured with other parameters; the message names two.
+    """
+    first: dict[str, tuple[int, object]] = {}
+    for seed, models in measured.items():
+        for name, tried in models.items():
+            other, one = first.setdefault(name, (seed, tried))
+            if tried != one:
+                raise GradshardError(
+                    f"{name} was measured with {one} with seed {other} and {tried} with seed {seed}: run `gradshard "
+                    f"{stage} --seed SEED` again for each seed that was measured with other parameters"
+                )
+
+
 def check_same_attacks(rows: Iterable[Mapping[str, Any]], *, where: str) -> None:
     """Check that an attack has one strength and label in the error matrices of all seeds.
 

@@ -26,8 +26,10 @@ class Seeds:
     @classmethod
     def of_params(cls, params: Params, measured: Sequence[int]) -> Self:
         """Return the seeds of the parameters that were measured."""
-        vary = any(params.stand_ins.get(seed) for seed in measured)
-        return cls(tuple(measured), frozenset(params.steady), vary)
+        # Of these seeds alone: stand-ins of a seed that was not measured change nothing here.
+        instead = [params.stand_ins.get(seed, {}) for seed in measured]
+        steady = frozenset(name for name in params.static if len({its.get(name, name) for its in instead}) <= 1)
+        return cls(tuple(measured), steady, any(its != instead[0] for its in instead))
 
     @property
     def several(self) -> bool:

@@ -81,6 +81,7 @@ def trained_here(params: Params) -> list[str]:
 def held_out(params: Params) -> list[str]:
     """Return the static models that craft FGSM at evaluation and that no robust model has as a source."""
     seen = {params.signs[store].model for model in params.robust.values() for store in model.sources}
+    seen |= {model.init_from for model in params.robust.values() if model.init_from}
     return [name for name in params.evaluation.attacks.get("fgsm", []) if name in params.static and name not in seen]
 
 

@@ -8,6 +8,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report.compared import Cell
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.same_attacks import STRENGTH
+from gradshard.pipeline.report.seeds import Seeds
 from gradshard.storage.errors import GradshardError
 
 # Attacks with restarts, which the rows of the matrix do not record.
@@ -50,7 +51,9 @@ class FinishedRun:
         }
 
 
-def on_shared_seeds(first: ErrorMatrix, second: ErrorMatrix) -> tuple[ErrorMatrix, ErrorMatrix]:
+def on_shared_seeds(
+    first: ErrorMatrix, second: ErrorMatrix, params: tuple[Params, Params]
+) -> tuple[ErrorMatrix, ErrorMatrix]:
     """Return two runs' matrices without the seeds that only one of them has.
 
     Raises:
@@ -65,9 +68,9 @@ def on_shared_seeds(first: ErrorMatrix, second: ErrorMatrix) -> tuple[ErrorMatri
         replace(
             matrix,
             rows=[row for row in matrix.rows if row["seed"] in shared],
-            seeds=replace(matrix.seeds, of=shared, two_runs=True),
+            seeds=replace(Seeds.of_params(its, shared), two_runs=True),
         )
-        for matrix in (first, second)
+        for matrix, its in zip((first, second), params, strict=True)
     )
     return one, other
 
@@ -94,6 +97,9 @@ def why_not_comparable(first: FinishedRun, second: FinishedRun, one: Cell, other
     The source of a target's own attack is the target.
     """
     (target, source, attack), (other_target, other_source, _) = one, other
+    for run, cell in ((first, one), (second, other)):
+        if not run.matrix.rates(*cell):
+            return f"{run.name} did not measure {target if run is first else other_target} under {attack}"
     if first.strength(*one) != second.strength(*other) or _unlike_code(first, second, attack):
         return f"{attack} was not the same attack in both runs (by its eps, alpha, steps, restarts, label or code)"
     if (source, other_source) == (target, other_target):

@@ -71,5 +71,7 @@ def _read(context: click.Context, option: click.Parameter, value: Path) -> Param
     del context, option
     check_project(Path())
     params = read_params(value)
-    set_strays_aside(params)
+    # With the parameters of another run, this project's own models would count as strays.
+    if value.resolve() == Path(FILE_NAME).resolve():
+        set_strays_aside(params)
     return params

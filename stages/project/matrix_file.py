@@ -42,5 +42,11 @@ def _rows(matrix: Path, params: Params) -> list[dict[str, Any]]:
             f"{matrix} has results of the seeds {', '.join(map(str, theirs))}, and none of {listed}: name the "
             "parameters that it came from by --params, or list its seeds there"
         )
+    foreign = [name for name in dict.fromkeys(row["target"] for row in rows) if name not in params.models]
+    if foreign:
+        raise GradshardError(
+            f"{matrix} has the target {foreign[0]}, which the parameters do not have: name the parameters that it came "
+            "from by --params"
+        )
     check_same_attacks(rows, where=str(matrix))
     return rows

@@ -17,6 +17,10 @@ from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.json_results import read_results
 
+_STRENGTH = {
+    "attack": ("eps", "alpha", "steps", "pgd_steps", "restarts"),
+    "evaluation": ("holdout", "seed", "label", "sample"),
+}
 _AGAIN = "run the stage that writes it again, `gradshard evaluate` or `gradshard report`"
 
 
@@ -80,6 +84,7 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
         GradshardError: a file is missing, and nothing may be left out.
     """
     each = list(found.each("provenance.json").values())
+    _check_alike(each, params)
     if not each or not found.merged:
         return each[0] if each else None
     return {
@@ -91,6 +96,31 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
         },
         **({"attacks": each[0]["attacks"]} if "attacks" in each[0] else {}),
     }
+
+
+def _check_alike(each: Sequence[Mapping[str, Any]], params: Params) -> None:
+    """Check that seeds were evaluated with these parameters, on the same images and with the same static models."""
+    given = params.model_dump(by_alias=True)
+    digests: dict[tuple[str, str], tuple[Any, Any]] = {}
+    for its in each:
+        seed, recorded = its.get("seed", params.seeds[0]), its["params"]
+        for section, keys in _STRENGTH.items():
+            for key in keys:
+                before = recorded.get(section, {}).get(key, given[section][key])
+                if before != given[section][key]:
+                    raise GradshardError(
+                        f"seed {seed} was evaluated with {section}.{key} {before}, but the parameters say "
+                        f"{given[section][key]}: run `gradshard evaluate --seed {seed}` again, or name the parameters "
+                        "that it was evaluated with"
+                    )
+        for part in ("dataset", "models", "stores"):
+            for name, digest in its[part].items():
+                other, first = digests.setdefault((part, name), (seed, digest))
+                if digest != first:
+                    raise GradshardError(
+                        f"seeds {other} and {seed} were evaluated with different {part} ({name}, by the digests of "
+                        "provenance.json): run `gradshard evaluate --seed SEED` again for the older one"
+                    )
 
 
 def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping[str, int]]:
@@ -120,6 +150,8 @@ def write(
     write_text(into / "metrics.json", json.dumps(_metrics(found), indent=1) + "\n")
     if costs.of:
         write_text(into / COSTS, json.dumps(costs.of, indent=1) + "\n")
+    else:
+        (into / COSTS).unlink(missing_ok=True)
     if provenance:
         write_text(into / "provenance.json", json.dumps(provenance, indent=1) + "\n")
 

@@ -52,5 +52,5 @@ def tensors_digest(tensors: Mapping[str, Tensor], architecture: str) -> str:
     for name, tensor in sorted(tensors.items()):
         header = {"name": name, "shape": list(tensor.shape), "dtype": str(tensor.dtype)}
         sha256.update(canonical_json(header).encode())
-        sha256.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        sha256.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha256.hexdigest()

@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
+    TypeAdapter,
     ValidationError,
     model_serializer,
     model_validator,
@@ -52,6 +53,7 @@ Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
 # Shown on terminals and in Markdown: no control characters, no markup.
 _WORD = re.compile(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}")
 Word = Annotated[str, Field(pattern=f"^{_WORD.pattern}$")]
+_WORDS = TypeAdapter(Word)
 
 
 def check_word(word: str, *, what: str) -> None:
@@ -60,10 +62,13 @@ def check_word(word: str, *, what: str) -> None:
     Raises:
         GradshardError: it is such a name; the message begins with ``what``.
     """
-    if not _WORD.fullmatch(word):
+    try:
+        # Not by Python's regular expressions, whose \w has more characters.
+        _WORDS.validate_python(word)
+    except ValidationError as error:
         raise GradshardError(
             f"{what} {word[:100]!r} is no name for a manifest: give 1 to 100 letters, digits, blanks and .@:+/-()"
-        )
+        ) from error
 
 
 class _Record(BaseModel):

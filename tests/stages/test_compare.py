@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from gradshard.pipeline.config.profiles import profiles
 from tests.helpers.projects import call
 
 ROOT = Path(__file__).parents[2]
@@ -189,3 +191,20 @@ def test_the_comparison_that_the_page_of_a_published_run_shows_is_the_one_that_i
     monkeypatch.chdir(ROOT)
     assert call(monkeypatch, *shlex.split(line), "--into", str(copy)) == 0
     assert copy.read_text() == page.read_text()
+
+
+def test_parameters_that_lack_a_target_of_the_matrix_are_refused(compare, tmp_path):
+    foreign = tmp_path / "params.yaml"
+    foreign.write_text(profiles()["mnist5k"].replace("A_adv-ens", "A_adv-two"))
+    code, _, said = compare(of=[*OF_RUN[:3], "--params", str(foreign)])
+    assert code == 2
+    assert "has the target A_adv-ens, which the parameters do not have: name the parameters that it came" in said
+
+
+def test_what_one_run_did_not_measure_is_said_to_be_that(compare, other):
+    file = other / "report/matrix.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.filter(pc.not_equal(table["attack"], "ifgsm")), file)
+    code, _, said = compare("--on", "B:ifgsm", *other_run(other))
+    assert code == 2
+    assert "did not measure A_adv under ifgsm" in said or "did not measure A_adv_ce under ifgsm" in said

@@ -166,3 +166,11 @@ def test_a_queued_experiment_runs_where_the_link_to_the_code_is_copied(project):
     (found,) = [row for row in rows if row["attack.steps"] == "5"]
     assert found["State"] == "Success"
     assert (project / CODE_LINK).is_symlink()
+
+
+@pytest.mark.parametrize("there", [b"caf\xe9/\n", b"a\r\nb\r\n", b"no end"])
+def test_the_bytes_of_an_ignore_file_stay_as_they_are(tmp_path, there):
+    (tmp_path / ".gitignore").write_bytes(there)
+    assert gradshard_in(tmp_path, "init").returncode == 0
+    assert (tmp_path / ".gitignore").read_bytes().startswith(there)
+    assert b"/signs/" in (tmp_path / ".gitignore").read_bytes().splitlines()

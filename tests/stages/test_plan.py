@@ -125,8 +125,8 @@ def test_a_table_that_has_no_prices_is_told_in_a_sentence(tmp_path, gradshard, t
 def test_without_rows_and_shape_a_project_is_planned_for_its_own_images_and_models(project, monkeypatch, capsys):
     call_each(project, ("prepare",))
     monkeypatch.chdir(project.path)
-    static, told = str(len(project.params()["static"])), []
-    for named in ((), ("--rows", "600", "--shape", "1,28,28", "--sources", static)):
+    models, told = str(len({store["model"] for store in project.params()["signs"].values()})), []
+    for named in ((), ("--rows", "600", "--shape", "1,28,28", "--sources", models)):
         capsys.readouterr()
         assert call(monkeypatch, "plan", *named, "--rate", "1000", "--json") == 0
         told.append(json.loads(capsys.readouterr().out))

@@ -163,3 +163,18 @@ def test_a_second_seed_of_a_real_project_is_in_every_part_of_its_report(copied_p
     assert page.count("no interval, for it is not known which images were wrong") > 10, "of the probes"
     assert {over for _, over in comparisons(page).values()} == {"2 seeds, 120 images"}
     assert ", the same for every seed, p " in page
+
+
+def test_what_earlier_results_had_and_these_lack_is_removed_and_nothing_of_the_users(folder):
+    made(folder)
+    into = folder / "report"
+    for suffix in (".csv", ".tex"):
+        (into / f"tables/study-exact{suffix}").write_bytes((into / f"tables/defences-exact{suffix}").read_bytes())
+    (into / "tables/mine.csv").write_text("my,own\n1,2\n")
+    for name in ("study-cost.svg", "study-stores.svg"):
+        (into / name).write_text("<svg/>")
+    (into / "costs.json").write_text("{}")
+    made(folder)
+    kept = {path.name for path in into.rglob("*") if path.is_file()}
+    assert not kept & {"study-exact.csv", "study-exact.tex", "study-cost.svg", "study-stores.svg", "costs.json"}
+    assert {"mine.csv", "defences-exact.csv", "defences-exact.tex", "defences.svg"} <= kept

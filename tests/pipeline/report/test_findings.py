@@ -83,3 +83,12 @@ def test_baselines_and_ensembles_are_paired_after_the_same_epochs_and_where_both
     measured = {"baselines": ["A_adv@3", "A_adv@6", "A_adv"], "ensembles": ["A_adv-ens@6", "A_adv-ens@9", "A_adv-ens"]}
     assert dataclasses.replace(played, **measured).pairs == [("A_adv@6", "A_adv-ens@6"), ("A_adv", "A_adv-ens")]
     assert dataclasses.replace(played, **measured | {"ensembles": ["A_adv-ens"]}).pairs == [("A_adv", "A_adv-ens")]
+
+
+def test_a_baseline_and_an_ensemble_of_other_epochs_are_no_pair():
+    params = read_params(Path(__file__).parents[3] / "pipeline/config/profiles/mnist.yaml")
+    assert roles(params, ["A", "B", "A_adv", "A_adv-ens"], []).pairs == [("A_adv", "A_adv-ens")]
+    shorter = params.robust["A_adv"].model_copy(update={"epochs": 6})
+    params = params.model_copy(update={"robust": params.robust | {"A_adv": shorter}})
+    found = roles(params, ["A", "B", "A_adv", "A_adv-ens", "A_adv-ens@6"], [])
+    assert found.pairs == [("A_adv", "A_adv-ens@6")]

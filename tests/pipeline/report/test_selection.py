@@ -92,3 +92,10 @@ def test_snapshots_of_least_error_compare_with_one_another(params):
     chosen = params.model_copy(update={"evaluation": params.evaluation.model_copy(update={"targets": targets})})
     groups = selection.compared(chosen, targets)
     assert groups == {"6 epochs": ["A_adv@6"], "12 epochs": ["A_adv"], "best": ["A_adv@best", "A_adv-ens@best"]}
+
+
+def test_a_model_that_a_training_began_with_is_not_one_that_no_training_saw(params):
+    assert selection.held_out(params) == ["B", "B-2", "C-2"]
+    begun = params.robust["A_adv"].model_copy(update={"init_from": "B-2"})
+    begun = params.model_copy(update={"robust": params.robust | {"A_adv": begun}})
+    assert selection.held_out(begun) == ["B", "C-2"]

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from gradshard.pipeline.report import export
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.table import NumberCell
+from gradshard.pipeline.report.table import NumberCell, Table
 from gradshard.pipeline.report.tables import (
     defence_table,
     gradients_table,
@@ -238,3 +239,29 @@ def test_a_number_is_shown_to_three_figures_beside_the_papers():
     cell = NumberCell(0.12345, paper=0.12)
     assert (cell.text, cell.beside, dict(cell.fields)) == ("0.123", "paper 0.12", {"value": 0.12345, "paper": 0.12})
     assert NumberCell(0.5).beside == ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Megabytes:
+    """A cell of a user's own, with a column of its own."""
+
+    value: float
+    text: str = "3 MB"
+    beside: str = ""
+    note: str = ""
+    bold: bool = False
+    marked: bool = False
+    heat: None = None
+
+    @property
+    def fields(self):
+        return {"value": self.value, "unit": "MB"}
+
+
+def test_a_cell_of_ones_own_has_columns_of_its_own_and_a_bar_stays_in_its_cell():
+    table = Table("sizes", "Sizes", "a|b", ["of|it"], [("x|y", [Megabytes(3.0)])])
+    rows = csv.DictReader(io.StringIO(export.to_csv(table)))
+    row = next(rows)
+    assert rows.fieldnames[-1] == "unit"
+    assert (row["value"], row["unit"]) == ("3.0", "MB")
+    assert export.to_markdown(table).splitlines()[0] == "| a\\|b | of\\|it |"

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from gradshard.pipeline.config.profiles import profiles
 from gradshard.pipeline.config.schema import check_params
 from gradshard.stages.project.strays import set_strays_aside
+from tests.helpers.projects import call
 
 STATIC = Path("models/static")
 
@@ -85,3 +86,15 @@ def test_what_was_set_aside_before_gives_way(under_dvc):
         write(STATIC / "folder" / kind)
         under_dvc()
     assert [path.name for path in ("set-aside" / STATIC / "folder").iterdir()] == ["new"]
+
+
+def test_a_command_with_the_parameters_of_another_run_moves_nothing_of_this_one(under_dvc, tmp_path, monkeypatch):
+    kept = write(tmp_path / "evaluation/77/matrix.parquet")
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder in (tmp_path, other):
+        (folder / "params.yaml").write_text(profiles()["mnist5k"])
+    for place, stays in (("other/params.yaml", True), ("params.yaml", False)):
+        # No such matrix: only the parameters are read.
+        assert call(monkeypatch, "table", "missing.parquet", "--params", place) == 2
+        assert kept.exists() == stays

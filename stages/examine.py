@@ -64,7 +64,9 @@ def _epsilon(context: click.Context, option: click.Parameter, text: str | None) 
     type=click.IntRange(min=1),
     help="The number of test images, drawn at random; default: all, or 1,000 with --quick.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="The seed of everything random.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0, 2**63 - 1), help="The seed of everything random."
+)
 @click.option(
     "--output",
     type=click.Choice(["logits", "probabilities"]),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gradshard.pipeline import plugins
 from gradshard.pipeline.config.dataset import DatasetParams
 from gradshard.pipeline.config.schema import Params
 from gradshard.stages.console.options import params_option
@@ -51,6 +52,9 @@ def _fingerprint(params: DatasetParams) -> Mapping[str, object]:
         return {}
     if params.hub is not None:
         return {"hub": params.hub}
+    if params.call is not None:
+        code = plugins.source_digest(params.call, what=f"dataset {params.name}")
+        return {"call": params.call, "arguments": params.arguments, "code": code}
     path = raw_folder(params)
     if params.name == "imagefolder":
         return folder_fingerprint(image_folder(params, path))

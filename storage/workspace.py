@@ -62,7 +62,11 @@ def workspace(
         holder.write_text(str(os.getpid()), encoding="utf-8")
         folder.mkdir(exist_ok=True)
         yield Workspace(folder=folder, waited=waited)
-        shutil.rmtree(folder)
+        # Renamed first: a process that is killed in the removal must not leave some of it to the next.
+        done = folder.with_name(f"{folder.name}.done")
+        shutil.rmtree(done, ignore_errors=True)
+        folder.rename(done)
+        shutil.rmtree(done)
         holder.unlink()
     finally:
         lock.release()

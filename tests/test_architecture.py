@@ -28,6 +28,7 @@ ROOMS = {
         "pipeline/gradients",
         "pipeline/plugins",
         "pipeline/training",
+        "storage/formats",
         "storage/ingest",
     },
     "pipeline/cost_model": {"storage/formats"},

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,14 @@ def test_a_stage_depends_on_the_code_that_its_outputs_follow_from(stage):
     imported = closure(f"stages/{stage.replace('-', '_')}.py")
     assert [module for module in imported if not within(module, (*code_of(stage), *WITHOUT_EFFECT))] == []
     assert [place for place in code_of(stage) if not any(within(module, [place]) for module in imported)] == []
+
+
+@pytest.mark.parametrize(("stage", "work"), [("train-robust", "robust_training"), ("blackbox", "queries")])
+def test_a_stage_names_each_strength_of_an_attack_that_it_reads(stage, work):
+    text = (ROOT / f"stages/work/{work}.py").read_text()
+    read = set(re.findall(r"\b(?:params\.)?attack\.(alpha|epsilon|steps|pgd_steps|restarts)\b", text))
+    assert {f"attack.{'eps' if name == 'epsilon' else name}" for name in read} <= set(definitions()[stage]["params"])
+    assert "alpha" in read
 
 
 def test_digests_follow_from_one_module():

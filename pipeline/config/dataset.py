@@ -5,7 +5,6 @@ from typing import Annotated, Self
 
 from pydantic import (
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -21,6 +20,7 @@ from gradshard.pipeline.config.fields import (
     HubName,
     PlainName,
     Reference,
+    Seed,
 )
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.types import (
@@ -77,7 +77,7 @@ class DatasetParams(Section):
     train: FolderName | None = "train"
     test: FolderName | None = None
     class_names: str | None = None
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     order: RowOrder = "auto"
     layout: ArrayLayout | None = None
     scale: PositiveFloat | None = None

@@ -5,7 +5,6 @@ from typing import Annotated, Self
 from pydantic import (
     BeforeValidator,
     Field,
-    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -21,6 +20,7 @@ from gradshard.pipeline.config.fields import (
     Pixels,
     PlainName,
     Reference,
+    Seed,
     word,
 )
 from gradshard.pipeline.config.section import Section, without_usual
@@ -102,7 +102,7 @@ class EvaluationParams(Section):
     illustrated: list[str]
     diagnosed: list[str]
     sweep: list[Pixels]
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     label: Annotated[EvaluationLabel, BeforeValidator(word)] = "true"
     top: Annotated[list[PositiveInt], Field(min_length=1)] = Field(default_factory=lambda: [1])
     sample: PositiveInt | None = None
@@ -190,7 +190,7 @@ class SubstituteParams(Section):
     epochs: PositiveInt
     step: Pixels
     limit: PositiveInt
-    seed: NonNegativeInt
+    seed: Seed
     sweep: Sweep = Field(default_factory=list)
 
 
@@ -200,7 +200,7 @@ class EstimationParams(Section):
     examples: PositiveInt
     delta: Annotated[Pixels, Field(gt=0, le=1)]
     groups: list[PositiveInt]
-    seed: NonNegativeInt
+    seed: Seed
 
 
 class ForestParams(Section):
@@ -208,7 +208,7 @@ class ForestParams(Section):
 
     trees: PositiveInt
     sources: list[str]
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)]  # as scikit-learn takes it
     sweep: Sweep = Field(default_factory=list)
 
 
@@ -221,7 +221,7 @@ class BlackboxParams(Section):
 
     targets: list[str]
     examples: PositiveInt
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     substitute: SubstituteParams
     estimation: EstimationParams
     forest: ForestParams | None = None

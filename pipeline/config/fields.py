@@ -4,11 +4,14 @@ import re
 from fractions import Fraction
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from gradshard.pipeline.config.names import check_name
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import LabelPolicy, StoreLabel
+
+# Results keep seeds as signed 64-bit integers.
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 def _fraction(value: object) -> object:

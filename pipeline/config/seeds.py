@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AfterValidator, NonNegativeInt
+from pydantic import AfterValidator
 
 from gradshard.pipeline.config.errors import did_you_mean, schema_error
-from gradshard.pipeline.config.fields import ModelName
+from gradshard.pipeline.config.fields import ModelName, Seed
 
 if TYPE_CHECKING:
     from gradshard.pipeline.config.schema import Params
@@ -20,8 +20,8 @@ def _once(seeds: list[int]) -> list[int]:
 
 # A list and not a mapping from seeds to stand-ins, because DVC makes a stage of every entry and drops keys that are not
 # text.
-SeedList = Annotated[list[NonNegativeInt], AfterValidator(_once)]
-StandIns = dict[NonNegativeInt, dict[ModelName, ModelName]]
+SeedList = Annotated[list[Seed], AfterValidator(_once)]
+StandIns = dict[Seed, dict[ModelName, ModelName]]
 
 
 def refuse_old_keys(robust: object) -> None:

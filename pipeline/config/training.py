@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from gradshard.pipeline.config.errors import schema_error
-from gradshard.pipeline.config.fields import Label, ModelName, Pixels
+from gradshard.pipeline.config.fields import Label, ModelName, Pixels, Seed
 from gradshard.pipeline.config.methods import METHOD_SETTINGS, MethodSettings
 from gradshard.pipeline.config.optimization import TrainingOverrides
 from gradshard.pipeline.config.section import Section, without_usual
@@ -48,7 +48,7 @@ class StaticModel(MethodSettings):
 
     architecture: str
     epochs: NonNegativeInt
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     weights: Annotated[str, Field(min_length=1)] = RANDOM
     weights_key: Annotated[str, Field(min_length=1)] | None = None
     output: Output = "logits"
@@ -86,7 +86,7 @@ class HeldBackParams(Section):
     rows: PositiveInt
     every: PositiveInt = 1
     steps: PositiveInt = 10
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
 
 class AdversarialParams(Section):

@@ -116,7 +116,7 @@ def evaluate_block(
 
 def block_draws(shape: torch.Size, restarts: int, *, seed: int, block: int, device: torch.device) -> AttackNoise:
     """Draw the random part of one block of test examples: a pure function of (seed, block), equal on every device."""
-    generator = torch.Generator().manual_seed(operator.index(seed) * 1_000_003 + block)
+    generator = torch.Generator().manual_seed((operator.index(seed) * 1_000_003 + block) % (1 << 64))
     return sample_noise(shape, restarts, generator=generator).to(device)
 
 

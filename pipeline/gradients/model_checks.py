@@ -251,6 +251,6 @@ def _check_least(model: nn.Module, sample: Sample, where: str, rows: int) -> Non
         model(sample.images[:rows].clone())
     except Exception as error:
         raise GradshardError(
-            f"{where} does not take a batch of {rows} in train mode ({brief(error)}), and the last batch of every "
-            "epoch is one: choose another training.batch"
+            f"{where} does not take a batch of {rows} in train mode ({brief(error)}), and in training as few pass "
+            "together: choose another training.batch, or more rows by GRADSHARD_ROWS_AT_ONCE where it is set"
         ) from error

@@ -117,12 +117,17 @@ def _converted(found: Mapping[str, Layers], *, where: str) -> Converted:
         )
     ((net, layers),) = found.items()
     wanted = {layer: kinds for layer, kinds in layers.items() if not layer.startswith("AuxLogits")}
-    rename = _v3_names(wanted) if net == "InceptionV3" else _resnet_names(wanted)
+    try:
+        rename = _v3_names(wanted) if net == "InceptionV3" else _resnet_names(wanted)
+    except LookupError as error:
+        raise GradshardError(f"{where} has layers that {net} lacks ({error}): give a checkpoint of it") from error
     tensors: dict[str, Tensor] = {}
     for layer, kinds in wanted.items():
         tensors |= _layer(rename[layer], kinds, where=f"{where}: {net}/{layer}")
     remarks = [] if len(wanted) == len(layers) else ["without its auxiliary classifier"]
     classifier = "fc" if net == "InceptionV3" else "classif"
+    if f"{classifier}.bias" not in tensors:
+        raise GradshardError(f"{where} lacks the classifier of {net}: give the whole checkpoint")
     if len(tensors[f"{classifier}.bias"]) == _WITH_BACKGROUND:
         for kind in ("weight", "bias"):
             tensors[f"{classifier}.{kind}"] = tensors[f"{classifier}.{kind}"][1:]

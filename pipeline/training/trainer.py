@@ -116,6 +116,11 @@ class Trainer:
         """The model that is published and measured: with the average of the weights, if one is kept."""
         return self.model if self._average is None else self._average.module
 
+    @property
+    def classifiers(self) -> float:
+        """The sum of the weights of the classifiers whose losses are added: 1 for the model alone."""
+        return 1.0 if self._objective.auxiliary is None else 1.0 + self._objective.auxiliary.weight
+
     def steps(self, reader: Reader) -> Iterator[Step]:
         """Train from the current step to the end, yielding each step taken.
 

@@ -40,14 +40,18 @@ class Curves:
         named = {"clean loss": last.clean_loss, "adversarial loss": last.adversarial_loss}
         return ", ".join(f"{name} {loss:.4f}" for name, loss in named.items() if loss is not None)
 
-    def shows_learning(self, classes: int) -> bool:
-        """Tell whether the last loss is below ln(classes), the loss of equal probabilities for all classes.
+    def shows_learning(self, classes: int, *, classifiers: float = 1.0) -> bool:
+        """Tell whether the last loss is below that of equal probabilities for all classes, ln(classes).
 
         It is the clean loss or, without one, the adversarial loss; up to half a percent below counts as chance.
+
+        Args:
+            classes: the number of classes.
+            classifiers: the sum of the weights of the classifiers whose losses were added: 1 for the model alone.
         """
         last = self.records[-1]
         loss = last.adversarial_loss if last.clean_loss is None else last.clean_loss
-        return loss is None or loss < 0.995 * math.log(classes)
+        return loss is None or loss < 0.995 * classifiers * math.log(classes)
 
     def as_json(self) -> dict[str, object]:
         """Return the record that a checkpoint keeps."""

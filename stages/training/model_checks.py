@@ -1,5 +1,7 @@
 """Checks of a model before it is trained: in train and eval mode, with the smallest batch that it will see."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -9,6 +11,7 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.pipeline.types import SELF
 from gradshard.stages.console.progress import echo
+from gradshard.stages.machines.devices import rows_at_once
 from gradshard.stages.work.model_checks import sample, tell_gradients
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Dataset
@@ -41,13 +44,18 @@ def check_before_training(
 
 
 def least_rows(run: TrainingRun) -> int:
-    """Return the rows of the smallest batch that passes in train mode: a rank's part of an epoch's last batch."""
-    rows = run.batch_rows(run.steps_per_epoch - 1) // run.ranks.size
+    """Return the rows of the smallest pass in train mode: a piece of a rank's part of a batch."""
+    at_once, ranks = rows_at_once(), run.ranks.size
+    parts = {run.batch_rows(step) // ranks for step in (0, run.steps_per_epoch - 1)}
+    rows = min(part if at_once is None else part // math.ceil(part / at_once) for part in parts)
     adversary = run.adversary
-    # With this objective clean and perturbed images may pass together.
-    both = adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "both"
-    together = adversary is not None and both and adversary.live_mode == "eval"
-    if adversary is not None and adversary.method == DEFAULT_METHOD and adversary.objective == "half":
-        crafts_apart = SELF in adversary.sources and adversary.live_mode == "train"
-        return max(rows // 2, 1) if crafts_apart else rows
-    return 2 * rows if together else rows
+    if adversary is None or adversary.method != DEFAULT_METHOD:
+        return rows
+    if adversary.objective == "both":
+        # Clean and perturbed images may pass together.
+        return 2 * rows if adversary.live_mode == "eval" else rows
+    if SELF not in adversary.sources or adversary.live_mode != "train":
+        return rows
+    # The rows at even places of a batch are crafted apart; a rank's part or a piece may begin at an odd place.
+    whole = ranks == 1 and (at_once is None or at_once >= run.batch)
+    return (rows + 1) // 2 if whole else max(rows // 2, 1)

@@ -24,8 +24,8 @@ def regularised(
         return None
     if least_rows(run) < 2:
         raise GradshardError(
-            "training.auxiliary: the last batch of an epoch has one row for a process, but the auxiliary classifier "
-            "normalises over rows: choose another training.batch"
+            "training.auxiliary: a row passes alone in some batch, but the auxiliary classifier normalises over rows: "
+            "choose another training.batch, or more rows by GRADSHARD_ROWS_AT_ONCE"
         )
     shape, classes, weight = data.sample_shape, data.classes, training.auxiliary
     return models.auxiliary_head(module, shape, classes, weight=weight, seed=run.seed, where=where)

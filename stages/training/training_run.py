@@ -191,10 +191,10 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
         _publish(job, trainer, work.folder, curves)
     live = f", {trainer.live_steps} of {trainer.run.steps} batches live" if trainer.run.adversary else ""
     echo(f"{job.weights}: {trainer.run.epochs} epochs, {curves.last_losses}{live}")
-    if not curves.shows_learning(job.classes):
+    if not curves.shows_learning(job.classes, classifiers=trainer.classifiers):
         echo(
             f"{job.name} learnt nothing: guessing among {job.classes} classes has a loss of "
-            f"{math.log(job.classes):.4f}; lower its learning_rate, or train it longer"
+            f"{trainer.classifiers * math.log(job.classes):.4f}; lower its learning_rate, or train it longer"
         )
 
 

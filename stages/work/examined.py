@@ -193,6 +193,7 @@ def _archived(file: Path) -> LabelledImages:
     remedy = "name a prepared .zarr dataset or an .npz archive"
     with opened_archive(file, "x_test and y_test", remedy) as archive:
         images, labels = np.asarray(archive["x_test"]), np.asarray(archive["y_test"])
+        classes = int(archive["classes"]) if "classes" in archive else 0
     images = _pixels(file, images[:, None] if images.ndim == 3 else images)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),) or labels.min() < 0:
         raise GradshardError(
@@ -201,7 +202,7 @@ def _archived(file: Path) -> LabelledImages:
         )
     return LabelledImages(
         name=file.stem,
-        classes=int(labels.max()) + 1,
+        classes=max(classes, int(labels.max()) + 1),
         digest=digest_of({"archive": file_sha256(file)}),
         sample_shape=images.shape[1:],
         labels=labels.astype(np.int64),

@@ -220,7 +220,8 @@ _SUMMARISED = ("norm", "norm_cross_entropy", "wrong_signs", "wrong_signs_cross_e
 
 
 def _summary(values: Tensor) -> dict[str, float]:
-    return {"mean": float(values.mean()), "deviation": float(values.std()), "examples": len(values)}
+    deviation = float(values.std()) if len(values) > 1 else 0.0
+    return {"mean": float(values.mean()), "deviation": deviation, "examples": len(values)}
 
 
 def _save(path: Path, arrays: Arrays) -> None:

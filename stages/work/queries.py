@@ -1,6 +1,7 @@
 """The stage ``blackbox`` for one seed: adversaries who may query the target, and a target without a gradient."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -65,6 +66,7 @@ def ask(params: Params, seed: int) -> None:
     ):
         rows = _drawn(params, data) if wanted.targets else np.arange(0)
         if len(rows):
+            _check_groups(params, data)
             images, labels = _read(data.test, rows, device)
         for name in wanted.targets:
             target = loaded[name]
@@ -100,6 +102,14 @@ def _drawn(params: Params, data: Dataset) -> npt.NDArray[np.int64]:
         )
     draws = np.random.Generator(np.random.Philox(np.random.SeedSequence((params.blackbox.seed, _ROWS))))
     return draws.permutation(len(data.test))[:wanted]
+
+
+def _check_groups(params: Params, data: Dataset) -> None:
+    most, pixels = max(params.blackbox.estimation.groups, default=0), math.prod(data.sample_shape)
+    if most > pixels:
+        raise GradshardError(
+            f"blackbox.estimation.groups has {most}, but an image of {data.name} has {pixels} pixels: lower it"
+        )
 
 
 def _read(split: Split, rows: npt.NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -89,3 +89,13 @@ def test_where_the_raw_data_is_not_the_fingerprint_stays(images, project, gradsh
 def test_a_dataset_of_fixed_content_needs_no_raw_data(project, fingerprint):
     project.edit(lambda params: params.update(dataset={"name": "mnist5k"}))
     assert fingerprint() == '{"dataset":"mnist5k"}\n'
+
+
+def test_a_dataset_that_a_function_makes_is_its_file_and_its_arguments(project, fingerprint):
+    (project.path / "my_data.py").write_text("def stripes(*, rows):\n    return {}\n")
+    dataset = {"name": "s", "call": "my_data:stripes", "arguments": {"rows": 9}}
+    project.edit(lambda params: params.update(dataset=dataset))
+    first = fingerprint()
+    assert fingerprint() == first
+    project.edit(lambda params: params["dataset"]["arguments"].update(rows=8))
+    assert fingerprint() != first

@@ -104,3 +104,23 @@ def test_work_is_done_on_the_disk_of_its_output_and_renamed_there(tmp_path, othe
             replace_folder(work.folder / "made", target)
         assert {path.name for path in target.parent.iterdir()} - {".partial"} == {"out"}
     assert not list(tmp_path.glob("**/.probe*"))
+
+
+def test_what_a_kill_in_the_removal_leaves_is_not_gone_on_from(tmp_path, monkeypatch):
+    def killed(folder, ignore_errors=False):
+        if not ignore_errors:
+            (folder / "first").unlink()
+            raise KeyboardInterrupt
+
+    def work_whole():
+        with enter(tmp_path) as work:
+            (work.folder / "first").touch()
+            (work.folder / "last").touch()
+
+    monkeypatch.setattr("gradshard.storage.workspace.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        work_whole()
+    monkeypatch.undo()
+    with enter(tmp_path) as work:
+        assert list(work.folder.iterdir()) == []
+    assert not any(path.is_dir() for path in tmp_path.iterdir())

@@ -399,3 +399,12 @@ def test_a_store_of_an_attack_keeps_its_strength_and_one_of_gradients_has_no_mor
     dumped = params.model_dump(by_alias=True)["signs"]
     assert (dumped["P"]["eps"], dumped["P"]["steps"], dumped["P"]["copies"]) == (0.03125, 20, 4)
     assert set(dumped["A"]) == {"model", "gradient", "label", "precision", "licence"}
+
+
+@pytest.mark.parametrize("key", ["static/A/seed", "evaluation/seed", "blackbox/seed", "blackbox/substitute/seed"])
+def test_a_seed_is_one_that_results_can_hold(content, key):
+    put(content, key, 2**63 - 1)
+    check_params(content, where="params.yaml")
+    put(content, key, 2**63)
+    with pytest.raises(GradshardError, match=f"{key.replace('/', '.')}"):
+        check_params(content, where="params.yaml")

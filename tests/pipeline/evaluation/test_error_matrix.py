@@ -151,7 +151,8 @@ def test_the_random_part_is_a_function_of_seed_and_block():
     assert torch.equal(base.starts, same.starts)
     assert base.seed == same.seed
     assert base.starts.shape == (2, 3, 1, 4, 4)
-    for other in (drawn(1, 3), drawn(2, 2)):
+    # A time stamp, as large a seed as there is.
+    for other in (drawn(1, 3), drawn(2, 2), drawn(20261201123456, 2), drawn(2**63 - 1, 2)):
         assert not torch.equal(base.signs, other.signs)
         assert not torch.equal(base.starts, other.starts)
         assert base.seed != other.seed

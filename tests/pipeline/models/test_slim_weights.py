@@ -74,3 +74,13 @@ def test_a_layer_that_is_not_whole_is_named():
     del given["InceptionV3/Mixed_6b/Branch_0/Conv2d_0a_1x1/BatchNorm/moving_mean"]
     with pytest.raises(GradshardError, match=r"InceptionV3/Mixed_6b/Branch_0/Conv2d_0a_1x1 lacks its bn\.running_mean"):
         convert_slim(given, where="x")
+
+
+def test_a_checkpoint_without_its_classifier_or_with_unknown_layers_is_refused_in_one_sentence():
+    given = variables("InceptionV3")
+    headless = {name: tensor for name, tensor in given.items() if "/Logits/" not in name}
+    with pytest.raises(GradshardError, match=r"^x lacks the classifier of InceptionV3: give the whole checkpoint"):
+        convert_slim(headless, where="x")
+    strange = given | {"InceptionV3/Mixed_9z/Branch_0/Conv2d_0a_1x1/weights": torch.rand(1, 1, 3, 4)}
+    with pytest.raises(GradshardError, match=r"^x has layers that InceptionV3 lacks \('9z'\): give a checkpoint of it"):
+        convert_slim(strange, where="x")

@@ -21,3 +21,9 @@ def test_a_loss_shows_learning_if_it_is_below_that_of_guessing(classes):
     for loss in (0.999 * guess, guess, 1e5):
         assert not curves_that_end_at(loss, None).shows_learning(classes)
         assert not curves_that_end_at(None, loss).shows_learning(classes)
+
+
+def test_the_loss_of_guessing_is_that_of_all_classifiers_that_are_trained():
+    guess = 1.4 * math.log(10)
+    assert curves_that_end_at(0.9 * guess, None).shows_learning(10, classifiers=1.4)
+    assert not curves_that_end_at(guess, None).shows_learning(10, classifiers=1.4)

@@ -180,11 +180,11 @@ def test_without_its_digests_another_run_is_not_compared(compare, other):
     assert "provenance.json, whose digests tell what two runs share" in said
 
 
-@pytest.mark.parametrize("run", ["random", "exact"])
+@pytest.mark.parametrize("run", ["mnist/random", "mnist/exact", "mnist5k/random-epsilon"])
 def test_the_comparison_that_the_page_of_a_published_run_shows_is_the_one_that_its_command_makes(
     monkeypatch, tmp_path, run
 ):
-    page = ROOT / "results/mnist" / run / "README.md"
+    page = ROOT / "results" / run / "README.md"
     copy = tmp_path / "page.md"
     copy.write_text(page.read_text())
     (line,) = re.findall(r"^gradshard (compare .*) --into .*$", page.read_text(), flags=re.MULTILINE)

@@ -93,6 +93,8 @@ def write_signs(
         GradshardError: the folder exists or cannot be written, the signs or labels do not fit the split, or another
             argument is not valid.
     """
+    if not isinstance(split, Split):
+        raise GradshardError(f"split is a {type(split).__name__}: give one of a dataset's, such as its train")
     check_word(name, what="name")
     for what, word, known in (("gradient", gradient, get_args(Gradient)), ("label", label, get_args(LabelPolicy))):
         if word not in known:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
@@ -16,7 +16,19 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import COPIES_LIMIT
 
 _AT_LEAST_1 = click.IntRange(min=1)
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+class _Number(click.FloatRange):
+    """A number in a range, which NaN is not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
+_POSITIVE = _Number(min=0, min_open=True, max=1e15)
 _SOURCES = 3
 
 Shape = tuple[int, int, int]
@@ -46,9 +58,12 @@ def _sample_shape(context: click.Context, option: click.Parameter, text: str | N
 def _bytes(context: click.Context, option: click.Parameter, text: str) -> int:
     del context, option
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
+        size = int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError as error:
         raise click.UsageError(f"--memory must be a size such as 4 GiB, but is {text}") from error
+    if size < 1:
+        raise click.UsageError(f"--memory must be at least a byte, but is {text}")
+    return size
 
 
 @click.command()

@@ -19,7 +19,7 @@ from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.trainer import step_seed
 from gradshard.pipeline.types import SELF, EpsilonDistribution, ScheduleKind
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.dataset import Split, open_dataset
+from gradshard.storage.formats.dataset import Dataset, Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 
@@ -41,7 +41,7 @@ class SignLoader:
 
     def __init__(
         self,
-        dataset: str | Path | Split,
+        dataset: str | Path | Dataset | Split,
         stores: Mapping[str, Place],
         *,
         batch: int,
@@ -61,7 +61,7 @@ class SignLoader:
         """Open dataset and stores.
 
         Args:
-            dataset: a prepared dataset, whose training split is read, or a split.
+            dataset: a prepared dataset, open or its path, whose training split is read; or a split.
             stores: stores by name, each as a path, a URL, or open.
             batch: rows of a step over all ranks; the last step of an epoch may have fewer.
             epsilon: the epsilon of every batch, or the bound of ``epsilon_law``.
@@ -82,7 +82,7 @@ class SignLoader:
                 ranks, or another argument is out of its range.
         """
         _check_numbers(batch=batch, epsilon=epsilon, seed=seed, padding=padding, rank=rank, ranks=ranks)
-        split = dataset if isinstance(dataset, Split) else _training_split(Path(dataset))
+        split = dataset if isinstance(dataset, Split) else _training_split(dataset)
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
             store.check_made_for(split)
@@ -204,8 +204,8 @@ def _check_numbers(*, batch: int, epsilon: float, seed: int, padding: int, rank:
         raise GradshardError(f"rank is {rank} of {ranks} ranks: give one from 0 to {max(ranks - 1, 0)}")
 
 
-def _training_split(path: Path) -> Split:
-    data = open_dataset(path)
+def _training_split(dataset: str | Path | Dataset) -> Split:
+    data = dataset if isinstance(dataset, Dataset) else open_dataset(Path(dataset))
     data.check_trainable()
     return data.train
 

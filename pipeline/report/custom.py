@@ -42,6 +42,8 @@ def _check(table: Table, what: str) -> None:
     if not re.fullmatch(r"[a-z0-9-]+", table.name):
         raise GradshardError(f"{what} is named {table.name!r}: its name is that of a file, so take a-z, 0-9 and -")
     for head, cells in table.rows:
+        if not isinstance(head, str):
+            raise GradshardError(f"{what} has a row whose head is {head!r}: give text")
         if len(cells) != len(table.columns):
             raise GradshardError(
                 f"{what} has {len(table.columns)} columns but {len(cells)} cells in row {head}: give as many"

@@ -48,6 +48,8 @@ def plan_reads(rows: Rows, layout: Layout) -> list[ShardRead]:
     """Return the reads that gather ``rows`` in their order, one read of each shard that holds some of them."""
     if not len(rows):
         return []
+    # A shift of 16 would be too far for narrower numbers.
+    rows = rows.astype(np.int64, copy=False)
     positions = _ascending(rows)
     ascending = rows[positions]
     return [

@@ -351,6 +351,11 @@ def test_a_store_is_never_overwritten(written, small_dataset):
         gs.write_signs(path, signs, small_dataset.train, model=nn.ReLU(), name="M")
 
 
+def test_a_dataset_is_no_split(small_dataset, tmp_path):
+    with pytest.raises(gs.GradshardError, match="split is a Dataset: give one of a dataset's, such as its train"):
+        gs.write_signs(tmp_path / "M.zarr", random_signs(700, 784, seed=0), small_dataset, model=nn.ReLU(), name="M")
+
+
 def test_an_honest_store_passes_the_audit_and_a_forged_one_does_not(small_dataset, linear_digits, tmp_path):
     data, model = small_dataset.train, linear_digits
     images = torch.from_numpy(data.take_images(np.arange(700))).float() / 255

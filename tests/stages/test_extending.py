@@ -237,6 +237,10 @@ def bare(*, rows, params):
     return table("mine", [("A", [1.0, 2.0])])
 
 
+def numbered(*, rows, params):
+    return table("mine", [(3, [NumberCell(1.0), NumberCell(2.0)])])
+
+
 def slash(*, rows, params):
     return table("../mine", [])
 
@@ -260,6 +264,7 @@ def failing(*, rows, params):
         ("no_table", "table my_results:no_table returned a list and not a gradshard.pipeline.report.table.Table"),
         ("short", "table my_results:short has 2 columns but 1 cells in row A"),
         ("bare", "table my_results:bare has a float in row A: give cells, such as NumberCell(number)"),
+        ("numbered", "table my_results:numbered has a row whose head is 3: give text"),
         ("slash", "table my_results:slash is named '../mine'"),
         ("taken", "two tables of the report are named gradient-norms: give yours of analysis.tables another name"),
         ("positional", "table my_results:positional: got an unexpected keyword argument 'params': it takes rows"),

@@ -155,6 +155,10 @@ def test_a_rate_that_is_not_given_is_measured():
         (("--shape", "1,28,28", "--rate", "1", "--architecture", "A"), "give one of --rate and --architecture"),
         (("--shape", "1,28,28", "--architecture", "Z"), "unknown architecture Z"),
         (("--shape", "1,28,28", "--rate", "1", "--memory", "much"), "--memory must be a size such as 4 GiB"),
+        (("--shape", "1,28,28", "--rate", "1", "--memory", "0"), "--memory must be at least a byte"),
+        (("--shape", "1,28,28", "--rate", "nan"), "nan is no number"),
+        (("--shape", "1,28,28", "--rate", "1", "--bits", "1e300"), "1e+300 is not in the range"),
+        (("--shape", "1,28,28", "--rate", "1", "--train-rate", "inf"), "inf is not in the range"),
     ],
 )
 def test_what_cannot_be_planned_is_told_in_a_sentence(tmp_path, gradshard, arguments, sentence):

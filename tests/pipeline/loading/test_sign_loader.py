@@ -296,3 +296,10 @@ def test_what_has_no_source_or_too_many_ranks_is_refused(small_dataset_path, loa
 def test_a_loader_of_empty_batches_or_of_no_epsilon_is_refused(loader, wrong, told):
     with pytest.raises(GradshardError, match=told):
         loader(**wrong)
+
+
+def test_an_open_dataset_is_as_good_as_its_path(small_dataset, small_dataset_path, stores):
+    places = small_dataset, small_dataset_path
+    first = [next(iter(SignLoader(data, stores, batch=64, epsilon=0.3, live=False))) for data in places]
+    assert torch.equal(first[0].images, first[1].images)
+    assert torch.equal(first[0].perturbed(), first[1].perturbed())

@@ -44,6 +44,16 @@ def test_rows_beyond_the_first_65536_are_found():
     assert np.array_equal(wanted[visit.positions], visit.rows)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.int16])
+def test_rows_may_be_narrow_integers(kind):
+    layout = Layout(rows=100, chunk=1, shard=8)
+    wanted = np.array([99, 3, 3, 17])
+    visits, expected = plan_reads(wanted.astype(kind), layout), plan_reads(wanted, layout)
+    assert [(visit.shard, *visit.rows, *visit.positions) for visit in visits] == [
+        (visit.shard, *visit.rows, *visit.positions) for visit in expected
+    ]
+
+
 def test_the_first_error_ends_the_work_and_reaches_whoever_waits():
     done = []
 

@@ -6,9 +6,14 @@ from pathlib import Path
 import click
 
 from gradshard.pipeline.config.schema import Params, read_params
-from gradshard.pipeline.report.compared import Adversary, compared_table, shared_adversaries
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.two_runs import FinishedRun, check_comparable, on_shared_seeds, why_not_comparable
+from gradshard.pipeline.report.over_seeds.compared import Adversary, compared_table, shared_adversaries
+from gradshard.pipeline.report.over_seeds.two_runs import (
+    FinishedRun,
+    check_comparable,
+    on_shared_seeds,
+    why_not_comparable,
+)
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.console.options import gradient_option, params_option
 from gradshard.stages.console.places import PathType

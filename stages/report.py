@@ -15,17 +15,23 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import FILE_NAME, Params, read_params
-from gradshard.pipeline.report import export, figures, measurements, paper_figures, probing, selection, tables
-from gradshard.pipeline.report.claim_checks import CheckedClaim, check_over_images, check_over_seeds
-from gradshard.pipeline.report.claims import measured_claims
-from gradshard.pipeline.report.costs import Costs
+from gradshard.pipeline.report import export, figures, measurements, probing, selection, tables
 from gradshard.pipeline.report.custom import custom_table
+from gradshard.pipeline.report.defences.costs import Costs
+from gradshard.pipeline.report.defences.study_points import cost_points, store_panels
 from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
+from gradshard.pipeline.report.over_seeds.same_attacks import check_same_measurements
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.significance import (
+    Comparison,
+    TrainingComparison,
+    compare_models,
+    compare_training,
+)
+from gradshard.pipeline.report.paper import paper_figures
+from gradshard.pipeline.report.paper.claim_checks import CheckedClaim, check_over_images, check_over_seeds
+from gradshard.pipeline.report.paper.claims import measured_claims
 from gradshard.pipeline.report.registry import Results, make_tables
-from gradshard.pipeline.report.same_attacks import check_same_measurements
-from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.significance import Comparison, TrainingComparison, compare_models, compare_training
-from gradshard.pipeline.report.study_points import cost_points, store_panels
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.templates import template
 from gradshard.pipeline.types import Gradient

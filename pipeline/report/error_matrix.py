@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import paper_figures, seed_errors
-from gradshard.pipeline.report.seed_errors import ImageErrors, SeedErrors
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds import seed_errors
+from gradshard.pipeline.report.over_seeds.seed_errors import ImageErrors, SeedErrors
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
+from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.report.table import RateCell
-from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import CLEAN, WORST_CASE, Gradient
 from gradshard.storage.errors import GradshardError
 

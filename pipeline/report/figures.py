@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from gradshard.pipeline.report.study_points import CostPoint, Panel
+from gradshard.pipeline.report.defences.study_points import CostPoint, Panel
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import RateCell, Table
-from gradshard.pipeline.report.training_cell import TrainingCell
 
 # Figures are drawn in this colour, which is then replaced by currentColor, so that dark pages can have light ink.
 _INK = "#010203"

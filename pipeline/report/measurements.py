@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import paper_figures
-from gradshard.pipeline.report.seed_errors import SeedErrors
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.report.table import Table, TableCell
 
 _MOMENTS = ("mean", "deviation")

@@ -6,12 +6,13 @@ from typing import Any
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report import figures, paper_figures
-from gradshard.pipeline.report.same_attacks import check_same_measurements
-from gradshard.pipeline.report.seed_errors import SeedErrors
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report import figures
+from gradshard.pipeline.report.over_seeds.same_attacks import check_same_measurements
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
+from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.report.table import RateCell, Table, TableCell
-from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import Gradient
 
 # By model and seed.

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import findings, selection, tables
-from gradshard.pipeline.report.battery import battery_table
-from gradshard.pipeline.report.costs import Costs
+from gradshard.pipeline.report import selection, tables
+from gradshard.pipeline.report.defences.battery import battery_table
+from gradshard.pipeline.report.defences.costs import Costs
+from gradshard.pipeline.report.defences.study import Study, compared_table, study_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.study import Study, compared_table, study_table
+from gradshard.pipeline.report.paper import findings
 from gradshard.pipeline.report.table import Table
 
 # The paper's attacks, which have tables of their own or are in table 4.

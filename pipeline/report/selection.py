@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import paper_figures
+from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.types import BEST, Gradient
 
 

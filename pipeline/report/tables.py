@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
+from gradshard.pipeline.report.over_seeds.ties import tied_for_best
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import RateCell, Table
-from gradshard.pipeline.report.ties import tied_for_best
-from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import ANY_SOURCE, BEST, CLEAN, WORST_CASE
 
 # The attacks that table 4 transfers from the holdout model.

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report import paper_figures
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.same_attacks import check_same_attacks
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.same_attacks import check_same_attacks
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.project.report_files import EXAMPLES
 from gradshard.storage.errors import GradshardError

@@ -8,9 +8,9 @@ from typing import Any
 
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import mean_and_std
-from gradshard.pipeline.report.costs import Costs
-from gradshard.pipeline.report.same_attacks import check_same_attacks
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.defences.costs import Costs
+from gradshard.pipeline.report.over_seeds.same_attacks import check_same_attacks
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.stages.project.report_files import COSTS, EXAMPLES, MATRIX, ReportFiles
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results

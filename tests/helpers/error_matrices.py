@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gradshard.pipeline.report.error_matrix import ErrorMatrix, Examples
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.storage.formats import results
 
 # By target, source and attack: bool (seeds, images).

@@ -5,9 +5,9 @@ import pytest
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.figures import rate_bars
-from gradshard.pipeline.report.seed_errors import ImageErrors, SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import ImageErrors, SeedErrors
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import Table
-from gradshard.pipeline.report.training_cell import TrainingCell
 
 
 def always(wrong, images):

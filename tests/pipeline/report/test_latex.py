@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.latex import escaped, to_latex
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import NumberCell, RateCell, Table
-from gradshard.pipeline.report.training_cell import TrainingCell
 
 RATE = ErrorRate(12, 1000)
 TABLE = Table(

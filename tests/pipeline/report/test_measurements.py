@@ -8,7 +8,7 @@ from gradshard.pipeline.report.measurements import (
     substitute_table,
     wrong_signs_table,
 )
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 
 ONE = Seeds((10,))
 # A is the same static model for every seed.

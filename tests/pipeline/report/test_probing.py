@@ -4,7 +4,7 @@ import pytest
 
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
 from gradshard.pipeline.report import probing
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 
 TWO = Seeds((10, 11), frozenset("AB"))
 FLAG = {"name": "transfer-beats-own", "says": "others fool it more often than itself", "figures": "1 < 2"}

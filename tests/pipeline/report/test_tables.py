@@ -6,7 +6,7 @@ import pytest
 
 from gradshard.pipeline.report import export
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.pipeline.report.table import NumberCell, Table
 from gradshard.pipeline.report.tables import (
     defence_table,

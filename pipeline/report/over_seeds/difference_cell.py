@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, PairedDifference
+from gradshard.pipeline.report.over_seeds.verdicts import p_text
 from gradshard.pipeline.report.table import UNMEASURED
-from gradshard.pipeline.report.verdicts import p_text
 
 
 @dataclass(frozen=True)

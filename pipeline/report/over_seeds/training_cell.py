@@ -7,7 +7,7 @@ from functools import cached_property
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED
 from gradshard.pipeline.evaluation.seed_variance import training_error_rate
 from gradshard.pipeline.evaluation.statistics import MeanAndStd, mean_and_std
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import UNMEASURED, beside_paper, paper_field
 
 

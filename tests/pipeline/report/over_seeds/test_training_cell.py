@@ -7,9 +7,9 @@ from gradshard.pipeline.evaluation.seed_variance import training_error_rate
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report import export
 from gradshard.pipeline.report.latex import to_latex
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import Table, TableCell
-from gradshard.pipeline.report.training_cell import TrainingCell
 from tests.helpers.error_matrices import error_matrix, wrong_images
 
 RATES = [0.11, 0.12, 0.13, 0.12, 0.12]

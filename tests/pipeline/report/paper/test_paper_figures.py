@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from gradshard.pipeline.config.schema import read_params
-from gradshard.pipeline.report import paper_figures
+from gradshard.pipeline.report.paper import paper_figures
 
-PROFILES = Path(__file__).parents[3] / "pipeline/config/profiles"
+PROFILES = Path(__file__).parents[4] / "pipeline/config/profiles"
 
 
 def test_every_model_of_the_papers_tables_is_one_of_the_mnist_profile():

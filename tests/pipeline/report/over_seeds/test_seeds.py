@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from gradshard.pipeline.config.schema import read_params
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 
 
 def test_stand_ins_of_seeds_that_were_not_measured_change_nothing():
-    params = read_params(Path(__file__).parents[3] / "pipeline/config/profiles/mnist.yaml")
+    params = read_params(Path(__file__).parents[4] / "pipeline/config/profiles/mnist.yaml")
     params = params.model_copy(update={"seeds": [10, 11, 14], "stand_ins": {14: {"A": "B-2"}}})
     some, all_of_them = Seeds.of_params(params, [10, 11]), Seeds.of_params(params, [10, 11, 14])
     assert "A" in some.steady

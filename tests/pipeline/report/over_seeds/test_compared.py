@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from gradshard.pipeline.report.compared import Adversary, compared_table, shared_adversaries
+from gradshard.pipeline.report.over_seeds.compared import Adversary, compared_table, shared_adversaries
 from gradshard.storage.errors import GradshardError
 from tests.helpers.error_matrices import error_matrix, wrong_images
 

@@ -8,9 +8,9 @@ from gradshard.pipeline.config.battery import BatteryParams, battery_source, spl
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell
 from gradshard.pipeline.report.table import RateCell, Table
-from gradshard.pipeline.report.training_cell import TrainingCell
 from gradshard.pipeline.types import CLEAN, WORST_CASE
 
 

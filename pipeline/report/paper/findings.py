@@ -12,10 +12,10 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.paired_defences import ONE_SEED, PairedDifference, correct_for_number
 from gradshard.pipeline.report import selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import difference, of_one_seed, shared_seeds
+from gradshard.pipeline.report.over_seeds.seed_errors import difference, of_one_seed, shared_seeds
+from gradshard.pipeline.report.over_seeds.verdicts import ClaimedDifference
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.report.tables import TRANSFERRED
-from gradshard.pipeline.report.verdicts import ClaimedDifference
 from gradshard.pipeline.types import BEST, CLEAN
 
 # Target, source and attack of an error rate; and two error rates, of which the first should be the higher.

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.training_cell import TrainingCell, TrainingNumberCell
 from gradshard.pipeline.report.table import NumberCell, RateCell, Table
-from gradshard.pipeline.report.training_cell import TrainingCell, TrainingNumberCell
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from itertools import combinations
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.evaluation.paired_defences import PairedDifference, correct_for_number
 from gradshard.pipeline.evaluation.statistics import holm, mcnemar
-from gradshard.pipeline.report import seed_errors, verdicts
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors, on_shared_images
+from gradshard.pipeline.report.over_seeds import seed_errors, verdicts
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors, on_shared_images
 from gradshard.pipeline.types import CLEAN
 
 

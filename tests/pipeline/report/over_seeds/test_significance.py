@@ -3,7 +3,7 @@ import pytest
 
 from gradshard.pipeline.evaluation.paired_defences import paired_difference
 from gradshard.pipeline.evaluation.statistics import mcnemar
-from gradshard.pipeline.report.significance import compare_models, compare_training
+from gradshard.pipeline.report.over_seeds.significance import compare_models, compare_training
 from tests.helpers.error_matrices import error_matrix, wrong_images
 
 GROUPS = {"12 epochs": ["first", "second"]}

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradshard.pipeline.config.schema import Params
-from gradshard.pipeline.report.compared import Cell
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.same_attacks import STRENGTH
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.compared import Cell
+from gradshard.pipeline.report.over_seeds.same_attacks import STRENGTH
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.storage.errors import GradshardError
 
 # Attacks with restarts, which the rows of the matrix do not record.

@@ -9,14 +9,14 @@ from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import Params, check_params
 from gradshard.pipeline.report import export, figures
-from gradshard.pipeline.report.costs import Costs
+from gradshard.pipeline.report.defences.costs import Costs
+from gradshard.pipeline.report.defences.study import Study, compared_table, study_table
+from gradshard.pipeline.report.defences.study_points import cost_points, store_panels
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seeds import Seeds
-from gradshard.pipeline.report.study import Study, compared_table, study_table
-from gradshard.pipeline.report.study_points import cost_points, store_panels
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from tests.helpers.error_matrices import examples_of, matrix_rows, wrong_images
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SEEDS, IMAGES = (10, 11, 12), 2000
 UNSEEN = "any: unseen by all"
 TRANSFERRED = {"live": [0.60, 0.61, 0.60], "one": [0.40, 0.41, 0.40], "two": [0.20, 0.21, 0.20]}

@@ -7,8 +7,8 @@ import pytest
 
 from gradshard.pipeline.config.schema import read_params
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.findings import findings_table, roles
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.paper.findings import findings_table, roles
 
 SEEDS = (10, 11, 12, 13, 14)
 N = 10_000
@@ -18,7 +18,7 @@ OWN = "an adversarially trained model errs more on FGSM from another model than 
 
 @pytest.fixture(scope="module")
 def played():
-    params = read_params(Path(__file__).parents[3] / "pipeline/config/profiles/mnist.yaml")
+    params = read_params(Path(__file__).parents[4] / "pipeline/config/profiles/mnist.yaml")
     shown = ["A", "B", "A_adv", "A_adv-ens"]
     found = roles(params, shown, [])
     assert found is not None
@@ -73,7 +73,7 @@ def test_the_more_differences_a_table_has_the_larger_each_must_be(played):
 
 
 def test_models_of_other_architectures_play_no_part(played):
-    params = read_params(Path(__file__).parents[3] / "pipeline/config/profiles/cifar10-fixed.yaml")
+    params = read_params(Path(__file__).parents[4] / "pipeline/config/profiles/cifar10-fixed.yaml")
     assert roles(params, params.evaluation.targets, []) is None
     assert played.baselines == ["A_adv"]
     assert played.other_holdouts == ["B-2", "C-2"]
@@ -86,7 +86,7 @@ def test_baselines_and_ensembles_are_paired_after_the_same_epochs_and_where_both
 
 
 def test_a_baseline_and_an_ensemble_of_other_epochs_are_no_pair():
-    params = read_params(Path(__file__).parents[3] / "pipeline/config/profiles/mnist.yaml")
+    params = read_params(Path(__file__).parents[4] / "pipeline/config/profiles/mnist.yaml")
     assert roles(params, ["A", "B", "A_adv", "A_adv-ens"], []).pairs == [("A_adv", "A_adv-ens")]
     shorter = params.robust["A_adv"].model_copy(update={"epochs": 6})
     params = params.model_copy(update={"robust": params.robust | {"A_adv": shorter}})

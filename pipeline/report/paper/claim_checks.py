@@ -6,9 +6,9 @@ from itertools import islice
 
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
 from gradshard.pipeline.evaluation.statistics import ErrorRate
-from gradshard.pipeline.report.claims import Claim, Pair
-from gradshard.pipeline.report.seed_errors import difference
-from gradshard.pipeline.report.verdicts import ClaimedDifference, Verdict, verdict
+from gradshard.pipeline.report.over_seeds.seed_errors import difference
+from gradshard.pipeline.report.over_seeds.verdicts import ClaimedDifference, Verdict, verdict
+from gradshard.pipeline.report.paper.claims import Claim, Pair
 
 
 @dataclass(frozen=True)

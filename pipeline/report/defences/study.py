@@ -20,13 +20,13 @@ from gradshard.pipeline.config.battery import (
 )
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
-from gradshard.pipeline.report import seed_errors
-from gradshard.pipeline.report.costs import Costs
-from gradshard.pipeline.report.difference_cell import DifferenceCell, said_of_differences
+from gradshard.pipeline.report.defences.costs import Costs
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds import seed_errors
+from gradshard.pipeline.report.over_seeds.difference_cell import DifferenceCell, said_of_differences
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.ties import tied_for_best
 from gradshard.pipeline.report.table import AmountCell, Table, TableCell
-from gradshard.pipeline.report.ties import tied_for_best
 from gradshard.pipeline.types import CLEAN, WORST_CASE
 
 

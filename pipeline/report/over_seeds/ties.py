@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from gradshard.pipeline.evaluation import statistics
-from gradshard.pipeline.report import seed_errors
-from gradshard.pipeline.report.seed_errors import SeedErrors
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds import seed_errors
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 
 # Models that take part in an error rate, by name, and the errors.
 Entry = tuple[Sequence[str], SeedErrors]

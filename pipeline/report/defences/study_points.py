@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.signs import SignsParams
-from gradshard.pipeline.report.study import Study
+from gradshard.pipeline.report.defences.study import Study
 
 # With the number of sources change the models that they are, and their weights.
 _ALONG = {"sources": ("models of the stores", "weights")}

@@ -3,8 +3,8 @@ import pytest
 
 from gradshard.pipeline.evaluation.paired_defences import paired_difference
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import difference, tied_for_best
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seed_errors import difference, tied_for_best
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.storage.errors import GradshardError
 from tests.helpers.error_matrices import error_matrix, examples_of, matrix_rows, wrong_images
 

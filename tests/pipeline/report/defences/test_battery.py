@@ -6,11 +6,11 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import check_params
-from gradshard.pipeline.report.battery import battery_table
+from gradshard.pipeline.report.defences.battery import battery_table
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CELLS = {10: {("B", "fgsm"): 20, ("C", "fgsm"): 10}, 11: {("B", "fgsm"): 30, ("C", "fgsm"): 20}}
 
 

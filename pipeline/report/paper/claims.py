@@ -7,7 +7,7 @@ from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.report import probing, selection
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors, shared_seeds
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors, shared_seeds
 from gradshard.pipeline.report.tables import TRANSFERRED
 
 

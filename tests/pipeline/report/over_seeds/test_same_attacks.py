@@ -3,7 +3,7 @@
 import pytest
 
 from gradshard.pipeline.report import measurements, probing
-from gradshard.pipeline.report.same_attacks import check_same_measurements
+from gradshard.pipeline.report.over_seeds.same_attacks import check_same_measurements
 from gradshard.storage.errors import GradshardError
 
 

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from gradshard.pipeline.evaluation.gradient_probe import GradientProbe
-from gradshard.pipeline.report.claim_checks import check_over_images, check_over_seeds
-from gradshard.pipeline.report.claims import make_claims
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seeds import Seeds
+from gradshard.pipeline.report.over_seeds.seeds import Seeds
+from gradshard.pipeline.report.paper.claim_checks import check_over_images, check_over_seeds
+from gradshard.pipeline.report.paper.claims import make_claims
 from tests.helpers.error_matrices import examples_of, matrix_rows, wrong_images
 
 # The paper's figures at 6 epochs (tables 1, 2 and 4), per 10,000.

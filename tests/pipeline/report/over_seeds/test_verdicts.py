@@ -1,7 +1,7 @@
 import pytest
 
 from gradshard.pipeline.evaluation.paired_defences import PairedDifference
-from gradshard.pipeline.report.verdicts import ClaimedDifference, verdict
+from gradshard.pipeline.report.over_seeds.verdicts import ClaimedDifference, verdict
 
 
 def difference(points, p, seeds=5):

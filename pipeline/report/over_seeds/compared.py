@@ -7,10 +7,10 @@ from itertools import product
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.errors import did_you_mean
 from gradshard.pipeline.evaluation.paired_defences import correct_for_number
-from gradshard.pipeline.report import seed_errors
-from gradshard.pipeline.report.difference_cell import DifferenceCell, said_of_differences
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
-from gradshard.pipeline.report.seed_errors import SeedErrors
+from gradshard.pipeline.report.over_seeds import seed_errors
+from gradshard.pipeline.report.over_seeds.difference_cell import DifferenceCell, said_of_differences
+from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, OWN
 from gradshard.storage.errors import GradshardError

@@ -1,0 +1,1 @@
+"""Errors over seeds of training: their cells, their comparisons, and what may be said of them."""

@@ -1,0 +1,1 @@
+"""The paper's sentences about MNIST as claims to check, and its own figures."""

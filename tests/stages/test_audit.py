@@ -58,8 +58,8 @@ def recomputed(origin, labels, *, precision="fp32", gradient="exact", model=None
     """The signs of every row for given labels, in another arithmetic."""
     module = origin.model.module if model is None else model
     images = torch.from_numpy(origin.split.read_images(0, len(origin.split)))
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        signs, _ = compute_signs(module, images, torch.from_numpy(labels), GradientSpec(gradient, "true"))
+    direction = GradientSpec(gradient, "true", precision)
+    signs, _ = compute_signs(module, images, torch.from_numpy(labels), direction)
     return signs.numpy()
 
 

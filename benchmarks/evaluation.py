@@ -32,8 +32,7 @@ from gradshard.pipeline.gradients.microbatches import microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.console.options import ClusterConfig
-from gradshard.stages.machines.dask_cluster import dask_client
-from gradshard.stages.work.attack_blocks import (
+from gradshard.stages.jobs.attack_blocks import (
     EvaluationContext,
     EvaluationSubset,
     attack,
@@ -41,7 +40,8 @@ from gradshard.stages.work.attack_blocks import (
     matrix_rows,
     portions,
 )
-from gradshard.stages.work.models import ModelFile
+from gradshard.stages.jobs.models import ModelFile
+from gradshard.stages.machines.dask_cluster import dask_client
 from gradshard.storage.formats import checkpoints, results
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 

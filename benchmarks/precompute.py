@@ -39,9 +39,9 @@ from gradshard.pipeline.models import tramer
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import StorePrecision
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.jobs.models import LoadedModel, load_model
+from gradshard.stages.jobs.sign_stores import WRITERS, ShardTask, compute_missing, store_spec
 from gradshard.stages.machines.dask_cluster import dask_client, threads
-from gradshard.stages.work.models import LoadedModel, load_model
-from gradshard.stages.work.sign_stores import WRITERS, ShardTask, compute_missing, store_spec
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import Dataset, open_dataset
 from gradshard.storage.formats.sign_writer import StoreBuilder

@@ -41,9 +41,9 @@ from benchmarks.rows import SIGNS, mnist_rows, opened, stored
 from gradshard.pipeline import models
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
+from gradshard.stages.jobs.models import load_model
+from gradshard.stages.jobs.sign_stores import ShardTask, compute_missing, compute_shard, store_spec
 from gradshard.stages.machines.dask_cluster import local_cluster
-from gradshard.stages.work.models import load_model
-from gradshard.stages.work.sign_stores import ShardTask, compute_missing, compute_shard, store_spec
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.sign_writer import StoreBuilder

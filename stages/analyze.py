@@ -22,6 +22,6 @@ def command(params: Params, given_seed: int | None) -> None:
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.gradient_analysis import analyze
+    from gradshard.stages.jobs.gradient_analysis import analyze
 
     analyze(params, seed)

@@ -21,6 +21,6 @@ def command(params: Params, given_seed: int | None) -> None:
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.queries import ask
+    from gradshard.stages.jobs.queries import ask
 
     ask(params, seed)

@@ -23,6 +23,6 @@ def command(params: Params, given_seed: int | None, cluster: ClusterConfig) -> N
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.error_rates import evaluate
+    from gradshard.stages.jobs.error_rates import evaluate
 
     evaluate(params, seed, cluster)

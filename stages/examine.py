@@ -115,7 +115,7 @@ def command(
     same command continues where it stopped.
     """
     # Imported here: torch takes seconds.
-    from gradshard.stages.work.examination import examine, named_model, named_sources
+    from gradshard.stages.jobs.examination import examine, named_model, named_sources
 
     masked = examine(
         named_model(model, weights, output),

@@ -54,6 +54,6 @@ def command(
     """
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.exported_tensor import export
+    from gradshard.stages.jobs.exported_tensor import export
 
     export(params, seed, cell, file, gradient or params.evaluation.gradients[0], cluster)

@@ -24,6 +24,6 @@ def command(params: Params, store: str, cluster: ClusterConfig) -> None:
     """
     paths.one_of(store, list(params.signs), "a sign store")
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.sign_stores import precompute
+    from gradshard.stages.jobs.sign_stores import precompute
 
     precompute(params, store, cluster)

@@ -40,7 +40,7 @@ def command(params: Params, cluster: ClusterConfig) -> None:
     target = paths.dataset(params)
     if params.dataset.call is None and DATASETS[params.dataset.name].by_shard:
         # Imported here: the other datasets need no Dask.
-        from gradshard.stages.work.image_folder import prepare_folder
+        from gradshard.stages.jobs.image_folder import prepare_folder
 
         prepare_folder(params.dataset, raw_folder(params.dataset), target, cluster)
     else:

@@ -43,6 +43,6 @@ def command(
     paths.one_of(model, list(params.robust), "a robust model")
     seed = chosen_seed(params, given_seed)
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.robust_training import train_robust
+    from gradshard.stages.jobs.robust_training import train_robust
 
     train_robust(params, model, seed, places, cache, cache_size)

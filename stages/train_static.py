@@ -22,6 +22,6 @@ def command(params: Params, model: str) -> None:
     """
     paths.one_of(model, list(params.static), "a static model")
     # Imported here: torch takes seconds, and a mistake in the parameters is reported without it.
-    from gradshard.stages.work.static_training import train_static
+    from gradshard.stages.jobs.static_training import train_static
 
     train_static(params, model)

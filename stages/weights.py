@@ -23,6 +23,6 @@ def convert(file: Path, out: Path) -> None:
     static.NAME.weights, with the architecture that the command prints.
     """
     # Imported here: torch takes seconds.
-    from gradshard.stages.work.converted_weights import convert_file
+    from gradshard.stages.jobs.converted_weights import convert_file
 
     convert_file(file, out)

@@ -180,7 +180,7 @@ def test_every_folder_of_code_is_part_of_the_distribution():
             {"torch", "distributed"},
         ),
         (
-            "import gradshard.stages.work.static_training",
+            "import gradshard.stages.jobs.static_training",
             {"distributed", "matplotlib", "mlxtend", "timm", "pyarrow", "PIL"},
         ),
     ],

@@ -37,7 +37,7 @@ WITHOUT_EFFECT = (
     "stages/project/paths.py",
     "stages/project/strays.py",
     "stages/store/open.py",
-    "stages/work/model_checks.py",
+    "stages/jobs/model_checks.py",
     "storage/__init__.py",
     "storage/errors.py",
     "storage/home.py",
@@ -100,7 +100,7 @@ def test_a_stage_depends_on_the_code_that_its_outputs_follow_from(stage):
 
 @pytest.mark.parametrize(("stage", "work"), [("train-robust", "robust_training"), ("blackbox", "queries")])
 def test_a_stage_names_each_strength_of_an_attack_that_it_reads(stage, work):
-    text = (ROOT / f"stages/work/{work}.py").read_text()
+    text = (ROOT / f"stages/jobs/{work}.py").read_text()
     read = set(re.findall(r"\b(?:params\.)?attack\.(alpha|epsilon|steps|pgd_steps|restarts)\b", text))
     assert {f"attack.{'eps' if name == 'epsilon' else name}" for name in read} <= set(definitions()[stage]["params"])
     assert "alpha" in read

@@ -16,8 +16,8 @@ from benchmarks.gpu.part import Findings, findings, part_options
 from benchmarks.ratios import seconds
 from gradshard.pipeline.gradients.microbatches import fit
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.jobs.sign_stores import WRITERS
 from gradshard.stages.machines.dask_cluster import dask_client
-from gradshard.stages.work.sign_stores import WRITERS
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 

@@ -10,8 +10,8 @@ from benchmarks.digits import dataset_of_digits
 from benchmarks.gpu.part import Findings, findings, part_options
 from benchmarks.ratios import seconds
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.jobs.sign_stores import WRITERS
 from gradshard.stages.machines.dask_cluster import dask_client
-from gradshard.stages.work.sign_stores import WRITERS
 from gradshard.storage.formats.dataset import open_dataset
 
 BATCHES = (256, 1024, 4096)

@@ -13,7 +13,7 @@ from benchmarks.gpu.part import Findings, findings, part_options
 from gradshard.pipeline.analysis.gradient_accuracy import sign_errors
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import Arithmetic, precision_context
-from gradshard.stages.work.models import load_model
+from gradshard.stages.jobs.models import load_model
 from gradshard.storage.formats.dataset import open_dataset
 
 MODELS = ("A", "D")

@@ -11,9 +11,9 @@ from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.fidelity import CLEAN, Fidelity, measure
 from gradshard.stages.console.places import PathType
 from gradshard.stages.console.progress import progress
+from gradshard.stages.jobs.models import load_model
 from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.output import json_option, tell
-from gradshard.stages.work.models import load_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_reader import SignStore

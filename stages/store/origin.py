@@ -16,10 +16,10 @@ from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import choose_device
 from gradshard.pipeline.types import DeviceName
 from gradshard.stages.console.places import PLACE, PathType
+from gradshard.stages.jobs.models import LoadedModel
 from gradshard.stages.store.open import cache_options
 from gradshard.stages.store.origin_model import open_model, trusted_architecture
 from gradshard.stages.store.origin_rows import open_rows
-from gradshard.stages.work.models import LoadedModel
 from gradshard.storage.formats.labelled_rows import LabelledRows, Splits
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.remote.cache import open_place

@@ -8,9 +8,9 @@ import torch
 from gradshard.pipeline import models
 from gradshard.pipeline.config.training import StaticModel
 from gradshard.pipeline.malloc import keep_freed_memory
+from gradshard.stages.jobs.model_checks import check_given
+from gradshard.stages.jobs.models import LoadedModel, load_model
 from gradshard.stages.training.initial_weights import initial_static_model
-from gradshard.stages.work.model_checks import check_given
-from gradshard.stages.work.models import LoadedModel, load_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.digests import file_sha256

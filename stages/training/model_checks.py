@@ -11,8 +11,8 @@ from gradshard.pipeline.training.config import TrainingRun
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.pipeline.types import SELF
 from gradshard.stages.console.progress import echo
+from gradshard.stages.jobs.model_checks import sample, tell_gradients
 from gradshard.stages.machines.devices import rows_at_once
-from gradshard.stages.work.model_checks import sample, tell_gradients
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Dataset
 

@@ -2,8 +2,8 @@
 
 from gradshard.pipeline import models
 from gradshard.pipeline.config.schema import Params
+from gradshard.stages.jobs.models import check_architecture, static_weights_of
 from gradshard.stages.training.initial_weights import Classified, Initial
-from gradshard.stages.work.models import check_architecture, static_weights_of
 from gradshard.storage.formats import checkpoints
 
 

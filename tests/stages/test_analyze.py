@@ -1,6 +1,6 @@
 """The stage ``analyze``: interrupted and started again, it goes on with what is left."""
 
-from gradshard.stages.work import gradient_analysis
+from gradshard.stages.jobs import gradient_analysis
 from tests.helpers.projects import call, files
 
 

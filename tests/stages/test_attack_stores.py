@@ -15,10 +15,10 @@ from gradshard.pipeline.config.direction import direction_of
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.random_step import random_step, step_along
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.stages.work.compute_rows import compute_rows
-from gradshard.stages.work.models import LoadedModel
-from gradshard.stages.work.sign_stores import store_spec
-from gradshard.stages.work.stored_attacks import tell_of_other_epsilons
+from gradshard.stages.jobs.compute_rows import compute_rows
+from gradshard.stages.jobs.models import LoadedModel
+from gradshard.stages.jobs.sign_stores import store_spec
+from gradshard.stages.jobs.stored_attacks import tell_of_other_epsilons
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import open_dataset

@@ -15,7 +15,7 @@ import torch
 from gradshard.pipeline.attacks.fgsm import fgsm
 from gradshard.pipeline.config.schema import read_params
 from gradshard.pipeline.gradients.signs import to_unit_range
-from gradshard.stages.work.models import load_model
+from gradshard.stages.jobs.models import load_model
 from gradshard.storage.formats import bitplanes, results
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.sign_reader import open_store

@@ -10,10 +10,10 @@ from gradshard.pipeline import models
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.jobs import sign_stores
+from gradshard.stages.jobs.models import load_model
+from gradshard.stages.jobs.sign_stores import ShardTask, compute_shard
 from gradshard.stages.machines.dask_cluster import dask_client, threads
-from gradshard.stages.work import sign_stores
-from gradshard.stages.work.models import load_model
-from gradshard.stages.work.sign_stores import ShardTask, compute_shard
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_writer import StoreBuilder
 

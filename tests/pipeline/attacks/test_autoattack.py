@@ -107,7 +107,7 @@ def test_where_it_cannot_run_one_sentence_says_why(monkeypatch):
 def test_a_missing_package_is_told_before_anything_is_attacked(copied_project, gradshard, monkeypatch):
     copied_project.edit(lambda params: params["evaluation"]["attacks"].update(autoattack=["A"]))
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    monkeypatch.setattr("gradshard.stages.work.error_rates.attack", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr("gradshard.stages.jobs.error_rates.attack", lambda *_: pytest.fail("it went on"))
     code, said = gradshard(copied_project, "evaluate")
     assert code == 2
     assert "pip install 'gradshard[autoattack]'" in said

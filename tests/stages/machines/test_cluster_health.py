@@ -9,9 +9,9 @@ from contextlib import ExitStack
 import pytest
 
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.jobs.sign_stores import compute_shard
 from gradshard.stages.machines import cluster_health
 from gradshard.stages.machines.dask_cluster import dask_client, map_tasks
-from gradshard.stages.work.sign_stores import compute_shard
 from gradshard.storage.errors import GradshardError
 
 # A process of Dask in which a package cannot be imported.

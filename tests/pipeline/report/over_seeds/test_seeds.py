@@ -1,4 +1,4 @@
-"""What changes with the seeds that were measured."""
+"""Models that change with the seeds that were measured, and those that do not."""
 
 from pathlib import Path
 

@@ -13,8 +13,8 @@ from gradshard.pipeline.gradients.model_checks import Gradients
 from gradshard.pipeline.malloc import keep_freed_memory
 from gradshard.pipeline.models.precision import Arithmetic
 from gradshard.pipeline.types import Output
+from gradshard.stages.jobs.model_checks import check_given
 from gradshard.stages.project import paths
-from gradshard.stages.work.model_checks import check_given
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.digests import file_sha256

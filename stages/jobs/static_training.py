@@ -7,6 +7,7 @@ from gradshard.pipeline.models.precision import choose_precision
 from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.types import PRETRAINED, RANDOM, SELF
+from gradshard.stages.jobs.model_checks import check_given
 from gradshard.stages.machines.device_memory import device_of
 from gradshard.stages.project import paths
 from gradshard.stages.training import imported_weights, training_run
@@ -14,7 +15,6 @@ from gradshard.stages.training.initial_weights import initial_static_model
 from gradshard.stages.training.model_checks import check_before_training
 from gradshard.stages.training.ranks import train_on_all_devices
 from gradshard.stages.training.regularisation import regularised
-from gradshard.stages.work.model_checks import check_given
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.streaming.reader import open_reader, plan_reading
 

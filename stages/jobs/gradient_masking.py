@@ -21,8 +21,8 @@ from gradshard.pipeline.evaluation.statistics import ErrorRate
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.console.progress import progress
+from gradshard.stages.jobs.attack_blocks import EvaluationContext, load_context, read_block, sampled_rows
 from gradshard.stages.machines.dask_cluster import map_tasks
-from gradshard.stages.work.attack_blocks import EvaluationContext, load_context, read_block, sampled_rows
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.results import Rows
 

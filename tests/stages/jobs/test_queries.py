@@ -1,4 +1,4 @@
-"""What is refused before a target is queried."""
+"""Checks before a target is queried."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from gradshard.pipeline.config.schema import read_params
-from gradshard.stages.work.queries import _check_groups
+from gradshard.stages.jobs.queries import _check_groups
 from gradshard.storage.errors import GradshardError
 
 

@@ -13,12 +13,12 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.console.options import ClusterConfig
 from gradshard.stages.console.progress import echo, echo_waiting
+from gradshard.stages.jobs.attack_blocks import EvaluationContext, all_attacks, load_context
+from gradshard.stages.jobs.exported_cell import CellName, ExportedCell, craft, find_cell, read_crafted
+from gradshard.stages.jobs.models import ModelFile, model_file
 from gradshard.stages.machines.dask_cluster import dask_client
 from gradshard.stages.machines.device_memory import device_of
 from gradshard.stages.project import paths
-from gradshard.stages.work.attack_blocks import EvaluationContext, all_attacks, load_context
-from gradshard.stages.work.exported_cell import CellName, ExportedCell, craft, find_cell, read_crafted
-from gradshard.stages.work.models import ModelFile, model_file
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Dataset, open_dataset

@@ -17,9 +17,7 @@ from gradshard.pipeline.evaluation.error_matrix import Case, evaluate_block
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import Gradient
 from gradshard.stages.console.progress import progress
-from gradshard.stages.machines.dask_cluster import map_tasks
-from gradshard.stages.project import paths
-from gradshard.stages.work.attack_blocks import (
+from gradshard.stages.jobs.attack_blocks import (
     EvaluationContext,
     EvaluationSubset,
     all_attacks,
@@ -29,6 +27,8 @@ from gradshard.stages.work.attack_blocks import (
     portions,
     read_block,
 )
+from gradshard.stages.machines.dask_cluster import map_tasks
+from gradshard.stages.project import paths
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import atomic_path

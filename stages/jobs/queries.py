@@ -26,9 +26,9 @@ from gradshard.pipeline.gradients.perturb import perturb, random_signs
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.console.progress import echo, progress
+from gradshard.stages.jobs.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.machines.device_memory import device_of, tell_microbatches
 from gradshard.stages.project import paths
-from gradshard.stages.work.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.formats.dataset import Dataset, Split, open_dataset

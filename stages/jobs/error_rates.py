@@ -20,11 +20,7 @@ from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import CLEAN
 from gradshard.stages.console.options import ClusterConfig
 from gradshard.stages.console.progress import echo, echo_waiting
-from gradshard.stages.machines.dask_cluster import dask_client
-from gradshard.stages.machines.device_memory import device_of, tell_microbatches
-from gradshard.stages.machines.devices import on_all_devices
-from gradshard.stages.project import paths
-from gradshard.stages.work.attack_blocks import (
+from gradshard.stages.jobs.attack_blocks import (
     EvaluationContext,
     EvaluationSubset,
     all_attacks,
@@ -37,9 +33,13 @@ from gradshard.stages.work.attack_blocks import (
     portions,
     undefined_gradients,
 )
-from gradshard.stages.work.costs import costs
-from gradshard.stages.work.gradient_masking import diagnose
-from gradshard.stages.work.models import ModelFile, model_file
+from gradshard.stages.jobs.costs import costs
+from gradshard.stages.jobs.gradient_masking import diagnose
+from gradshard.stages.jobs.models import ModelFile, model_file
+from gradshard.stages.machines.dask_cluster import dask_client
+from gradshard.stages.machines.device_memory import device_of, tell_microbatches
+from gradshard.stages.machines.devices import on_all_devices
+from gradshard.stages.project import paths
 from gradshard.storage.formats import results
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Dataset, open_dataset

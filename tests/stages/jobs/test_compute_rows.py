@@ -6,8 +6,8 @@ import torch
 
 from gradshard.pipeline import models
 from gradshard.pipeline.gradients.signs import GradientSpec, compute_signs
-from gradshard.stages.work.compute_rows import compute_rows
-from gradshard.stages.work.models import LoadedModel
+from gradshard.stages.jobs.compute_rows import compute_rows
+from gradshard.stages.jobs.models import LoadedModel
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset

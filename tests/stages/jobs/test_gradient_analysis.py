@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from gradshard.stages.work.gradient_analysis import _summary
+from gradshard.stages.jobs.gradient_analysis import _summary
 
 
 def test_one_example_has_no_deviation():

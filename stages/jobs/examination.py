@@ -28,8 +28,7 @@ from gradshard.pipeline.report import examination as report
 from gradshard.pipeline.types import CLEAN, PRETRAINED, RANDOM, SELF, DeviceName, Gradient, Output
 from gradshard.stages.console.options import ClusterConfig
 from gradshard.stages.console.progress import echo, echo_waiting, progress
-from gradshard.stages.machines.dask_cluster import dask_client, map_tasks
-from gradshard.stages.work.examined import (
+from gradshard.stages.jobs.examined import (
     ExaminedModel,
     LabelledImages,
     Rows,
@@ -43,7 +42,8 @@ from gradshard.stages.work.examined import (
     provenance,
     recorded_model,
 )
-from gradshard.stages.work.model_checks import tell_gradients
+from gradshard.stages.jobs.model_checks import tell_gradients
+from gradshard.stages.machines.dask_cluster import dask_client, map_tasks
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_text
 from gradshard.storage.workspace import workspace

@@ -18,12 +18,12 @@ from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.device_memory import limit_memory
 from gradshard.stages.console.options import ClusterConfig
 from gradshard.stages.console.progress import echo, echo_waiting, progress
+from gradshard.stages.jobs.compute_rows import compute_rows
+from gradshard.stages.jobs.models import LoadedModel, load_model, static_weights_of
 from gradshard.stages.machines.dask_cluster import dask_client, map_tasks, threads
 from gradshard.stages.machines.device_memory import device_of, tell_microbatches
 from gradshard.stages.machines.devices import on_all_devices
 from gradshard.stages.project import paths
-from gradshard.stages.work.compute_rows import compute_rows
-from gradshard.stages.work.models import LoadedModel, load_model, static_weights_of
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import ModelRecord, StoreSpec, read_manifest

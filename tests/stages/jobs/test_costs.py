@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from gradshard.pipeline.config.schema import Params, check_params
-from gradshard.stages.work.costs import costs
+from gradshard.stages.jobs.costs import costs
 from gradshard.storage.errors import GradshardError
 
 ROOT = Path(__file__).parents[3]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradshard.stages.work.examined import _archived
+from gradshard.stages.jobs.examined import _archived
 
 
 @pytest.mark.parametrize(("told", "classes"), [(None, 9), (10, 10), (3, 9)])

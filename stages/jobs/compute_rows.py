@@ -8,7 +8,7 @@ import torch
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.attacks.stored_rows import Direction, packed_piece, pieces
 from gradshard.pipeline.gradients.microbatches import rows_at_once
-from gradshard.stages.work.models import LoadedModel
+from gradshard.stages.jobs.models import LoadedModel
 from gradshard.storage.formats.bitplanes import Labels, Planes, packed_bytes
 from gradshard.storage.formats.labelled_rows import LabelledRows
 

@@ -11,6 +11,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.stages.console.progress import echo
+from gradshard.stages.jobs.stored_attacks import tell_of_other_epsilons
 from gradshard.stages.machines.device_memory import device_of
 from gradshard.stages.project import paths
 from gradshard.stages.training import held_back, training_run
@@ -18,7 +19,6 @@ from gradshard.stages.training.model_checks import check_before_training
 from gradshard.stages.training.ranks import train_on_all_devices
 from gradshard.stages.training.regularisation import regularised
 from gradshard.stages.training.warm_start import initial_robust_model
-from gradshard.stages.work.stored_attacks import tell_of_other_epsilons
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.sign_reader import SignStore

@@ -39,8 +39,8 @@ from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.pipeline.types import ANY_SOURCE, CLEAN, WORST_CASE
 from gradshard.stages.console.progress import progress
+from gradshard.stages.jobs.models import ModelFile, load_model
 from gradshard.stages.machines.dask_cluster import map_tasks
-from gradshard.stages.work.models import ModelFile, load_model
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset

@@ -21,9 +21,9 @@ from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.models.precision import precision_context
 from gradshard.stages.console.progress import echo, echo_waiting, progress
+from gradshard.stages.jobs.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.stages.machines.device_memory import device_of, tell_microbatches
 from gradshard.stages.project import paths
-from gradshard.stages.work.models import LoadedModel, check_defined, load_model, weights_of
 from gradshard.storage.formats.atomic import atomic_path, write_text
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.workspace import workspace

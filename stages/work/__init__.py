@@ -1,1 +1,0 @@
-"""The work of the commands, apart from them since it imports torch, which would slow `--help`."""

@@ -13,6 +13,7 @@ from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
 from gradshard.pipeline.gradients.model_checks import as_it_was
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.first_pass import brief
+from gradshard.pipeline.models.tensors import part_in_training
 from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
 
@@ -164,10 +165,11 @@ def check_eval_mode(models: Mapping[str, nn.Module]) -> None:
     """
     for name, model in models.items():
         _check_module(model, name)
-        for part, module in model.named_modules():
-            if module.training:
-                which = f" (its part {part})" if part else ""
-                raise GradshardError(f"{name}{which} is in training mode: call its eval() first")
+        part = part_in_training(model)
+        if part is not None:
+            raise GradshardError(
+                f"{name}{f' (its part {part})' if part else ''} is in training mode: call its eval() first"
+            )
 
 
 def _check_module(model: object, where: str) -> None:

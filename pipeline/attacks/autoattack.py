@@ -59,9 +59,8 @@ def autoattack(model: nn.Module, images: Tensor, labels: Tensor, *, epsilon: flo
     attack = _package().AutoAttack(predict, eps=epsilon, norm="Linf", seed=seed, device=images.device)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(_TARGETS, classes - 1)
     with own_randomness(images.device), _quiet():
-        examples: Tensor = attack.run_standard_evaluation(images.float().contiguous(), labels, batch_size=len(images))[
-            0
-        ]
+        given = images.float().contiguous()
+        examples: Tensor = attack.run_standard_evaluation(given, labels, batch_size=len(images))[0]
     return examples.to(images.dtype)
 
 

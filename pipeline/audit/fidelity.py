@@ -14,6 +14,7 @@ from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.random_step import RandomStep, random_step, step_along
 from gradshard.pipeline.gradients.signs import GradientSpec, to_unit_range
 from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.models.tensors import device_of
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.labelled_rows import LabelledRows
 from gradshard.storage.formats.sign_reader import SignStore
@@ -76,7 +77,7 @@ def measure(
     Raises:
         GradshardError: a shard is missing or damaged, a stored label is no class, or an attack fails.
     """
-    device = next(source.parameters(), torch.empty(0)).device
+    device = device_of(source)
     batches = [_read(store, split, part, device) for part in _batches(spec, rows, split, source, device)]
     found = []
     for epsilon in epsilons:

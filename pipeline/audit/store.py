@@ -25,6 +25,7 @@ from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.row_noise import row_classes
 from gradshard.pipeline.gradients.signs import GradientSpec
 from gradshard.pipeline.models.precision import precision_context
+from gradshard.pipeline.models.tensors import device_of
 from gradshard.pipeline.types import OWN_LOSS, Gradient, LabelPolicy, StoreLabel
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
@@ -144,7 +145,7 @@ def audit_store(
         GradshardError: a shard is missing or damaged.
     """
     spec = spec_of(store.manifest, where=store.where)
-    audit = _Audit(plan, store, split, model, spec, next(model.parameters(), torch.empty(0)).device, advance)
+    audit = _Audit(plan, store, split, model, spec, device_of(model), advance)
     with precision_context("fp32", audit.device):
         return StoreAudit(
             labels_wrong=plan.labelled[~audit.right_labels()],

@@ -6,7 +6,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from gradshard.pipeline.attacks.registry import ATTACKS, meant_attack
 from gradshard.pipeline.config.errors import schema_error
-from gradshard.pipeline.config.fields import ModelName, Pixels, PlainName, StoredFor
+from gradshard.pipeline.config.fields import ModelName, Pixels, PlainName, Seed, StoredFor
 from gradshard.pipeline.config.section import Section
 from gradshard.pipeline.plugins import is_reference
 from gradshard.pipeline.types import Gradient, StorePrecision
@@ -34,7 +34,7 @@ class StoredSigns(Section):
     steps: Annotated[int, Field(gt=0, le=1000)] | None = None
     arguments: dict[PlainName, bool | int | Pixels | Word | None] = Field(default_factory=dict)
     copies: Annotated[int, Field(gt=0, le=15)] = 1
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -34,7 +34,7 @@ from gradshard.pipeline.loading.request import direction_asked_for
 from gradshard.pipeline.loading.row_hashes import OnRows, RowHashes, hash_rows, hash_sample, sample_rows
 from gradshard.pipeline.loading.rows import Rows, Transform, as_rows
 from gradshard.pipeline.models.precision import settings_kept
-from gradshard.pipeline.models.tensors import check_plain
+from gradshard.pipeline.models.tensors import check_plain, device_of
 from gradshard.pipeline.types import Gradient, StoreLabel, StorePrecision
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.bitplanes import Labels, Planes
@@ -149,7 +149,7 @@ def compute_signs(
     image, _ = rows.read(0)
     whole = normalised(model, mean, std, channels=image.shape[0])
     logits = Logits(whole, output).eval()
-    device = next(logits.parameters(), torch.empty(0)).device
+    device = device_of(logits)
     with frozen(model):
         classes = _count_classes(logits, rows, device)
         check_direction(direction, classes=classes)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.model_checks import Sample, check_frozen
 from gradshard.pipeline.models.normalize import Normalised
-from gradshard.pipeline.models.tensors import copied
+from gradshard.pipeline.models.tensors import copied, device_of, part_in_training
 from gradshard.storage.errors import GradshardError
 
 Output = Callable[[Any], Tensor]
@@ -76,7 +76,7 @@ def normalised(
                 f"the model{f' (its part {name})' if name else ''} has a mean and std of its own, so mean= and std= "
                 "would normalise twice: leave them out"
             )
-    place = next(model.parameters(), torch.empty(0)).device
+    place = device_of(model)
     return Normalised(model, mean, std, channels=channels).to(place).train(model.training)
 
 
@@ -98,16 +98,16 @@ def check_eval(model: nn.Module) -> None:
     """Refuse a model with a part in train mode, in which dropout is random and batch statistics are used.
 
     Raises:
-        GradshardError: a part is in train mode.
+        GradshardError: a part is in train mode, or torch.inference_mode leaves out gradients.
     """
     if torch.is_inference_mode_enabled():
         raise GradshardError("signs need gradients, which torch.inference_mode leaves out: use torch.no_grad instead")
-    for name, module in model.named_modules():
-        if module.training:
-            raise GradshardError(
-                f"the model{f' (its part {name})' if name else ''} is in train mode, in which its gradient depends on "
-                "the batch and on chance: call model.eval() first"
-            )
+    part = part_in_training(model)
+    if part is not None:
+        raise GradshardError(
+            f"the model{f' (its part {part})' if part else ''} is in train mode, in which its gradient depends on the "
+            "batch and on chance: call model.eval() first"
+        )
 
 
 def count_classes(model: Logits, images: Tensor) -> int:

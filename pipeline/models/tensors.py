@@ -1,4 +1,4 @@
-"""Checks that the parameters and buffers of a model are plain tensors of finite numbers."""
+"""A model's tensors: checks that they are plain and finite, their device, and copies; and its parts in train mode."""
 
 import copy
 from collections.abc import Iterable
@@ -70,6 +70,16 @@ def _unusual(tensor: object) -> str | None:
     if tensor.layout != torch.strided or tensor.is_quantized:
         return "a sparse or quantised tensor"
     return None
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's parameters; of one without any, that of new tensors."""
+    return next(model.parameters(), torch.empty(0)).device
+
+
+def part_in_training(model: nn.Module) -> str | None:
+    """Return the name of the first part in train mode, empty for the whole model; none if all are in eval mode."""
+    return next((name for name, module in model.named_modules() if module.training), None)
 
 
 def copied(model: nn.Module, *, shared: Iterable[Tensor] = ()) -> nn.Module:

@@ -83,8 +83,12 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
     Raises:
         GradshardError: a file is missing, and nothing may be left out.
     """
-    each = list(found.each("provenance.json").values())
-    _check_alike(each, params)
+    by_seed = found.each("provenance.json")
+    each = list(by_seed.values())
+    given = params.model_dump(by_alias=True)
+    for seed, its in by_seed.items():
+        _check_strength(seed, its["params"], given)
+    _check_digests(by_seed)
     if not each or not found.merged:
         return each[0] if each else None
     return {
@@ -98,29 +102,35 @@ def provenance(found: ReportFiles, params: Params) -> dict[str, Any] | None:
     }
 
 
-def _check_alike(each: Sequence[Mapping[str, Any]], params: Params) -> None:
-    """Check that seeds were evaluated with these parameters, on the same images and with the same static models."""
-    given = params.model_dump(by_alias=True)
-    digests: dict[tuple[str, str], tuple[Any, Any]] = {}
-    for its in each:
-        seed, recorded = its.get("seed", params.seeds[0]), its["params"]
-        for section, keys in _STRENGTH.items():
-            for key in keys:
-                before = recorded.get(section, {}).get(key, given[section][key])
-                if before != given[section][key]:
-                    raise GradshardError(
-                        f"seed {seed} was evaluated with {section}.{key} {before}, but the parameters say "
-                        f"{given[section][key]}: run `gradshard evaluate --seed {seed}` again, or name the parameters "
-                        "that it was evaluated with"
-                    )
-        for part in ("dataset", "models", "stores"):
-            for name, digest in its[part].items():
-                other, first = digests.setdefault((part, name), (seed, digest))
-                if digest != first:
-                    raise GradshardError(
-                        f"seeds {other} and {seed} were evaluated with different {part} ({name}, by the digests of "
-                        "provenance.json): run `gradshard evaluate --seed SEED` again for the older one"
-                    )
+def _check_strength(seed: int, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that a seed was evaluated with the attacks, and on as many images, as the parameters say."""
+    for section, keys in _STRENGTH.items():
+        for key in keys:
+            wanted = given[section][key]
+            before = recorded.get(section, {}).get(key, wanted)
+            if before != wanted:
+                raise GradshardError(
+                    f"seed {seed} was evaluated with {section}.{key} {before}, but the parameters say {wanted}: run "
+                    f"`gradshard evaluate --seed {seed}` again, or name the parameters that it was evaluated with"
+                )
+
+
+def _check_digests(each: Mapping[int, Mapping[str, Any]]) -> None:
+    """Check that all seeds were evaluated on the same images and with the same static models and stores."""
+    digests: dict[tuple[str, str], tuple[int, Any]] = {}
+    found = (
+        (seed, part, name, digest)
+        for seed, its in each.items()
+        for part in ("dataset", "models", "stores")
+        for name, digest in its[part].items()
+    )
+    for seed, part, name, digest in found:
+        other, first = digests.setdefault((part, name), (seed, digest))
+        if digest != first:
+            raise GradshardError(
+                f"seeds {other} and {seed} were evaluated with different {part} ({name}, by the digests of "
+                "provenance.json): run `gradshard evaluate --seed SEED` again for the older one"
+            )
 
 
 def undefined(diagnostics: Mapping[int, Any], seeds: Seeds) -> dict[str, Mapping[str, int]]:

@@ -51,8 +51,7 @@ Sha256 = Annotated[str, Field(pattern=f"^{_SHA256.pattern}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 63)]
 Positive = Annotated[int, Field(gt=0, lt=1 << 48)]
 # Shown on terminals and in Markdown: no control characters, no markup.
-_WORD = re.compile(r"[\w.@:+/-][\w.@:+/ ()-]{0,99}")
-Word = Annotated[str, Field(pattern=f"^{_WORD.pattern}$")]
+Word = Annotated[str, Field(pattern=r"^[\w.@:+/-][\w.@:+/ ()-]{0,99}$")]
 _WORDS = TypeAdapter(Word)
 
 

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tarfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -107,12 +108,16 @@ def _run_all(folder: Path, found: Findings, jobs: int) -> None:
         calls[-1] = time.monotonic() - begun
         write_text(notes, json.dumps(record, indent=1) + "\n")
 
-    def run_once(command: str) -> tuple[str, dict[str, Any]]:
+    # Where all runs are killed, the next ones must not take their places.
+    one_ended = threading.Event()
+
+    def run_once(command: str) -> tuple[str, dict[str, Any]] | None:
+        if one_ended.is_set():
+            return None
         try:
             return command, asdict(run(folder, *command.split()))
         except RuntimeError:
-            # Where all runs are killed, the next ones must not take their places.
-            pool.shutdown(wait=False, cancel_futures=True)
+            one_ended.set()
             raise
 
     pool = ThreadPoolExecutor(jobs)
@@ -122,7 +127,9 @@ def _run_all(folder: Path, found: Findings, jobs: int) -> None:
         for commands in stage_commands(YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))):
             waiting = [command for command in commands if command not in record["stages"]]
             for done in as_completed([pool.submit(run_once, command) for command in waiting]):
-                command, record["stages"][command] = done.result()
+                if (result := done.result()) is None:
+                    continue
+                command, record["stages"][command] = result
                 note()
                 found.add(command, record["stages"][command]["seconds"], "s")
     except RuntimeError as error:

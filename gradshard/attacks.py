@@ -10,12 +10,16 @@ from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import ATTACKS, AttackConfig
-from gradshard.pipeline.gradients.model_checks import as_it_was
+from gradshard.pipeline.gradients.model_checks import Sample, as_it_was, check_differentiable
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.models.tensors import part_in_training
 from gradshard.pipeline.types import EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
+
+# Images that a model is tried on before an attack; one alone may sum to one by chance.
+_TRIED = 2
+_SEEDS = range(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,17 @@ class Attack:
 
         Raises:
             GradshardError: the images are not pixels in [0, 1] or do not fit the model, the labels do not fit the
-                images, the model gives no logits or has a gradient that is NaN or infinite, or another argument is not
-                valid.
+                images, the model gives no logits, changes its input or has no gradient or one that is NaN or infinite,
+                or another argument is not valid.
         """
         check_pixels(images)
         check_words(gradient, label)
-        check_labels(labels, images, classes=count_classes(model, images))
         config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
-        noise = sample_noise(images.shape, restarts, generator=torch.Generator().manual_seed(operator.index(seed)))
+        classes = count_classes(model, images)
+        check_labels(labels, images, classes=classes)
+        images = images.detach()
+        check_differentiable(model, Sample(images[:_TRIED], labels[:_TRIED], classes), where="the model")
+        noise = sample_noise(images.shape, config.restarts, generator=seeded(seed))
         watched = Watched(model)
         examples = craft_by_name(
             self.name,
@@ -90,22 +97,58 @@ def attack_config(
     Raises:
         GradshardError: a number is out of its range; the message names it.
     """
-    if not 0 <= epsilon <= 1:
-        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
-    if alpha is not None and not 0 <= alpha <= epsilon:
+    size = _distance("epsilon", epsilon)
+    if not 0 <= size <= 1:
+        raise GradshardError(f"epsilon is {size:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    part = size / 2 if alpha is None else _distance("alpha", alpha)
+    if not 0 <= part <= size:
         raise GradshardError(
-            f"alpha is {alpha:g}, but the random step is a part of epsilon, {epsilon:g}: give a number from 0 to that"
+            f"alpha is {part:g}, but the random step is a part of epsilon, {size:g}: give a number from 0 to that"
         )
-    for name, number in (("steps", steps), ("restarts", restarts)):
-        if number is not None and number < 1:
-            raise GradshardError(f"{name} is {number}, by which nothing is attacked: give 1 or more")
+    count = None if steps is None else _positive("steps", steps)
     return AttackConfig(
-        epsilon=epsilon,
-        alpha=epsilon / 2 if alpha is None else alpha,
-        steps=steps or 10,
-        pgd_steps=steps or 40,
-        restarts=restarts,
+        epsilon=size,
+        alpha=part,
+        steps=count or 10,
+        pgd_steps=count or 40,
+        restarts=_positive("restarts", restarts),
     )
+
+
+def _distance(name: str, value: object) -> float:
+    try:
+        if isinstance(value, str):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise GradshardError(
+            f"{name} is {value!r:.60}: give one number for all images, in units of pixels in [0, 1], such as 8 / 255"
+        ) from error
+
+
+def _positive(name: str, value: object) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise GradshardError(f"{name} is {value!r:.60}: give a whole number, 1 or more") from error
+    if number < 1:
+        raise GradshardError(f"{name} is {number}, by which nothing is attacked: give 1 or more")
+    return number
+
+
+def seeded(seed: int) -> torch.Generator:
+    """Return a generator of random draws on the CPU.
+
+    Raises:
+        GradshardError: there is no such seed.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise GradshardError(f"seed is {seed!r:.60}: give a whole number, 0 or more") from error
+    if number not in _SEEDS:
+        raise GradshardError(f"seed is {number}: give a whole number from 0 to 2**63 - 1")
+    return torch.Generator().manual_seed(number)
 
 
 def check_pixels(images: Tensor) -> None:
@@ -121,6 +164,11 @@ def check_pixels(images: Tensor) -> None:
         )
     if not images.is_floating_point():
         raise GradshardError(f"images are {images.dtype}, not float pixels in [0, 1]: divide them by 255")
+    if images.ndim != 4:
+        raise GradshardError(
+            f"images have shape {tuple(images.shape)}, not (N, C, H, W): give grey ones a channel by images[:, None], "
+            "and let the model flatten them"
+        )
     if not images.numel():
         raise GradshardError(f"there is no pixel in images of shape {tuple(images.shape)}: give one image at least")
     if images.is_inference() or torch.is_inference_mode_enabled():

@@ -19,6 +19,7 @@ from gradshard.attacks import (
 )
 from gradshard.examination import examine as examine
 from gradshard.pipeline.attacks.crafting import attacks_named, check_attacks
+from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.evaluation.error_matrix import (
     BLOCK,
     Case,
@@ -28,10 +29,14 @@ from gradshard.pipeline.evaluation.error_matrix import (
     plan_craftings,
 )
 from gradshard.pipeline.evaluation.statistics import ErrorRate
+from gradshard.pipeline.gradients.model_checks import Sample, check_differentiable
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.precision import settings_kept
 from gradshard.pipeline.types import CLEAN, EvaluationLabel, Gradient
 from gradshard.storage.errors import GradshardError
+
+# Images that a source is tried on before it is attacked.
+_TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ def evaluate(
         One result per target on clean images, then one for each attack, source and target.
 
     Raises:
-        GradshardError: a model is in training mode, gives no logits for the images or has a gradient that is NaN or
-            infinite, the images are not pixels, the labels do not fit the images, an attack cannot run here, or another
-            argument is not valid.
+        GradshardError: a model is in training mode, gives no logits for the images, changes them, or is a source whose
+            gradient is missing, NaN or infinite; the images are not pixels, the labels do not fit the images, an attack
+            cannot run here, or another argument is not valid.
     """
     models = {**(sources or {}), **targets}
     if not targets:
@@ -104,12 +109,16 @@ def evaluate(
     check_words(gradient, label)
     tensors = (parameter for model in models.values() for parameter in model.parameters())
     device = next((parameter.device for parameter in tensors), images.device)
-    first = images[:1].to(device)
+    first = images[:1].detach().to(device)
     classes = min(count_classes(model, first, where=name) for name, model in models.items())
     check_labels(labels, images, classes=classes)
     check_attacks(attacks, classes=classes, attacks=table)
     config = attack_config(epsilon=epsilon, alpha=alpha, steps=steps, restarts=restarts)
     crafters = list(sources if sources is not None else targets)
+    if any(name in ATTACKS for name in attacks):  # others may need no gradient
+        sample = Sample(images[:_TRIED].detach().to(device), labels[:_TRIED].to(device), classes)
+        for name in crafters:
+            check_differentiable(models[name], sample, where=name)
     planned = plan_cases(
         plan_craftings(dict.fromkeys(attacks, crafters), [gradient], config, label=label, attacks=table), list(targets)
     )

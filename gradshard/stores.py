@@ -8,17 +8,20 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from gradshard.pipeline.audit import store as auditing
 from gradshard.pipeline.audit.consent import check_attack
 from gradshard.pipeline.audit.store import StoreAudit
 from gradshard.pipeline.gradients.loss import step_sign
-from gradshard.pipeline.loading.logits import Logits, Output, check_eval, normalised
+from gradshard.pipeline.gradients.signs import to_unit_range
+from gradshard.pipeline.loading.logits import Logits, Output, check_eval, count_classes, normalised
 from gradshard.pipeline.loading.places import check_target
 from gradshard.pipeline.loading.rows import Transform, as_rows
 from gradshard.pipeline.loading.rows_split import rows_split
 from gradshard.pipeline.models.precision import settings_kept
+from gradshard.pipeline.models.tensors import device_of
 from gradshard.pipeline.types import Gradient, LabelPolicy
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
@@ -36,6 +39,8 @@ from gradshard.storage.remote.location import files_at
 
 CACHE = Path(".partial/stores")
 CACHE_BYTES = 10 << 30
+
+_TRIED = 8
 
 
 def open_dataset(place: str | Path, *, cache: Path = CACHE, cache_bytes: int = CACHE_BYTES) -> Dataset:
@@ -178,8 +183,20 @@ def audit(
     check_eval(model)
     made_from = _made_from(store, split, transform, columns)
     logits = Logits(normalised(model, mean, std, channels=made_from.sample_shape[0]), output).eval()
+    _check_classes(logits, made_from, store)
     plan = auditing.plan_audit(store, made_from, count=rows, seed=secrets.randbits(32) if seed is None else seed)
     return auditing.audit_store(plan, store, made_from, logits)
+
+
+def _check_classes(model: Logits, rows: LabelledRows, store: SignStore) -> None:
+    """Refuse a model that the store cannot have been made from, by a pass of the first images."""
+    images = torch.from_numpy(rows.read_images(0, min(_TRIED, len(rows))))
+    classes, wanted = count_classes(model, to_unit_range(images.to(device_of(model)))), store.manifest.dataset.classes
+    if classes != wanted:
+        raise GradshardError(
+            f"the model has {classes} logits, but that of {store.where} had {wanted}: give the one that the store was "
+            "made from"
+        )
 
 
 def _made_from(

@@ -4,7 +4,6 @@ Images are float tensors (N, C, H, W) in [0, 1]; epsilon and alpha are in the sa
 clipped to [0, 1]. A model is used in the mode it is in, and its parameters' ``grad`` stays untouched.
 """
 
-import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.gradients.input_gradient import input_gradient
@@ -41,8 +40,8 @@ def iterative_fgsm(
     adversarial = images
     for _ in range(steps):
         adversarial = fgsm(model, adversarial, labels, epsilon=epsilon / steps, gradient=gradient, targeted=targeted)
-    # In 16 bits, the rounding of the steps adds up to a part of epsilon.
-    return adversarial if images.dtype in (torch.float32, torch.float64) else project(adversarial, images, epsilon)
+    # The rounding of the steps adds up.
+    return project(adversarial, images, epsilon)
 
 
 def rand_fgsm(

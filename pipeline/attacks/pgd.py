@@ -125,7 +125,8 @@ def pgd(
         )
         with torch.no_grad():
             reached = cw_margin(model(end).float(), labels)
-            reached = -reached if targeted else reached
+            # A NaN counts against the model, as it does where errors are counted.
+            reached = (-reached if targeted else reached).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
         better = reached > margin
         best, margin = torch.where(better.view(-1, 1, 1, 1), end, best), torch.where(better, reached, margin)
     return best

@@ -80,11 +80,12 @@ class StoreAudit:
     def __str__(self) -> str:
         """Return the verdict and the numbers that it rests on."""
         sample = self.sample
+        masked = f"; {sample.zero_rows} of these rows have no sign and attack nobody" if sample.zero_rows else ""
         return (
             f"{self.verdict}\n"
             f"{len(sample.rows)} random rows and {len(self.critical.rows)} critical ones computed again: "
             f"{sample.agreement.mean():.4%} of the signs agree, mean gain {sample.gain.mean():.6f}, "
-            f"{len(self.bad)} bad rows; {self.labels_checked} labels checked, {len(self.labels_wrong)} wrong"
+            f"{len(self.bad)} bad rows; {self.labels_checked} labels checked, {len(self.labels_wrong)} wrong{masked}"
         )
 
 

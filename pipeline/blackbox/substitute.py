@@ -59,12 +59,18 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, see
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for _ in range(epochs):
-            order = torch.randperm(len(images), generator=generator)
-            for start in range(0, len(order), _BATCH):
-                rows = order[start : start + _BATCH]
+            for rows in _batches(torch.randperm(len(images), generator=generator)):
                 torch.autograd.backward(functional.cross_entropy(model(images[rows]), labels[rows]))
                 optimizer.step(_RATE)
     model.eval()
+
+
+def _batches(order: Tensor) -> list[Tensor]:
+    """Return the rows of each batch; batch normalisation does not take a single one, which joins the batch before."""
+    batches = [order[start : start + _BATCH] for start in range(0, len(order), _BATCH)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def jacobian_augmentation(model: nn.Module, images: Tensor, labels: Tensor, *, step: float) -> Tensor:

@@ -58,7 +58,7 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDiff
         second: the same; row s is of the same seed and column i of the same image.
 
     Raises:
-        GradshardError: the shapes differ, or are not those of errors.
+        GradshardError: the shapes differ or are not those of errors, or there is one image alone.
     """
     one, other = checked_errors(first), checked_errors(second)
     if one.shape != other.shape:
@@ -67,6 +67,7 @@ def paired_difference(first: npt.ArrayLike, second: npt.ArrayLike) -> PairedDiff
             "compare them on the seeds and images that both have"
         )
     seeds, images = one.shape
+    _check_images(images)
     if seeds == 1:
         return PairedDifference(float(one.mean() - other.mean()), None, None, None, seeds, images)
     return _compared(crossed_mean(one - other))
@@ -83,8 +84,16 @@ def paired_difference_of_rates(first: Sequence[float], second: Sequence[float], 
         first: the error rate of every seed, in [0, 1].
         second: the same, in the same order of seeds.
         images: the number of test images.
+
+    Raises:
+        GradshardError: there is one image alone, or more rates of one defence than of the other.
     """
     one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    _check_images(images)
+    if one.shape != other.shape:
+        raise GradshardError(
+            f"{len(one)} error rates of one defence and {len(other)} of the other: compare them on the same seeds"
+        )
     difference, seeds = float(one.mean() - other.mean()), len(one)
     if seeds == 1:
         return PairedDifference(difference, None, None, None, seeds, images)
@@ -116,6 +125,11 @@ def tied_for_best_over_seeds(defences: Sequence[npt.ArrayLike]) -> list[bool]:
     compared = correct_for_number([paired_difference(defences[at], defences[best]) for at in others])
     worse = {at for at, found in zip(others, compared, strict=True) if found.finding == "higher"}
     return [at not in worse for at in range(len(defences))]
+
+
+def _check_images(images: int) -> None:
+    if images < 2:
+        raise GradshardError("errors on one image alone do not show how images differ: compare two images at least")
 
 
 def _compared(found: CrossedMean) -> PairedDifference:

@@ -67,6 +67,21 @@ def check_frozen(model: nn.Module, sample: Sample, *, where: str, arithmetic: Ar
             return _gradients(model, sample, where)
 
 
+def check_differentiable(model: nn.Module, sample: Sample, *, where: str) -> None:
+    """Check, in eval mode, that a model's own gradient can be attacked: what it takes and gives, and no more.
+
+    Arguments are those of ``check_frozen``.
+
+    Raises:
+        GradshardError: the model changes its input, gives no logits, or lets no gradient through.
+    """
+    with as_it_was(model, sample.images.device):
+        model.eval()
+        with torch.no_grad():
+            _check_kind(model, _passed(model, sample.images.clone(), sample.classes, where, "eval"), where)
+        _gradients(model, sample, where)
+
+
 def check_trainable(
     model: nn.Module, sample: Sample, *, where: str, arithmetic: Arithmetic = "fp32", least_rows: int | None = None
 ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradshard.pipeline.gradients.input_gradient import gradient_through
+from gradshard.pipeline.gradients.loss import attack_labels, attack_loss
 from gradshard.pipeline.gradients.model_checks import as_it_was
 
 
@@ -34,7 +34,8 @@ def pass_bytes(model: nn.Module, images: Tensor) -> int:
         logits = model(inputs)
         # A model without a gradient can still classify; an attack on it raises its own error.
         if logits.requires_grad:
-            gradient_through(logits, inputs, None, gradient="exact", policy="predicted")
+            loss = attack_loss(logits, attack_labels(logits, None, "predicted"), "exact")
+            torch.autograd.grad(loss, inputs, allow_unused=True)
     return height.most
 
 

@@ -13,18 +13,28 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     """Return clip(x + epsilon * sign, 0, 1). Epsilon is a number or, per example, a tensor (N, 1, 1, 1).
 
     Raises:
-        GradshardError: the images are not floats, or epsilon has another shape.
+        GradshardError: the images are not floats, the signs have another shape, or epsilon has one that is not allowed
+            or is a number outside of [0, 1].
     """
     if not images.is_floating_point():
         raise GradshardError(
             f"images of {images.dtype} cannot be perturbed, because epsilon is one of pixels in [0, 1]: divide by 255"
         )
+    if signs.shape != images.shape:
+        raise GradshardError(
+            f"signs of shape {tuple(signs.shape)} are none of images of shape {tuple(images.shape)}: unpack packed "
+            "ones by unpack_signs, and give flat ones the images' shape by signs.view_as(images)"
+        )
+    if not isinstance(epsilon, Tensor) and not 0 <= epsilon <= 1:
+        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
     # Any other shape could broadcast over the columns of an image, and scale those.
     if isinstance(epsilon, Tensor) and epsilon.ndim and (epsilon.ndim, epsilon.shape[1:].numel()) != (images.ndim, 1):
         raise GradshardError(
             f"epsilon of shape {tuple(epsilon.shape)} is none of images of shape {tuple(images.shape)}: give a number, "
             "or one for each image by epsilon.view(-1, 1, 1, 1)"
         )
+    if isinstance(epsilon, Tensor):
+        epsilon = epsilon.to(images.dtype)
     return (images + epsilon * signs).clamp_(0, 1)
 
 

@@ -1,5 +1,6 @@
 """Unpacking of stored bit planes into perturbations, on any device."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 
 
-def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Tensor:
+def unpack_signs(planes: Tensor, shape: Sequence[int], *, scale: float = 1.0) -> Tensor:
     """Unpack bit planes into signs times a number: the tensor form of ``gradshard.storage.formats.bitplanes.unpack``.
 
     Compiled, it is one kernel. On the CPU and not compiled, each pair of bytes is looked up in a table.
@@ -25,8 +26,12 @@ def unpack_signs(planes: Tensor, shape: torch.Size, *, scale: float = 1.0) -> Te
         Float32 of -scale, 0 and +scale in the given shape; a few unused bytes may lie between its examples.
 
     Raises:
-        GradshardError: the planes do not fit images of this shape.
+        GradshardError: the planes are no tensor of bytes, or do not fit images of this shape.
     """
+    if not isinstance(planes, Tensor) or planes.dtype != torch.uint8:
+        found = planes.dtype if isinstance(planes, Tensor) else type(planes).__name__
+        raise GradshardError(f"packed signs are {found}: give them as the loader does, a tensor of torch.uint8")
+    shape = torch.Size(shape)
     wanted = (shape[0], 2, bitplanes.packed_bytes(shape[1:].numel()))
     if planes.shape != wanted:
         raise GradshardError(

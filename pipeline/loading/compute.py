@@ -77,6 +77,7 @@ def compute_signs(
     copies: int = 1,
     seed: int = 0,
     licence: str | None = None,
+    zero_rows: float = 0.5,
     workers: int = 0,
     threads: int | None = None,
     on_rows: OnRows | None = None,
@@ -117,6 +118,7 @@ def compute_signs(
         copies: the number of draws of the attack, at most 15.
         seed: the seed of these draws.
         licence: an SPDX identifier.
+        zero_rows: the largest share of images whose signs may be 0 in every pixel, so that they attack nobody.
         workers: how many processes read the dataset; 0: only this one.
         threads: how many pieces are computed at once on a CPU; by default as many as torch has threads.
         on_rows: called with the numbers of rows done and of all rows, as rows are computed.
@@ -140,7 +142,7 @@ def compute_signs(
     target = Path(target)
     called, kind = model_name or target.stem, architecture or _kind(model)
     # Before the dataset is read, which may take hours.
-    _check_numbers(workers, threads)
+    _check_numbers(workers, threads, zero_rows)
     _check_names(weights, name=name, split=split, model_name=called, architecture=kind, licence=licence)
     rows = as_rows(dataset, transform, columns)
     check_eval(model)
@@ -169,16 +171,18 @@ def compute_signs(
                 direction_record(direction, agreement=agreement),
                 licence=licence,
             )
-            store = make(Making(rows, hashes, spec, computer, probe, workers, on_rows), target)
+            store = make(Making(rows, hashes, spec, computer, probe, zero_rows, workers, on_rows), target)
     _remember(rows, spec.dataset, hashes, sample, target)
     return store
 
 
-def _check_numbers(workers: int, threads: int | None) -> None:
+def _check_numbers(workers: int, threads: int | None, zero_rows: float) -> None:
     if workers < 0:
         raise GradshardError(f"compute_signs: workers is {workers}, but must be 0 or more")
     if threads is not None and threads < 1:
         raise GradshardError(f"compute_signs: threads is {threads}, but must be 1 or more, or None")
+    if not 0 <= zero_rows <= 1:
+        raise GradshardError(f"compute_signs: zero_rows is {zero_rows:g}, but must be a share from 0 to 1")
 
 
 def _check_names(weights: str | Path | None, **words: str | None) -> None:

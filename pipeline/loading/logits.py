@@ -129,7 +129,9 @@ def count_classes(model: Logits, images: Tensor) -> int:
     # A forward pass can raise any exception for images that it does not take.
     except Exception as error:
         problem = " ".join(str(error).split())[:200]
-        raise GradshardError(f"the model does not take images of shape {shape} ({problem}): mend transform=") from error
+        raise GradshardError(
+            f"the model does not take images of shape {shape} ({problem}): {_remedy(model)}"
+        ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise GradshardError(
@@ -145,6 +147,11 @@ def count_classes(model: Logits, images: Tensor) -> int:
             "softmax off, or say by output= where the logits are"
         )
     return int(logits.shape[1])
+
+
+def _remedy(model: nn.Module) -> str:
+    found = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()} - {torch.float32}
+    return f"it has parameters of {found.pop()}, so call its float() first" if found else "mend transform="
 
 
 def check_model(model: Logits, images: Tensor, classes: int) -> None:

@@ -67,6 +67,7 @@ class Making:
     spec: StoreSpec
     computer: Computer
     probe: Planes
+    zero_rows: float
     workers: int
     on_rows: OnRows | None
 
@@ -83,8 +84,18 @@ def make(task: Making, target: Path) -> SignStore:
             _fill(task, builder)
             if target.exists():  # it appeared meanwhile
                 return _made_before(task, target)
+            _check_zero_rows(builder.zero_rows(), task)
             builder.publish(target)
     return open_store(target)
+
+
+def _check_zero_rows(zero: int, task: Making) -> None:
+    if zero > task.zero_rows * len(task.rows):
+        raise GradshardError(
+            f"the signs are 0 in every pixel for {zero} of {len(task.rows)} images and attack nobody there: look for "
+            'rounding or saturation in the model, or for gradient="cross_entropy", or set zero_rows= to the share that '
+            "may be"
+        )
 
 
 def _fill(task: Making, builder: StoreBuilder) -> None:

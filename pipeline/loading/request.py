@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import SupportsIndex
 
+import torch
 from pydantic import ValidationError
 
 from gradshard.pipeline.attacks.stored_rows import Direction
@@ -66,5 +67,7 @@ def direction_asked_for(
 
 
 def _plain(value: object) -> object:
-    """Return a whole number of NumPy as Python's, and anything else as it is."""
+    """Return a number of NumPy or torch as Python's, and anything else as it is."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
     return operator.index(value) if isinstance(value, SupportsIndex) and not isinstance(value, bool) else value

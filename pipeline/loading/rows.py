@@ -114,7 +114,10 @@ def read_pieces(rows: Rows, pieces: Sequence[slice], *, workers: int) -> Iterato
     """
     source = _Pieces(rows, pieces)
     # An error that a worker raises arrives with its traceback as the message; one that it returns arrives unchanged.
-    items = DataLoader(cast(Any, source), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
+    # With a generator of its own it leaves torch's, which the caller may have seeded, as it is.
+    items = DataLoader(
+        cast(Any, source), batch_size=None, num_workers=workers, collate_fn=_as_it_is, generator=torch.Generator()
+    )
     for piece, item in zip(pieces, items if workers else map(source.__getitem__, range(len(pieces))), strict=True):
         if isinstance(item, GradshardError):
             raise item

@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
+from gradshard.pipeline.models.first_pass import brief
 from gradshard.storage.errors import GradshardError
 
 Key = TypeVar("Key", bound=Hashable)
@@ -40,11 +41,21 @@ def moved(transform: Callable[[Any], Any], image: Tensor, signs: dict[Key, Tenso
     wrapped = {source: Signs(values) for source, values in signs.items()}
     try:
         image, found = transform((tv_tensors.Image(image), wrapped))
-    except TypeError as error:
-        if "are not supported by" not in str(error):
-            raise
-        name = str(error).rsplit(" ", 1)[-1].removesuffix("()")
-        raise GradshardError(f"augment= uses {name}, which takes no masks beside an image: {_REMEDY}") from error
+    except GradshardError:
+        raise
+    # User code can raise any exception.
+    except Exception as error:
+        if "are not supported by" in str(error):
+            name = str(error).rsplit(" ", 1)[-1].removesuffix("()")
+            raise GradshardError(f"augment= uses {name}, which takes no masks beside an image: {_REMEDY}") from error
+        raise GradshardError(
+            f"augment= does not take a pair of an image and its signs ({brief(error)}): use transforms of "
+            "torchvision.transforms.v2 (the older ones take an image alone)"
+        ) from error
+    if not isinstance(image, Tensor):
+        raise GradshardError(
+            f"augment= turns the image into {type(image).__name__}, in which epsilon has no unit: let it give a tensor"
+        )
     for values in found.values():
         if not isinstance(values, Tensor) or values.shape != image.shape or not _are_signs(values):
             raise GradshardError(

@@ -1,6 +1,7 @@
 """Any map-style dataset with the signs of stores beside each image, for any sampler and any number of workers."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class SignedDataset(Dataset[tuple[Any, Any, Any]]):
         """
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        row %= len(self)
+        row = operator.index(row) % len(self)
         image, label = self._rows.sample(row)
         if not isinstance(image, Tensor):
             # Copied: an array may be a view that is turned round, or one that an augmentation would change in place.

@@ -31,9 +31,12 @@ class StoreFiles(ReadableFiles, Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A store in a folder of this machine."""
+    """A store in a folder of this machine, found wherever the process goes."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", self.path.absolute())
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the first ``limit`` bytes of a file, at most."""

@@ -217,6 +217,38 @@ def test_a_printed_audit_is_the_verdict_and_what_it_rests_on(of_arrays, linear_d
     assert "mine.zarr is not what it says" in str(gs.audit(store, (images, labels), other))
 
 
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [
+        ([nn.Linear(784, 2)], "the model has 2 logits, but that of .*mine.zarr had 10: give the one"),
+        ([nn.Linear(100, 10)], r"the model does not take images of shape \(1, 28, 28\)"),
+        ([nn.Linear(784, 10).double()], r"has parameters of torch.float64, so call its float\(\) first"),
+        ([nn.Linear(784, 10), nn.Softmax(1)], "the model gives probabilities"),
+    ],
+    ids=["classes", "image size", "double", "softmax"],
+)
+def test_a_model_that_the_store_cannot_be_of_is_told_by_what_differs(of_arrays, layers, told):
+    store, images, labels = of_arrays
+    with pytest.raises(gs.GradshardError, match=told):
+        gs.audit(store, (images, labels), nn.Sequential(nn.Flatten(), *layers).eval())
+
+
+@pytest.mark.parametrize("way", [{}, {"attack": "ifgsm", "epsilon": 0.1, "steps": 3}], ids=["gradient", "attack"])
+def test_signs_that_attack_nobody_are_no_store_unless_they_may_be(linear_digits, small_dataset, tmp_path, way):
+    data = small_dataset.train
+    images, labels = data.take_images(np.arange(700)), data.read_labels()
+    torch.nn.init.normal_(linear_digits[1].weight, std=1000)  # so sure that the softmax rounds to 0 and 1
+    with pytest.raises(gs.GradshardError, match=r"0 in every pixel for \d+ of 700 images .* or set zero_rows="):
+        gs.compute_signs(linear_digits, (images, labels), tmp_path / "s.zarr", gradient="cross_entropy", **way)
+    assert not (tmp_path / "s.zarr").exists()
+    store = gs.compute_signs(
+        linear_digits, (images, labels), tmp_path / "s.zarr", gradient="cross_entropy", zero_rows=1, **way
+    )
+    assert re.search(r"; \d+ of these rows have no sign and attack nobody", str(gs.audit(store, data, linear_digits)))
+    with pytest.raises(gs.GradshardError, match="zero_rows is 2, but must be a share"):
+        gs.compute_signs(linear_digits, (images, labels), tmp_path / "t.zarr", zero_rows=2)
+
+
 def test_a_model_in_train_mode_is_not_audited(of_arrays, linear_digits):
     store, images, labels = of_arrays
     with pytest.raises(gs.GradshardError, match=r"is in train mode, .*: call model.eval\(\) first"):

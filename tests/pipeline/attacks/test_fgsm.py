@@ -131,6 +131,12 @@ def test_one_step_of_ifgsm_is_fgsm(linear_model, images, labels):
     assert torch.equal(once, fgsm(model, images, labels, epsilon=0.3))
 
 
+@pytest.mark.parametrize(("epsilon", "steps"), [(2 / 255, 365), (8 / 255, 526), (16 / 255, 379), (0.3, 351)])
+def test_rounding_of_many_steps_does_not_add_up(linear_model, images, labels, epsilon, steps):
+    found = iterative_fgsm(linear_model(), images, labels, epsilon=epsilon, steps=steps)
+    assert not leaves_ball(found, images, epsilon).any()
+
+
 def test_ifgsm_clips_after_every_step(linear_model, labels):
     model = linear_model()
     images = torch.full((9, 1, 3, 4), 0.05)
@@ -176,6 +182,21 @@ def test_epsilons_that_would_scale_columns_in_place_of_images_are_refused():
         with pytest.raises(GradshardError, match=r"epsilon of shape .* give a number, or one for each image"):
             perturb(images, torch.ones_like(images), torch.full(shape, 0.1))
     assert torch.equal(perturb(images, torch.ones_like(images), torch.tensor(0.1)), (images + 0.1).clamp(0, 1))
+
+
+@pytest.mark.parametrize("epsilon", [8, -0.1])
+def test_an_epsilon_that_is_no_distance_of_pixels_is_refused(images, epsilon):
+    with pytest.raises(GradshardError, match=f"epsilon is {epsilon}, no distance of pixels"):
+        perturb(images, torch.ones_like(images), epsilon)
+
+
+def test_signs_that_are_not_those_of_the_images_are_refused(images):
+    with pytest.raises(GradshardError, match=r"signs of shape \(9, 12\) are none of images of shape"):
+        perturb(images, torch.ones(9, 12), 0.1)
+
+
+def test_an_epsilon_in_double_precision_leaves_the_images_in_single(images):
+    assert perturb(images, torch.ones_like(images), torch.full((9, 1, 1, 1), 0.1).double()).dtype == torch.float32
 
 
 def test_what_leaves_the_ball_or_the_range_is_told():

@@ -50,6 +50,19 @@ def test_an_attack_stays_in_the_ball_and_in_range(linear_model, examples, name, 
     assert 0 <= found.min() <= found.max() <= 1
 
 
+@pytest.mark.parametrize("loss", ["exact", "hinge"])
+def test_an_end_where_logits_are_undefined_has_fooled_the_model(examples, loss):
+    class Cracked(torch.nn.Module):
+        def forward(self, images):
+            dark = images.flatten(1).amin(1, keepdim=True) - 0.2  # no logarithm below
+            return torch.cat([images.flatten(1)[:, :1] + 5, torch.zeros(len(images), 1)], 1) + 0 * dark.log()
+
+    _, _, noise = examples
+    images, labels = torch.full((20, 1, 3, 4), 0.4), torch.zeros(20, dtype=torch.int64)
+    end = pgd(Cracked(), images, labels, epsilon=0.3, step=0.1, steps=3, noise=noise, loss=loss)
+    assert Cracked()(end).isnan().any(1).all()
+
+
 def test_more_restarts_are_never_weaker(linear_model, examples):
     model, (images, labels, noise) = linear_model(classes=4, seed=3), examples
     margins = []

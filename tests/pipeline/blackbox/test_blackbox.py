@@ -95,6 +95,18 @@ def test_the_set_doubles_until_its_limit_and_queries_are_its_size(linear_model, 
     assert torch.equal(found[-1][0].linear.weight, again[-1][0].linear.weight)
 
 
+def test_a_substitute_with_batch_normalisation_is_trained_on_one_image_more_than_whole_batches(linear_model):
+    def fresh():
+        torch.manual_seed(0)
+        flat = torch.nn.Flatten()
+        return torch.nn.Sequential(flat, torch.nn.Linear(12, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
+
+    growth = SubstituteConfig(rounds=1, epochs=2, step=0.1, limit=65, seed=0)
+    images = torch.rand(65, 1, 3, 4, generator=torch.Generator().manual_seed(0))
+    ((model, queries),) = substitutes(Oracle(linear_model()), fresh, images, growth)
+    assert (queries, bool(model(images).isfinite().all())) == (65, True)
+
+
 @pytest.mark.slow
 def test_a_substitute_grown_from_labels_fools_its_target_more_than_noise_does(digits):
     (x, y), (x_test, y_test) = digits["train"], digits["test"]

@@ -128,3 +128,12 @@ def test_errors_known_by_number_alone_tell_large_differences_and_nothing_of_one_
     assert paired_difference_of_rates(*rates, images=IMAGES).finding == "lower"
     assert paired_difference_of_rates(*rates, images=20).finding == "no difference shown"
     assert paired_difference_of_rates([0.1], [0.9], images=IMAGES).finding == ONE_SEED
+
+
+def test_one_image_alone_compares_nothing():
+    with pytest.raises(GradshardError, match="errors on one image alone"):
+        paired_difference(np.ones((3, 1)), np.zeros((3, 1)))
+    with pytest.raises(GradshardError, match="errors on one image alone"):
+        paired_difference_of_rates([0.1, 0.2], [0.1, 0.3], images=1)
+    with pytest.raises(GradshardError, match="2 error rates of one defence and 3 of the other"):
+        paired_difference_of_rates([0.1, 0.2], [0.1, 0.3, 0.2], images=10)

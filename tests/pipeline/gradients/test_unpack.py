@@ -51,6 +51,12 @@ def test_signs_are_not_unpacked_into_the_shape_of_other_images(shape):
         unpack_signs(planes, torch.Size(shape))
 
 
+@pytest.mark.parametrize(("planes", "told"), [(torch.zeros(2, 2, 2), "float32"), (np.zeros((2, 2, 2)), "ndarray")])
+def test_what_is_no_packed_sign_is_refused(planes, told):
+    with pytest.raises(GradshardError, match=f"packed signs are .*{told}: give them as the loader does"):
+        unpack_signs(planes, (2, 1, 3, 4))
+
+
 def test_signs_below_which_a_random_step_is_packed_are_not_unpacked_without_it():
     planes, _ = example(4, 1, 4, 5, seed=0)
     with pytest.raises(GradshardError, match=r"packed signs of shape \(2, 4, 3\) are none of images"):

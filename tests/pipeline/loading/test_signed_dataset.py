@@ -19,6 +19,7 @@ from tests.helpers.mounts import run_on_disk
 from tests.helpers.servers import plain_http
 from tests.pipeline.loading.conftest import Digits, signs_of
 
+older = pytest.importorskip("torchvision.transforms")
 transforms = pytest.importorskip("torchvision.transforms.v2")
 
 
@@ -230,6 +231,9 @@ def test_outside_of_the_image_signs_are_0_whatever_colour_it_is_padded_by(base, 
         (transforms.Grayscale(3), "changed the image's shape and not that of its signs"),
         (transforms.Lambda(lambda values: values * 3 % 5), "made other values of them"),
         (transforms.Normalize([0.13], [0.31]), r"pixels outside of \[0, 1\], as a normalisation does"),
+        (older.RandomHorizontalFlip(), r"does not take a pair .*: use transforms of torchvision\.transforms\.v2"),
+        (older.Compose([older.RandomCrop(28, 4)]), "does not take a pair"),
+        (transforms.ToPILImage(), "turns the image into Image, in which"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -251,6 +255,23 @@ def test_channels_that_change_places_take_their_signs_along(digits, model):
     order = [next(c for c in range(3) if torch.equal(mixed[0][place], plain[0][c])) for place in range(3)]
     assert order != [0, 1, 2]
     assert torch.equal(mixed[1], plain[1][order])
+
+
+def test_the_number_of_a_row_may_be_a_tensor_and_stays_what_it_is(signed):
+    row = torch.tensor(-3)
+    assert torch.equal(signed[row][0], signed[len(signed) - 3][0])
+    assert row == -3
+
+
+def test_processes_that_read_leave_torchs_random_numbers_alone(model, rows, base):
+    states = []
+    for target in ("signs/new.zarr", "signs/new.zarr"):
+        torch.manual_seed(0)
+        store = compute_signs(model, base, target, workers=2)
+        SignedDataset(base, store, workers=2)
+        states.append(torch.get_rng_state())
+    torch.manual_seed(0)
+    assert all(torch.equal(state, torch.get_rng_state()) for state in states)
 
 
 def test_bytes_are_not_perturbed_as_if_they_lay_between_0_and_1(rows, store):

@@ -105,6 +105,14 @@ def test_a_store_without_arrays_is_refused(small_store):
         open_store(Path(small_store.where))
 
 
+def test_an_open_store_is_read_after_the_process_went_elsewhere(small_store, tmp_path, monkeypatch):
+    planes = small_store.load()
+    monkeypatch.chdir(Path(small_store.where).parent)
+    store = open_store(Path(Path(small_store.where).name))
+    monkeypatch.chdir(tmp_path.parent)
+    assert np.array_equal(store.load(), planes)
+
+
 def test_rows_are_read_alike_in_pieces_and_whole(small_store):
     whole = small_store.load()
     pieces = [small_store.read(start, min(start + 33, 700)) for start in range(0, 700, 33)]

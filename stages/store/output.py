@@ -60,7 +60,11 @@ def some(names: Sequence[str]) -> str:
 
 def passed_over(litter: Sequence[str], foreign: Sequence[str]) -> list[str]:
     """Describe the files in a store's folder that are not the store's own, one line for each kind."""
-    lines = [f"passed over {some(litter)}: systems leave such files in folders, they do no harm"] if litter else []
+    lines = (
+        [f"passed over {some(litter)}: systems and killed processes leave such files, they do no harm"]
+        if litter
+        else []
+    )
     return [*lines, f"passed over {some(foreign)}: no file of the store"] if foreign else lines
 
 

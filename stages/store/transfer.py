@@ -14,7 +14,7 @@ from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.index import address, register
 from gradshard.storage.remote.index import pick as picked
 from gradshard.storage.remote.location import manifest_at, shown
-from gradshard.storage.remote.transfer import pull, push
+from gradshard.storage.remote.transfer import check_long_enough, pull, push
 
 
 @click.command()
@@ -60,6 +60,8 @@ def pull_command(
     that its owner named, `--signer` who signed it. With `--pick`, PLACE is a folder or URL that contains stores, as for
     `store list`.
     """
+    if digest is not None:
+        check_long_enough(digest)
     if pick is not None:
         entry = picked(place, pick)
         place = address(place, entry)

@@ -4,8 +4,10 @@ import errno
 import functools
 import logging
 import os
+import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,17 +25,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
     After an exception, or a kill, ``path`` is what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_TEMPORARY, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}{_TEMPORARY}"
+    # With the permissions that any new file gets, unlike those of tempfile.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def unfinished_file(name: str) -> str | None:
+    """Return the file, by its relative path, whose unfinished copy a path is; none if it is no unfinished file."""
+    *folder, last = name.split("/")
+    found = re.fullmatch(rf"\.(.+)\.[0-9a-z_]{{8}}{re.escape(_TEMPORARY)}", last)
+    return None if found is None else "/".join([*folder, found[1]])
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,9 +130,3 @@ def _tell_weaker_once() -> None:
         "folders here cannot be synced to their disk (the file system does not know how): all goes on, but what was "
         "just written may be lost if the power fails"
     )
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -123,9 +123,13 @@ class StoreBuilder:
         rows = self.layout.shard_rows(shard)
         planes = planes.reshape(self.spec.copies, rows.stop - rows.start, *planes.shape[-2:])
         stored = labels.astype(label_dtype(self.spec.dataset.classes))
+        files = shard_files(shard, self.spec.copies)
+        if rows.stop - rows.start < self.layout.shard:
+            # Zarr merges a shard that is not full with its old file, which a power failure may have spoiled.
+            for file in files:
+                (self.store / file).unlink(missing_ok=True)
         sign_arrays.write_shard(self.store, rows, planes=planes, labels=stored)
         zeros = np.bitwise_count(planes[:, :, 1]).sum(axis=-1, dtype=np.int64)
-        files = shard_files(shard, self.spec.copies)
         for file in files:
             sync(self.store / file)
         receipt = Receipt(

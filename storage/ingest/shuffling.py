@@ -63,7 +63,8 @@ def scatter(images: AnyImages, order: Numbers, scratch: Path) -> Iterator[int]:
     places = np.empty_like(order)
     places[order] = np.arange(len(order))
     row_bytes = int(np.prod(images.shape[1:]))
-    with scratch.open("wb", buffering=0) as file:
+    # Buffered: an unbuffered write may take only a part of an image, when the disk is full for a moment.
+    with scratch.open("wb") as file:
         for rows in split_slice(slice(0, len(order)), max(1, CHUNK_BYTES // row_bytes)):
             for place, image in zip(places[rows].tolist(), np.ascontiguousarray(images[rows]), strict=True):
                 file.seek(place * row_bytes)

@@ -1,8 +1,9 @@
-"""Files in a store's folder that do not belong to it: litter, which systems leave anywhere, and foreign files."""
+"""Files in a store's folder that do not belong to it: harmless ones, left by systems or kills, and foreign ones."""
 
 import fnmatch
 from pathlib import Path
 
+from gradshard.storage.formats.atomic import unfinished_file
 from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 
@@ -34,9 +35,11 @@ def strangers(folder: Path, published: Manifest) -> tuple[list[str], list[str]]:
     """Find the files in a store's folder that do not belong to the store.
 
     Returns:
-        The litter, which is harmless, and the other files and links; relative paths, sorted.
+        The harmless ones, which are litter of systems and unfinished files of killed processes, and the other files
+        and links; relative paths, sorted.
     """
     own = {MANIFEST, SIGNATURE, *published.files}
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
     found = sorted({path.relative_to(folder).as_posix() for path in paths} - own)
-    return [name for name in found if is_litter(name)], [name for name in found if not is_litter(name)]
+    harmless = [name for name in found if is_litter(name) or unfinished_file(name) in own]
+    return harmless, [name for name in found if name not in harmless]

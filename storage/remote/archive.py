@@ -21,7 +21,7 @@ from gradshard.storage.maintenance.signatures import SIZE_LIMIT as SIGNATURE_LIM
 from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.signature import vouched_signature
-from gradshard.storage.remote.transfer import check_digest, is_whole, receiving
+from gradshard.storage.remote.transfer import Arriving, check_digest, is_whole, receiving
 
 Advance = Callable[[int], None]
 
@@ -89,7 +89,8 @@ def import_archive(
             check_digest(manifest, digest, where=str(source))
             _check_members(archive, manifest, source)
             signature = vouched_signature(_Members(archive), manifest, content, signer, where=str(source))
-            with receiving("import", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
+            arriving = Arriving(manifest, content, signature, vouched=signer is not None)
+            with receiving("import", arriving, target, on_wait=on_wait) as folder:
                 for name, record in manifest.files.items():
                     if not is_whole(folder / name, record):
                         _unpack(archive, name, record.sha256, folder / name, source)

@@ -8,12 +8,13 @@ already is left alone; in the same store, files that are missing or fail the che
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import remove_strays, sync, write_bytes
 from gradshard.storage.formats.digests import file_sha256
-from gradshard.storage.formats.manifest import FileRecord, Manifest, parse_manifest, read_manifest
+from gradshard.storage.formats.manifest import FileRecord, Manifest, canonical, parse_manifest, read_manifest
 from gradshard.storage.formats.sign_reader import open_files
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
@@ -64,8 +65,8 @@ def push(store: Path, place: str, *, advance: Advance) -> Manifest:
 
     _each(send, manifest.files)
     _send_signature(store, location)
-    if not published:
-        content = (store / MANIFEST).read_bytes()
+    content = canonical((store / MANIFEST).read_bytes())
+    if not published or manifest_bytes(location) != content:
         _unless_done(lambda: location.write(MANIFEST, content), lambda: is_published(location, manifest))
     location.remove_leftovers(PENDING)
     return manifest
@@ -102,7 +103,8 @@ def pull(
         manifest = parse_manifest(content, where=location.url)
         check_digest(manifest, digest, where=location.url)
         signature = vouched_signature(location, manifest, content, signer, where=location.url)
-        with receiving("pull", manifest, content, target, on_wait=on_wait, signature=signature) as folder:
+        arriving = Arriving(manifest, content, signature, vouched=signer is not None)
+        with receiving("pull", arriving, target, on_wait=on_wait) as folder:
 
             def get(name: str) -> None:
                 record = manifest.files[name]
@@ -114,36 +116,41 @@ def pull(
     return manifest
 
 
+@dataclass(frozen=True)
+class Arriving:
+    """A store that arrives: its manifest, the manifest's bytes as they came, and its signature if it has one.
+
+    ``vouched`` says that the signature was checked against the signer whom the user named.
+    """
+
+    manifest: Manifest
+    content: bytes
+    signature: bytes | None
+    vouched: bool = False
+
+
 @contextmanager
-def receiving(
-    how: str,
-    manifest: Manifest,
-    content: bytes,
-    target: Path,
-    *,
-    on_wait: Callable[[str], None],
-    signature: bytes | None = None,
-) -> Iterator[Path]:
+def receiving(how: str, arriving: Arriving, target: Path, *, on_wait: Callable[[str], None]) -> Iterator[Path]:
     """Yield the folder in which a store's files are gathered; on a clean exit it becomes the store ``target``.
 
     It is ``target`` itself if the same store is there already: missing files are added, and the signature if there was
-    none. After an interruption the folder keeps its files.
+    none or this one is vouched for. After an interruption the folder keeps its files.
 
     Raises:
         GradshardError: something else is at ``target``, or the arrays are not those that the manifest describes.
     """
-    if is_there(target, manifest):
+    if is_there(target, arriving.manifest):
         yield target
-        _add_signature(target, signature)
+        _mend_beside_files(target, arriving)
         return
-    recipe, root = {"digest": manifest.digest}, target.parent / ".partial"
+    recipe, root = {"digest": arriving.manifest.digest}, target.parent / ".partial"
     with workspace(f"{how}-{target.name}", recipe, on_wait=on_wait, root=root) as work:
-        if work.waited and is_there(target, manifest):
+        if work.waited and is_there(target, arriving.manifest):
             yield target
-            _add_signature(target, signature)
+            _mend_beside_files(target, arriving)
             return
         yield work.folder / "store"
-        publish(work.folder / "store", manifest, content, target, signature=signature)
+        publish(work.folder / "store", arriving.manifest, arriving.content, target, signature=arriving.signature)
 
 
 def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, signature: bytes | None = None) -> None:
@@ -162,7 +169,8 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, s
     open_files(Folder(folder), manifest, where=str(target))
     # From a killed process: unfinished files, and a signature older than the present one.
     remove_strays(folder, keep=manifest.files)
-    _add_signature(folder, signature)
+    if signature is not None:
+        write_bytes(folder / SIGNATURE, signature)
     write_bytes(folder / MANIFEST, content)
     try:
         folder.rename(target)  # fails if a folder with files is there
@@ -192,9 +200,14 @@ def is_there(target: Path, manifest: Manifest) -> bool:
     return True
 
 
-def _add_signature(store: Path, signature: bytes | None) -> None:
-    if signature is not None and not (store / SIGNATURE).exists():
-        write_bytes(store / SIGNATURE, signature)
+def _mend_beside_files(store: Path, arriving: Arriving) -> None:
+    """Mend what the manifest of a store that is there does not name: the manifest's own bytes, and the signature."""
+    content = canonical(arriving.content)
+    if (store / MANIFEST).read_bytes() != content:
+        write_bytes(store / MANIFEST, content)
+    there = read_signature(Folder(store))
+    if arriving.signature is not None and (there is None or (arriving.vouched and there != arriving.signature)):
+        write_bytes(store / SIGNATURE, arriving.signature)
 
 
 def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
@@ -205,13 +218,22 @@ def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:
     """
     if digest is None:
         return
-    if len(digest) < _DIGEST_CHARACTERS:
-        raise GradshardError(f"the digest {digest} is too short to name a store: give {_DIGEST_CHARACTERS} characters")
+    check_long_enough(digest)
     if not manifest.digest.startswith(digest.lower()):
         raise GradshardError(
             f"{where} is the store {manifest.digest[: len(digest)]}, not {digest}: check the address, or whether its "
             "owner published a new one"
         )
+
+
+def check_long_enough(digest: str) -> None:
+    """Refuse the first characters of a digest if they are too few to name one store.
+
+    Raises:
+        GradshardError: they are.
+    """
+    if len(digest) < _DIGEST_CHARACTERS:
+        raise GradshardError(f"the digest {digest} is too short to name a store: give {_DIGEST_CHARACTERS} characters")
 
 
 def _claim(location: Location, manifest: Manifest) -> None:

@@ -108,7 +108,10 @@ def litter(folder):
 def test_litter_is_named_and_passed_over_by_verify_export_and_push(store, copied_project, gradshard):
     whole = files(copied_project.path / "signs/A.zarr")
     litter(copied_project.path / "signs/A.zarr")
-    named = "passed over .DS_Store, labels/.nfs0000000000000001, signs/._c: systems leave such files"
+    unfinished = copied_project.path / "signs/A.zarr/.README.md.k1lled00.tmp"
+    unfinished.write_bytes(b"#")
+    others = "labels/.nfs0000000000000001, signs/._c: systems and killed processes leave such files"
+    named = f"passed over .DS_Store, .README.md.k1lled00.tmp, {others}"
     code, text = store("verify", "signs/A.zarr")
     assert code == 0
     assert named in text

@@ -114,6 +114,19 @@ def test_a_pull_that_refuses_fetches_no_shard_and_one_that_does_not_brings_the_s
     assert contents(Path("pulled.zarr")) == contents(signed)
 
 
+def test_who_names_a_new_signer_gets_the_new_signature(signed, alice, says, tmp_path):
+    bob, ways = signers.key_pair(tmp_path, "bob"), (("pull", signed), ("import", "M.zip"))
+    for way, _ in ways:
+        assert says("pull", signed, f"{way}.zarr")[0] == 0
+    assert says("sign", signed, "--key", bob.private)[0] == 0
+    assert says("export", signed, "M.zip")[0] == 0
+    for way, place in ways:
+        assert says(way, place, f"{way}.zarr")[0] == 0
+        assert says("verify", f"{way}.zarr", "--signer", alice.public)[0] == 0
+        assert says(way, place, f"{way}.zarr", "--signer", bob.public)[0] == 0
+        assert says("verify", f"{way}.zarr", "--signer", bob.public)[0] == 0
+
+
 def test_push_export_and_import_carry_the_signature(signed, alice, says, tmp_path):
     assert says("push", signed, "pushed.zarr")[0] == 0
     assert says("export", "pushed.zarr", "M.zip")[0] == 0

@@ -37,6 +37,12 @@ def test_written_files_have_the_usual_permissions(tmp_path):
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+def test_writing_never_changes_the_umask_which_other_threads_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("a file that another thread makes now is open to all"))
+    atomic.write_text(tmp_path / "file", "x")
+    assert (tmp_path / "file").read_text() == "x"
+
+
 def test_copy_makes_a_file_of_its_own(tmp_path):
     atomic.write_text(tmp_path / "a", "one")
     atomic.copy(tmp_path / "a", tmp_path / "sub" / "b")

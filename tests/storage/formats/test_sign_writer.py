@@ -40,6 +40,16 @@ def test_a_published_store_gives_back_signs_and_labels(small_store, small_datase
     assert small_store.manifest.zeros == (signs == 0).sum()
 
 
+@pytest.mark.parametrize("spoil", [lambda size: bytes(size), lambda size: bytes(50)], ids=["zeros", "cut"])
+def test_a_last_shard_that_a_power_failure_spoiled_is_written_anew(builder, small_dataset, spoil):
+    last = builder.layout.shards - 1
+    assert len(range(700)[builder.layout.shard_rows(last)]) < builder.layout.shard
+    receipt = write(builder, small_dataset, last)
+    for name in receipt.files:
+        (builder.store / name).write_bytes(spoil((builder.store / name).stat().st_size))
+    assert write(builder, small_dataset, last) == receipt
+
+
 def test_any_order_of_shards_and_any_repetition_gives_the_same_bytes(tmp_path, small_dataset):
     build_store(tmp_path / "b1", small_dataset, tmp_path / "one.zarr")
     builder = StoreBuilder(tmp_path / "b2", store_spec(small_dataset))

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import resource
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_images_of_a_compressed_file_come_in_the_new_order(tmp_path):
     assert sum(counts) == 5_000
     assert len(counts) > 1
     assert np.array_equal(shuffling.scattered(raw, tmp_path / "scratch")[:][:, 0], images[order])
+
+
+def test_an_image_that_is_written_in_part_is_an_error_and_never_other_pixels(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (300, 1, 100, 100), dtype=np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (images.nbytes - 10, hard))  # room for a part of the last image
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            list(shuffling.scatter(images, shuffling.shuffled_order(300, seed=0, split=0), tmp_path / "scratch"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_orders_of_other_seeds_and_splits_differ():

@@ -80,6 +80,10 @@ def test_a_store_is_pulled_by_its_name_and_by_the_beginning_of_its_digest(two, s
         *says("pull", two, "three.zarr", "--pick", "M.zarr", "--digest", "0123456789ab")[::2]
     )
     assert not Path("three.zarr").exists()
+    for short in ("", "0"):
+        err = one_sentence(*says("pull", two, "three.zarr", "--pick", "M.zarr", "--digest", short)[::2])
+        assert f"the digest {short} is too short to name a store" in err
+    assert not Path("three.zarr").exists()
 
 
 def test_the_list_says_who_claims_to_have_signed(two, source, says, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
-from gradshard.storage.formats.store_paths import signs_file
+from gradshard.storage.formats.store_paths import MANIFEST, signs_file
 from gradshard.storage.remote import retries
 from gradshard.storage.remote.archive import export_archive, import_archive
 from gradshard.storage.remote.cache import open_remote
@@ -220,6 +220,19 @@ def test_what_a_killed_push_to_a_folder_was_writing_is_no_part_of_the_store(sour
         (there / unfinished).write_bytes(b"")
         pushed(source, str(there))
         assert contents(there) == contents(source)
+
+
+@pytest.mark.parametrize("way", ["pull", "push"])
+def test_a_manifest_whose_line_ends_were_changed_is_mended_where_it_is(source, tmp_path, way):
+    place = tmp_path / "there.zarr"
+    pushed(source, str(place))
+    manifest = place / MANIFEST
+    manifest.write_bytes(manifest.read_bytes().replace(b"\n", b"\r\n"))
+    if way == "pull":
+        pulled(str(source), place)
+    else:
+        pushed(source, str(place))
+    assert contents(place) == contents(source)
 
 
 def test_a_link_to_nothing_at_the_target_is_told_before_anything_is_fetched(source, tmp_path):

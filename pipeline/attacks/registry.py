@@ -68,6 +68,11 @@ class Attack:
     targeted: bool = False
     check: str | None = None
 
+    @property
+    def random(self) -> bool:
+        """True if it draws anything at random."""
+        return not {"noise", "seed"}.isdisjoint(self.takes)
+
     def steps_of(self, config: AttackConfig) -> int:
         """Return how many steps it makes from each start."""
         return int(getattr(config, self.takes["steps"])) if "steps" in self.takes else self.steps

@@ -15,11 +15,13 @@ from gradshard.pipeline.gradients.loss import step_sign
 from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
 from gradshard.pipeline.types import OWN_LOSS, StorePrecision
 from gradshard.storage.formats.dataset import Images, Labels
-from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, DirectionRecord
+from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, DirectionRecord, Manifest
 from gradshard.storage.formats.shard_reader import Rows
 
 _DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
 _AGREEMENT_ROWS = 256
+# An attack that hardly crosses half of the ball leaves a store of almost no signs.
+_FEW_SIGNS = 0.8
 
 
 def check_direction(direction: Direction, *, classes: int) -> None:
@@ -54,6 +56,17 @@ def measure_agreement(
     images, labels = (torch.from_numpy(part).to(device) for part in read(chosen))
     share = agreement_with_float64(model, images, labels, direction)
     return AgreementRecord(rows=len(chosen), share=round(share, 6))
+
+
+def short_steps(published: Manifest) -> str | None:
+    """Return a sentence of warning if an attack moved few pixels far enough for a sign; none if it did, or is none."""
+    attack = published.direction.attack
+    if attack is None or published.zero_fraction <= _FEW_SIGNS:
+        return None
+    return (
+        f"{attack.name} moved {published.zero_fraction:.0%} of the pixels less than half as far as epsilon allows, and "
+        "these have no sign: give it more steps, or larger ones by its arguments"
+    )
 
 
 def direction_record(direction: Direction, *, agreement: AgreementRecord | None = None) -> DirectionRecord:

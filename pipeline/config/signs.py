@@ -48,6 +48,8 @@ class StoredSigns(Section):
             self._check_taken("steps", "steps", not {"steps", "pgd_steps"}.isdisjoint(takes), "its steps are its own")
             if self.alpha is not None and self.epsilon is not None and self.alpha >= self.epsilon:
                 raise schema_error("alpha", f"must be below eps ({self.epsilon}), but is {self.alpha}")
+            if self.copies > 1 and not ATTACKS[self.attack].random and self.label != "random":
+                raise schema_error("copies", f"is not for {self.attack}, which draws nothing: all would be equal")
             if self.arguments:
                 raise schema_error("arguments", "is for an attack from elsewhere: remove it")
         elif is_reference(self.attack):

@@ -16,7 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record, measure_agreement
+from gradshard.pipeline.attacks.stored_direction import (
+    check_direction,
+    direction_record,
+    measure_agreement,
+    short_steps,
+)
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.loading.guard import remember
 from gradshard.pipeline.loading.logits import Logits, Output, check_eval, check_model, count_classes, frozen, normalised
@@ -172,6 +177,8 @@ def compute_signs(
                 licence=licence,
             )
             store = make(Making(rows, hashes, spec, computer, probe, zero_rows, workers, on_rows), target)
+    if (warning := short_steps(store.manifest)) is not None:
+        logging.getLogger("gradshard").warning("%s: %s", target, warning)
     _remember(rows, spec.dataset, hashes, sample, target)
     return store
 

@@ -11,7 +11,7 @@ from gradshard.pipeline.training.adversary import Adversary
 from gradshard.pipeline.training.distributed import init_distributed
 from gradshard.pipeline.training.methods.registry import DEFAULT_METHOD
 from gradshard.stages.console.progress import echo
-from gradshard.stages.jobs.stored_attacks import tell_of_other_epsilons
+from gradshard.stages.jobs.stored_attacks import check_promised, tell_of_other_epsilons
 from gradshard.stages.machines.device_memory import device_of
 from gradshard.stages.project import paths
 from gradshard.stages.training import held_back, training_run
@@ -47,7 +47,8 @@ def train_robust(params: Params, model: str, seed: int, places: tuple[str, ...],
     trained = params.in_run(model, seed)
     data = open_dataset(paths.dataset(params))
     data.check_trainable()
-    stores = _open_sources(robust, _places(params, places, robust, seed), data.train, cache, cache_size)
+    given = _given_places(places, robust)
+    stores = _open_sources(params, robust, seed, given, data.train, cache, cache_size)
     tell_of_other_epsilons(stores, epsilon=params.attack.epsilon)
     reading = plan_reading(data.train, stores, memory=params.streaming.memory, window=params.streaming.window)
     held = held_back.rows_of(params.adversarial.held_back, len(data.train))
@@ -110,9 +111,9 @@ def _judge(params: Params, held: Rows | None, reader: Reader, stores: dict[str, 
     return held_back.make_judge(chosen, held, reader, stores, params.attack.epsilon)
 
 
-def _places(params: Params, given: tuple[str, ...], robust: RobustModel, seed: int) -> dict[str, str]:
-    """Return where each source's store is: in the project, or where the command line says."""
-    places = {source: str(paths.store(params.in_run(source, seed))) for source in robust.sources}
+def _given_places(given: tuple[str, ...], robust: RobustModel) -> dict[str, str]:
+    """Return where the command line says that sources' stores are."""
+    places = {}
     for text in given:
         source, equals, place = text.partition("=")
         if not equals or not place:
@@ -123,11 +124,24 @@ def _places(params: Params, given: tuple[str, ...], robust: RobustModel, seed: i
 
 
 def _open_sources(
-    robust: RobustModel, places: dict[str, str], split: Split, cache: Path, cache_size: int
+    params: Params,
+    robust: RobustModel,
+    seed: int,
+    given: dict[str, str],
+    split: Split,
+    cache: Path,
+    cache_size: int,
 ) -> dict[str, SignStore]:
-    stores = {source: open_place(places[source], cache, cache_size) for source in robust.sources}
-    for store in stores.values():
+    """Open the store of each source: where the command line says, else the project's, which is checked."""
+    stores = {}
+    for source in robust.sources:
+        name = params.in_run(source, seed)
+        store = open_place(given.get(source, str(paths.store(name))), cache, cache_size)
         store.check_made_for(split)
+        if source not in given:
+            wanted = params.signs[name]
+            check_promised(store, wanted, paths.static_weights(wanted.model), name=name, source=source)
+        stores[source] = store
     _tell_of_twins(stores)
     return stores
 

@@ -10,7 +10,12 @@ from typing import NamedTuple
 import torch
 from distributed import Client
 
-from gradshard.pipeline.attacks.stored_direction import check_direction, direction_record, measure_agreement
+from gradshard.pipeline.attacks.stored_direction import (
+    check_direction,
+    direction_record,
+    measure_agreement,
+    short_steps,
+)
 from gradshard.pipeline.attacks.stored_rows import Direction
 from gradshard.pipeline.config.direction import direction_of
 from gradshard.pipeline.config.schema import Params
@@ -26,7 +31,7 @@ from gradshard.stages.machines.devices import on_all_devices
 from gradshard.stages.project import paths
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
-from gradshard.storage.formats.manifest import ModelRecord, StoreSpec, read_manifest
+from gradshard.storage.formats.manifest import Manifest, ModelRecord, StoreSpec, read_manifest
 from gradshard.storage.formats.sign_receipts import Receipt
 from gradshard.storage.formats.sign_writer import StoreBuilder, make_spec
 from gradshard.storage.formats.store_paths import SIGNATURE
@@ -96,8 +101,14 @@ def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
     copies = f" in {published.copies} copies" if published.copies > 1 else ""
     echo(
         f"{target}: {published.dataset.rows} rows{copies}, {size / 1e6:.1f} MB, {8 * size / published.signs:.2f} "
-        f"bits per pixel, {published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train))}"
+        f"bits per pixel, {published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train), published)}"
     )
+    _tell_of_short_steps(target, published)
+
+
+def _tell_of_short_steps(target: Path, published: Manifest) -> None:
+    if (warning := short_steps(published)) is not None:
+        echo(f"{target}: {warning}")
 
 
 def _check_gradients(loaded: LoadedModel, file: Path, store: str, wanted: SignsParams) -> None:
@@ -121,8 +132,11 @@ def _check_zero_rows(zero: int, rows: int, store: str, wanted: SignsParams) -> N
         )
 
 
-def _masked(zero: int, rows: int) -> str:
-    return f", and nothing else in {zero} rows ({zero / rows:.2%}), where the gradient is masked" if zero else ""
+def _masked(zero: int, rows: int, published: Manifest) -> str:
+    if not zero:
+        return ""
+    why = "the gradient is masked" if published.direction.attack is None else "the attack moved no pixel far enough"
+    return f", and nothing else in {zero} rows ({zero / rows:.2%}), where {why}"
 
 
 def compute_shard(task: ShardTask, shard: int) -> Receipt:

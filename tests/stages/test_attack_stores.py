@@ -3,6 +3,7 @@
 import functools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.stages.jobs.compute_rows import compute_rows
 from gradshard.stages.jobs.models import LoadedModel
 from gradshard.stages.jobs.sign_stores import store_spec
-from gradshard.stages.jobs.stored_attacks import tell_of_other_epsilons
+from gradshard.stages.jobs.stored_attacks import check_promised, tell_of_other_epsilons
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.dataset import open_dataset
@@ -215,6 +216,44 @@ def test_a_store_used_beyond_the_epsilons_that_were_measured_is_told(
     store = published(tmp_path, model, split, "mifgsm", *honest("mifgsm"))
     tell_of_other_epsilons({"D": store}, epsilon=epsilon)
     assert ("source D was crafted at epsilon 0.3" in capsys.readouterr().err) == warned
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "told"),
+    [
+        ("pgd", {"eps": 0.1}, "eps: 0.3, where the parameters say 0.1"),
+        ("pgd", {"steps": 30}, "steps: 4, where the parameters say 30"),
+        ("pgd", {"copies": 1}, "copies: 2, where the parameters say 1"),
+        ("pgd", {"label": "true"}, "label: predicted, where the parameters say true"),
+        ("pgd", {"gradient": "cross_entropy"}, "gradient: exact, where the parameters say cross_entropy"),
+        ("rand_fgsm", {"alpha": 0.1}, r"alpha: 0\.05, where the parameters say 0\.1"),
+        ("rand_fgsm", {"seed": 5}, "seed: 4, where the parameters say 5"),
+        ("mifgsm", {"attack": "ifgsm"}, "attack: mifgsm, where the parameters say ifgsm"),
+        ("fgsm", {"precision": "bf16"}, "precision: fp32, where the parameters say bf16"),
+    ],
+    ids=str,
+)
+def test_a_store_of_something_else_than_the_parameters_say_is_not_trained_on(
+    tmp_path, model, split, honest, kind, changed, told
+):
+    store = published(tmp_path, model, split, kind, *honest(kind))
+    check_promised(store, wanted_by(kind), tmp_path / "none", name="P", source="P")
+    with pytest.raises(GradshardError, match=rf"D\.zarr was made with {told}: run `gradshard precompute P`, or"):
+        check_promised(store, wanted_by(kind, **changed), tmp_path / "none", name="P", source="P")
+
+
+def test_a_gradients_store_in_the_place_of_an_attacks_is_not_trained_on(small_store):
+    with pytest.raises(GradshardError, match="attack: none, where the parameters say pgd"):
+        check_promised(small_store, wanted_by("pgd"), Path("none"), name="P", source="P")
+
+
+def test_a_store_of_other_weights_than_the_models_is_told(tmp_path, model, split, honest, capsys):
+    store, weights = published(tmp_path, model, split, "fgsm", *honest("fgsm")), tmp_path / "D.safetensors"
+    check_promised(store, wanted_by("fgsm"), weights, name="P", source="P")
+    assert not capsys.readouterr().err
+    weights.write_bytes(b"trained again")
+    check_promised(store, wanted_by("fgsm"), weights, name="P", source="P")
+    assert "was made from other weights than" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -122,6 +122,11 @@ DI = {"model": "A", "label": "predicted", "attack": "torchattacks:DIFGSM", "eps"
         ("signs/A", {**PGD, "alpha": 0.1}, "signs.A.alpha is not for pgd (it makes no random step): remove it"),
         ("signs/A", {**PGD, "attack": "cw", "label": "random"}, "signs.A.label is random, a target, which only fgsm, "),
         ("signs/A", {**PGD, "copies": 16}, "signs.A.copies should be less than or equal to 15"),
+        (
+            "signs/A",
+            {"model": "A", "label": "true", "attack": "ifgsm", "eps": 0.3, "steps": 2, "copies": 2},
+            "signs.A.copies is not for ifgsm, which draws nothing: all would be equal",
+        ),
         ("signs/A", {**PGD, "arguments": {"a": 1}}, "signs.A.arguments is for an attack from elsewhere"),
         ("signs/A", {**RAND, "alpha": 0.3}, "signs.A.alpha must be below eps (0.3), but is 0.3"),
         (

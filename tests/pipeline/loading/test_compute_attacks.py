@@ -42,6 +42,17 @@ def test_the_store_is_byte_for_byte_the_one_that_precompute_makes_of_the_same_en
         assert files(project.path / f"signs/{name}.zarr") == files(Path(f"signs/{name}.zarr")), name
 
 
+def test_an_attack_whose_steps_hardly_reach_half_of_epsilon_is_told(model, rows, caplog):
+    images, labels = (part[:64] for part in rows)
+    attack = {"attack": "torchattacks:MIFGSM", "epsilon": 0.3}
+    compute_signs(model, (images, labels), "signs/far.zarr", **attack, arguments={"steps": 2, "alpha": 0.2})
+    assert not caplog.messages
+    compute_signs(model, (images, labels), "signs/short.zarr", zero_rows=1, **attack, arguments={"steps": 2})
+    (told,) = caplog.messages
+    assert "short.zarr: torchattacks:MIFGSM moved " in told
+    assert "% of the pixels less than half as far as epsilon allows" in told
+
+
 class Drawing(Digits):
     """Somebody's dataset that draws from the process's generator, though no pixel follows from it."""
 

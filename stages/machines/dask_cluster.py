@@ -5,11 +5,13 @@ Only paths and plain values are sent, never a model: a worker opens what it need
 
 import logging
 import os
+import signal
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import dask
@@ -184,25 +186,36 @@ def local_cluster(workers: int, device: str, threads_each: int) -> Iterator[Spec
         threads_each: how many tasks run at once in each process.
     """
     dask.config.update_defaults(_OBSERVING)
+    # Which is started with the first process, and then unblocks the signal.
+    resource_tracker.ensure_running()
+    # Processes inherit the mask: Ctrl-C, which a terminal sends to all of them, reaches this process alone, which ends
+    # the others. Here it comes as soon as they are started.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _start_cluster(workers, device, threads_each) as cluster:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield cluster
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _start_cluster(workers: int, device: str, threads_each: int) -> SpecCluster:
     # Any free port, so that two computations on one machine do not conflict. A cluster within this process has no
     # dashboard, which would take longer to start than all the rest. Logs are silenced: the caller reports failed tasks.
-    options: dict[str, Any] = {
-        "dashboard_address": ":0",
-        "scheduler_kwargs": {"dashboard": workers > 0},
-        "silence_logs": logging.CRITICAL,
-    }
     if device == "cuda" and workers > 0:
-        with SpecCluster(
+        return SpecCluster(
             scheduler={"cls": Scheduler, "options": {"dashboard": True, "dashboard_address": ":0"}},
             workers=_one_worker_a_gpu(workers, threads_each),
             silence_logs=logging.CRITICAL,
-        ) as cluster:
-            yield cluster
-        return
-    with LocalCluster(
-        n_workers=max(workers, 1), threads_per_worker=threads_each, processes=workers > 0, **options
-    ) as cluster:
-        yield cluster
+        )
+    return LocalCluster(
+        n_workers=max(workers, 1),
+        threads_per_worker=threads_each,
+        processes=workers > 0,
+        dashboard_address=":0",
+        scheduler_kwargs={"dashboard": workers > 0},
+        silence_logs=logging.CRITICAL,
+    )
 
 
 def _one_worker_a_gpu(workers: int, threads_each: int) -> dict[int, dict[str, Any]]:

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -150,6 +151,19 @@ def test_shards_that_were_finished_on_a_worker_that_dies_are_not_computed_again(
     check_published(project, whole, kept)
 
 
+_STARTING = """
+from gradshard.stages.cli import main
+from gradshard.stages.machines import dask_cluster
+
+start = dask_cluster._start_cluster
+def told(*arguments):
+    print("starting workers")
+    return start(*arguments)
+dask_cluster._start_cluster = told
+main()
+"""
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupt_while_shards_are_computed_is_one_sentence_and_keeps_them(undisturbed, tmp_path, workers):
     whole, before, _ = undisturbed
@@ -166,3 +180,22 @@ def test_an_interrupt_while_shards_are_computed_is_one_sentence_and_keeps_them(u
     assert output.splitlines()[-1] == "gradshard: interrupted; run the same command again to go on from there"
     project.run(*arguments)
     check_published(project, whole, kept)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 2.5])
+def test_ctrl_c_while_workers_start_is_one_sentence(undisturbed, tmp_path, seconds):
+    _, before, _ = undisturbed
+    project = before.copy_to(tmp_path / "project")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-u", "-c", _STARTING, "precompute", "A", "--workers", "2"]
+    with subprocess.Popen(
+        command, cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        while "starting workers" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1] == "gradshard: interrupted; run the same command again to go on from there"

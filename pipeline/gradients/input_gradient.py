@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradshard.pipeline.gradients.loss import attack_labels, attack_loss
 from gradshard.pipeline.types import Gradient, LabelPolicy
+from gradshard.storage.errors import GradshardError
 
 
 def input_gradient(
@@ -31,8 +32,13 @@ def input_gradient(
         Gradient (N, C, H, W) in the dtype of the images, and labels int64 (N,).
 
     Raises:
-        GradshardError: there is no such gradient or policy, or there are no labels for the policy ``true``.
+        GradshardError: there is no such gradient or policy, there are no labels for the policy ``true``, the images are
+            not floats, or the model gives something else than logits.
     """
+    if not images.is_floating_point():
+        raise GradshardError(f"images are {images.dtype}, at which no gradient can be taken: divide them by 255")
+    if torch.is_inference_mode_enabled():
+        raise GradshardError("gradients are left out by torch.inference_mode: use torch.no_grad instead")
     with torch.enable_grad():
         inputs = images.detach().requires_grad_(True)
         return gradient_through(model(inputs), inputs, labels, gradient=gradient, policy=policy)
@@ -57,6 +63,10 @@ def gradient_through(
         policy: as for ``input_gradient``.
         keep_graph: whether a later backward pass goes through the same graph.
     """
+    if not isinstance(logits, Tensor):
+        raise GradshardError(
+            f"the model gives a {type(logits).__name__} and not logits: let it return its logits alone"
+        )
     chosen = attack_labels(logits, labels, policy)
     (grad,) = torch.autograd.grad(attack_loss(logits, chosen, gradient), inputs, retain_graph=keep_graph)
     return grad, chosen

@@ -9,6 +9,8 @@ from torch.nn import functional
 from gradshard.pipeline.types import Gradient, LabelPolicy, StoreLabel
 from gradshard.storage.errors import GradshardError
 
+_NO_LABEL = torch.iinfo(torch.int64).min
+
 
 def logit_margin(logits: Tensor, labels: Tensor) -> Tensor:
     """Return how far the other classes are ahead: u = logsumexp over j != t of z_j, minus z_t; float (N,).
@@ -31,7 +33,8 @@ def attack_loss(logits: Tensor, labels: Tensor, gradient: Gradient) -> Tensor:
     if gradient == "exact":
         return logit_margin(logits, labels).sum()
     if gradient == "cross_entropy":
-        return functional.cross_entropy(logits, labels, reduction="sum")
+        # By default torch would pass over the label -100, for which the gradient would be 0.
+        return functional.cross_entropy(logits, labels, reduction="sum", ignore_index=_NO_LABEL)
     raise GradshardError(f"gradient is {gradient}: choose {' or '.join(get_args(Gradient))}")
 
 

@@ -20,7 +20,7 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
         raise GradshardError(
             f"images of {images.dtype} cannot be perturbed, because epsilon is one of pixels in [0, 1]: divide by 255"
         )
-    if signs.shape != images.shape:
+    if signs.shape[-images.ndim :] != images.shape:  # several sources may come before
         raise GradshardError(
             f"signs of shape {tuple(signs.shape)} are none of images of shape {tuple(images.shape)}: unpack packed "
             "ones by unpack_signs, and give flat ones the images' shape by signs.view_as(images)"

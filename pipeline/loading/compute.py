@@ -202,8 +202,8 @@ def _check_names(weights: str | Path | None, **words: str | None) -> None:
 
 
 def _count_classes(logits: Logits, rows: Rows, device: torch.device) -> int:
-    """Count the classes on a few images, and check the model on them."""
-    images, _ = rows.read_many(range(min(_PROBED_ROWS, len(rows))))
+    """Count the classes on a few images, spread over the rows, and check the model on them."""
+    images, _ = rows.read_many(np.linspace(0, len(rows) - 1, min(_PROBED_ROWS, len(rows))).astype(int).tolist())
     probed = to_unit_range(torch.from_numpy(images).to(device))
     classes = count_classes(logits, probed)
     check_model(logits, probed, classes)

@@ -251,6 +251,25 @@ def test_a_saturated_half_precision_loss_is_summed_in_single(images):
     assert attack_loss(logits, torch.tensor([0]), "exact").item() == -60.0
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda images: {"images": (images * 255).byte()}, r"images are torch\.uint8, at which no gradient"),
+        (lambda images: {"model": lambda x: {"logits": x.flatten(1)}}, "gives a dict and not logits"),
+    ],
+    ids=["bytes", "mapping"],
+)
+def test_what_has_no_input_gradient_is_told(linear_model, images, labels, change, told):
+    given = {"model": linear_model(), "images": images} | change(images)
+    with pytest.raises(GradshardError, match=told):
+        input_gradient(given["model"], given["images"], labels)
+
+
+def test_a_label_that_torch_would_pass_over_is_no_gradient_of_0(linear_model, images):
+    with pytest.raises(IndexError, match="-100 is out of bounds"):
+        input_gradient(linear_model(), images, torch.full((9,), -100), gradient="cross_entropy")
+
+
 def test_random_signs_are_fair_and_follow_the_generator():
     one, same = (random_signs(torch.Size((100, 1, 28, 28)), generator=torch.Generator().manual_seed(7)) for _ in "ab")
     assert torch.equal(one, same)

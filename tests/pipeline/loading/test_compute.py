@@ -189,6 +189,17 @@ def test_a_store_made_here_verifies_and_says_what_it_is(model, base):
     assert manifest.direction.agreement.rows == 256
 
 
+def test_rows_at_which_the_gradient_is_0_do_not_speak_for_all(rows):
+    images, labels = rows
+    images = images.copy()
+    images[:8] = 0
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 20, bias=False), nn.ReLU(), nn.Linear(20, 10)).eval()
+    store = compute_signs(model, (images, labels), "signs/S.zarr")
+    assert store.read(0, 8)[:, 1].all()  # 0 in every pixel
+    assert store.manifest.zero_fraction < 0.1
+
+
 def test_the_model_is_left_as_it_was(base):
     model = models.create_model("D", (1, 28, 28), 10, seed=0).eval()
     before, threads = {name: part.clone() for name, part in model.state_dict().items()}, torch.get_num_threads()

@@ -22,6 +22,8 @@ _SEQUENTIAL = {0xC0, 0xC1}
 _RESTARTS = range(0xD0, 0xD8)
 # What may stand between two scans: tables, the height, application data, comments.
 _BETWEEN = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+# Some programs write the end twice, or pad the file and write it again: no codes.
+_PADDING = b"\x00\xff"
 
 # The decoder reads some bytes ahead; it gets these, which are no codes.
 _AHEAD = b"\xff\x00" * 16
@@ -92,8 +94,9 @@ def _scan_end(content: bytes, begin: int, *, restarts: bool) -> int:
 
 
 def _check_end(rest: bytes) -> None:
-    """Refuse a second end of the same image; anything else may follow the first."""
-    if rest.endswith(bytes([0xFF, _END])) and bytes([0xFF, _START]) not in rest:
+    """Refuse a second end of the same image after codes; anything else may follow the first."""
+    start, end = bytes([0xFF, _START]), bytes([0xFF, _END])
+    if rest.endswith(end) and start not in rest and rest.replace(end, b"").strip(_PADDING):
         raise _StrayError("there is an end marker in the middle of its pixels")
 
 

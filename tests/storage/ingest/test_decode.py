@@ -309,7 +309,19 @@ def test_a_jpeg_of_one_colour_is_whole(colour):
     assert jpeg.damage(buffer.getvalue()) is None
 
 
-@pytest.mark.parametrize("behind", [b"\0" * 99, b"a film", b"\xff" * 3, jpeg_bytes((40, 40))])
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"\0" * 99,
+        b"a film",
+        b"\xff" * 3,
+        b"\xff\xd9",
+        b"\xff\xd9" * 2,
+        b"\0" * 99 + b"\xff\xd9",
+        b"\0\xff\xd9" * 3 + b"\xff\xff\xd9",
+        jpeg_bytes((40, 40)),
+    ],
+)
 def test_what_lies_behind_the_end_of_a_jpeg_is_no_damage(behind):
     assert jpeg.damage(jpeg_bytes((300, 200)) + behind) is None
 

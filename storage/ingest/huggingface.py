@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.row_images import RowImages
 from gradshard.storage.ingest.decode import Transform
@@ -50,7 +52,6 @@ def huggingface(
         GradshardError: nothing is there, a split or a column is missing or of another kind, or both splits name other
             classes.
     """
-    how = Reading(transform, layout, scale)
     with _quiet():
         place, found = (f"hub dataset {hub}", _of_hub(hub)) if hub else (str(folder), _of_folder(folder))
         chosen = {"train": _split(found, train, place), "test": _split(found, test or _test_split(found, place), place)}
@@ -61,6 +62,7 @@ def huggingface(
             _check_columns(data, (image, label), where)
             labels = _labels(data, label, where=f"{where}, column {label}")
             at = f"{where}, column {image}"
+            how = Reading(transform, layout, scale, np.uint8 if _holds_bytes(data.features[image]) else None)
             splits[name] = row_images(len(data), _reader(data, image, at), how, where=at), labels
     named = {name: _class_names(data, label) for name, data in chosen.items()}
     if named["train"] != named["test"]:
@@ -241,6 +243,13 @@ def _is_encoded(feature: Any) -> bool:
         "binary",
         "large_binary",
     )
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Tell whether a column of arrays or lists, of any depth, is declared to hold uint8."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return getattr(feature, "dtype", "") == "uint8"
 
 
 @contextmanager

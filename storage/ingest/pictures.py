@@ -19,11 +19,15 @@ Read = Callable[[range], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Reading:
-    """Conversion of images: ``transform`` resizes them, if given; ``layout`` and ``scale`` are for arrays."""
+    """Conversion of images: ``transform`` resizes them, if given; the others are for arrays.
+
+    ``dtype`` is that of the numbers in lists, which do not tell their own.
+    """
 
     transform: Transform | None = None
     layout: str | None = None
     scale: float | None = None
+    dtype: type[np.uint8] | None = None
 
 
 def row_images(count: int, read: Read, how: Reading, *, where: str) -> RowImages:
@@ -65,7 +69,7 @@ def pixels(image: Any, how: Reading, *, row: int, where: str) -> Pixels:
     """Convert an image to one row of a dataset, uint8 (C, H, W).
 
     Args:
-        image: a Pillow image, or an array (H, W), (C, H, W) or (H, W, C).
+        image: a Pillow image, or an array or lists of numbers (H, W), (C, H, W) or (H, W, C).
         how: its conversion.
         row: its number, for errors.
         where: its source, for errors.
@@ -76,7 +80,7 @@ def pixels(image: Any, how: Reading, *, row: int, where: str) -> Pixels:
     if image is None:
         raise GradshardError(f"{where}: row {row} has no image: leave such rows out")
     if not isinstance(image, Image.Image):
-        return _of_array(np.asarray(image), how, row, where)
+        return _of_array(_array(image, how, row, where), how, row, where)
     if how.transform is not None:
         try:
             return transformed(to_rgb(image), how.transform)
@@ -89,6 +93,16 @@ def pixels(image: Any, how: Reading, *, row: int, where: str) -> Pixels:
         )
     values = np.asarray(image, dtype=np.uint8)
     return values[np.newaxis] if values.ndim == 2 else np.ascontiguousarray(values.transpose(2, 0, 1))
+
+
+def _array(image: Any, how: Reading, row: int, where: str) -> "np.ndarray[Any, Any]":
+    try:
+        return np.asarray(image, how.dtype)
+    except (TypeError, ValueError) as error:
+        raise GradshardError(
+            f"{where}: row {row} is no array, since its lists differ in length or hold something else than numbers: "
+            "leave it out, or give a whole one"
+        ) from error
 
 
 def _of_array(values: "np.ndarray[Any, Any]", how: Reading, row: int, where: str) -> Pixels:

@@ -179,14 +179,34 @@ def test_columns_are_found_by_their_kind_or_named(few):
     assert "the images are those of column picture, the labels those of digit" in raw.notes[0]
 
 
-def test_arrays_are_images_too(few):
-    features = datasets.Features({"image": datasets.Array2D((28, 28), "uint8"), "label": datasets.Value("int64")})
+def as_arrays(few, feature):
+    features = datasets.Features({"image": feature, "label": datasets.Value("int64")})
     parts = {
-        split: datasets.Dataset.from_dict({"image": images[:, 0], "label": labels}, features=features)
+        split: datasets.Dataset.from_dict({"image": list(images), "label": labels}, features=features)
         for split, (images, labels) in few.items()
     }
     datasets.DatasetDict(parts).save_to_disk("raw")
-    images, labels = huggingface(Path("raw"), scale=1).splits["train"]
+
+
+LINES = datasets.Sequence(datasets.Sequence(datasets.Value("uint8")))
+FRACTIONS = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
+
+
+@pytest.mark.parametrize(
+    ("feature", "scale"),
+    [
+        (datasets.Array2D((28, 28), "uint8"), None),
+        (datasets.Array3D((1, 28, 28), "uint8"), None),
+        (LINES, None),
+        (datasets.Sequence(LINES, length=1), None),
+        (datasets.Array2D((28, 28), "uint8"), 1),
+        (datasets.Array2D((28, 28), "int32"), 1),
+    ],
+)
+def test_arrays_are_images_too_and_those_of_uint8_need_no_scale(few, feature, scale):
+    planar = feature == LINES or isinstance(feature, datasets.Array2D)
+    as_arrays({split: (images[:, 0] if planar else images, labels) for split, (images, labels) in few.items()}, feature)
+    images, labels = huggingface(Path("raw"), scale=scale).splits["train"]
     assert np.array_equal(images[:], few["train"][0])
     assert np.array_equal(labels, few["train"][1])
 
@@ -287,10 +307,27 @@ def pale(few):
         (changed(label=(0.5, datasets.Value("float64"))), "column label: labels must be integers, but are float"),
         (changed(label=(None, datasets.Value("int64"))), "column label: labels must be integers"),
         (changed(image=(None, datasets.Image())), "row 0 has no image"),
+        (changed(image=([[1, 2], [3]], LINES)), "row 0 is no array, since its lists differ in length"),
+        (changed(image=([[0.5, 1], [0]], FRACTIONS)), "row 0 is no array, since its lists differ in length"),
+        (changed(image=([[1, 2], [3, None]], LINES)), "row 0 is no array, since .* something else than numbers"),
         (pale, "row 0 is an image of Pillow's mode RGBA: set dataset.size"),
         (lambda few: pictures(few)["train"].save_to_disk("raw"), "raw has no test split, but train: name the split"),
     ],
-    ids=["none", "empty", "damaged", "sizes", "words", "fractions", "null", "hole", "mode", "split"],
+    ids=[
+        "none",
+        "empty",
+        "damaged",
+        "sizes",
+        "words",
+        "fractions",
+        "null",
+        "hole",
+        "ragged",
+        "ragged fractions",
+        "gap",
+        "mode",
+        "split",
+    ],
 )
 def test_what_is_no_dataset_is_one_sentence(few, write, sentence):
     write(few)

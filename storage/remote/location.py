@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TypeVar
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
-from gradshard.storage.errors import GradshardError
+from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats.atomic import copy, remove_unfinished, write_bytes
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
@@ -93,7 +93,8 @@ class Location:
 
         Raises:
             FileNotFoundError: there is no such file.
-            GradshardError: the connection failed, or the file is longer or shorter.
+            AlteredError: the file is longer or shorter at its source.
+            GradshardError: the connection failed, or gave more or less than the file.
         """
 
         def attempt() -> None:
@@ -183,6 +184,12 @@ class Location:
                 target.write(piece)
                 done += len(piece)
         if done != size:
+            own = self._run(name, lambda: self.fs.info(self._path(name)))["size"]
+            if own is not None and min(own, size + 1) == done:
+                raise AlteredError(
+                    f"{self.url}/{name} has {own} bytes, not the {size} promised: what lies there is damaged; tell its "
+                    "owner to verify it"
+                )
             seen = f"only {done}" if done < size else "more"
             raise ConnectionBrokenError(
                 f"{self.url}/{name} should have {size} bytes but gave {seen}: run the same again"

@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gradshard.storage.errors import GradshardError
+from gradshard.storage.errors import AlteredError, GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST, signs_file
 from gradshard.storage.remote import retries
@@ -363,6 +364,28 @@ def test_a_server_that_sends_something_else_is_refused(broken_http, source, tmp_
     assert not (tmp_path / "cache" / store.manifest.digest[:16] / signs_file(3)).exists()
     # What a connection's buffers hold may be sent in vain.
     assert broken_http.sent < 1 << 27
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-1], lambda content: content + bytes(2)])
+@pytest.mark.parametrize("kind", ["folder", "plain_http", "s3"])
+def test_a_file_of_another_size_at_its_source_is_damaged_there_and_not_asked_for_again(
+    kind, change, request, source, tmp_path, monkeypatch
+):
+    server = None if kind == "folder" else request.getfixturevalue(kind)
+    monkeypatch.setattr(retries, "time", SimpleNamespace(sleep=pytest.fail))
+    content = change((source / signs_file(3)).read_bytes())
+    if kind == "s3":
+        url = f"{server.url}/M.zarr"
+        pushed(source, url)
+        server.put(f"{url}/{signs_file(3)}", content)
+    else:
+        folder = server.folder / "M.zarr" if server else tmp_path / "shared/M.zarr"
+        shutil.copytree(source, folder)
+        (folder / signs_file(3)).write_bytes(content)
+        url = f"{server.url}/M.zarr" if server else str(folder)
+    with pytest.raises(AlteredError, match=rf"{signs_file(3)} has {len(content)} bytes, .* damaged; tell its owner"):
+        pulled(url, tmp_path / "back.zarr")
+    assert not (tmp_path / "back.zarr").exists()
 
 
 def test_a_file_may_take_as_long_as_it_takes_while_something_comes(broken_http):

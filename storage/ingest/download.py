@@ -8,6 +8,8 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
+from filelock import FileLock
+
 from gradshard.storage.errors import GradshardError
 
 _BLOCK_BYTES = 1 << 16
@@ -20,11 +22,12 @@ def download(urls: Sequence[str], target: Path, *, check: Callable[[Path], None]
     """Fetch a file from the first of ``urls`` that delivers it and passes ``check``.
 
     Received bytes are kept in ``TARGET.part``, so that a second call goes on where the first broke off. A file that
-    does not pass the check is deleted, and the next mirror is tried from the start.
+    does not pass the check is deleted, and the next mirror is tried from the start. If another process is fetching the
+    same file, it is waited for.
 
     Args:
         urls: the same file at several mirrors.
-        target: where it goes; it appears there only once it is whole and checked.
+        target: where it goes, unless it is there; it appears there only once it is whole and checked.
         check: raises GradshardError if the file is not the right one.
         on_bytes: called with the number of bytes received so far and, if known, the total.
 
@@ -32,6 +35,12 @@ def download(urls: Sequence[str], target: Path, *, check: Callable[[Path], None]
         GradshardError: no mirror delivered the file, or the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        if not target.exists():
+            _from_mirrors(urls, target, check, on_bytes)
+
+
+def _from_mirrors(urls: Sequence[str], target: Path, check: Callable[[Path], None], on_bytes: OnBytes) -> None:
     part = target.with_name(target.name + ".part")
     failures = []
     for url in urls:

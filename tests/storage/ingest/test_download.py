@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import http.server
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +25,7 @@ class Server:
     url: str = ""
     ranges: bool = True
     break_after: int | None = None
+    pause: float = 0.0
     contents: dict[str, bytes] = field(default_factory=lambda: {"file": CONTENT})
     requests: list[str | None] = field(default_factory=list)
 
@@ -47,6 +50,7 @@ def server():
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            time.sleep(state.pause)
             self.wfile.write(body if state.break_after is None else body[: state.break_after])
 
         def log_message(self, *args):
@@ -81,7 +85,7 @@ def test_mnist_is_downloaded_once_from_the_mirrors(server, tmp_path, monkeypatch
     assert {name for name, *_ in shown} == set(contents)
     assert np.array_equal(first.splits["train"][0][:], again.splits["train"][0][:])
     assert first.splits["train"][0].shape == (40, 1, 12, 7)
-    assert sorted(path.name for path in (tmp_path / "data/raw/mnist").iterdir()) == sorted(contents)
+    assert sorted(path.name for path in (tmp_path / "data/raw/mnist").glob("[!.]*")) == sorted(contents)
 
 
 def check(path):
@@ -99,7 +103,7 @@ def test_a_file_arrives_whole_and_its_progress_is_told(server, tmp_path):
     seen = fetch([server.url], tmp_path / "sub" / "file")
     assert (tmp_path / "sub" / "file").read_bytes() == CONTENT
     assert seen[-1] == (300_000, 300_000)
-    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["file"]
+    assert sorted(p.name for p in (tmp_path / "sub").iterdir()) == [".file.lock", "file"]
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["server with ranges", "server without"])
@@ -112,6 +116,15 @@ def test_a_broken_transfer_is_resumed(server, tmp_path, ranges):
     fetch([server.url], tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert server.requests == [None, "bytes=100000-"]
+
+
+def test_two_that_go_on_with_one_download_fetch_it_once(server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT[:100_000])
+    server.pause = 0.1
+    with ThreadPoolExecutor(2) as pool:
+        assert len([*pool.map(lambda _: fetch([server.url], tmp_path / "file"), range(2))]) == 2
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert server.requests == ["bytes=100000-"]
 
 
 def test_a_full_disk_is_told_and_not_taken_for_the_network(server, tmp_path):
@@ -136,4 +149,4 @@ def test_wrong_content_is_thrown_away(server, tmp_path):
     server.contents = {"file": CONTENT[:-1] + b"x"}
     with pytest.raises(GradshardError, match="wrong content"):
         fetch([server.url], tmp_path / "file")
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".file.lock"]

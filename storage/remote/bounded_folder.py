@@ -23,13 +23,18 @@ class BoundedFolder:
     _checked: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def open(
-        self, name: str, size: int, *, fetch: Callable[[Path], None], intact: Callable[[Path], bool] = lambda path: True
+        self,
+        name: str,
+        size: int | None,
+        *,
+        fetch: Callable[[Path], None],
+        intact: Callable[[Path], bool] = lambda path: True,
     ) -> BinaryIO:
         """Open a file, fetched if it is not here yet.
 
         Args:
             name: of the file, relative to the folder.
-            size: its bytes.
+            size: its bytes; if that is not known, others make room once it is here.
             fetch: writes the file to a path, whole or not at all.
             intact: tells whether a file that an earlier process left there is the right one; called once per file.
         """
@@ -37,15 +42,17 @@ class BoundedFolder:
         # Making room could remove a file that another process is fetching; files that it has open stay readable.
         with self._lock, FileLock(self.path.with_suffix(".lock")):
             if not self._is_here(path, name, size, intact):
-                self._make_room(size)
+                self._make_room(size or 0)
                 fetch(path)
                 self._checked.add(name)
+                if size is None:
+                    self._make_room(0)
             file = path.open("rb")
             os.utime(file.fileno())
             return file
 
-    def _is_here(self, path: Path, name: str, size: int, intact: Callable[[Path], bool]) -> bool:
-        if not path.exists() or path.stat().st_size != size:
+    def _is_here(self, path: Path, name: str, size: int | None, intact: Callable[[Path], bool]) -> bool:
+        if not path.exists() or size not in (None, path.stat().st_size):
             return False
         if name not in self._checked and not intact(path):
             path.unlink()

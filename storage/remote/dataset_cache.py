@@ -24,7 +24,7 @@ class CachedDatasetFiles:
 
     location: Location
     folder: BoundedFolder
-    _sizes: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    _sizes: dict[str, int | None] = field(default_factory=dict, repr=False, compare=False)
 
     def read(self, name: str, limit: int) -> bytes:
         """Return the first ``limit`` bytes of a file, at most."""
@@ -43,19 +43,25 @@ class CachedDatasetFiles:
         size = self._sizes[name]
         return self.folder.open(name, size, fetch=partial(self._fetch, name, size))
 
-    def _size(self, name: str) -> int:
-        size = self.location.size(name)
-        if size is None:
-            raise FileNotFoundError(name)
-        if size > self.folder.limit:
-            raise GradshardError(
-                f"{self.location.url}/{name} has {size} bytes, but the cache may have {self.folder.limit}: allow more"
-            )
+    def _size(self, name: str) -> int | None:
+        """Return the size of a file; none if the server does not tell it, as some that send it in pieces do not."""
+        size = self.location.told_size(name)
+        if size is not None and size > self.folder.limit:
+            raise self._too_large(name, f"{size}")
         return size
 
-    def _fetch(self, name: str, size: int, target: Path) -> None:
+    def _fetch(self, name: str, size: int | None, target: Path) -> None:
+        limit = self.folder.limit
         with atomic_path(target) as temporary, temporary.open("wb") as file:
-            self.location.fetch(name, file, size=size)
+            if size is not None:
+                self.location.fetch(name, file, size=size)
+            elif self.location.copy(name, file, limit + 1) > limit:
+                raise self._too_large(name, f"more than {limit}")
+
+    def _too_large(self, name: str, size: str) -> GradshardError:
+        return GradshardError(
+            f"{self.location.url}/{name} has {size} bytes, but the cache may have {self.folder.limit}: allow more"
+        )
 
 
 def open_dataset(place: str, cache: Path, limit: int) -> Dataset:

@@ -97,20 +97,32 @@ class Location:
             GradshardError: the connection failed, or gave more or less than the file.
         """
 
-        def attempt() -> None:
-            target.seek(0)
-            target.truncate()
-            self._fetch(name, target, size)
+        patiently(lambda: self._fetch(name, target, size))
 
-        patiently(attempt)
+    def copy(self, name: str, target: BinaryIO, limit: int) -> int:
+        """Copy the first ``limit`` bytes of a file, at most, into an open one, and return their number.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            GradshardError: the connection failed.
+        """
+        return patiently(lambda: self._copy(name, target, limit))
 
     def size(self, name: str) -> int | None:
-        """Return the size of a file in bytes; none if it is missing."""
+        """Return the size of a file in bytes; none if it is missing, or if the server does not tell its size."""
         try:
-            found = self._patiently(lambda: self._run(name, lambda: self.fs.info(self._path(name))))["size"]
+            return self.told_size(name)
         except FileNotFoundError:
             return None
-        return None if found is None else int(found)
+
+    def told_size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; none if the server does not tell it.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            GradshardError: the connection failed.
+        """
+        return self._patiently(lambda: self._told_size(name))
 
     def is_empty(self, *, but_for: Collection[str]) -> bool:
         """Tell whether nothing is there but litter, and files whose names match the patterns ``but_for``."""
@@ -173,18 +185,28 @@ class Location:
                 left -= len(piece)
         return b"".join(pieces)
 
-    def _fetch(self, name: str, target: BinaryIO, size: int) -> None:
+    def _told_size(self, name: str) -> int | None:
+        found = self._run(name, lambda: self.fs.info(self._path(name)))["size"]
+        return None if found is None else int(found)
+
+    def _copy(self, name: str, target: BinaryIO, limit: int) -> int:
+        target.seek(0)
+        target.truncate()
         done = 0
         with self._open(name) as file:
-            while done <= size:
+            while done < limit:
                 with self._failing(name):
-                    piece = file.read(min(_BLOCK, size + 1 - done))
+                    piece = file.read(min(_BLOCK, limit - done))
                 if not piece:
                     break
                 target.write(piece)
                 done += len(piece)
+        return done
+
+    def _fetch(self, name: str, target: BinaryIO, size: int) -> None:
+        done = self._copy(name, target, size + 1)
         if done != size:
-            own = self._run(name, lambda: self.fs.info(self._path(name)))["size"]
+            own = self._told_size(name)
             if own is not None and min(own, size + 1) == done:
                 raise AlteredError(
                     f"{self.url}/{name} has {own} bytes, not the {size} promised: what lies there is damaged; tell its "

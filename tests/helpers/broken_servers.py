@@ -35,7 +35,7 @@ class BrokenServer(WebServer):
     """A server of one folder that sends some files with a fault; a file in ``once`` is sent whole the next time.
 
     It refuses the first ``refusals`` requests with the status ``refusal``, and every request whose query is not
-    ``token``.
+    ``token``. Without ``sizes`` it does not tell how long a file is.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -44,6 +44,7 @@ class BrokenServer(WebServer):
     refusal: int = 503
     refusals: float = 0
     token: str = ""
+    sizes: bool = True
 
 
 @contextmanager
@@ -75,7 +76,8 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
             content = path.read_bytes()
             length, pieces = fault(content) if fault else (len(content), iter([content]))
             self.send_response(200)
-            self.send_header("Content-Length", str(length))
+            if state.sizes:
+                self.send_header("Content-Length", str(length))
             self.end_headers()
             for piece in pieces:
                 self.wfile.write(piece)
@@ -86,7 +88,8 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
                 return
             path = folder / self.path.lstrip("/")
             self.send_response(200 if path.is_file() else 404)
-            self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+            if state.sizes:
+                self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
             self.end_headers()
 
         def log_request(self, code="-", size="-") -> None:

@@ -10,8 +10,10 @@ import gradshard as gs
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import METADATA, images_file, labels_file
 from gradshard.storage.remote.dataset_cache import open_dataset
+from gradshard.storage.remote.location import open_location
 from gradshard.storage.streaming.reader import WindowedReader, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request
+from tests.helpers.broken_servers import broken_http
 
 UNBOUNDED = 1 << 40
 
@@ -69,6 +71,31 @@ def test_the_folder_holds_no_more_than_it_may(served, small_dataset, tmp_path):
     assert 0 < kept <= largest < small_dataset.train.load()[0].nbytes
     with pytest.raises(GradshardError, match="but the cache may have 1000: allow more"):
         open_dataset(served, tmp_path / "small", 1000).train.load()
+
+
+def test_files_whose_size_the_server_does_not_tell_are_fetched_as_far_as_the_folder_allows(
+    small_dataset_path, small_dataset, tmp_path
+):
+    images, labels = small_dataset.train.load()
+    with broken_http(small_dataset_path) as server:
+        server.sizes = False
+        for limit in (UNBOUNDED, 1 << 18):
+            cache = tmp_path / f"cache-{limit}"
+            loaded = open_dataset(server.url, cache, limit).train.load()
+            assert np.array_equal(loaded[0], images)
+            assert np.array_equal(loaded[1], labels)
+            kept = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
+            assert 0 < kept <= limit
+        before = len(server.fetched())
+        again = open_dataset(server.url, tmp_path / f"cache-{UNBOUNDED}", UNBOUNDED).train
+        assert np.array_equal(again.load()[0], images)
+        # The first part of each answer, in which a size might have been.
+        assert set(Counter(name for name in server.fetched()[before:] if "/c/" in name).values()) == {1}
+        with pytest.raises(GradshardError, match="has more than 1000 bytes, but the cache may have 1000: allow more"):
+            open_dataset(server.url, tmp_path / "small", 1000).train.load()
+        server.refusal, server.refusals = 404, 2
+        with pytest.raises(FileNotFoundError):
+            open_location(server.url).told_size("zarr.json")
 
 
 def test_windows_of_a_remote_split_fetch_each_shard_once(nginx, served, small_store, small_dataset, tmp_path):

@@ -131,7 +131,7 @@ def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
     """Call the user's function for the images and labels of both splits.
 
     Raises:
-        GradshardError: there is no such function, it fails, or it returns something else.
+        GradshardError: there is no such function, it fails, it returns something else, or most classes have no image.
     """
     what = f"dataset {params.name} ({call})"
     function = plugins.find(call, what=what)
@@ -147,10 +147,9 @@ def _read_custom(params: DatasetParams, call: str) -> sources.RawDataset:
             f"{what} gave no {{'train': (images, labels), 'test': (images, labels)}} ({plugins.explain(error)})"
         ) from error
     for name, (_, labels) in splits.items():
-        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise GradshardError(
                 f"{what}, split {name}: labels must be integers of shape (N,), but are {labels.dtype} of shape "
                 f"{labels.shape}"
             )
-    classes = params.classes or 1 + max(int(labels.max(initial=0)) for _, labels in splits.values())
-    return sources.RawDataset(classes=classes, splits=splits)
+    return sources.counted(splits, params.classes, where=what)

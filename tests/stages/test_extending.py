@@ -169,6 +169,18 @@ def two_sizes():
     return {"train": (images, labels), "test": (wide, labels)}
 
 
+def durations():
+    return {"train": (images, labels.astype("timedelta64[s]")), "test": (images, labels)}
+
+
+def far_label():
+    return {"train": (images, np.array([1, 2, 3, 255])), "test": (images, labels)}
+
+
+def from_one():
+    return {"train": (images, np.array([1, 2, 3, 3])), "test": (images, np.array([1, 2, 3, 3]))}
+
+
 def fewer_labels():
     return {"train": (images, labels), "test": (images, labels[:3])}
 
@@ -184,6 +196,8 @@ def failing():
         ("no_test", "gave no {'train': (images, labels), 'test': (images, labels)} (KeyError: 'test'"),
         ("floats", "train: images must be uint8 of shape (N, C, H, W), but are float64 of shape (4, 1, 5, 5)"),
         ("one_hot", "split train: labels must be integers of shape (N,), but are float64 of shape (4, 4)"),
+        ("durations", "train: labels must be integers of shape (N,), but are timedelta64[s] of shape (4,)"),
+        ("far_label", "label 255 of row 3 in train would make 256 classes, of which 251 have no image"),
         ("two_sizes", "the images of train are of shape"),
         ("fewer_labels", "test: 4 images but 3 labels"),
         ("failing", "(KeyError: 'rows', "),
@@ -195,6 +209,14 @@ def test_arrays_that_are_no_dataset_are_refused_by_name(gradshard, project, modu
     project.edit(lambda params: params.update(dataset={"name": "mine", "call": f"my_arrays:{function}"}))
     refused(gradshard, project, "prepare", saying=saying)
     assert f"dataset mine (my_arrays:{function})" in gradshard(project, "prepare")[1]
+
+
+def test_classes_without_examples_of_a_dataset_from_elsewhere_are_told(gradshard, project, modules):
+    modules(project, my_arrays=DATA)
+    project.edit(lambda params: params.update(dataset={"name": "mine", "call": "my_arrays:from_one"}))
+    code, said = gradshard(project, "prepare")
+    assert code == 0, said
+    assert "note: dataset mine (my_arrays:from_one): class 0 has no examples in train, of 4 classes" in said
 
 
 def test_images_may_come_from_a_file_that_is_mapped(gradshard, project, modules, digits):

@@ -84,7 +84,7 @@ def gaps(labels: Labels, classes: int) -> str | None:
 def _integers(array: npt.NDArray[Any], where: str) -> Labels:
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "iu":
         raise GradshardError(f"{where}: labels must be integers, but are {array.dtype}: save class numbers from 0 on")
     if len(array) and int(array.max()) > _LARGEST:
         row = int(array.argmax())
@@ -95,7 +95,7 @@ def _integers(array: npt.NDArray[Any], where: str) -> Labels:
 def _hot(array: npt.NDArray[Any], where: str) -> Labels:
     """Return the place of the single 1 in each row."""
     remedy = "give one class number for each image, or one-hot rows"
-    if array.ndim != 2 or not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+    if array.ndim != 2 or array.dtype.kind not in "biufc":
         raise GradshardError(f"{where} is {array.dtype} of shape {array.shape}: {remedy}")
     wrong = np.flatnonzero(((array == 1).sum(axis=1) != 1) | ((array != 0).sum(axis=1) != 1))
     if len(wrong):

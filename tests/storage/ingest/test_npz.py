@@ -52,6 +52,8 @@ def test_one_hot_labels_are_taken_as_such_and_it_is_told(file, dtype):
         (np.full(20, 2**63, dtype=np.uint64), "label 9223372036854775808 of row 0 is no class number"),
         (np.full(20, 1.5), "labels must be integers, but are float64: save class numbers"),
         (np.full(20, "cat"), "labels must be integers, but are <U3"),
+        (np.arange(20).astype("timedelta64[s]"), r"labels must be integers, but are timedelta64\[s\]"),
+        (np.eye(20, dtype=int).astype("timedelta64[s]"), r"y_train is timedelta64\[s\] of shape \(20, 20\)"),
     ],
 )
 def test_labels_that_number_no_class_for_each_image_are_refused(file, labels, sentence):

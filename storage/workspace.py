@@ -56,7 +56,7 @@ def workspace(
         lock.acquire(timeout=0)
     except Timeout:
         waited = True
-        on_wait(holder.read_text(encoding="utf-8") if holder.exists() else "unknown")
+        on_wait(_process(holder))
         lock.acquire()
     try:
         holder.write_text(str(os.getpid()), encoding="utf-8")
@@ -70,6 +70,14 @@ def workspace(
         holder.unlink()
     finally:
         lock.release()
+
+
+def _process(holder: Path) -> str:
+    """Return the number of the process that holds the work, as it wrote it."""
+    try:
+        return holder.read_text(encoding="utf-8") or "unknown"
+    except FileNotFoundError:  # it has just ended
+        return "unknown"
 
 
 def root_for(target: Path) -> Path:

@@ -85,6 +85,19 @@ def test_a_second_process_is_told_who_holds_the_work_and_waits(tmp_path):
     assert waits == [str(holder.pid)]
 
 
+def test_a_process_that_ends_while_its_number_is_read_is_waited_for_all_the_same(tmp_path, monkeypatch):
+    def gone(path, **options):
+        raise FileNotFoundError(path)
+
+    holder = start_holder(tmp_path, 0.5)
+    monkeypatch.setattr(Path, "read_text", gone)
+    waits = []
+    with enter(tmp_path, waits=waits) as work:
+        assert work.waited
+        assert holder.wait(timeout=10) == 0
+    assert waits == ["unknown"]
+
+
 @pytest.fixture
 def other_disk(tmp_path, monkeypatch):
     """A folder on another file system than the working directory's."""

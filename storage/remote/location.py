@@ -16,6 +16,7 @@ from gradshard.storage.formats.atomic import copy, remove_unfinished, write_byte
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest, parse_manifest, read_manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST
+from gradshard.storage.home import path_of
 from gradshard.storage.maintenance.strangers import is_litter
 from gradshard.storage.optional import remedy
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of, is_missing
@@ -280,10 +281,10 @@ def open_location(place: str) -> Location:
     """Return a location from a path or a URL.
 
     Raises:
-        GradshardError: there is no driver for the URL, or no connection.
+        GradshardError: there is no driver for the URL or no connection, or the path is in the home folder of nobody.
     """
     if not is_url(place):
-        path = Path(place).expanduser().absolute().as_posix()
+        path = path_of(place).absolute().as_posix()
         return Location(url=place.rstrip("/"), fs=LocalFileSystem(), root=path)
     protocol = place.partition("://")[0]
     address, mark, query = place.partition("?") if protocol in _WEB else (place, "", "")

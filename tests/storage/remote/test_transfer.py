@@ -436,6 +436,11 @@ def test_a_url_of_an_unknown_kind_is_told_in_one_sentence(says):
     assert "nonsense" in one_sentence(code, err)
 
 
+def test_a_place_in_the_home_folder_of_nobody_is_told_in_one_sentence(says):
+    code, _, err = says("store", "list", "~nobody-of-that-name/stores")
+    assert "~nobody-of-that-name/stores: there is no home folder for ~nobody-of-that-name" in one_sentence(code, err)
+
+
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_told_in_one_sentence(sshd, s3, monkeypatch, says):
     nobody = servers.free_port()

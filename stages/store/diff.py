@@ -68,3 +68,9 @@ def _check_same_rows(one: SignStore, other: SignStore) -> None:
             f"{one.where} and {other.where} are over different datasets, {one.manifest.dataset.digest[:12]} and "
             f"{other.manifest.dataset.digest[:12]}: only stores over the same rows can be compared"
         )
+    rows = [(store.manifest.dataset.rows, *store.manifest.dataset.sample_shape) for store in (one, other)]
+    if rows[0] != rows[1]:
+        raise GradshardError(
+            f"{one.where} and {other.where} name the same dataset, but claim rows of the shapes {rows[0]} and "
+            f"{rows[1]}: one of them is not what it claims, so run `gradshard store audit` on both"
+        )

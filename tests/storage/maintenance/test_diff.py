@@ -7,6 +7,8 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
 from gradshard.storage.maintenance.diff import compare
+from tests.helpers.known_stores import publish, spec_of
+from tests.helpers.projects import call
 from tests.helpers.stores import rand_fgsm_record, random_signs, store_spec
 
 
@@ -42,9 +44,27 @@ def test_a_copy_that_differs_is_seen_whichever_it_is(built):
 
 
 def test_the_command_tells_unlike_numbers_of_copies(built, small_dataset, tmp_path, monkeypatch, capsys):
-    from tests.helpers.projects import call
-
     built("one", 1), built("two", 1, 2)
     monkeypatch.chdir(tmp_path)
     assert call(monkeypatch, "store", "diff", "one", "two") == 1
     assert "another content (0 labels differ, 1 and 2 copies)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        spec_of(80, chunk=4, shard=16),
+        spec_of(120, chunk=4, shard=16),
+        spec_of(90, chunk=4, shard=16, shape=(1, 27, 28)),
+        spec_of(90, chunk=4, shard=16, shape=(1, 14, 56)),
+    ],
+)
+def test_stores_that_claim_the_same_dataset_in_other_shapes_are_refused(tmp_path, monkeypatch, capsys, other):
+    publish(tmp_path / "one", spec_of(90, chunk=4, shard=16))
+    publish(tmp_path / "other", other)
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "store", "diff", "one", "other") == 2
+    claimed = (other.dataset.rows, *other.dataset.sample_shape)
+    assert f"one and other name the same dataset, but claim rows of the shapes (90, 1, 28, 28) and {claimed}: " in (
+        capsys.readouterr().err
+    )

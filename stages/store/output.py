@@ -38,7 +38,9 @@ def signer_option(command: Command) -> Command:
 
 def tell(result: Mapping[str, object], lines: Sequence[str], *, as_json: bool) -> None:
     """Print a result on standard output."""
-    click.echo(json.dumps(result, indent=1) if as_json else "\n".join(lines))
+    text = json.dumps(result, indent=1, allow_nan=False) if as_json else "\n".join(lines)
+    # Names of foreign files may hold bytes that are no UTF-8.
+    click.echo(text.encode(errors="backslashreplace").decode())
 
 
 def table(entries: Mapping[str, object]) -> list[str]:

@@ -47,6 +47,7 @@ def command(store: SignStore, origin: Origin, padding: int, count: int, seed: in
         raise GradshardError(
             f"{store.where} holds an attack's end directions, and views are measured of gradients: name another"
         )
+    _check_padding(padding, origin)
     rows = np.sort(np.random.default_rng(seed).permutation(len(store))[:count])
     planes = np.concatenate([store.read(int(row), int(row) + 1) for row in rows])
     images = torch.from_numpy(origin.split.take_images(rows)).to(origin.device)
@@ -85,3 +86,17 @@ def command(store: SignStore, origin: Origin, padding: int, count: int, seed: in
         "views": told,
     }
     tell({**result, "views": told}, table(lines), as_json=as_json)
+
+
+def _check_padding(padding: int, origin: Origin) -> None:
+    """Refuse a padding by which a crop may show nothing of its image.
+
+    Raises:
+        GradshardError: the padding is refused.
+    """
+    _, height, width = origin.split.sample_shape
+    if padding >= min(height, width):
+        raise GradshardError(
+            f"--padding {padding} is too much for images of {width}x{height} pixels, of which a crop may then show "
+            f"none: give {min(height, width) - 1} at most"
+        )

@@ -1,6 +1,7 @@
 """The commands for stores: what they print, their JSON, and their exit codes 0, 1 and 2."""
 
 import json
+import os
 import re
 import shutil
 
@@ -143,6 +144,16 @@ def test_a_foreign_file_is_told_as_such_and_not_as_damage(store, copied_project)
     assert (told["intact"], told["foreign"], told["litter"]) == (True, ["notes.txt"], [])
 
 
+def test_a_foreign_file_whose_name_is_no_text_is_told_and_spoils_no_verdict(store, copied_project):
+    (copied_project.path / os.fsdecode(b"signs/A.zarr/notes-\xff.txt")).write_text("mine")
+    code, text = store("verify", "signs/A.zarr")
+    assert code == 1
+    assert "notes-\\udcff.txt: is no file of the store: remove it" in text
+    assert "is intact: " in text
+    code, text = store("verify", "signs/A.zarr", "--json")
+    assert (code, json.loads(text)["intact"]) == (1, True)
+
+
 def test_a_card_whose_line_ends_git_changed_is_told_as_that_and_written_anew_without_a_model(store, copied_project):
     card = copied_project.path / "signs/A.zarr/README.md"
     whole = card.read_bytes()
@@ -229,6 +240,19 @@ def test_views_tell_how_well_the_signs_hold(store):
     assert told["both"]["gain"] < told["crops"]["gain"] < 1
     code, text = store("views", "signs/A.zarr", *ORIGIN, "--rows", "50")
     assert "mirror images" in text
+
+
+def test_a_padding_by_which_a_crop_may_show_nothing_is_refused(store, copied_project, gradshard):
+    arguments = ("views", "signs/A.zarr", *ORIGIN, "--rows", "200", "--json", "--padding")
+    code, err = gradshard(copied_project, "store", *arguments, "28")
+    assert (code, err) == (
+        2,
+        "gradshard: --padding 28 is too much for images of 28x28 pixels, of which a crop may "
+        "then show none: give 27 at most\n",
+    )
+    code, text = store(*arguments, "27")
+    assert code == 0
+    assert 0 < json.loads(text)["views"]["crops"]["agreement"] < 1
 
 
 @pytest.mark.parametrize(

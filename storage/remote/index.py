@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import Count, Manifest, Positive, Sha256, Word, parse_manifest
+from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 from gradshard.storage.maintenance.signatures import claimed_signer
 from gradshard.storage.remote.causes import cause_of, is_conflict
 from gradshard.storage.remote.hub_index import folder_above, hub_folders, replace_at_hub
@@ -185,11 +186,11 @@ def _entries(location: Location) -> Iterable[Entry]:
         name = below.url.rpartition("/")[2]
         try:
             content = manifest_bytes(below)
-        except PermissionError:
-            _leave_out(location, name, "it cannot be read: change its permissions")
+        except OSError as error:
+            _leave_out(location, name, _unreadable(MANIFEST, error))
             continue
         except GradshardError:
-            if below.size("manifest.json") is not None:
+            if below.size(MANIFEST) is not None:
                 raise
             continue
         try:
@@ -197,13 +198,23 @@ def _entries(location: Location) -> Iterable[Entry]:
         except GradshardError:
             _leave_out(location, name, "it holds a manifest.json that is none of a store, or of a newer gradshard")
             continue
-        signature = optional_signature(below)
+        try:
+            signature = optional_signature(below)
+        except OSError as error:
+            _leave_out(location, name, _unreadable(SIGNATURE, error))
+            continue
         try:
             entry = _entry(name, manifest, signature, where=below.url)
         except GradshardError:
             _leave_out(location, name, "a list of stores holds only plain names: rename it")
             continue
         yield entry
+
+
+def _unreadable(file: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "it cannot be read: change its permissions"
+    return f"its {file} is no file that can be read ({error.strerror}): remove it"
 
 
 def _leave_out(location: Location, name: str, why: str) -> None:

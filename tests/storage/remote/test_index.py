@@ -146,6 +146,40 @@ def test_what_is_no_store_is_not_listed_and_a_damaged_one_is_told_and_hides_no_o
     assert "the folder 'notes' is left out of the list: it holds a manifest.json that is none of a store" in caplog.text
 
 
+@pytest.mark.parametrize("file", ["manifest.json", "store.sig"])
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Path.mkdir, "is no file that can be read (Is a directory): remove it"),
+        (lambda path: path.symlink_to(path.name), "is no file that can be read (Too many levels"),
+    ],
+    ids=["folder", "loop"],
+)
+def test_a_folder_with_an_odd_file_is_left_out_and_told_and_hides_no_other_store(
+    source, says, caplog, file, make, reason
+):
+    shutil.copytree(source, source.parent / "odd.zarr")
+    (source.parent / "odd.zarr" / file).unlink(missing_ok=True)
+    make(source.parent / "odd.zarr" / file)
+    for command in (("list", source.parent), ("pull", source.parent, "one.zarr", "--pick", "M.zarr")):
+        caplog.clear()
+        assert says(*command)[0] == 0
+        (told,) = caplog.messages
+        assert f"the folder 'odd.zarr' is left out of the list: its {file} {reason}" in told
+
+
+def test_a_folder_that_may_not_be_read_is_left_out_and_told(source, caplog, monkeypatch):
+    shutil.copytree(source, source.parent / "odd.zarr")
+
+    def signature(files):
+        if files.url.endswith("odd.zarr"):
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(index, "optional_signature", signature)
+    assert [entry.name for entry in listed(str(source.parent))] == ["M.zarr"]
+    assert "the folder 'odd.zarr' is left out of the list: it cannot be read: change its permissions" in caplog.text
+
+
 def test_a_link_to_a_store_is_listed_as_one(source, tmp_path):
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/linked.zarr").symlink_to(source)

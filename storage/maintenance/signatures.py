@@ -53,6 +53,15 @@ def read_signature(files: ReadableFiles) -> bytes | None:
     return content
 
 
+def is_bundle(content: bytes) -> bool:
+    """Tell whether bytes look like a signature, and not like the page that a web server sends for what it lacks."""
+    try:
+        bundle = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(bundle, dict) and "verificationMaterial" in bundle
+
+
 def claimed_signer(signature: bytes | None) -> str | None:
     """Name the signer that a signature claims, unchecked: ``key`` or ``certificate`` and its fingerprint.
 

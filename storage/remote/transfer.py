@@ -18,7 +18,7 @@ from gradshard.storage.formats.manifest import FileRecord, Manifest, canonical, 
 from gradshard.storage.formats.sign_reader import open_files
 from gradshard.storage.formats.store_files import Folder
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
-from gradshard.storage.maintenance.signatures import read_signature, vouched_by
+from gradshard.storage.maintenance.signatures import is_bundle, read_signature, vouched_by
 from gradshard.storage.maintenance.texts import damaged
 from gradshard.storage.remote.cache import fetch
 from gradshard.storage.remote.claims import PENDING, foreign_files, is_claimed, is_published
@@ -169,8 +169,7 @@ def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, s
     open_files(Folder(folder), manifest, where=str(target))
     # From a killed process: unfinished files, and a signature older than the present one.
     remove_strays(folder, keep=manifest.files)
-    if signature is not None:
-        write_bytes(folder / SIGNATURE, signature)
+    _add_signature(folder, signature)
     write_bytes(folder / MANIFEST, content)
     try:
         folder.rename(target)  # fails if a folder with files is there
@@ -206,8 +205,13 @@ def _mend_beside_files(store: Path, arriving: Arriving) -> None:
     if (store / MANIFEST).read_bytes() != content:
         write_bytes(store / MANIFEST, content)
     there = read_signature(Folder(store))
-    if arriving.signature is not None and (there is None or (arriving.vouched and there != arriving.signature)):
-        write_bytes(store / SIGNATURE, arriving.signature)
+    if there is None or (arriving.vouched and there != arriving.signature):
+        _add_signature(store, arriving.signature)
+
+
+def _add_signature(store: Path, signature: bytes | None) -> None:
+    if signature is not None and is_bundle(signature):
+        write_bytes(store / SIGNATURE, signature)
 
 
 def check_digest(manifest: Manifest, digest: str | None, *, where: str) -> None:

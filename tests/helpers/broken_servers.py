@@ -35,7 +35,8 @@ class BrokenServer(WebServer):
     """A server of one folder that sends some files with a fault; a file in ``once`` is sent whole the next time.
 
     It refuses the first ``refusals`` requests with the status ``refusal``, and every request whose query is not
-    ``token``. Without ``sizes`` it does not tell how long a file is.
+    ``token``. Without ``sizes`` it does not tell how long a file is. A ``page`` is what it sends for a file
+    that it lacks.
     """
 
     faults: dict[str, Fault] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class BrokenServer(WebServer):
     refusals: float = 0
     token: str = ""
     sizes: bool = True
+    page: bytes | None = None
 
 
 @contextmanager
@@ -68,12 +70,12 @@ def broken_http(folder: Path) -> Iterator[BrokenServer]:
             if self.refused():
                 return
             path = folder / self.path.lstrip("/")
-            if not path.is_file():
+            if not path.is_file() and state.page is None:
                 self.send_error(404)
                 return
             name = self.path.lstrip("/")
             fault = state.faults.pop(name, None) if name in state.once else state.faults.get(name)
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else state.page
             length, pieces = fault(content) if fault else (len(content), iter([content]))
             self.send_response(200)
             if state.sizes:

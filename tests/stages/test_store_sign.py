@@ -11,6 +11,7 @@ import pytest
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST, SIGNATURE
 from tests.helpers import signers
+from tests.helpers.broken_servers import broken_http
 from tests.helpers.known_stores import reseal
 from tests.helpers.projects import call
 from tests.helpers.transfers import contents
@@ -125,6 +126,16 @@ def test_who_names_a_new_signer_gets_the_new_signature(signed, alice, says, tmp_
         assert says("verify", f"{way}.zarr", "--signer", alice.public)[0] == 0
         assert says(way, place, f"{way}.zarr", "--signer", bob.public)[0] == 0
         assert says("verify", f"{way}.zarr", "--signer", bob.public)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "page", [b"<html>home</html>", b"\xff\xfe", b'{"message": "not found"}', b"[]", b"[" * 100_000]
+)
+def test_a_page_that_a_server_sends_for_a_missing_signature_becomes_none(store, says, page):
+    with broken_http(store) as server:
+        server.page = page
+        assert says("pull", server.url, "pulled.zarr")[0] == 0
+    assert contents(Path("pulled.zarr")) == contents(store)
 
 
 def test_push_export_and_import_carry_the_signature(signed, alice, says, tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.digests import digest_of
 
 ROOT = Path(".partial")
@@ -85,7 +86,15 @@ def root_for(target: Path) -> Path:
 
     This is ``ROOT``, or a folder of the same name beside ``target`` if ``target`` is on another file system or the
     current folder cannot be written to.
+
+    Raises:
+        GradshardError: ``target`` is a link, whose place a new folder would take.
     """
+    if target.is_symlink():
+        raise GradshardError(
+            f"{target} is a link to {target.readlink()}, and a new folder would take the link's place: remove it or, "
+            f"for another disk, make {target.parent} a link instead"
+        )
     there = next(folder for folder in target.absolute().parents if folder.exists())
     return ROOT if _is_writable(ROOT) and _can_rename(ROOT, there) else target.parent / ROOT
 

@@ -89,6 +89,17 @@ def test_rows_sorted_by_class_are_stored_shuffled_and_it_is_told(gradshard, proj
     assert not list((project.path / ".partial").glob("*/raw-*"))
 
 
+def test_a_dataset_that_is_a_link_to_another_disk_is_neither_replaced_nor_left_behind(gradshard, project):
+    assert gradshard(project, "prepare")[0] == 0
+    (project.path / DATASET).rename(project.path / "disk")
+    (project.path / DATASET).symlink_to("../disk")
+    code, said = gradshard(project, "prepare")
+    assert code == 2
+    assert said.strip().splitlines()[-1].startswith(f"gradshard: {DATASET} is a link to ../disk, ")
+    assert (project.path / DATASET).is_symlink()
+    assert len(open_dataset(project.path / DATASET).train) == 600
+
+
 def test_rows_that_are_not_sorted_keep_their_order(gradshard, project):
     code, said = gradshard(project, "prepare")
     assert code == 0

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import replace_folder
 from gradshard.storage.workspace import root_for, workspace
 
@@ -117,6 +118,16 @@ def test_work_is_done_on_the_disk_of_its_output_and_renamed_there(tmp_path, othe
             replace_folder(work.folder / "made", target)
         assert {path.name for path in target.parent.iterdir()} - {".partial"} == {"out"}
     assert not list(tmp_path.glob("**/.probe*"))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_place_of_an_output_is_refused_and_stays(tmp_path, there):
+    if there:
+        (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    with pytest.raises(GradshardError, match=r"out is a link to .*disk, and a new folder would take .*: remove it or"):
+        root_for(tmp_path / "out")
+    assert (tmp_path / "out").is_symlink()
 
 
 def test_what_a_kill_in_the_removal_leaves_is_not_gone_on_from(tmp_path, monkeypatch):

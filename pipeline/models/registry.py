@@ -3,9 +3,11 @@
 Any normalisation is inside: a model maps images in [0, 1], float32 (N, C, H, W), to logits (N, classes).
 """
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,7 @@ _FORMS = f"{', '.join([*tramer.ARCHITECTURES, *small.ARCHITECTURES])}, {_OF_LIBR
 
 
 def create_model(
-    architecture: str, sample_shape: Shape, classes: int, *, seed: int, output: Output = "logits"
+    architecture: str, sample_shape: Shape, classes: int, *, seed: int = 0, output: Output = "logits"
 ) -> nn.Module:
     """Return a freshly initialised model in training mode, the same for the same seed.
 
@@ -64,8 +66,9 @@ def create_model(
         output: what the model's own forward returns; the logarithms of probabilities are taken as logits.
 
     Raises:
-        GradshardError: there is no such architecture, or it does not take these images.
+        GradshardError: there is no such architecture, the shape is none of an image, or it does not take these images.
     """
+    _check_shape(sample_shape)
     if architecture in tramer.ARCHITECTURES:
         model = use_cpu_layers(tramer.build(architecture, sample_shape, classes, seed=seed))
         model = model.to(memory_format=torch.channels_last)
@@ -94,7 +97,9 @@ def create_model(
             advice="mend the factory",
         )
     else:
-        raise GradshardError(f"unknown architecture {architecture}: the known ones are {_FORMS}")
+        close = difflib.get_close_matches(architecture, [*tramer.ARCHITECTURES, *small.ARCHITECTURES], n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        raise GradshardError(f"unknown architecture {architecture}{meant}: the known ones are {_FORMS}")
     return (LogProbabilities(model) if output == "probabilities" else model).train()
 
 
@@ -208,6 +213,12 @@ def is_known(architecture: str) -> bool:
     """Tell whether a name has a form that ``create_model`` takes, without looking for the model."""
     ours = architecture in tramer.ARCHITECTURES or architecture in small.ARCHITECTURES
     return ours or _in_library(architecture) is not None or custom.is_factory(architecture)
+
+
+def _check_shape(shape: object) -> None:
+    sizes = list(shape) if isinstance(shape, Sequence) else []
+    if len(sizes) != 3 or not all(isinstance(size, int | np.integer) and size > 0 for size in sizes):
+        raise GradshardError(f"sample_shape is {shape}: give (C, H, W) of an image, such as (1, 28, 28)")
 
 
 def _in_library(architecture: str) -> tuple[Library, str] | None:

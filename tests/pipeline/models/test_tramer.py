@@ -64,6 +64,22 @@ def test_an_unknown_architecture_is_refused():
         models.create_model("E", MNIST, 10, seed=0)
 
 
+def test_a_mistyped_architecture_is_told_the_one_that_was_meant():
+    with pytest.raises(GradshardError, match=r"unknown architecture smallcnn \(did you mean small_cnn\?\): the known"):
+        models.create_model("smallcnn", MNIST, 10)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), 28, (1, 28, 0), (1, 28.0, 28), "abc"])
+def test_what_is_no_shape_of_an_image_is_refused(shape):
+    with pytest.raises(GradshardError, match=r"sample_shape is .*: give \(C, H, W\) of an image"):
+        models.create_model("A", shape, 10)
+
+
+def test_without_a_seed_the_parameters_are_those_of_seed_0():
+    with_it, without = models.create_model("D", MNIST, 10, seed=0), models.create_model("D", MNIST, 10)
+    assert all(map(torch.equal, with_it.parameters(), without.parameters()))
+
+
 @pytest.mark.parametrize("architecture", list(models.ARCHITECTURES))
 def test_initial_parameters_follow_the_seed_and_nothing_else(architecture):
     torch.manual_seed(1)

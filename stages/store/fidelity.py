@@ -9,10 +9,10 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.fidelity import CLEAN, Fidelity, measure
-from gradshard.stages.console.places import PathType
+from gradshard.stages.console.places import PLACE
 from gradshard.stages.console.progress import progress
-from gradshard.stages.jobs.models import load_model
 from gradshard.stages.store.origin import Origin, store_with_origin
+from gradshard.stages.store.origin_model import built_model
 from gradshard.stages.store.output import json_option, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
@@ -26,8 +26,10 @@ from gradshard.storage.formats.sign_reader import SignStore
     "targets",
     multiple=True,
     required=True,
-    type=PathType(path_type=Path),
-    help="The weights of a model to be fooled; may be given several times. The store's own model is always one.",
+    type=PLACE,
+    metavar="TARGET",
+    help="A model to be fooled: a weights file of gradshard, or NAME=ARCHITECTURE:WEIGHTS; may be given several times. "
+    "The store's own model is always one.",
 )
 @click.option(
     "--rows", "count", default=500, show_default=True, type=click.IntRange(min=1), help="The number of random rows."
@@ -58,7 +60,7 @@ from gradshard.storage.formats.sign_reader import SignStore
 def command(
     store: SignStore,
     origin: Origin,
-    targets: tuple[Path, ...],
+    targets: tuple[str, ...],
     count: int,
     seed: int,
     copy: int,
@@ -73,7 +75,7 @@ def command(
     the store's.
     """
     opened = store.of_copy(copy)
-    fooled = {"source": origin.model.module} | _targets(targets, origin)
+    fooled = _fooled(targets, origin)
     rows = np.sort(np.random.default_rng(seed).permutation(len(opened))[:count])
     asked = epsilons or _own(origin, store.where)
     with progress(f"fidelity {store.where}", len(asked) * len(rows), "images") as advance:
@@ -105,17 +107,37 @@ def _own(origin: Origin, store: str) -> tuple[float, ...]:
     raise GradshardError(f"{store} holds signs for any epsilon: give one by --eps")
 
 
-def _targets(files: tuple[Path, ...], origin: Origin) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {}
-    for path in files:
-        _, record = checkpoints.load(path)
-        named = str(record.get("architecture"))
-        if models.runs_user_code(named) and named != origin.model.architecture:
-            raise GradshardError(f"{path} is of architecture {named}, whose code would run: give another target")
-        if path.stem in found:
-            raise GradshardError(f"two targets are called {path.stem}: rename one of the files")
-        found[path.stem] = load_model(path, named, origin.data, origin.device).module
+def _fooled(targets: tuple[str, ...], origin: Origin) -> dict[str, nn.Module]:
+    """Return the store's own model and the targets, by name.
+
+    Raises:
+        GradshardError: a target is missing, does not fit the images or would run code that nobody named, or two models
+            have the same name.
+    """
+    found = {"source": origin.model.module}
+    for target in targets:
+        name, architecture, weights = _named(target, origin.model.architecture)
+        if name in found:
+            raise GradshardError(f"two models are called {name}: give one as NAME=ARCHITECTURE:WEIGHTS")
+        found[name] = built_model(weights, architecture, origin.data, origin.device).module
     return found
+
+
+def _named(target: str, trusted: str) -> tuple[str, str, Path]:
+    """Return the name, the architecture and the weights of a target, which is a file or has them all."""
+    name, _, model = target.partition("=")
+    architecture, _, weights = model.rpartition(":")
+    if name and architecture and weights:
+        return name, architecture, Path(weights)
+    path = Path(target)
+    _, record = checkpoints.load(path)
+    recorded = str(record.get("architecture"))
+    if models.runs_user_code(recorded) and recorded != trusted:
+        raise GradshardError(
+            f"{path} is of architecture {recorded}, whose code runs only if you name it: give --target "
+            f"{path.stem}={recorded}:{path}"
+        )
+    return path.stem, recorded, path
 
 
 def _table(part: Fidelity) -> list[str]:

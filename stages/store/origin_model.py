@@ -57,10 +57,7 @@ def open_model(
     Raises:
         GradshardError: the file is missing or does not fit, or its tensors are not those that the store names.
     """
-    if _is_ours(weights):
-        model = load_model(weights, architecture, data, device)
-    else:
-        model = _filled(weights, architecture, data, device)
+    model = built_model(weights, architecture, data, device)
     # The digest covers the architecture's name, so it is taken with the store's name, whatever the name here.
     digest = model.digest if architecture == record.architecture else _digest(model, record)
     if digest != record.digest:
@@ -69,6 +66,17 @@ def open_model(
             "that it was made from, and an architecture whose tensors have the same names"
         )
     return replace(model, architecture=record.architecture, digest=digest)
+
+
+def built_model(weights: Path, architecture: str, data: Splits, device: torch.device) -> LoadedModel:
+    """Build a model and fill it from a weights file of gradshard or any other checkpoint.
+
+    Raises:
+        GradshardError: the file is missing or does not fit, or the model cannot be attacked.
+    """
+    if _is_ours(weights):
+        return load_model(weights, architecture, data, device)
+    return _filled(weights, architecture, data, device)
 
 
 def _is_ours(weights: Path) -> bool:

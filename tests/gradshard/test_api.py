@@ -285,12 +285,29 @@ def test_a_model_in_training_mode_is_not_evaluated(linear_model, batch):
         gs.evaluate({"m": linear_model(classes=5).train()}, *batch, attacks=["fgsm"], epsilon=0.1)
 
 
-def test_a_model_of_somebodys_own_code_is_not_built(small_dataset, tmp_path):
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_a_model_of_somebodys_own_code_is_not_built_but_told_how_to_build(small_dataset, tmp_path, monkeypatch, output):
+    import safetensors.torch
+
     from gradshard.storage.formats import checkpoints
 
-    checkpoints.save(tmp_path / "w.safetensors", {"a": torch.zeros(1)}, {"architecture": "os.path:join"})
-    with pytest.raises(gs.GradshardError, match="whose code is not run here: build it yourself"):
-        gs.load_model(tmp_path / "w.safetensors", small_dataset)
+    code = (
+        "from torch import nn\nplain = lambda sample_shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(784, 10))\n"
+    )
+    (tmp_path / "factories.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    kept, path = gs.create_model("factories:plain", (1, 28, 28), 10, seed=1, output=output), tmp_path / "w.safetensors"
+    checkpoints.save(path, kept.state_dict(), {"architecture": "factories:plain", "output": output})
+    with pytest.raises(
+        gs.GradshardError, match=r"whose code is not run here: write model = .* and model.eval\(\)$"
+    ) as told:
+        gs.load_model(path, small_dataset)
+    steps = str(told.value).partition("write ")[2].replace(", model.", "\nmodel.").replace(" and ", "\n")
+    names = {"create_model": gs.create_model, "safetensors": safetensors}
+    exec(steps, names)
+    images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(names["model"](images), kept.eval()(images))
+    assert not names["model"].training
 
 
 def test_a_model_that_gives_probabilities_comes_back_as_their_logarithm(small_dataset, tmp_path):

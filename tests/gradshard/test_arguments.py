@@ -80,3 +80,8 @@ def test_torchs_own_arithmetic_is_what_it_was_after_a_call():
     with precision_context("fp32", torch.device("cpu")):
         assert conv.fp32_precision == before
     assert torch.backends.cudnn.allow_tf32 in (True, False), "which torch refuses to tell once both ways were used"
+
+
+def test_a_model_is_loaded_for_an_opened_dataset_and_not_for_its_path(small_dataset_path):
+    with pytest.raises(gs.GradshardError, match="dataset is a str: give what open_dataset returns"):
+        gs.load_model("w.safetensors", str(small_dataset_path))

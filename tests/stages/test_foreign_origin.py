@@ -75,6 +75,20 @@ def test_views_and_fidelity_take_what_the_audit_takes(sent, command, options):
     assert code == 0, said
 
 
+def test_a_target_of_a_factory_is_fooled_if_its_architecture_is_named(sent):
+    from gradshard.storage.formats import checkpoints
+
+    checkpoints.save(Path("ours.safetensors"), torch.load("cnn.pt")["state_dict"], {"architecture": "theirs:network"})
+    origin = (*FACTORY_OPTION, "--eps", "0.2", "--rows", "20", "--target")
+    code, said = sent.audit(*origin, "ours.safetensors", command="fidelity")
+    assert code == 2
+    named = said.strip().rpartition("give --target ")[2]
+    assert named == "ours=theirs:network:ours.safetensors"
+    assert sent.audit(*origin, named, "--target", "other=theirs:network:cnn.pt", command="fidelity")[0] == 0
+    code, said = sent.audit(*origin, named, "--target", "ours=theirs:network:cnn.pt", command="fidelity")
+    assert (code, "two models are called ours" in said) == (2, True)
+
+
 def test_a_damaged_shard_is_made_again_from_them_byte_for_byte(sent):
     shard = Path(STORE) / "signs/c/0/0/0"
     whole = shard.read_bytes()

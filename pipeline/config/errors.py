@@ -25,6 +25,9 @@ _WORDS = {
     "too_long": "must have at most {max_length} entries",
 }
 
+# What keys are called elsewhere, also in Python, where no similarity of the letters leads to them.
+_SYNONYMS = {"epsilon": "eps", "lr": "learning_rate", "iterations": "steps"}
+
 
 def schema_error(key: str, message: str) -> PydanticCustomError:
     """Return the error that a section's own check raises about its ``key``."""
@@ -123,7 +126,8 @@ def _section(annotation: object) -> object:
 
 def did_you_mean(word: str, known: list[str]) -> str:
     """Return the end of a sentence about an unknown word: the word that was probably meant, or all known ones."""
-    close = difflib.get_close_matches(word, known, n=1)
+    synonym = _SYNONYMS.get(word)
+    close = [synonym] if synonym in known else difflib.get_close_matches(word, known, n=1)
     if close:
         return f" (did you mean {close[0]}?)"
     return f" (there are {', '.join(known)})" if known else ""

@@ -38,3 +38,24 @@ def test_of_many_mistakes_the_others_are_counted(content):
         content[f"nothing_{number}"] = {}
     with pytest.raises(GradshardError, match=r"nothing_4.*; and 3 more$"):
         check_params(content, where="params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "word", "told"),
+    [
+        (("signs", "C"), "epsilon", "unknown key signs.C.epsilon (did you mean eps?)"),
+        (("attack",), "epsilon", "unknown key attack.epsilon (did you mean eps?)"),
+        (("training",), "lr", "unknown key training.lr (did you mean learning_rate?)"),
+        (("signs", "C"), "iterations", "unknown key signs.C.iterations (did you mean steps?)"),
+        (("robust", "A_adv-ens"), "source", "unknown key robust.A_adv-ens.source (did you mean sources?)"),
+        (("report",), "epsilon", "(there are "),
+    ],
+)
+def test_a_key_that_is_called_otherwise_elsewhere_is_named(content, section, word, told):
+    place = content
+    for key in section:
+        place = place.setdefault(key, {})
+    place[word] = 0.3
+    with pytest.raises(GradshardError) as caught:
+        check_params(content, where="params.yaml")
+    assert told in str(caught.value)

@@ -25,7 +25,7 @@ from gradshard.storage.formats.json_results import read_results
 
 
 @click.command()
-@click.argument("matrix", type=PathType(dir_okay=False, path_type=Path))
+@click.argument("matrix", type=PathType(path_type=Path))
 @click.argument("first")
 @click.argument("second")
 @click.option(

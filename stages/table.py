@@ -20,7 +20,7 @@ from gradshard.storage.errors import GradshardError
 
 
 @click.command()
-@click.argument("matrix", type=PathType(dir_okay=False, path_type=Path))
+@click.argument("matrix", type=PathType(path_type=Path))
 @click.option(
     "--name", default="defences", show_default=True, help="The name of the table; a wrong name lists the tables."
 )

@@ -9,7 +9,8 @@ from gradshard.pipeline.report.over_seeds.same_attacks import check_same_attacks
 from gradshard.pipeline.report.over_seeds.seeds import Seeds
 from gradshard.pipeline.report.paper import paper_figures
 from gradshard.pipeline.types import Gradient
-from gradshard.stages.project.report_files import EXAMPLES
+from gradshard.stages.project.paths import EVALUATION, REPORT
+from gradshard.stages.project.report_files import EXAMPLES, MATRIX
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import results
 
@@ -34,6 +35,11 @@ def read_error_matrix(matrix: Path, params: Params, gradient: Gradient, *, image
 
 def _rows(matrix: Path, params: Params) -> list[dict[str, Any]]:
     """Read the results of the seeds that the parameters list."""
+    if not matrix.is_file():
+        raise GradshardError(
+            f"no results at {matrix}: run `gradshard report`, which writes {REPORT / MATRIX} of all seeds, or name the "
+            f"{EVALUATION}/SEED/{MATRIX} that `gradshard evaluate` wrote"
+        )
     found = results.read_matrix(matrix, seed=params.seeds[0])
     rows = [row for row in found if row["seed"] in params.seeds]
     if found and not rows:

@@ -46,7 +46,7 @@ class ReportFiles:
         if path.exists():
             return True
         if self.complete:
-            raise GradshardError(f"no {path}: run the stages before `report` first, or `dvc repro`")
+            raise GradshardError(f"no {path}: {_again(path)}, or `dvc repro`")
         return False
 
     def json(self, path: Path) -> Any:
@@ -94,16 +94,25 @@ class ReportFiles:
 
 
 def _again(path: Path) -> str:
-    """Return the remedy for a damaged file: the stage that writes it."""
+    """Return the remedy for a missing or damaged file: the stage that writes it."""
     if path.parent.name == paths.TRAINING.name:
         return f"train {path.stem} again"
-    stage = {"gradients.json": "analyze", "results.json": "blackbox", "blackbox.json": "blackbox"}.get(path.name)
-    return f"run `gradshard {stage or 'evaluate'}` again"
+    stages = {
+        "gradients.json": "analyze",
+        "planes.npz": "analyze",
+        "results.json": "blackbox",
+        "blackbox.json": "blackbox",
+    }
+    return f"run `gradshard {stages.get(path.name, 'evaluate')}` again"
 
 
 def of_project(seeds: Sequence[int]) -> ReportFiles:
-    """Return the files that the stages of the project in the working directory write."""
-    return ReportFiles(
+    """Return the files that the stages of the project in the working directory wrote.
+
+    Raises:
+        GradshardError: stages did not run yet; the message names their commands.
+    """
+    found = ReportFiles(
         evaluations={seed: paths.evaluation(seed) for seed in seeds},
         blackbox={seed: paths.blackbox(seed) / "results.json" for seed in seeds},
         gradients={seed: paths.analysis(seed) / "gradients.json" for seed in seeds},
@@ -112,6 +121,23 @@ def of_project(seeds: Sequence[int]) -> ReportFiles:
         complete=True,
         merged=True,
     )
+    _check_stages(found)
+    return found
+
+
+def _check_stages(found: ReportFiles) -> None:
+    matrices = {seed: folder / MATRIX for seed, folder in found.evaluations.items()}
+    written = {"evaluate": matrices, "analyze": found.gradients, "blackbox": found.blackbox}
+    missing = {
+        f"`gradshard {stage} --seed {seed}`": path
+        for stage, files in written.items()
+        for seed, path in files.items()
+        if not path.exists()
+    }
+    if missing:
+        raise GradshardError(
+            f"no results at {', '.join(map(str, missing.values()))}: run {', '.join(missing)} (or `dvc repro`) first"
+        )
 
 
 def of_results(folder: Path, seeds: Sequence[int]) -> ReportFiles:

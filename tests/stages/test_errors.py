@@ -27,7 +27,13 @@ def set_key(project, section, key, value):
         (["precompute", "A"], "no dataset at"),
         (["train-robust", "A_adv"], "no dataset at"),
         (["evaluate"], "no dataset at"),
-        (["report"], "no results at evaluation/10/matrix.parquet: run `gradshard evaluate --seed 10`"),
+        (
+            ["report"],
+            "no results at evaluation/10/matrix.parquet, analysis/10/gradients.json, blackbox/10/results.json: run "
+            "`gradshard evaluate --seed 10`, `gradshard analyze --seed 10`, `gradshard blackbox --seed 10` (or ",
+        ),
+        (["table", "report/matrix.parquet"], "no results at report/matrix.parquet: run `gradshard report`, which"),
+        (["compare", "report/matrix.parquet", "A", "B"], "matrix.parquet: run `gradshard report`, which writes"),
         (["train-static", "Z"], "Z is not a static model in the parameters: there are A, B, C, D"),
         (["train-robust", "A"], "A is not a robust model in the parameters: there are A_adv, A_adv-ens"),
         (["train-robust", "A_adv", "--seed", "9"], "seed 9 is none of the parameter seeds: there are 10; add it there"),
@@ -126,6 +132,26 @@ def test_a_store_of_another_dataset_stops_training(gradshard, copied_project):
 def test_a_missing_shard_or_store_stops_training(gradshard, copied_project, shard, saying):
     (copied_project.path / "signs/C.zarr" / shard).unlink()
     refused(gradshard, copied_project, "train-robust", "A_adv-ens", saying=saying)
+
+
+@pytest.mark.parametrize("command", [["table", "report"], ["compare", "report", "A_adv", "A"]])
+def test_a_folder_in_place_of_a_matrix_is_told_which_file_to_name(gradshard, copied_project, command):
+    refused(
+        gradshard, copied_project, *command, saying="no results at report: run `gradshard report`, which writes rep"
+    )
+
+
+def test_a_report_names_the_stages_that_did_not_run_and_no_others(gradshard, copied_project):
+    (copied_project.path / "blackbox/10/results.json").unlink()
+    refused(gradshard, copied_project, "report", saying="results.json: run `gradshard blackbox --seed 10` (or `dvc rep")
+    copied_project.edit(lambda params: params.update(seeds=[10, 11]))
+    refused(gradshard, copied_project, "report", saying="`gradshard analyze --seed 11`, `gradshard blackbox --seed 10`")
+    copied_project.edit(lambda params: params.update(seeds=[10]))
+    shutil.copy(copied_project.path / "analysis/10/gradients.json", copied_project.path / "blackbox/10/results.json")
+    (copied_project.path / "evaluation/10/provenance.json").unlink()
+    refused(
+        gradshard, copied_project, "report", saying="provenance.json: run `gradshard evaluate` again, or `dvc repro`"
+    )
 
 
 @pytest.mark.parametrize("stage", [["precompute", "A"], ["evaluate"]])

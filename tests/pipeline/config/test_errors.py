@@ -48,7 +48,7 @@ def test_of_many_mistakes_the_others_are_counted(content):
         (("training",), "lr", "unknown key training.lr (did you mean learning_rate?)"),
         (("signs", "C"), "iterations", "unknown key signs.C.iterations (did you mean steps?)"),
         (("robust", "A_adv-ens"), "source", "unknown key robust.A_adv-ens.source (did you mean sources?)"),
-        (("report",), "epsilon", "(there are "),
+        (("streaming",), "epsilon", "unknown key streaming.epsilon (there are memory"),
     ],
 )
 def test_a_key_that_is_called_otherwise_elsewhere_is_named(content, section, word, told):

@@ -6,7 +6,7 @@ from itertools import product
 
 from gradshard.pipeline.attacks.registry import attack_title
 from gradshard.pipeline.config.errors import did_you_mean
-from gradshard.pipeline.evaluation.paired_defences import correct_for_number
+from gradshard.pipeline.evaluation.paired_defences import PairedDifference, correct_for_number
 from gradshard.pipeline.report.error_matrix import ErrorMatrix
 from gradshard.pipeline.report.over_seeds import seed_errors
 from gradshard.pipeline.report.over_seeds.difference_cell import DifferenceCell, said_of_differences
@@ -14,6 +14,11 @@ from gradshard.pipeline.report.over_seeds.seed_errors import SeedErrors
 from gradshard.pipeline.report.table import Table
 from gradshard.pipeline.types import CLEAN, OWN
 from gradshard.storage.errors import GradshardError
+
+_UNTESTED = (
+    "A difference without an interval is of one seed, or of models that no seed changes: it allows no claim about "
+    "training."
+)
 
 # A target, a source and an attack.
 Cell = tuple[str, str, str]
@@ -155,7 +160,12 @@ def compared_table(
         for adversary, both, difference in zip(adversaries, errors, found, strict=True)
     ]
     columns = [first, f"{second} of the other run" if first == second else second, "difference in points"]
-    return Table("compared", f"Errors of {first} and {second}", "adversary", columns, rows, said_of_differences(found))
+    return Table("compared", f"Errors of {first} and {second}", "adversary", columns, rows, _caption(found))
+
+
+def _caption(found: Sequence[PairedDifference]) -> str:
+    untested = [_UNTESTED] if any(its.corrected_p is None for its in found) else []
+    return " ".join(filter(None, [said_of_differences(found), *untested]))
 
 
 def _own(attacks: Sequence[tuple[str, str]], target: str) -> list[tuple[str, str]]:

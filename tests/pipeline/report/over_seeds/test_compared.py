@@ -96,11 +96,21 @@ def test_of_two_models_that_no_seed_changes_nothing_is_shown_however_many_seeds_
     assert cells[-1].fields["runs"] == 1
 
 
+def test_the_caption_tells_why_some_differences_have_no_interval_and_how_the_others_were_corrected():
+    clean = {(name, "", "clean"): np.repeat(wrong_images([0.1], 1, 1000), 5, axis=0) for name in ("A", "B")}
+    attacked = {(name, "robust", "fgsm"): wrong_images([0.1 * at for at in range(5)], 2, 1000) for name in ("A", "B")}
+    both = compared_table(error_matrix(clean | attacked), "A", "B", [Adversary(), Adversary.of("robust:fgsm")])
+    assert "corrected for all 1 (Holm). A difference without an interval is of one seed" in both.caption
+
+
 def test_with_one_seed_no_difference_is_shown():
     table = compared_table(matrix(seeds=(10,)), "good", "bad", [Adversary.of("own:pgd")])
     (difference,) = [cells[-1] for _, cells in table.rows]
     assert (difference.text, difference.beside, difference.bold) == ("-70.0", "", False)
     assert "no claim about training" in difference.note
+    assert table.caption.endswith(
+        "is of one seed, or of models that no seed changes: it allows no claim about training."
+    )
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,30 @@ def count_classes(model: nn.Module, images: Tensor, *, where: str = "the model")
     return logits.shape[1]
 
 
+def check_named(**given: object) -> None:
+    """Refuse models, by the name of the argument that holds them, that have no names.
+
+    Raises:
+        GradshardError: an argument is no mapping.
+    """
+    for argument, models in given.items():
+        if not isinstance(models, Mapping):
+            raise GradshardError(
+                f"{argument} is a {type(models).__name__}: give a mapping of names to modules, as {{'mine': model}}"
+            )
+
+
+def check_listed(**given: object) -> None:
+    """Refuse attacks, by the name of the argument that holds them, that are one text, whose letters would be names.
+
+    Raises:
+        GradshardError: an argument is a text.
+    """
+    for argument, attacks in given.items():
+        if isinstance(attacks, str):
+            raise GradshardError(f"{argument} is {attacks!r}: give a list of names, such as [{attacks!r}]")
+
+
 def check_eval_mode(models: Mapping[str, nn.Module]) -> None:
     """Refuse models, by name, that are not modules or are in training mode.
 

@@ -13,6 +13,8 @@ from gradshard.attacks import (
     check_eval_mode,
     check_gradients,
     check_labels,
+    check_listed,
+    check_named,
     check_pixels,
     check_words,
     count_classes,
@@ -100,6 +102,8 @@ def evaluate(
             gradient is missing, NaN or infinite; the images are not pixels, the labels do not fit the images, an attack
             cannot run here, or another argument is not valid.
     """
+    check_named(targets=targets, sources=sources or {})
+    check_listed(attacks=attacks)
     models = {**(sources or {}), **targets}
     if not targets:
         raise GradshardError("there are no targets: name one model at least")

@@ -8,6 +8,8 @@ from gradshard.attacks import (
     attack_config,
     check_eval_mode,
     check_labels,
+    check_listed,
+    check_named,
     check_pixels,
     check_words,
     count_classes,
@@ -73,6 +75,8 @@ def examine(
         GradshardError: the images are not pixels, the labels do not fit the images, an attack cannot run here, a model
             cannot be attacked as it is, or another argument is not valid; the message says why.
     """
+    check_named(sources=sources or {})
+    check_listed(attacks=attacks, transferred=transferred)
     models = {**(sources or {}), SELF: model}
     if SELF in (sources or {}):
         raise GradshardError(f"a source is named {SELF}, as the examined model is: give it another name")

@@ -1,5 +1,6 @@
 """Datasets and sign stores: opened by path or URL, written, verified, audited."""
 
+import os
 import secrets
 import tempfile
 from collections.abc import Sequence
@@ -140,7 +141,7 @@ def verify(place: str | Path) -> list[Fault]:
 
 @settings_kept()
 def audit(
-    store: SignStore,
+    store: str | Path | SignStore,
     split: Any,
     model: nn.Module,
     *,
@@ -156,7 +157,7 @@ def audit(
     """Compute random rows of a store again and compare; ``honest`` of the result is the verdict, and print shows it.
 
     Args:
-        store: from ``open_signs`` or ``compute_signs``.
+        store: from ``open_signs`` or ``compute_signs``, or its path or URL.
         split: the rows that the store was made from: a split of ``open_dataset``, or a dataset as ``compute_signs``
             takes it, such as arrays (images, labels), which is read whole.
         model: the model that the store was made from, in eval mode.
@@ -179,6 +180,7 @@ def audit(
         raise GradshardError(f"rows is {rows}, of which nothing can be told: compute one again at least")
     if seed is not None and seed < 0:
         raise GradshardError(f"seed is {seed}: give 0 or more, or None")
+    store = _opened(store)
     check_attack(store.manifest, attack, where="the store", option="attack")
     check_eval(model)
     made_from = _made_from(store, split, transform, columns)
@@ -186,6 +188,14 @@ def audit(
     _check_classes(logits, made_from, store)
     plan = auditing.plan_audit(store, made_from, count=rows, seed=secrets.randbits(32) if seed is None else seed)
     return auditing.audit_store(plan, store, made_from, logits)
+
+
+def _opened(store: str | Path | SignStore) -> SignStore:
+    if isinstance(store, SignStore):
+        return store
+    if isinstance(store, str | os.PathLike):
+        return open_signs(store)
+    raise GradshardError(f"store is a {type(store).__name__}: give an open store, or the path or URL of one")
 
 
 def _check_classes(model: Logits, rows: LabelledRows, store: SignStore) -> None:

@@ -149,8 +149,8 @@ def compute_signs(
     # Before the dataset is read, which may take hours.
     _check_numbers(workers, threads, zero_rows)
     _check_names(weights, name=name, split=split, model_name=called, architecture=kind, licence=licence)
-    rows = as_rows(dataset, transform, columns)
     check_eval(model)
+    rows = as_rows(dataset, transform, columns)
     check_plain(model, where="the model")
     sample = hash_sample(rows, sample_rows(len(rows)))
     image, _ = rows.read(0)

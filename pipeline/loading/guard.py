@@ -6,7 +6,7 @@ dataset.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from gradshard.pipeline.loading.fingerprint import fingerprint
 from gradshard.pipeline.loading.places import locked
@@ -57,8 +57,11 @@ def check_rows(
         on_rows: called with the numbers of rows read and of all rows.
 
     Raises:
-        GradshardError: a row differs, the number of rows differs, or a row changes when it is read again.
+        GradshardError: a row differs, the number of rows differs, a row changes when it is read again, or there is no
+            such check.
     """
+    if check not in get_args(Check):
+        raise GradshardError(f"check is {check!r}: give {' or '.join(get_args(Check))}")
     made_for = f"{where} was made for the {record.rows} rows of {record.name} ({record.split})"
     if len(rows) != record.rows:
         raise GradshardError(f"{made_for}, but the dataset has {len(rows)}: give that split, whole")

@@ -95,11 +95,15 @@ def _normalises(module: nn.Module, channels: int) -> bool:
 
 
 def check_eval(model: nn.Module) -> None:
-    """Refuse a model with a part in train mode, in which dropout is random and batch statistics are used.
+    """Refuse what is no module, and a part in train mode, in which dropout is random and batch statistics are used.
 
     Raises:
-        GradshardError: a part is in train mode, or torch.inference_mode leaves out gradients.
+        GradshardError: it is no module, a part is in train mode, or torch.inference_mode leaves out gradients.
     """
+    if not isinstance(model, nn.Module):
+        raise GradshardError(
+            f"model is a {type(model).__name__}, not a torch.nn.Module: give the arguments in their order, or by name"
+        )
     if torch.is_inference_mode_enabled():
         raise GradshardError("signs need gradients, which torch.inference_mode leaves out: use torch.no_grad instead")
     part = part_in_training(model)

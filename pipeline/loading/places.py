@@ -24,10 +24,15 @@ def open_place(place: Place, cache: Path) -> SignStore:
     """Open the store at a path or URL, or take an open one.
 
     Raises:
-        GradshardError: there is no store, it is not valid, or the connection failed.
+        GradshardError: the place is of another type, there is no store, it is not valid, or the connection failed.
     """
     if isinstance(place, SignStore):
         return place
+    if not isinstance(place, str | os.PathLike):
+        raise GradshardError(
+            f"a store is a {type(place).__name__}, not a path, a URL or an open store: give several as a mapping of "
+            "names to stores"
+        )
     return cache_reader.open_place(str(place), cache / "stores", _REMOTE_BYTES)
 
 
@@ -35,8 +40,10 @@ def check_target(target: str | Path) -> None:
     """Refuse a place that no store can be written to, before any work.
 
     Raises:
-        GradshardError: it is a URL, or its folder cannot be written.
+        GradshardError: it is no path, it is a URL, or its folder cannot be written.
     """
+    if not isinstance(target, str | os.PathLike):
+        raise GradshardError(f"the store's place is a {type(target).__name__}: give the path of a folder")
     if is_url(str(target)):
         raise GradshardError(f"{target} is a URL: name a folder of this machine, and send it by `gradshard store push`")
     if Path(target).is_symlink() and not Path(target).exists():

@@ -1,6 +1,7 @@
 """The trainer's batches for a loop of your own: the same rows, sources, crops and epsilons, for the same seed."""
 
 import dataclasses
+import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -82,12 +83,18 @@ class SignLoader:
                 ranks, or another argument is out of its range.
         """
         _check_numbers(batch=batch, epsilon=epsilon, seed=seed, padding=padding, rank=rank, ranks=ranks)
+        if not isinstance(stores, Mapping):
+            raise GradshardError(
+                f"stores is a {type(stores).__name__}: give a mapping of names to stores, as {{'A': 'signs/A.zarr'}}"
+            )
         split = dataset if isinstance(dataset, Split) else _training_split(dataset)
         opened = {source: open_place(place, Path(cache)) for source, place in stores.items()}
         for store in opened.values():
             store.check_made_for(split)
-        if SELF in opened or not (opened or live):
-            raise GradshardError(f"a store cannot be named {SELF}, and without a store the model itself must craft")
+        if SELF in opened:
+            raise GradshardError(f"a store is named {SELF}, as the trained model is: give it another name")
+        if not (opened or live):
+            raise GradshardError("there is no source: name a store, or leave live=False out")
         if schedule not in get_args(ScheduleKind):
             raise GradshardError(
                 f"schedule {schedule} is none of a loader's, which takes one source a batch: give random or rotate"
@@ -205,6 +212,11 @@ def _check_numbers(*, batch: int, epsilon: float, seed: int, padding: int, rank:
 
 
 def _training_split(dataset: str | Path | Dataset) -> Split:
+    if not isinstance(dataset, str | os.PathLike | Dataset):
+        raise GradshardError(
+            f"dataset is a {type(dataset).__name__}, not a prepared dataset: give the path of one, or use "
+            "SignedDataset, which takes any"
+        )
     data = dataset if isinstance(dataset, Dataset) else open_dataset(Path(dataset))
     data.check_trainable()
     return data.train

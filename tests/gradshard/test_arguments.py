@@ -85,3 +85,82 @@ def test_torchs_own_arithmetic_is_what_it_was_after_a_call():
 def test_a_model_is_loaded_for_an_opened_dataset_and_not_for_its_path(small_dataset_path):
     with pytest.raises(gs.GradshardError, match="dataset is a str: give what open_dataset returns"):
         gs.load_model("w.safetensors", str(small_dataset_path))
+
+
+@pytest.fixture
+def digits_model():
+    return gs.create_model("D", (1, 28, 28), 10).eval()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (
+            lambda d, s, m: gs.compute_signs(d.train, m, "s"),
+            "model is a Split, not a torch.nn.Module: give the arguments",
+        ),
+        (lambda d, s, m: gs.compute_signs(m, "s", d.train), "the store's place is a Split: give the path of a folder"),
+        (
+            lambda d, s, m: gs.audit(s, m, d.train),
+            "model is a Split, not a torch.nn.Module: give the arguments in their",
+        ),
+        (
+            lambda d, s, m: gs.audit(m, d.train, s),
+            "store is a Sequential: give an open store, or the path or URL of one",
+        ),
+        (
+            lambda d, s, m: gs.SignLoader(d, s.where, batch=4, epsilon=0.1),
+            "stores is a str: give a mapping of names to",
+        ),
+        (
+            lambda d, s, m: gs.SignLoader(d, [s], batch=4, epsilon=0.1),
+            "stores is a list: give a mapping of names to sto",
+        ),
+        (
+            lambda d, s, m: gs.SignLoader(m, {"A": s}, batch=4, epsilon=0.1),
+            "dataset is a Sequential, not a prepared data",
+        ),
+        (
+            lambda d, s, m: gs.SignLoader(d, {"self": s}, batch=4, epsilon=0.1),
+            "a store is named self, as the trained model is: give it another name",
+        ),
+        (
+            lambda d, s, m: gs.SignedDataset(rows_of(d), ["a", "b"]),
+            "a store is a list, not a path, a URL or an open sto",
+        ),
+        (lambda d, s, m: gs.SignedDataset(rows_of(d), s, check="smaple"), "check is 'smaple': give whole or sample"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_told_in_one_sentence(small_dataset, small_store, digits_model, call, told):
+    with pytest.raises(gs.GradshardError, match=f"^{told}"):
+        call(small_dataset, small_store, digits_model)
+
+
+def rows_of(dataset):
+    return dataset.train.take_images(np.arange(700)), dataset.train.read_labels()
+
+
+def test_a_store_is_audited_by_its_path(small_dataset, small_store, digits_model):
+    by_path, opened = (
+        gs.audit(store, small_dataset.train, digits_model, rows=5, seed=0) for store in (small_store.where, small_store)
+    )
+    assert str(by_path) == str(opened)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"sources": ["m"]}, r"sources is a list: give a mapping of names to modules, as {'mine': model}$"),
+        ({"attacks": "pgd"}, r"attacks is 'pgd': give a list of names, such as \['pgd'\]$"),
+    ],
+)
+def test_models_have_names_and_attacks_are_listed(batch, asked, told):
+    model, images, labels = batch
+    for call in (
+        lambda: gs.evaluate({"m": model}, images, labels, **{"epsilon": 0.1, "attacks": ["pgd"], **asked}),
+        lambda: gs.examine(model, images, labels, epsilon=0.1, **asked),
+    ):
+        with pytest.raises(gs.GradshardError, match=told):
+            call()
+    with pytest.raises(gs.GradshardError, match="targets is a LinearModel: give a mapping of names to modules"):
+        gs.evaluate(model, images, labels, attacks=["pgd"], epsilon=0.1)

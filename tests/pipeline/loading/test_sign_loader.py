@@ -275,7 +275,7 @@ def test_a_store_of_another_dataset_is_refused(tmp_path, stores, digits):
 
 
 def test_what_has_no_source_or_too_many_ranks_is_refused(small_dataset_path, loader):
-    with pytest.raises(GradshardError, match="without a store the model itself must craft"):
+    with pytest.raises(GradshardError, match="there is no source: name a store, or leave live=False out"):
         SignLoader(small_dataset_path, {}, batch=64, epsilon=0.3, live=False)
     with pytest.raises(GradshardError, match="ranks cannot share a batch"):
         loader(rank=0, ranks=65)

@@ -29,6 +29,7 @@ from gradshard.stages.machines.dask_cluster import dask_client, map_tasks, threa
 from gradshard.stages.machines.device_memory import device_of, tell_microbatches
 from gradshard.stages.machines.devices import on_all_devices
 from gradshard.stages.project import paths
+from gradshard.stages.store.output import bytes_text
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import Manifest, ModelRecord, StoreSpec, read_manifest
@@ -97,12 +98,10 @@ def precompute(params: Params, store: str, cluster: ClusterConfig) -> None:
         published = builder.publish(target)
     if signed and not (target / SIGNATURE).exists():
         echo(f"{target}: its signature was of another store, and is gone: sign this one by `gradshard store sign`")
-    size = sum(record.size for record in published.files.values())
     copies = f" in {published.copies} copies" if published.copies > 1 else ""
-    echo(
-        f"{target}: {published.dataset.rows} rows{copies}, {size / 1e6:.1f} MB, {8 * size / published.signs:.2f} "
-        f"bits per pixel, {published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train), published)}"
-    )
+    size = f"{bytes_text(published.size)}, {published.bits_per_pixel:.3f} bits per pixel"
+    zeros = f"{published.zero_fraction:.2%} zeros{_masked(zero_rows, len(data.train), published)}"
+    echo(f"{target}: {published.dataset.rows} rows{copies}, {size}, {zeros}")
     _tell_of_short_steps(target, published)
 
 

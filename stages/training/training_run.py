@@ -194,7 +194,8 @@ def run(job: TrainingJob, trainer: Trainer, reader: Reader) -> None:
     if not curves.shows_learning(job.classes, classifiers=trainer.classifiers):
         echo(
             f"{job.name} learnt nothing: guessing among {job.classes} classes has a loss of "
-            f"{trainer.classifiers * math.log(job.classes):.4f}; lower its learning_rate, or train it longer"
+            f"{trainer.classifiers * math.log(job.classes):.4f}; lower "
+            f"{job.record['kind']}.{job.record['name']}.training.learning_rate, or train it longer"
         )
 
 

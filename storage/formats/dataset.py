@@ -260,7 +260,10 @@ def open_dataset(path: Path) -> Dataset:
     if not path.exists():
         raise GradshardError(f"no dataset at {path}: run `gradshard prepare` (or `dvc repro prepare`) first")
     files = Folder(path)
-    return open_files(files, read_metadata(files), where=str(path))
+    metadata = read_metadata(files)
+    if METADATA[0] not in metadata:
+        raise _foreign(str(path))
+    return open_files(files, metadata, where=str(path))
 
 
 def read_metadata(files: ReadableFiles) -> dict[str, bytes]:
@@ -284,6 +287,8 @@ def open_files(files: StoreFiles, metadata: Mapping[str, bytes], *, where: str, 
     try:
         root = zarr.open_group({name: cpu.Buffer.from_bytes(content) for name, content in metadata.items()}, mode="r")
         attributes = dict(root.attrs)
+        if attributes.get("format") != FORMAT and not remote:
+            raise _foreign(where)
         if attributes.get("format") != FORMAT or attributes.get("version") != VERSION:
             raise GradshardError(f"{where} is not a gradshard dataset of version {VERSION}: {remedy}")
         name, classes = str(attributes["name"]), int(str(attributes["classes"]))
@@ -297,6 +302,13 @@ def open_files(files: StoreFiles, metadata: Mapping[str, bytes], *, where: str, 
     except (FileNotFoundError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise GradshardError(f"{where} is not a whole dataset ({error}): {remedy}") from error
     return Dataset(name=name, classes=classes, class_names=class_names, train=train, test=test)
+
+
+def _foreign(where: str) -> GradshardError:
+    return GradshardError(
+        f"{where} is no dataset that `gradshard prepare` made: name the data/NAME.zarr that it writes, or prepare "
+        "these images (docs/datasets.md)"
+    )
 
 
 def _open_split(

@@ -181,7 +181,10 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_old_weights(grads
 def test_a_training_that_learnt_nothing_says_so_and_one_that_learnt_does_not(gradshard, copied_project):
     code, said = gradshard(copied_project, "train-static", "D")
     assert code == 0
-    assert "D learnt nothing: guessing among 10 classes has a loss of 2.3026; lower its learning_rate" in said
+    assert (
+        "D learnt nothing: guessing among 10 classes has a loss of 2.3026; lower static.D.training.learning_rate"
+        in said
+    )
     copied_project.edit(lambda params: params["static"]["D"].update(epochs=15))
     assert "learnt nothing" not in gradshard(copied_project, "train-static", "D")[1]
 

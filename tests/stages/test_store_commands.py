@@ -81,6 +81,13 @@ def test_info_as_json_is_the_manifest_without_its_files(store):
     assert "files" not in told
 
 
+def test_precompute_says_the_size_and_the_bits_that_info_says(gradshard, copied_project, store):
+    shutil.rmtree(copied_project.path / "signs/A.zarr")
+    _, said = gradshard(copied_project, "precompute", "A")
+    size = re.search(r"^size +(.*)$", store("info", "signs/A.zarr")[1], flags=re.MULTILINE)[1]
+    assert f"signs/A.zarr: 600 rows, {size}, " in said
+
+
 def test_verify_repair_verify(store, copied_project):
     folder = copied_project.path / "signs/A.zarr"
     whole = files(folder)

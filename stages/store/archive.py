@@ -44,9 +44,12 @@ def import_command(archive: Path, store: Path, digest: str | None, signer: Path 
     Every file is checked against the manifest; STORE appears once it is complete. An archive that contains any other
     file is refused as a whole.
     """
-    with progress(f"import {archive}", archive.stat().st_size, "bytes") as advance:
+    size = archive.stat().st_size
+    with progress(f"import {archive}", size, "bytes") as advance:
         manifest = import_archive(
             archive, store, digest=digest, on_wait=echo_waiting(store), advance=advance, signer=signer
         )
+        # The rest is what the archive itself takes, such as the names of the files.
+        advance(size - manifest.size)
     result = {"store": str(store), "digest": manifest.digest}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)

@@ -8,10 +8,10 @@ from gradshard.stages.console.places import PLACE, PathType
 from gradshard.stages.console.progress import echo, echo_waiting, progress
 from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.storage.errors import GradshardError
-from gradshard.storage.formats.manifest import read_manifest
+from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.maintenance.signatures import vouched_by
 from gradshard.storage.maintenance.strangers import strangers
-from gradshard.storage.remote.index import address, register
+from gradshard.storage.remote.index import address, has_index, register
 from gradshard.storage.remote.index import pick as picked
 from gradshard.storage.remote.location import manifest_at, shown
 from gradshard.storage.remote.transfer import check_long_enough, pull, push
@@ -71,8 +71,32 @@ def pull_command(
             )
         digest = entry.digest
     with vouched_by(signer):
-        size = manifest_at(place).size
+        size = _manifest(place).size
     with progress(f"pull {shown(place)}", size, "bytes") as advance:
         manifest = pull(place, store, digest=digest, on_wait=echo_waiting(store), advance=advance, signer=signer)
     result = {"store": str(store), "digest": manifest.digest, "size": manifest.size}
     tell(result, [f"{store}: {manifest.dataset.rows} rows, store {manifest.digest}"], as_json=as_json)
+
+
+def _manifest(place: str) -> Manifest:
+    """Return the manifest of the store at a place.
+
+    Raises:
+        GradshardError: there is none, it is not valid, or the connection failed; it may be a list of stores.
+    """
+    try:
+        return manifest_at(place)
+    except GradshardError as error:
+        if not isinstance(error.__cause__, FileNotFoundError) or not _lists_stores(place):
+            raise
+        raise GradshardError(
+            f"{shown(place)} is no store but a list of stores: name one by --pick, as `gradshard store list` shows them"
+        ) from error
+
+
+def _lists_stores(place: str) -> bool:
+    try:
+        return has_index(place)
+    except GradshardError:
+        # What the manifest's own request met is told instead.
+        return False

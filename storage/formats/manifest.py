@@ -324,11 +324,22 @@ def read_manifest(folder: Path) -> Manifest:
         with (folder / MANIFEST).open("rb") as file:
             content = file.read(SIZE_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if folder.is_file():
+            raise GradshardError(
+                f"{folder} is a file and no folder of a sign store: if `gradshard store export` wrote it, run "
+                f"`gradshard store import {folder} TARGET`"
+            ) from error
         raise GradshardError(
-            f"no published sign store at {folder} (it has no {MANIFEST}): run `gradshard precompute` for it, or "
-            "`dvc pull` it"
+            f"no published sign store at {folder} (it has no {MANIFEST}): {_where_stores_are(folder)}"
         ) from error
     return parse_manifest(content, where=str(folder))
+
+
+def _where_stores_are(folder: Path) -> str:
+    below = next(folder.glob(f"*/{MANIFEST}"), None)
+    if below is not None:
+        return f"name one of the stores in it, such as {below.parent}"
+    return "run `gradshard precompute` for it, or `dvc pull` it"
 
 
 def parse_manifest(content: bytes, *, where: str) -> Manifest:

@@ -81,6 +81,10 @@ def import_archive(
         NotVouchedError: ``signer`` did not sign what is in the archive.
         GradshardError: it is not an archive of one whole store, or not of the one of ``digest`` or of ``target``.
     """
+    if source.is_dir():
+        raise GradshardError(
+            f"{source} is a folder and no archive: copy a store by `gradshard store pull {source} TARGET`"
+        )
     try:
         _check_directory_size(source)
         with zipfile.ZipFile(source) as archive, vouched_by(signer):

@@ -96,6 +96,15 @@ def listed(place: str) -> list[Entry]:
     return list(index.stores)
 
 
+def has_index(place: str) -> bool:
+    """Tell whether a list of stores lies at a place.
+
+    Raises:
+        GradshardError: the connection failed.
+    """
+    return open_location(place).size(INDEX) is not None
+
+
 def rebuild(place: str) -> list[Entry]:
     """Read all stores at a place, and write its index anew; a store without a plain name is left out, with a warning.
 
@@ -140,16 +149,18 @@ def address(place: str, entry: Entry) -> str:
 
 
 def pick(place: str, wanted: str) -> Entry:
-    """Find the one store at a place whose name is ``wanted``, or whose digest begins with it.
+    """Find the one store at a place whose name, with or without .zarr, is ``wanted``, or whose digest begins with it.
 
     Raises:
         GradshardError: there is no such store, or more than one.
     """
     entries = listed(place)
     long_enough = len(wanted) >= _LEAST_PREFIX
-    found = [entry for entry in entries if entry.name == wanted] or [
-        entry for entry in entries if long_enough and entry.digest.startswith(wanted.lower())
-    ]
+    found = (
+        [entry for entry in entries if entry.name == wanted]
+        or [entry for entry in entries if entry.name == f"{wanted}.zarr"]
+        or [entry for entry in entries if long_enough and entry.digest.startswith(wanted.lower())]
+    )
     digests = {entry.digest for entry in found}
     if len(digests) != 1:
         there = ", ".join(f"{entry.name} ({entry.digest[:12]})" for entry in (found or entries)[:10]) or "none"

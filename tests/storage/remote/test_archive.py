@@ -109,7 +109,22 @@ def test_what_lies_in_the_way_of_an_archive_is_told_in_one_sentence(tmp_path, re
     (tmp_path / "inbox").mkdir()
     assert "No such file" in refused_import(tmp_path / "inbox" / "none.zip")
     (tmp_path / "inbox" / "folder.zip").mkdir()
-    assert "directory" in refused_import(tmp_path / "inbox" / "folder.zip")
+    folder = tmp_path / "inbox" / "folder.zip"
+    assert f"is a folder and no archive: copy a store by `gradshard store pull {folder} TARGET`" in refused_import(
+        folder
+    )
+
+
+def test_the_progress_of_an_import_ends_at_all_bytes(archive, tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, "store", "import", str(archive), str(tmp_path / "back.zarr")) == 0
+    size = archive.stat().st_size
+    assert f"{size}/{size} bytes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_an_archive_in_place_of_a_store_is_told_to_be_imported(archive, monkeypatch, capsys, command):
+    assert call(monkeypatch, "store", command, str(archive)) == 2
+    assert f"run `gradshard store import {archive} TARGET`" in capsys.readouterr().err
 
 
 def test_an_archive_may_follow_other_bytes(archive, source, tmp_path):

@@ -72,6 +72,8 @@ def test_a_store_is_pulled_by_its_name_and_by_the_beginning_of_its_digest(two, s
     digest = read_manifest(Path(other_store.where)).digest
     assert says("pull", two, "one.zarr", "--pick", "M.zarr")[0] == 0
     assert says("pull", two, "two.zarr", "--pick", digest[:12])[0] == 0
+    assert says("pull", two, "again.zarr", "--pick", "M")[0] == 0
+    assert contents(Path("again.zarr")) == contents(source)
     assert contents(Path("one.zarr")) == contents(source)
     assert contents(Path("two.zarr")) == contents(Path(other_store.where))
     err = one_sentence(*says("pull", two, "three.zarr", "--pick", "O.zarr")[::2])
@@ -104,6 +106,14 @@ def test_a_list_that_names_another_digest_is_found_out(source, tmp_path, says, n
     err = one_sentence(*says("pull", nginx.url, "pulled.zarr", "--pick", "M.zarr")[::2])
     assert f"is the store {read_manifest(source).digest}, not {'a' * 64}" in err
     assert not Path("pulled.zarr").exists()
+
+
+def test_a_place_of_several_stores_is_told_to_be_one(source, says, nginx):
+    assert says("push", source, nginx.folder / "M.zarr")[0] == 0
+    err = one_sentence(*says("pull", nginx.url, "pulled.zarr")[::2])
+    assert "is no store but a list of stores: name one by --pick, as `gradshard store list` shows them" in err
+    err = one_sentence(*says("info", nginx.folder)[::2])
+    assert f"name one of the stores in it, such as {nginx.folder / 'M.zarr'}" in err
 
 
 def test_over_http_a_list_is_read_and_never_made(nginx, says):

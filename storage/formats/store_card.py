@@ -57,7 +57,7 @@ whether it is intact, and whether it is what it says, by computing some rows aga
 ```bash
 gradshard store info {model}.zarr
 gradshard store verify {model}.zarr
-gradshard store audit {model}.zarr --model {model}.safetensors --dataset {dataset}.zarr{named}
+gradshard store audit {model}.zarr {origin}{named}
 ```
 
 ## What it is for, and what not
@@ -84,6 +84,7 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         model=spec.model.name,
         kind="input gradients" if attack is None else "end directions of an attack",
         attack="" if attack is None else _attack_row(attack),
+        origin=_origin(spec),
         named=f" --attack {attack.name}" if attack is not None and ":" in attack.name else "",
         architecture=spec.model.architecture,
         dataset=dataset.name,
@@ -110,6 +111,15 @@ def card(spec: StoreSpec, *, zeros: int, files: Mapping[str, FileRecord]) -> str
         model_digest=spec.model.digest,
         weights_digest=spec.model.weights_sha256,
     )
+
+
+def _origin(spec: StoreSpec) -> str:
+    """Return the options that name what a store was made from; of a model in Python no file is known."""
+    model = spec.model
+    if model.weights_sha256 != model.digest:
+        return f"--model {model.name}.safetensors --dataset {spec.dataset.name}.zarr"
+    factory = model.architecture if ":" in model.architecture else "package.module:factory"
+    return f"--model WEIGHTS --dataset DATASET --architecture {factory}"
 
 
 def _attack_row(attack: AttackRecord) -> str:

@@ -12,6 +12,7 @@ from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.sign_reader import open_store
 from gradshard.storage.formats.sign_writer import StoreBuilder
+from gradshard.storage.formats.store_card import card
 from gradshard.storage.formats.store_paths import SIGNATURE
 from tests.helpers.stores import build_store, random_signs, store_spec
 
@@ -139,6 +140,21 @@ def test_the_card_tells_how_to_read_the_store_without_gradshard(small_store, mon
     exec(code, names)
     expected = random_signs(700, 784, seed=0)[: len(names["signs"])].reshape(-1, 1, 28, 28)
     assert np.array_equal(names["signs"], expected)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "told", "options"),
+    [
+        ("D", True, "--model M.safetensors --dataset digits.zarr\n"),
+        ("torch.nn.Sequential", False, "--model WEIGHTS --dataset DATASET --architecture package.module:factory\n"),
+        ("mine:net", False, "--model WEIGHTS --dataset DATASET --architecture mine:net\n"),
+    ],
+)
+def test_the_card_names_files_of_the_origin_only_if_they_are_known(small_dataset, architecture, told, options):
+    spec = store_spec(small_dataset)
+    record = {"architecture": architecture, "weights_sha256": "1" * 64 if told else spec.model.digest}
+    page = card(spec.model_copy(update={"model": spec.model.model_copy(update=record)}), zeros=0, files={})
+    assert f"gradshard store audit M.zarr {options}" in page
 
 
 def test_a_store_is_a_plain_zarr_group_that_says_how_it_is_encoded(small_store):

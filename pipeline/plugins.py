@@ -1,5 +1,6 @@
 """A user's own functions: ``package.module:function``, found beside params.yaml or in an installed package."""
 
+import difflib
 import hashlib
 import importlib
 import inspect
@@ -39,11 +40,18 @@ def find(reference: str, *, what: str) -> Callable[..., Any]:
         raise GradshardError(f"{what}: the module {module_name} cannot be imported ({explain(error)})") from error
     found = getattr(module, name, None)
     if found is None:
-        raise GradshardError(f"{what}: the module {module_name} has no {name}")
+        raise GradshardError(f"{what}: the module {module_name} has no {name}{_meant(name, vars(module))}")
     if not callable(found):
         raise GradshardError(f"{what}: {name} is no function")
     function: Callable[..., Any] = found
     return function
+
+
+def _meant(name: str, known: Mapping[str, object]) -> str:
+    """Return the end of a message about an unknown name: the function or class that was probably meant, if any."""
+    functions = {word.lower(): word for word, value in known.items() if callable(value) and word[0] != "_"}
+    near = difflib.get_close_matches(name.lower(), functions, n=1)
+    return f" (did you mean {functions[near[0]]}?)" if near else ""
 
 
 def check_call(function: Callable[..., Any], keywords: Mapping[str, object], *, what: str, positional: int = 0) -> None:

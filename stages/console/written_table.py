@@ -73,8 +73,12 @@ def _put(file: Path, table: str, marks: tuple[str, str]) -> None:
 
 def _replaced(file: Path, table: str, marks: tuple[str, str]) -> str:
     """Return the text of a file with the table between its marks."""
+    if not file.exists():
+        raise GradshardError(
+            f"there is no file {file}: write it, with the lines {marks[0]} and {marks[1]} where the table belongs"
+        )
     try:
-        lines = file.read_bytes().decode("utf-8").splitlines(keepends=True) if file.exists() else []
+        lines = file.read_bytes().decode("utf-8").splitlines(keepends=True)
     except UnicodeDecodeError as error:
         raise GradshardError(f"{file} is not UTF-8, so no table is put into it: convert it first") from error
     begins, ends = ([at for at, line in enumerate(lines) if line.strip() == mark] for mark in marks)

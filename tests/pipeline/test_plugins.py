@@ -44,6 +44,9 @@ def test_a_function_beside_the_parameters_is_found(mine):
         ("mine_failing:double", r"^attack x: the module mine_failing cannot be imported \(AttributeError"),
         ("mine_invalid:double", r"^attack x: the module mine_invalid cannot be imported \(SyntaxError"),
         ("mine_here:triple", "^attack x: the module mine_here has no triple$"),
+        ("mine_here:doubel", r"^attack x: the module mine_here has no doubel \(did you mean double\?\)$"),
+        ("mine_here:DOUBLE", r"^attack x: the module mine_here has no DOUBLE \(did you mean double\?\)$"),
+        ("mine_here:constan", "^attack x: the module mine_here has no constan$"),
         ("mine_here:constant", "^attack x: constant is no function$"),
     ],
 )

@@ -81,6 +81,12 @@ def test_a_file_that_cannot_keep_the_table_is_left_as_it_is(table, tmp_path):
     assert paper.read_text() == before
 
 
+def test_a_file_that_is_not_there_is_told_to_be_missing(table, tmp_path):
+    code, _, said = table("--into", "nope.md")
+    assert (code, said.count("\n")) == (2, 1)
+    assert f"there is no file {tmp_path / 'nope.md'}: write it, with the lines <!-- gradshard table: begin -->" in said
+
+
 @pytest.mark.parametrize(
     ("text", "saying"),
     [

@@ -150,6 +150,8 @@ def examine(
     places = tuple(_absolute(some) for some in everybody)
     subjects = Subjects(dataset.resolve(), images.digest, places, digests, used.type)
     _make_folder(into)
+    if examined.weights == RANDOM:
+        echo(f"{examined.architecture}: examined with the weights that its factory sets, because --weights names none")
     found = _examined(subjects, plan, rows, about, cluster, into)
     _tell(found, into)
     return found.masked

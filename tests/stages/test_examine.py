@@ -133,6 +133,13 @@ def test_the_page_shows_every_attack_and_says_what_was_left_out(examine, tmp_pat
         assert row["wilson_low"] <= row["error_rate"] <= row["wilson_high"]
 
 
+def test_a_model_without_weights_is_said_once_to_have_those_of_its_factory(examine):
+    options = ("tests.helpers.zoo:cnn", "--quick", "--images", "20")
+    said = "tests.helpers.zoo:cnn: examined with the weights that its factory sets, because --weights names none"
+    assert examine(*options, weights=None)[1].count(said) == 1
+    assert said not in examine(*options)[1]
+
+
 def test_attacks_from_elsewhere_are_added_and_a_misnamed_one_is_told_before_any_work(examine, tmp_path):
     pytest.importorskip("torchattacks")
     options = ("--quick", "--images", "40", "--attack", "torchattacks:DIFGSM")

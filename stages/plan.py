@@ -9,9 +9,9 @@ import click
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from gradshard.pipeline.cost_model import BITS_OF_MANY_STEPS, BITS_PER_PIXEL, GOOD_WINDOW, Bill, Plan, bill, plan
+from gradshard.stages.console.output import bytes_text, json_option, table, tell
 from gradshard.stages.console.places import PathType
 from gradshard.stages.console.price_table import read_prices
-from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import COPIES_LIMIT
 

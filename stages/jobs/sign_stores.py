@@ -22,6 +22,7 @@ from gradshard.pipeline.config.schema import Params
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.gradients.device_memory import limit_memory
 from gradshard.stages.console.options import ClusterConfig
+from gradshard.stages.console.output import bytes_text
 from gradshard.stages.console.progress import echo, echo_waiting, progress
 from gradshard.stages.jobs.compute_rows import compute_rows
 from gradshard.stages.jobs.models import LoadedModel, load_model, static_weights_of
@@ -29,7 +30,6 @@ from gradshard.stages.machines.dask_cluster import dask_client, map_tasks, threa
 from gradshard.stages.machines.device_memory import device_of, tell_microbatches
 from gradshard.stages.machines.devices import on_all_devices
 from gradshard.stages.project import paths
-from gradshard.stages.store.output import bytes_text
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.dataset import Split, open_dataset
 from gradshard.storage.formats.manifest import Manifest, ModelRecord, StoreSpec, read_manifest

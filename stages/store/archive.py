@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.console.output import bytes_text, digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.console.places import PathType
 from gradshard.stages.console.progress import echo, echo_waiting, progress
-from gradshard.stages.store.output import bytes_text, digest_option, json_option, passed_over, signer_option, tell
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.maintenance.strangers import strangers
 from gradshard.storage.remote.archive import export_archive, import_archive

@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from gradshard.pipeline.audit.recompute import detection_probability
 from gradshard.pipeline.audit.store import StoreAudit, audit_store, plan_audit
+from gradshard.stages.console.output import found_something, json_option, table, tell
 from gradshard.stages.console.progress import progress
 from gradshard.stages.store.origin import Origin, store_with_origin
-from gradshard.stages.store.output import found_something, json_option, table, tell
 from gradshard.storage.formats.sign_reader import SignStore
 
 Rows = npt.NDArray[np.int64]

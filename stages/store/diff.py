@@ -6,10 +6,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from gradshard.stages.console.output import found_something, json_option, tell
 from gradshard.stages.console.places import PLACE
 from gradshard.stages.console.progress import progress
 from gradshard.stages.store.open import cache_options
-from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.sign_reader import SignStore
 from gradshard.storage.maintenance.diff import compare

@@ -9,11 +9,11 @@ from torch import nn
 from gradshard.pipeline import models
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.fidelity import CLEAN, Fidelity, measure
+from gradshard.stages.console.output import json_option, tell
 from gradshard.stages.console.places import PLACE
 from gradshard.stages.console.progress import progress
 from gradshard.stages.store.origin import Origin, store_with_origin
 from gradshard.stages.store.origin_model import built_model
-from gradshard.stages.store.output import json_option, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import checkpoints
 from gradshard.storage.formats.sign_reader import SignStore

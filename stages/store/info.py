@@ -2,8 +2,8 @@
 
 import click
 
+from gradshard.stages.console.output import bytes_text, json_option, table, tell
 from gradshard.stages.console.places import PLACE
-from gradshard.stages.store.output import bytes_text, json_option, table, tell
 from gradshard.storage.formats.manifest import AttackRecord, Manifest
 from gradshard.storage.formats.store_card import MASKED
 from gradshard.storage.maintenance.signatures import claimed_signer, signature_text

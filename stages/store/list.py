@@ -2,8 +2,8 @@
 
 import click
 
+from gradshard.stages.console.output import bytes_text, json_option, tell
 from gradshard.stages.console.places import PLACE
-from gradshard.stages.store.output import bytes_text, json_option, tell
 from gradshard.storage.remote.index import Entry, listed, rebuild
 from gradshard.storage.remote.location import shown
 

@@ -8,11 +8,11 @@ import click
 import torch
 
 from gradshard.pipeline.types import DeviceName
+from gradshard.stages.console.output import found_something, json_option, tell
 from gradshard.stages.console.places import PathType
 from gradshard.stages.console.progress import progress
 from gradshard.stages.jobs.compute_rows import compute_rows
 from gradshard.stages.store.origin import Origin, open_origin, optional_origin_options
-from gradshard.stages.store.output import found_something, json_option, tell
 from gradshard.stages.store.verify import check, fault_lines
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.bitplanes import Labels, Planes

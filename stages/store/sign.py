@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.console.output import json_option, tell
 from gradshard.stages.console.places import PLACE, PathType
 from gradshard.stages.console.progress import echo
-from gradshard.stages.store.output import json_option, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.atomic import write_bytes
 from gradshard.storage.formats.manifest import SIZE_LIMIT

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from gradshard.stages.console.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.stages.console.places import PLACE, PathType
 from gradshard.stages.console.progress import echo, echo_waiting, progress
-from gradshard.stages.store.output import digest_option, json_option, passed_over, signer_option, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import Manifest, read_manifest
 from gradshard.storage.maintenance.signatures import vouched_by

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from gradshard.stages.console.places import PLACE
-from gradshard.stages.console.progress import progress
-from gradshard.stages.store.output import (
+from gradshard.stages.console.output import (
     digest_option,
     found_something,
     json_option,
@@ -17,6 +15,8 @@ from gradshard.stages.store.output import (
     some,
     tell,
 )
+from gradshard.stages.console.places import PLACE
+from gradshard.stages.console.progress import progress
 from gradshard.storage.formats.manifest import SIZE_LIMIT, Manifest
 from gradshard.storage.formats.store_files import Folder, ReadableFiles
 from gradshard.storage.formats.store_paths import MANIFEST

@@ -8,9 +8,9 @@ from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.audit.augmented import AugmentedAgreement, signs_held
 from gradshard.pipeline.gradients.augmentation import Augmentation
 from gradshard.pipeline.models.precision import precision_context
+from gradshard.stages.console.output import json_option, table, tell
 from gradshard.stages.console.progress import progress
 from gradshard.stages.store.origin import Origin, store_with_origin
-from gradshard.stages.store.output import json_option, table, tell
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats import bitplanes
 from gradshard.storage.formats.sign_reader import SignStore

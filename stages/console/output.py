@@ -1,4 +1,4 @@
-"""Results of the commands for stores: one screen for a person, or JSON for a program."""
+"""Results of commands, most of them for stores: one screen for a person, or JSON for a program."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence

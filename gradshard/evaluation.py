@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gradshard.attacks import (
+from gradshard.arguments import (
     attack_config,
     check_eval_mode,
     check_gradients,

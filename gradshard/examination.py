@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from gradshard.attacks import (
+from gradshard.arguments import (
     attack_config,
     check_eval_mode,
     check_labels,

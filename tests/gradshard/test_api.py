@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import gradshard as gs
-from gradshard.attacks import count_classes
+from gradshard.arguments import count_classes
 from gradshard.pipeline.attacks.crafting import craft_by_name, sample_noise
 from gradshard.pipeline.attacks.registry import AttackConfig
 

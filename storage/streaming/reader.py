@@ -282,7 +282,9 @@ def _ahead(items: Iterator[T]) -> Generator[T, None, None]:
             yield item
     finally:
         stop.set()
-        thread.join()
+        # The garbage collector may end an abandoned reader in this very thread.
+        if thread is not threading.current_thread():
+            thread.join()
 
 
 def _row_bytes(split: Split) -> int:

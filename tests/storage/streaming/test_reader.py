@@ -1,6 +1,7 @@
 """Both readers give the same batch for the same request, and hold no more than they may."""
 
 import math
+import queue
 import threading
 import tracemalloc
 from pathlib import Path
@@ -14,7 +15,7 @@ from gradshard.storage.formats.chunking import CHUNK_BYTES
 from gradshard.storage.formats.dataset import open_dataset
 from gradshard.storage.formats.dataset_writer import write_dataset
 from gradshard.storage.formats.gather import THREADS
-from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, open_reader, plan_reading
+from gradshard.storage.streaming.reader import InMemoryReader, WindowedReader, _ahead, open_reader, plan_reading
 from gradshard.storage.streaming.windows import Request, names_of
 from tests.helpers.stores import build_store, rand_fgsm_record
 
@@ -171,3 +172,21 @@ def test_batches_larger_than_a_window_are_whole(small_dataset, stores):
     (batch,) = WindowedReader(small_dataset.train, stores, plan).read([Request(rows, "C")])
     assert np.array_equal(batch.images, small_dataset.train.load()[0][rows])
     assert np.array_equal(batch.planes, stores["C"].load()[rows])
+
+
+def test_an_abandoned_reader_may_be_ended_by_its_own_thread():
+    told, abandoned = queue.Queue(), threading.Event()
+
+    def items():
+        yield 1
+        abandoned.wait(timeout=20)
+        try:
+            ahead.close()  # as the garbage collector does
+        except RuntimeError as error:
+            told.put(error)
+        told.put(None)
+
+    ahead = _ahead(items())
+    assert next(ahead) == 1
+    abandoned.set()
+    assert told.get(timeout=20) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gradshard.storage.formats.sign_reader import SignStore
+from gradshard.storage.remote import retries
 from tests.helpers import broken_servers, cloud_servers, hub_server, servers
 from tests.helpers.archives import exported
 from tests.helpers.places import Place, bucket_place, folder_place, hub_place
@@ -19,6 +20,12 @@ def _fresh_drivers() -> Iterator[None]:
     """Drivers keep connections by address, and ports come back: no test inherits one."""
     yield
     clear_drivers()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again at once."""
+    monkeypatch.setattr(retries, "_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -157,3 +164,10 @@ def says(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(params=["nginx", "plain_http"])
+def web(request: pytest.FixtureRequest) -> servers.WebServer:
+    """A server with ranges, and one without."""
+    server: servers.WebServer = request.getfixturevalue(request.param)
+    return server

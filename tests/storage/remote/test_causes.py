@@ -10,18 +10,12 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
-from gradshard.storage.remote import retries
 from gradshard.storage.remote.cache import open_remote
 from gradshard.storage.remote.causes import ConnectionBrokenError, cause_of
 from gradshard.storage.remote.location import manifest_at, open_location
 from tests.helpers import broken_servers, servers
 from tests.helpers.projects import ROOT, call
 from tests.helpers.transfers import contents, one_sentence, pulled
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    monkeypatch.setattr(retries, "_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

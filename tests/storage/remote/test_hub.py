@@ -8,7 +8,7 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import signs_file
-from gradshard.storage.remote import hub_push, retries
+from gradshard.storage.remote import hub_push
 from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.hub import HubFolder, hub_folder
 from gradshard.storage.remote.location import open_location
@@ -20,11 +20,6 @@ from tests.helpers.transfers import StoppedError, contents, one_sentence, pulled
 
 NAME = "someone/stores"
 URL = f"hf://datasets/{NAME}/M.zarr"
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch):
-    monkeypatch.setattr(retries, "_PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 import operator
 from collections.abc import Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from gradshard.pipeline.attacks.registry import AttackConfig
 from gradshard.pipeline.gradients.model_checks import as_it_was
+from gradshard.pipeline.gradients.perturb import check_epsilon
 from gradshard.pipeline.gradients.watching import Watched
 from gradshard.pipeline.models.first_pass import brief
 from gradshard.pipeline.models.tensors import part_in_training
@@ -27,8 +28,7 @@ def attack_config(
         GradshardError: a number is out of its range; the message names it.
     """
     size = _distance("epsilon", epsilon)
-    if not 0 <= size <= 1:
-        raise GradshardError(f"epsilon is {size:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    check_epsilon(size)
     part = size / 2 if alpha is None else _distance("alpha", alpha)
     if not 0 <= part <= size:
         raise GradshardError(
@@ -44,22 +44,26 @@ def attack_config(
     )
 
 
-def _distance(name: str, value: object) -> float:
+def _distance(name: str, value: Any) -> float:
     try:
         if isinstance(value, str):
             raise TypeError
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise GradshardError(
             f"{name} is {value!r:.60}: give one number for all images, in units of pixels in [0, 1], such as 8 / 255"
         ) from error
 
 
-def _positive(name: str, value: object) -> int:
+def _whole(name: str, value: Any, *, least: int) -> int:
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        return operator.index(value)
     except TypeError as error:
-        raise GradshardError(f"{name} is {value!r:.60}: give a whole number, 1 or more") from error
+        raise GradshardError(f"{name} is {value!r:.60}: give a whole number, {least} or more") from error
+
+
+def _positive(name: str, value: Any) -> int:
+    number = _whole(name, value, least=1)
     if number < 1:
         raise GradshardError(f"{name} is {number}, by which nothing is attacked: give 1 or more")
     return number
@@ -71,10 +75,7 @@ def seeded(seed: int) -> torch.Generator:
     Raises:
         GradshardError: there is no such seed.
     """
-    try:
-        number = operator.index(seed)
-    except TypeError as error:
-        raise GradshardError(f"seed is {seed!r:.60}: give a whole number, 0 or more") from error
+    number = _whole("seed", seed, least=0)
     if number not in _SEEDS:
         raise GradshardError(f"seed is {number}: give a whole number from 0 to 2**63 - 1")
     return torch.Generator().manual_seed(number)

@@ -19,6 +19,7 @@ from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, Di
 from gradshard.storage.formats.shard_reader import Rows
 
 _DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
+PRECISIONS = {dtype: precision for precision, dtype in _DTYPES.items()}
 _AGREEMENT_ROWS = 256
 # An attack that hardly crosses half of the ball leaves a store of almost no signs.
 _FEW_SIGNS = 0.8

@@ -25,8 +25,8 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
             f"signs of shape {tuple(signs.shape)} are none of images of shape {tuple(images.shape)}: unpack packed "
             "ones by unpack_signs, and give flat ones the images' shape by signs.view_as(images)"
         )
-    if not isinstance(epsilon, Tensor) and not 0 <= epsilon <= 1:
-        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
+    if not isinstance(epsilon, Tensor):
+        check_epsilon(epsilon)
     # Any other shape could broadcast over the columns of an image, and scale those.
     if isinstance(epsilon, Tensor) and epsilon.ndim and (epsilon.ndim, epsilon.shape[1:].numel()) != (images.ndim, 1):
         raise GradshardError(
@@ -36,6 +36,16 @@ def perturb(images: Tensor, signs: Tensor, epsilon: float | Tensor) -> Tensor:
     if isinstance(epsilon, Tensor):
         epsilon = epsilon.to(images.dtype)
     return (images + epsilon * signs).clamp_(0, 1)
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Refuse a number that is no distance of pixels in [0, 1].
+
+    Raises:
+        GradshardError: it is none.
+    """
+    if not 0 <= epsilon <= 1:
+        raise GradshardError(f"epsilon is {epsilon:g}, no distance of pixels in [0, 1]: write 8 of 255 as 8 / 255")
 
 
 def project(candidate: Tensor, images: Tensor, epsilon: float | Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from gradshard.pipeline.attacks.stored_direction import PRECISIONS
 from gradshard.pipeline.config.signs import SignsParams
 from gradshard.pipeline.types import OWN_LOSS
 from gradshard.stages.console.progress import echo
@@ -13,8 +14,6 @@ from gradshard.storage.formats.sign_reader import SignStore
 
 # Training's epsilon over that of crafting: the range for which docs/transfer-defence.md measures the signs' worth.
 MEASURED = (1 / 3, 4 / 3)
-
-_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 def tell_of_other_epsilons(stores: Mapping[str, SignStore], *, epsilon: float) -> None:
@@ -66,7 +65,7 @@ def _differing(found: DirectionRecord, wanted: SignsParams) -> str:
     pairs: dict[str, tuple[object, object]] = {
         "attack": (attack.name if attack else None, wanted.attack),
         "label": (found.label, wanted.label),
-        "precision": (_PRECISIONS.get(found.dtype, found.dtype), wanted.precision),
+        "precision": (PRECISIONS.get(found.dtype, found.dtype), wanted.precision),
     }
     if found.gradient != OWN_LOSS:
         pairs["gradient"] = found.gradient, wanted.gradient

@@ -150,31 +150,29 @@ def receiving(how: str, arriving: Arriving, target: Path, *, on_wait: Callable[[
             _mend_beside_files(target, arriving)
             return
         yield work.folder / "store"
-        publish(work.folder / "store", arriving.manifest, arriving.content, target, signature=arriving.signature)
+        _publish(work.folder / "store", arriving, target)
 
 
-def publish(folder: Path, manifest: Manifest, content: bytes, target: Path, *, signature: bytes | None = None) -> None:
+def _publish(folder: Path, arriving: Arriving, target: Path) -> None:
     """Make a folder that holds all files of a store, already checked, the store ``target``.
 
     Args:
         folder: on the target's file system; it is renamed.
-        manifest: the store's.
-        content: the manifest's bytes, as they came.
+        arriving: the store.
         target: where nothing is yet.
-        signature: the store's, if it has one.
 
     Raises:
         GradshardError: the arrays are not those that the manifest describes, or another store appeared meanwhile.
     """
-    open_files(Folder(folder), manifest, where=str(target))
+    open_files(Folder(folder), arriving.manifest, where=str(target))
     # From a killed process: unfinished files, and a signature older than the present one.
-    remove_strays(folder, keep=manifest.files)
-    _add_signature(folder, signature)
-    write_bytes(folder / MANIFEST, content)
+    remove_strays(folder, keep=arriving.manifest.files)
+    _add_signature(folder, arriving.signature)
+    write_bytes(folder / MANIFEST, arriving.content)
     try:
         folder.rename(target)  # fails if a folder with files is there
     except OSError:
-        if not is_there(target, manifest):
+        if not is_there(target, arriving.manifest):
             raise
     sync(target.parent)
 

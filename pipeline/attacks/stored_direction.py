@@ -12,14 +12,12 @@ from gradshard.pipeline.attacks.crafting import check_attacks
 from gradshard.pipeline.attacks.end_direction import AttackSpec
 from gradshard.pipeline.attacks.stored_rows import Direction
 from gradshard.pipeline.gradients.loss import step_sign
-from gradshard.pipeline.gradients.signs import GradientSpec, agreement_with_float64
-from gradshard.pipeline.types import OWN_LOSS, StorePrecision
+from gradshard.pipeline.gradients.signs import DTYPES, GradientSpec, agreement_with_float64
+from gradshard.pipeline.types import OWN_LOSS
 from gradshard.storage.formats.dataset import Images, Labels
 from gradshard.storage.formats.manifest import AgreementRecord, AttackRecord, DirectionRecord, Manifest
 from gradshard.storage.formats.shard_reader import Rows
 
-_DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
-PRECISIONS = {dtype: precision for precision, dtype in _DTYPES.items()}
 _AGREEMENT_ROWS = 256
 # An attack that hardly crosses half of the ball leaves a store of almost no signs.
 _FEW_SIGNS = 0.8
@@ -78,7 +76,7 @@ def direction_record(direction: Direction, *, agreement: AgreementRecord | None 
     Raises:
         GradshardError: the attack is from elsewhere, and cannot be imported.
     """
-    dtype = _DTYPES[direction.precision]
+    dtype = DTYPES[direction.precision]
     if isinstance(direction, AttackSpec):
         return DirectionRecord(
             gradient=OWN_LOSS if direction.entry.own_loss else direction.gradient,

@@ -13,6 +13,10 @@ from gradshard.pipeline.models.tensors import copied
 from gradshard.pipeline.types import Gradient, LabelPolicy, StorePrecision
 from gradshard.storage.errors import GradshardError
 
+# A precision as manifests record it.
+DTYPES: dict[StorePrecision, str] = {"fp32": "float32", "bf16": "bfloat16"}
+PRECISIONS = {dtype: precision for precision, dtype in DTYPES.items()}
+
 
 @dataclass(frozen=True)
 class GradientSpec:

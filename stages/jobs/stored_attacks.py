@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from gradshard.pipeline.attacks.stored_direction import PRECISIONS
 from gradshard.pipeline.config.signs import SignsParams
+from gradshard.pipeline.gradients.signs import PRECISIONS
 from gradshard.pipeline.types import OWN_LOSS
 from gradshard.stages.console.progress import echo
 from gradshard.storage.errors import GradshardError

@@ -241,7 +241,8 @@ class Trainer:
         for kind, loss in (("clean", clean), ("adversarial", adversarial)):
             if loss is not None and not math.isfinite(loss):
                 raise GradshardError(
-                    f"the {kind} loss is {loss} at step {self.step}: lower training.learning_rate and start again"
+                    f"the {kind} loss is {loss} at step {self.step}: lower training.learning_rate, for a robust model "
+                    "adversarial.learning_rate, and start again"
                 )
         self._count_passes()
         return TrainMetrics(

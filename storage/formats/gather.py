@@ -104,7 +104,8 @@ class ReadPool:
     """A pool of threads that do tasks."""
 
     def __init__(self, name: str) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, name)
+        self._numbers = numbers = set[int]()
+        self._threads = ThreadPoolExecutor(THREADS, name, lambda: numbers.add(threading.get_ident()))
         self._closed = False
         self._beginning = threading.Lock()
 
@@ -119,7 +120,8 @@ class ReadPool:
     def close(self) -> None:
         """Drop tasks that have not begun, and end the threads."""
         self._closed = True
-        self._threads.shutdown(cancel_futures=True)
+        # The garbage collector may end an abandoned reader in one of these threads.
+        self._threads.shutdown(wait=threading.get_ident() not in self._numbers, cancel_futures=True)
 
     def _work(self, waiting: Iterator[Task]) -> None:
         with self._beginning:

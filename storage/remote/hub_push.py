@@ -67,19 +67,28 @@ class _Push:
 
     def run(self, advance: Advance) -> None:
         self.location.attempt(self._create)
-        if is_published(self.location, self.manifest):
-            self._send_signature()
-            advance(self.manifest.size)
+        if self._is_done(advance):
             return
         there = self.location.attempt(self._files)
         claimed = is_claimed(self.location, self.manifest)
         if not claimed and any(name != _OF_THE_HUB and not is_litter(name) for name in there):
+            # Another push of the same store may have ended since the first look.
+            if self._is_done(advance):
+                return
             raise foreign_files(self.location)
         lacking = [name for name in self.manifest.files if not self._is_there(name, there)]
         advance(self.manifest.size - sum(self.manifest.files[name].size for name in lacking))
         for start in range(0, len(lacking), _FILES_A_COMMIT):
             self._send(lacking[start : start + _FILES_A_COMMIT], claim=not claimed and start == 0, advance=advance)
         self.location.attempt(self._publish)
+
+    def _is_done(self, advance: Advance) -> bool:
+        """Tell whether the store is there already, and add its signature if that is lacking."""
+        if not is_published(self.location, self.manifest):
+            return False
+        self._send_signature()
+        advance(self.manifest.size)
+        return True
 
     def _create(self) -> None:
         if not self.api.repo_exists(self.folder.repository, repo_type="dataset"):

@@ -243,6 +243,9 @@ def _claim(location: Location, manifest: Manifest) -> None:
     if is_claimed(location, manifest):
         return
     if not location.is_empty(but_for=_UNFINISHED_CLAIMS):
+        # Another push of the same store may have begun since, or even ended.
+        if is_claimed(location, manifest) or is_published(location, manifest):
+            return
         raise foreign_files(location)
     _unless_done(
         lambda: location.write(PENDING, manifest.digest.encode()),

@@ -83,3 +83,15 @@ def test_threads_share_the_tasks_of_several_visits():
     gatherer.close()
     assert np.array_equal(out[:, 0].astype(int) * 256 + out[:, 1], wanted)
     assert sorted(source.visited) == list(range(500))
+
+
+def test_a_pool_may_be_closed_by_a_thread_of_its_own():
+    """As the garbage collector does, if it finds an abandoned reader there."""
+    pool, closed = ReadPool("test-gathering"), threading.Event()
+
+    def close(scratch):
+        pool.close()
+        closed.set()
+
+    pool.gather([close])
+    assert closed.wait(60)

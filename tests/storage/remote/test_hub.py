@@ -124,6 +124,20 @@ def test_a_push_that_stops_in_the_middle_leaves_no_store_and_sends_nothing_twice
     assert len(hf.received) == len(set(hf.received)) == len(large_files(source))
 
 
+def test_another_push_of_the_same_store_may_end_between_the_first_look_and_the_second(hf, source, monkeypatch):
+    look = hub_push.is_published
+
+    def meanwhile(location, manifest):
+        found = look(location, manifest)
+        monkeypatch.setattr(hub_push, "is_published", look)
+        pushed(source, URL)
+        return found
+
+    monkeypatch.setattr(hub_push, "is_published", meanwhile)
+    assert sum(pushed(source, URL)) == read_manifest(source).size
+    assert hf.contents(NAME, "M.zarr") == contents(source)
+
+
 @pytest.mark.slow
 def test_a_killed_push_leaves_no_store_and_sends_nothing_twice(hf, source, tmp_path):
     """The process is killed while the way to the hub, through a proxy, has come to a halt."""
@@ -131,7 +145,7 @@ def test_a_killed_push_leaves_no_store_and_sends_nothing_twice(hf, source, tmp_p
         hf.use(slow.port)
         slow.limit = read_manifest(source).size // 2
         process = Project(tmp_path).popen("store", "push", str(source), URL)
-        assert slow.full.wait(60)
+        assert slow.full.wait(300)
         process.kill()
         process.communicate(timeout=30)
     hf.use(hf.port)

@@ -12,6 +12,7 @@ import pytest
 from gradshard.storage.errors import GradshardError
 from gradshard.storage.formats.manifest import read_manifest
 from gradshard.storage.formats.store_paths import MANIFEST, signs_file
+from gradshard.storage.remote import transfer
 from gradshard.storage.remote.archive import export_archive, import_archive
 from gradshard.storage.remote.claims import PENDING
 from gradshard.storage.remote.transfer import pull, push
@@ -170,7 +171,27 @@ def test_the_same_store_pushed_by_several_processes_at_once_ends_whole(source, t
     for process in pushing:
         process.stdin.write(b"\n")
         process.stdin.close()
-    assert [process.wait(60) for process in pushing] == [0, 0, 0]
+    assert [process.wait(300) for process in pushing] == [0, 0, 0]
+    assert contents(tmp_path / "there.zarr") == contents(source)
+
+
+@pytest.mark.parametrize("gets", ["begun", "done"])
+def test_another_push_of_the_same_store_may_begin_or_end_at_any_moment(source, tmp_path, monkeypatch, gets):
+    """Between the look for another push's mark and the look for foreign files."""
+    place, look = str(tmp_path / "there.zarr"), transfer.is_claimed
+
+    def meanwhile(location, manifest):
+        found = look(location, manifest)
+        monkeypatch.setattr(transfer, "is_claimed", look)
+        if gets == "done":
+            pushed(source, place)
+        else:
+            with pytest.raises(StoppedError):
+                push(source, place, advance=stop_after(3))
+        return found
+
+    monkeypatch.setattr(transfer, "is_claimed", meanwhile)
+    pushed(source, place)
     assert contents(tmp_path / "there.zarr") == contents(source)
 
 

@@ -43,7 +43,7 @@ def last_line(process):
 
 
 def wait_for(happened, process):
-    for _ in range(1200):
+    for _ in range(3000):
         if happened():
             return
         assert process.poll() is None, process.stdout.read()

@@ -30,7 +30,7 @@ def test_an_example_makes_a_robust_model_in_60_lines(tmp_path, name):
     told = [line for line in done.stdout.splitlines() if "the robust one" in line]
     clean, attacked = ([float(part) for part in re.findall(r"([\d.]+)%", line)] for line in told)
     assert max(clean) < 15
-    assert clean[1] < 10
+    assert clean[1] < 12
     # Of some hundred digits; an attack from another architecture than one's own transfers less.
     assert attacked[1] < 0.7 * attacked[0]
 

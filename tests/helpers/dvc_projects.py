@@ -15,7 +15,7 @@ class DvcProject(Project):
 
     def dvc(self, command: str) -> str:
         done = subprocess.run(
-            command, shell=True, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=900
+            command, shell=True, cwd=self.path, env=environment(), capture_output=True, text=True, timeout=2400
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -62,7 +62,7 @@ class Project:
     def run(self, *arguments: str) -> str:
         """Run a stage as a process of its own; it must succeed."""
         process = self.popen(*arguments)
-        output, _ = process.communicate(timeout=240)
+        output, _ = process.communicate(timeout=600)
         assert process.returncode == 0, output
         return output
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 STEPS = """
+import ctypes
 import resource
 import statistics
 import sys
@@ -17,6 +18,10 @@ from gradshard.pipeline.training import trainer
 from gradshard.pipeline.training.optimizers import Optimization
 from gradshard.pipeline.training.config import TrainingRun
 from gradshard.storage.streaming.reader import RawBatch, ReadingPlan
+
+# Where the system gives huge pages unasked, few faults bring much memory.
+PR_SET_THP_DISABLE = 41
+ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 if "given back" in sys.argv:
     trainer.keep_freed_memory = lambda: None

@@ -14,7 +14,7 @@ from tests.helpers.projects import files, new_project
 pytestmark = pytest.mark.slow
 
 
-def kill_when(process, condition, *, seconds=90):
+def kill_when(process, condition, *, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[0]

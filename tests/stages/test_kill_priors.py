@@ -1,5 +1,6 @@
 """Runs that write back to a store of priors, killed between any two of its files: they go on to the same bytes."""
 
+import contextlib
 import functools
 import json
 import os
@@ -55,15 +56,24 @@ def finish(project, ranks):
     return output
 
 
+def newer(path, begun):
+    """Whether a file was written since; the run may move it away meanwhile."""
+    try:
+        return path.stat().st_mtime_ns > begun
+    except FileNotFoundError:
+        return False
+
+
 def kill_when(project, ranks, moment):
     """Kill all processes of a run as soon as it has written a new file of a kind."""
     begun = time.time_ns()
     with start(project, ranks) as process:
-        while not any(path.stat().st_mtime_ns > begun for path in project.path.glob(f"{WORK}/{moment}")):
+        while not any(newer(path, begun) for path in project.path.glob(f"{WORK}/{moment}")):
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.001)
         for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     assert not list(project.path.glob("models/robust/*"))

@@ -32,7 +32,7 @@ def start(project, ranks):
 
 def finish(project, ranks):
     with start(project, ranks) as process:
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=400)[0]
     assert process.returncode == 0, output
     return output
 
@@ -54,7 +54,7 @@ def kill_after_a_checkpoint(project, rank):
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.01)
         os.kill(ranks_of(process)[rank].pid, signal.SIGKILL)
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=400)[0]
     assert process.returncode != 0
     assert not (project.path / WEIGHTS).exists()
     return output

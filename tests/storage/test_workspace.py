@@ -3,6 +3,7 @@ import sys
 import tempfile
 import textwrap
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from gradshard.storage.workspace import root_for, workspace
 
 HOLD = textwrap.dedent(
     """
-    import sys, time
+    import sys
     from pathlib import Path
     from gradshard.storage.workspace import workspace
     with workspace("job", {"x": 1}, on_wait=print, root=Path(sys.argv[1])) as work:
         (work.folder / "started").touch()
-        time.sleep(float(sys.argv[2]))
+        sys.stdin.read()
     """
 )
 
@@ -27,13 +28,26 @@ def enter(root, recipe=None, waits=None):
     return workspace("job", recipe or {"x": 1}, on_wait=(waits if waits is not None else []).append, root=root)
 
 
-def start_holder(root, seconds):
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(root), str(seconds)])
-    deadline = time.monotonic() + 30
+def start_holder(root):
+    """Start a process that holds the work until its input is closed."""
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdin=subprocess.PIPE)
+    deadline = time.monotonic() + 120
     while not list(root.glob("job-*/started")):
         assert time.monotonic() < deadline, "the other process did not start"
         time.sleep(0.01)
     return holder
+
+
+@contextmanager
+def enter_behind(holder, root, waits):
+    """Enter the work, which its holder leaves as soon as it is told that another waits."""
+
+    def on_wait(process):
+        waits.append(process)
+        holder.stdin.close()
+
+    with workspace("job", {"x": 1}, on_wait=on_wait, root=root) as work:
+        yield work
 
 
 def test_work_survives_an_exception_and_is_removed_on_success(tmp_path):
@@ -66,7 +80,7 @@ def test_names_that_differ_behind_a_dot_do_not_wait_for_each_other(tmp_path):
 
 
 def test_a_killed_process_leaves_its_work_and_no_lock(tmp_path):
-    holder = start_holder(tmp_path, 60)
+    holder = start_holder(tmp_path)
     holder.kill()
     holder.wait()
     waits = []
@@ -77,11 +91,11 @@ def test_a_killed_process_leaves_its_work_and_no_lock(tmp_path):
 
 
 def test_a_second_process_is_told_who_holds_the_work_and_waits(tmp_path):
-    holder = start_holder(tmp_path, 0.5)
+    holder = start_holder(tmp_path)
     waits = []
-    with enter(tmp_path, waits=waits) as work:
+    with enter_behind(holder, tmp_path, waits) as work:
         assert work.waited
-        assert holder.wait(timeout=10) == 0
+        assert holder.wait(timeout=60) == 0
         assert not (work.folder / "started").exists()
     assert waits == [str(holder.pid)]
 
@@ -90,12 +104,12 @@ def test_a_process_that_ends_while_its_number_is_read_is_waited_for_all_the_same
     def gone(path, **options):
         raise FileNotFoundError(path)
 
-    holder = start_holder(tmp_path, 0.5)
+    holder = start_holder(tmp_path)
     monkeypatch.setattr(Path, "read_text", gone)
     waits = []
-    with enter(tmp_path, waits=waits) as work:
+    with enter_behind(holder, tmp_path, waits) as work:
         assert work.waited
-        assert holder.wait(timeout=10) == 0
+        assert holder.wait(timeout=60) == 0
     assert waits == ["unknown"]
 
 
@@ -103,9 +117,11 @@ def test_a_process_that_ends_while_its_number_is_read_is_waited_for_all_the_same
 def other_disk(tmp_path, monkeypatch):
     """A folder on another file system than the working directory's."""
     monkeypatch.chdir(tmp_path)
-    if not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no other file system at /dev/shm")
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+    known = [Path(place) for place in ("/dev/shm", "/var/tmp") if Path(place).is_dir()]
+    others = [place for place in known if place.stat().st_dev != tmp_path.stat().st_dev]
+    if not others:
+        pytest.skip("there is no other file system")
+    with tempfile.TemporaryDirectory(dir=others[0]) as folder:
         yield Path(folder)
 
 

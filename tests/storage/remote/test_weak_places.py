@@ -87,7 +87,7 @@ def test_a_killed_push_leaves_no_store_and_is_finished_by_another(kind, request,
             url = through = f"{server.url}/M.zarr"
             server.use(slow.port)
         process = Project(tmp_path).popen("store", "push", str(source), through)
-        assert slow.full.wait(60)
+        assert slow.full.wait(300)
         process.kill()
         process.communicate(timeout=30)
     if kind != "ssh":

@@ -148,11 +148,11 @@ def test_damage_met_by_the_reading_thread_reaches_the_caller(small_dataset, stor
 
 
 def test_a_caller_that_stops_early_leaves_no_thread(small_dataset, stores):
-    plan = plan_reading(small_dataset.train, stores, memory=100_000)
+    plan, before = plan_reading(small_dataset.train, stores, memory=100_000), set(threading.enumerate())
     batches = open_reader(small_dataset.train, stores, plan).read(requests(plan))
     next(batches)
     batches.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("gradshard")]
+    assert not [new for new in set(threading.enumerate()) - before if new.name.startswith("gradshard")]
 
 
 def test_a_batch_that_is_kept_stays_as_it_was(small_dataset, stores):

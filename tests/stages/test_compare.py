@@ -180,7 +180,7 @@ def test_without_its_digests_another_run_is_not_compared(compare, other):
     assert "provenance.json, whose digests tell what two runs share" in said
 
 
-@pytest.mark.parametrize("run", ["mnist/random", "mnist/exact", "mnist5k/random-epsilon"])
+@pytest.mark.parametrize("run", ["mnist/random", "mnist/random-12", "mnist/exact", "mnist5k/random-epsilon"])
 def test_the_comparison_that_the_page_of_a_published_run_shows_is_the_one_that_its_command_makes(
     monkeypatch, tmp_path, run
 ):

@@ -20,6 +20,8 @@ from gradshard.pipeline.gradients.microbatches import in_microbatches
 from gradshard.pipeline.gradients.signs import to_unit_range
 from gradshard.pipeline.types import Gradient, LabelPolicy
 
+Rows = npt.NDArray[np.int64]
+
 # Two classes whose logits differ by less than this share of the largest one may swap ranks on another machine.
 TIE = 0.02
 
@@ -80,15 +82,22 @@ class RowAudit:
     ``zero_rows`` counts the rows whose gradient, computed again, is 0 in every pixel: they are honest, but useless.
     """
 
-    rows: npt.NDArray[np.int64]
+    rows: Rows
     gain: npt.NDArray[np.float64]
     agreement: npt.NDArray[np.float64]
     zero_rows: int = 0
 
-    def bad(self, least: Thresholds) -> npt.NDArray[np.int64]:
+    def bad(self, least: Thresholds) -> Rows:
         """Return the rows that no honest computation gives."""
-        bad: npt.NDArray[np.int64] = self.rows[(self.gain < least.gain) | (self.agreement < least.agreement)]
+        bad: Rows = self.rows[(self.gain < least.gain) | (self.agreement < least.agreement)]
         return bad
+
+    def best(self, other: "RowAudit", *, at: npt.NDArray[np.intp]) -> "RowAudit":
+        """Return the same, but with the better of both findings for the rows at some places, (m,), of this audit."""
+        gain, agreement = self.gain.copy(), self.agreement.copy()
+        better = other.agreement > agreement[at]
+        gain[at[better]], agreement[at[better]] = other.gain[better], other.agreement[better]
+        return replace(self, gain=gain, agreement=agreement)
 
     def without(self, undefined: npt.NDArray[np.bool_]) -> "RowAudit":
         """Return the same, but with no sign counted as right in rows for which no gradient is defined."""
@@ -97,7 +106,7 @@ class RowAudit:
 
 
 def audit_rows(
-    model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, *, gradient: Gradient, rows: npt.NDArray[np.int64]
+    model: nn.Module, images: Tensor, labels: Tensor, signs: Tensor, *, gradient: Gradient, rows: Rows
 ) -> RowAudit:
     """Compare stored signs with the gradient, computed again, for the stored labels.
 

@@ -13,6 +13,7 @@ from gradshard.pipeline.attacks.end_direction import AttackSpec, end_directions
 from gradshard.pipeline.attacks.registry import ATTACKS
 from gradshard.pipeline.audit.recompute import (
     RowAudit,
+    Rows,
     Thresholds,
     attack_limits,
     audit_rows,
@@ -21,6 +22,7 @@ from gradshard.pipeline.audit.recompute import (
     labels_match,
     limits,
 )
+from gradshard.pipeline.audit.rounding import second_look
 from gradshard.pipeline.gradients.microbatches import rows_at_once
 from gradshard.pipeline.gradients.row_noise import row_classes
 from gradshard.pipeline.gradients.signs import GradientSpec
@@ -34,7 +36,6 @@ from gradshard.storage.formats.manifest import Manifest
 from gradshard.storage.formats.sign_reader import SignStore
 
 Advance = Callable[[int], None]
-Rows = npt.NDArray[np.int64]
 
 # Labels that are checked for each row whose signs are compared: a check takes only a forward pass, and finds true
 # labels where predicted ones are promised, which differ in few rows.
@@ -251,6 +252,18 @@ class _Audit:
     def _compare_attack(self, rows: Rows, signs: torch.Tensor, attack: AttackSpec) -> RowAudit:
         """Compare stored signs with those of the attack, crafted again in full precision."""
         attack = replace(attack, precision="fp32")
+
+        def craft(model: nn.Module, some: Rows) -> RowAudit:
+            at = torch.from_numpy(np.searchsorted(rows, some))
+            return self._craft(model, some, signs[at], attack)
+
+        audit = craft(self.model, rows)
+        if not attack.one_step:
+            audit = second_look(audit, self.model, _limits(self.spec, self.store.manifest), craft)
+        self.advance(len(rows))
+        return audit.without(~self._classes(rows))
+
+    def _craft(self, model: nn.Module, rows: Rows, signs: torch.Tensor, attack: AttackSpec) -> RowAudit:
         gain, agreement, zero_rows = np.zeros(len(rows)), np.zeros(len(rows)), 0
         at_once = rows_at_once(self.split.sample_shape, self.device, self.model)
         for copy in range(attack.copies):
@@ -258,14 +271,12 @@ class _Audit:
             for batch in attack.batches(mine, at_once=at_once, total=len(self.split)):
                 at, asked = np.searchsorted(rows, np.intersect1d(batch, mine)), np.flatnonzero(np.isin(batch, mine))
                 labels = self._to_device(self._labels(batch))
-                found = end_directions(self.model, self._images(batch), labels, attack, rows=batch, copy=copy)
+                found = end_directions(model, self._images(batch), labels, attack, rows=batch, copy=copy)
                 found, stored = found[torch.from_numpy(asked)].flatten(1), signs[torch.from_numpy(at)]
                 both = compare(found, stored) if attack.one_step else compare_ends(found, stored, attack)
                 gain[at], agreement[at] = (values.cpu().numpy() for values in both)
                 zero_rows += int((found == 0).all(1).sum())
-        self.advance(len(rows))
-        audit = RowAudit(rows=rows, gain=gain, agreement=agreement, zero_rows=zero_rows)
-        return audit.without(~self._classes(rows))
+        return RowAudit(rows=rows, gain=gain, agreement=agreement, zero_rows=zero_rows)
 
     def _labels_match(self, rows: Rows, true: torch.Tensor, stored: torch.Tensor) -> torch.Tensor:
         if self.spec.policy == "random":

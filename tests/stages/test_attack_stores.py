@@ -107,7 +107,8 @@ def test_a_batch_from_a_store_of_rand_fgsm_is_the_live_attack_bit_for_bit(tmp_pa
 def test_random_starts_follow_from_the_row_and_not_from_the_batch(model, split, honest):
     planes, _ = honest("pgd")
     again, _ = compute_rows(model, split, slice(100, 170), direction_of(wanted_by("pgd"), "D"), CPU)
-    assert np.bitwise_count(planes[:, 100:170] ^ again).mean() / 8 < 0.001
+    # Of one row or two, rounding may decide a step.
+    assert np.bitwise_count(planes[:, 100:170] ^ again).mean() / 8 < 0.005
     assert np.bitwise_count(planes[0] ^ planes[1]).mean() / 8 > 0.01
 
 
@@ -168,6 +169,36 @@ def test_a_forged_store_is_refused(tmp_path, model, other, split, honest, kind, 
     planes, labels = honest(kind)
     forged = forge(planes, kind, other, split)
     assert not audited(published(tmp_path, model, split, kind, forged, labels), split, model).honest
+
+
+class Kinked(torch.nn.Module):
+    """A loss that rises on both sides of a plane, in which the images lie whose halves are equally bright."""
+
+    across = torch.ones(28, 28).index_fill(1, torch.arange(14, 28), -1)
+
+    def forward(self, images):
+        rising = (images.flatten(1) @ self.across.flatten()).abs()
+        return torch.stack([torch.zeros_like(rising), rising], 1)
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_a_row_that_rounding_leads_elsewhere_is_honest_and_one_that_it_does_not_is_forged(tmp_path, way):
+    images = np.random.default_rng(0).integers(256, size=(60, 1, 28, 28), dtype=np.uint8)
+    images[7] = 128
+    labels = np.zeros(60, dtype=np.int64)
+    splits = dict.fromkeys(("train", "test"), (images, labels))
+    assert sum(write_dataset(tmp_path / "d.zarr", name="d", classes=2, splits=splits)) == 120
+    split = open_dataset(tmp_path / "d.zarr").train
+    model = LoadedModel(Kinked().eval(), "D", "0" * 64, "0" * 64)
+    kind, spec = "mifgsm", direction_of(wanted_by("mifgsm", label="true"), "D")
+    planes, labels = compute_rows(model, split, slice(0, 60), spec, CPU)
+    signs = bitplanes.unpack(planes[0], 784)
+    for name, row, found in (("tipped", 7, way * Kinked.across.flatten().numpy()), ("forged", 8, -signs[8])):
+        changed = signs.copy()
+        changed[row] = found
+        stored = bitplanes.pack(changed)[None]
+        result = audited(published(tmp_path / name, model, split, kind, stored, labels, label="true"), split, model)
+        assert (result.honest, list(result.bad)) == ((True, []) if name == "tipped" else (False, [8]))
 
 
 @pytest.mark.slow

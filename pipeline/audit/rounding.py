@@ -26,6 +26,8 @@ class Tipped(nn.Module):
     def __init__(self, model: nn.Module, *, draw: int) -> None:
         super().__init__()
         self.model, self.draw = model, draw
+        # Some libraries set a model's own mode in all its parts when they are done.
+        self.train(model.training)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits of images, float (n, C, H, W) in [0, 1], each off by the same errors."""

@@ -48,7 +48,7 @@ def second_look(
         least: the limits.
         craft: returns the audit of some of the rows, (m,), crafted again on a model.
     """
-    suspects = np.flatnonzero((found.gain < least.gain) | (found.agreement < least.agreement))
+    suspects = np.searchsorted(found.rows, found.bad(least))
     if not len(suspects) or len(suspects) > max(1, _FEW * len(found.rows)):
         return found
     for draw in range(_DRAWS):

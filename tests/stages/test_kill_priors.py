@@ -57,7 +57,7 @@ def finish(project, ranks):
 
 
 def newer(path, begun):
-    """Whether a file was written since; the run may move it away meanwhile."""
+    """Tell whether a file was written since; the run may move it away meanwhile."""
     try:
         return path.stat().st_mtime_ns > begun
     except FileNotFoundError:

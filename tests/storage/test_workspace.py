@@ -3,7 +3,6 @@ import sys
 import tempfile
 import textwrap
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,7 +37,6 @@ def start_holder(root):
     return holder
 
 
-@contextmanager
 def enter_behind(holder, root, waits):
     """Enter the work, which its holder leaves as soon as it is told that another waits."""
 
@@ -46,8 +44,7 @@ def enter_behind(holder, root, waits):
         waits.append(process)
         holder.stdin.close()
 
-    with workspace("job", {"x": 1}, on_wait=on_wait, root=root) as work:
-        yield work
+    return workspace("job", {"x": 1}, on_wait=on_wait, root=root)
 
 
 def test_work_survives_an_exception_and_is_removed_on_success(tmp_path):
